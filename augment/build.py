@@ -1,0 +1,498 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The enlarged training set of the LeNet-SELU write-up: built once, read ever after.
+
+    python -m augment.build --dataset=mnist --preview=sheet.png
+
+A set is a folder of shards, one per transform, in the IDX format of MNIST itself,
+and a manifest with the SHA-256 of each. The folder is named after its settings.
+"""
+
+import concurrent.futures
+import dataclasses
+import fcntl
+import functools
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tabulate
+from absl import flags
+from tqdm import tqdm
+
+import cli
+import data
+from augment.flip import CODES, flip
+from augment.shift import DIRECTIONS, shift, shifts
+from data import idx
+
+FORMAT = 1  # of the folder; a new number makes every set be built again
+DIGITS = tuple(range(10))
+MAX_PIXELS = 4  # digits are 20 pixels long in 28: shifting further cuts ink off
+# scipy and hashlib let go of the interpreter lock, so threads suffice. Each holds a
+# few copies of one part: more workers would cost memory on large machines.
+WORKERS = min(4, os.cpu_count() or 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Which images the enlarged set consists of.
+
+    Attributes:
+      shift_directions: some of up, down, left, right; none for no shifts.
+      shift_pixels: largest shift along each axis.
+      shift_diagonal: whether to shift along both axes at once as well.
+      flip_codes: some of 0 (upside down) and 1 (left-right); none for no flips.
+      flip_labels: the digits that are flipped; none for no flips.
+      flip_shifted: whether to flip the shifted images as well as the originals.
+      keep_originals: whether the originals belong to the set.
+    """
+
+    shift_directions: tuple[str, ...] = tuple(DIRECTIONS)
+    shift_pixels: int = 1
+    shift_diagonal: bool = False
+    flip_codes: tuple[int, ...] = (1,)
+    flip_labels: tuple[int, ...] = DIGITS
+    flip_shifted: bool = False
+    keep_originals: bool = True
+
+
+Transform = Callable[[np.ndarray], np.ndarray]  # uint8 [n, 28, 28, 1] → the same
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One transform and the images it is applied to.
+
+    Attributes:
+      name: of the transform, such as "flip(1) of shift(+0,+1)".
+      indices: int32 [n], of the source images, ascending.
+      apply: the transform, a pure function.
+    """
+
+    name: str
+    indices: np.ndarray
+    apply: Transform
+
+
+@dataclasses.dataclass(frozen=True)
+class Enlarged:
+    """An enlarged training set, ordered by part, then by source image.
+
+    Attributes:
+      images: uint8 [M, 28, 28, 1].
+      labels: uint8 [M].
+      source: int32 [M], index of the original that each image comes from, so that
+        the descendants of held-out images can be left out.
+      directory: where it is kept; None for plain originals, which are not stored.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    source: np.ndarray
+    directory: Path | None
+
+
+def define_flags() -> None:
+    """Defines a flag for each of the settings, and --augmented_dir."""
+    default = Settings()
+    flags.DEFINE_list(
+        "shift_directions",
+        list(default.shift_directions),
+        f"Offline shifts: some of {', '.join(DIRECTIONS)}; empty for none.",
+    )
+    flags.DEFINE_integer(
+        "shift_pixels",
+        default.shift_pixels,
+        f"Largest offline shift along each axis, 1 to {MAX_PIXELS} pixels.",
+    )
+    flags.DEFINE_bool(
+        "shift_diagonal", default.shift_diagonal, "Shift along both axes at once too."
+    )
+    flags.DEFINE_list(
+        "flip_codes",
+        [str(code) for code in default.flip_codes],
+        "Offline flips: 0 for upside down, 1 for left-right; empty for none.",
+    )
+    flags.DEFINE_list(
+        "flip_labels",
+        [str(digit) for digit in default.flip_labels],
+        "The digits that are flipped; empty for none.",
+    )
+    flags.DEFINE_bool(
+        "flip_shifted", default.flip_shifted, "Flip the shifted images too."
+    )
+    flags.DEFINE_bool(
+        "keep_originals", default.keep_originals, "Keep the originals in the set."
+    )
+    flags.DEFINE_string(
+        "augmented_dir", "augmented", "Where enlarged training sets are kept."
+    )
+    for name in dataclasses.asdict(default):
+        flags.register_validator(name, functools.partial(_validate, name))
+
+
+def _validate(name: str, value: Any) -> bool:
+    """Tells absl whether a flag's value is one that `settings_from` takes."""
+    try:
+        settings_from({**dataclasses.asdict(Settings()), name: value})
+    except cli.UserError as error:
+        raise flags.ValidationError(str(error)) from error
+    return True
+
+
+def settings_from(values: Mapping[str, Any]) -> Settings:
+    """Turns the values of the flags, or the same stored as JSON, into settings.
+
+    The lists are sets: repetition and order mean nothing, so that they cannot lead
+    to a second folder of the same images.
+
+    Raises:
+      cli.UserError: on a value that no setting can have.
+    """
+    pixels = values["shift_pixels"]
+    if pixels not in range(1, MAX_PIXELS + 1):
+        raise cli.UserError(f"shift_pixels must be 1 to {MAX_PIXELS}, got {pixels}")
+    return Settings(
+        shift_directions=_choices("shift_directions", values, DIRECTIONS),
+        shift_pixels=pixels,
+        shift_diagonal=values["shift_diagonal"],
+        flip_codes=_choices("flip_codes", values, CODES),
+        flip_labels=_choices("flip_labels", values, DIGITS),
+        flip_shifted=values["flip_shifted"],
+        keep_originals=values["keep_originals"],
+    )
+
+
+def _choices(name: str, values: Mapping[str, Any], allowed: Iterable) -> tuple:
+    """Returns those of `allowed` that are named, as themselves or as strings."""
+    known = {str(item): item for item in allowed}
+    named = [str(item) for item in values[name]]
+    for item in named:
+        if item not in known:
+            raise cli.UserError(f"{name}: {item!r} is not one of {', '.join(known)}")
+    return tuple(item for text, item in known.items() if text in named)
+
+
+def _originals(labels: np.ndarray, settings: Settings) -> list[Part]:
+    every = np.arange(len(labels), dtype=np.int32)
+    return [Part("original", every, np.copy)] if settings.keep_originals else []
+
+
+def _shifts(labels: np.ndarray, settings: Settings) -> list[Part]:
+    every = np.arange(len(labels), dtype=np.int32)
+    return [
+        Part(f"shift({dy:+d},{dx:+d})", every, functools.partial(shift, dy=dy, dx=dx))
+        for dy, dx in shifts(
+            settings.shift_directions, settings.shift_pixels, settings.shift_diagonal
+        )
+    ]
+
+
+def _flips(labels: np.ndarray, settings: Settings) -> list[Part]:
+    chosen = np.flatnonzero(np.isin(labels, settings.flip_labels)).astype(np.int32)
+    shifted = _shifts(labels, settings) if settings.flip_shifted else []
+    parts = []
+    for code in settings.flip_codes:
+        mirror = functools.partial(flip, code=code)
+        parts.append(Part(f"flip({code})", chosen, mirror))
+        for part in shifted:
+            name = f"flip({code}) of {part.name}"
+            parts.append(Part(name, chosen, _then(part.apply, mirror)))
+    return parts
+
+
+def _then(first: Transform, second: Transform) -> Transform:
+    return lambda images: second(first(images))
+
+
+# The offline augmentations, in the order of the enlarged set. To add one: a function
+# from labels and settings to parts, its line here, its settings and their flags.
+TRANSFORMS: tuple[Callable[[np.ndarray, Settings], list[Part]], ...] = (
+    _originals,
+    _shifts,
+    _flips,
+)
+
+
+def plan(labels: np.ndarray, settings: Settings) -> list[Part]:
+    """Lists the parts of the enlarged set, leaving out those without an image.
+
+    Args:
+      labels: uint8 [N], of the source images.
+      settings: which transforms to apply.
+
+    Raises:
+      cli.UserError: if not one image would be left.
+    """
+    parts = [part for make in TRANSFORMS for part in make(labels, settings)]
+    parts = [part for part in parts if len(part.indices)]
+    if not parts:
+        raise cli.UserError(
+            "the enlarged set would be empty: set --keep_originals, or choose "
+            "--shift_directions, or --flip_codes and --flip_labels"
+        )
+    return parts
+
+
+def enlarge(
+    dataset: data.Dataset, settings: Settings, root: str | os.PathLike[str]
+) -> Enlarged:
+    """Returns the enlarged training set: builds it if need be, reads and verifies it.
+
+    Args:
+      dataset: whose training images are enlarged.
+      settings: which transforms to apply.
+      root: folder of all enlarged sets; it is made if it is missing.
+
+    Raises:
+      data.idx.DataError: if what is on disk is not what was asked for, byte by byte.
+      cli.UserError: if the set would be empty or cannot be written.
+    """
+    parts = plan(dataset.train_labels, settings)
+    if [part.name for part in parts] == ["original"]:
+        return Enlarged(
+            dataset.train_images, dataset.train_labels, parts[0].indices, None
+        )
+    manifest = _manifest(dataset, settings, parts)
+    directory = Path(root) / _directory_name(manifest, settings)
+    if not os.path.exists(directory):
+        _build(directory, dataset, parts, manifest)
+    return _read(directory, parts, manifest)
+
+
+def _manifest(
+    dataset: data.Dataset, settings: Settings, parts: list[Part]
+) -> dict[str, Any]:
+    """Describes the set as its manifest does, all but the checksums of its files."""
+    digits = max(2, len(str(len(parts))))
+    shards = []
+    for number, part in enumerate(parts):
+        stem = f"part-{number:0{digits}d}-of-{len(parts):0{digits}d}"
+        shards.append(
+            {
+                "transform": part.name,
+                "count": len(part.indices),
+                "images": f"{stem}-images-idx3-ubyte",
+                "labels": f"{stem}-labels-idx1-ubyte",
+            }
+        )
+    manifest = {
+        "format": FORMAT,
+        "dataset": dataset.name,
+        "source": dict(dataset.hashes),
+        "settings": dataclasses.asdict(settings),
+        "shards": shards,
+    }
+    # As it comes back from a file, where tuples are lists.
+    return json.loads(json.dumps(manifest))
+
+
+def _directory_name(manifest: dict[str, Any], settings: Settings) -> str:
+    """Names a set: its settings for people, a hash of all it depends on for us."""
+    words = [manifest["dataset"]]
+    if settings.shift_directions:
+        words.append(f"shift{settings.shift_pixels}")
+        words += ["diagonal"] if settings.shift_diagonal else []
+        if len(settings.shift_directions) < len(DIRECTIONS):
+            words += settings.shift_directions
+    if settings.flip_codes and settings.flip_labels:
+        words.append("flip" + "".join(map(str, settings.flip_codes)))
+        if len(settings.flip_labels) < len(DIGITS):
+            words.append("of" + "".join(map(str, settings.flip_labels)))
+        words += ["shifted"] if settings.flip_shifted else []
+    words += [] if settings.keep_originals else ["without", "originals"]
+    text = json.dumps(manifest, sort_keys=True)
+    return "-".join([*words, hashlib.sha256(text.encode()).hexdigest()[:8]])
+
+
+def _build(
+    directory: Path, dataset: data.Dataset, parts: list[Part], manifest: dict[str, Any]
+) -> None:
+    """Builds the set unless another process has done so in the meantime."""
+    root = directory.parent
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        # The kernel frees the lock of a process that dies, so whoever holds it knows
+        # that any unfinished folder is a dead one's. The file stays: removing it
+        # would let two processes lock two files of one name.
+        with open(root / ".lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not directory.exists():
+                _write(directory, dataset, parts, manifest)
+    except OSError as error:
+        raise cli.UserError(
+            f"cannot keep the enlarged set in {root}: {error.strerror or error}; "
+            "make room there or choose another --augmented_dir"
+        ) from error
+
+
+def _write(
+    directory: Path, dataset: data.Dataset, parts: list[Part], manifest: dict[str, Any]
+) -> None:
+    """Writes all files beside `directory`, then gives their folder its name."""
+    unfinished = directory.with_name(f".{directory.name}.unfinished")
+    if unfinished.exists():
+        shutil.rmtree(unfinished)
+    unfinished.mkdir()
+    try:
+        write = functools.partial(_write_shard, unfinished, dataset)
+        sums: dict[str, str] = {}
+        with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
+            done = pool.map(write, parts, manifest["shards"])
+            # disable=None: no bar where standard error is not a terminal.
+            for some in tqdm(
+                done, "augment", total=len(parts), unit="part", disable=None
+            ):
+                sums |= some
+        path = unfinished / "manifest.json"
+        path.write_text(json.dumps({**manifest, "sha256": sums}, indent=1) + "\n")
+        _flush(path)
+        _flush(unfinished)
+        unfinished.rename(directory)
+        _flush(directory.parent)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _write_shard(
+    folder: Path, dataset: data.Dataset, part: Part, shard: dict[str, Any]
+) -> dict[str, str]:
+    """Writes one part; returns the SHA-256 of each of its files."""
+    images = part.apply(dataset.train_images[part.indices])
+    idx.write_idx(folder / shard["images"], images)
+    idx.write_idx(folder / shard["labels"], dataset.train_labels[part.indices])
+    sums = {}
+    for name in (shard["images"], shard["labels"]):
+        _flush(folder / name)
+        sums[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    return sums
+
+
+def _flush(path: Path) -> None:
+    """Waits until a file, or the names in a folder, would survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read(directory: Path, parts: list[Part], manifest: dict[str, Any]) -> Enlarged:
+    """Reads every shard into its place in one array, and verifies it."""
+    sums = _read_manifest(directory, manifest)
+    source = np.concatenate([part.indices for part in parts])
+    images = np.empty((len(source), 28, 28, 1), np.uint8)
+    labels = np.empty(len(source), np.uint8)
+    ends = np.cumsum([len(part.indices) for part in parts])
+    jobs = []
+    for shard, end in zip(manifest["shards"], ends):
+        here = slice(end - shard["count"], end)
+        jobs.append((directory / shard["images"], 16, images[here], sums))
+        jobs.append((directory / shard["labels"], 8, labels[here], sums))
+    with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
+        list(pool.map(lambda job: _read_file(*job), jobs))
+    return Enlarged(images, labels, source, directory)
+
+
+def _read_manifest(directory: Path, expected: dict[str, Any]) -> dict[str, str]:
+    """Returns the checksums of a manifest that says what is expected of it."""
+    path = directory / "manifest.json"
+    try:
+        manifest = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise _unusable(path, f"cannot be read ({error})") from error
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("sha256"), dict):
+        raise _unusable(path, "is not the manifest of an enlarged set")
+    for key, value in expected.items():
+        if manifest.get(key) != value:
+            raise _unusable(path, f"has another {key!r} than was asked for")
+    return manifest["sha256"]
+
+
+def _read_file(
+    path: Path, header_bytes: int, into: np.ndarray, sums: dict[str, str]
+) -> None:
+    """Reads an IDX file straight into its place, so that no second copy is needed."""
+    try:
+        with open(path, "rb") as file:
+            digest = hashlib.sha256(file.read(header_bytes))
+            count = file.readinto(into.data)
+            rest = file.read(1)
+    except OSError as error:
+        raise _unusable(path, f"cannot be read ({error.strerror})") from error
+    digest.update(into.data)
+    # The count as well: what a short file leaves unwritten may, in recycled memory,
+    # be the very bytes that are missing.
+    if count < into.nbytes or rest:
+        raise _unusable(path, f"is not {header_bytes + into.nbytes} bytes long")
+    if digest.hexdigest() != sums.get(path.name):
+        raise _unusable(path, "has another SHA-256 than its manifest says")
+
+
+def _unusable(path: Path, why: str) -> idx.DataError:
+    return idx.DataError(
+        f"{path} {why}; delete the folder {path.parent} and it will be built again"
+    )
+
+
+def preview_rows(
+    dataset: data.Dataset, settings: Settings
+) -> list[tuple[str, list[np.ndarray | None]]]:
+    """Applies each transform to the first training image of each digit.
+
+    Returns:
+      Per transform its name and ten images, uint8 [28, 28, 1]; None for a digit
+      that it is not applied to.
+    """
+    present, first = np.unique(dataset.train_labels, return_index=True)
+    images = dataset.train_images[first]
+    rows = []
+    for part in plan(present, settings):
+        digits = present[part.indices].tolist()
+        cells = dict(zip(digits, part.apply(images[part.indices])))
+        rows.append((part.name, [cells.get(digit) for digit in DIGITS]))
+    return rows
+
+
+def preview(
+    dataset: data.Dataset, settings: Settings, path: str | os.PathLike[str]
+) -> None:
+    """Writes a contact sheet of the transforms, a PNG.
+
+    Raises:
+      cli.UserError: if it cannot be written, or there is nothing to show.
+    """
+    # matplotlib is slow to load, and training never needs it.
+    from augment.preview import write_contact_sheet
+
+    write_contact_sheet(preview_rows(dataset, settings), path)
+
+
+def main(argv: list[str]) -> None:
+    """Builds, or verifies, the set that the flags describe."""
+    values = flags.FLAGS.flag_values_dict()
+    settings = settings_from(values)
+    dataset = data.load(values["dataset"], values["data_dir"])
+    enlarged = enlarge(dataset, settings, values["augmented_dir"])
+    rows = [
+        (part.name, len(part.indices)) for part in plan(dataset.train_labels, settings)
+    ]
+    rows.append(("total", len(enlarged.labels)))
+    print(tabulate.tabulate(rows, headers=["transform", "images"], intfmt=","))
+    print(enlarged.directory or "plain originals: nothing to keep on disk")
+    if values["preview"]:
+        preview(dataset, settings, values["preview"])
+        print(values["preview"])
+
+
+if __name__ == "__main__":
+    define_flags()
+    flags.DEFINE_enum("dataset", "mnist", sorted(data.DATASETS), "What to enlarge.")
+    flags.DEFINE_string("data_dir", None, "Where the files of the dataset lie.")
+    flags.DEFINE_string("preview", None, "PNG file to draw a contact sheet to.")
+    cli.run(main)

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mirror images of digits, by OpenCV as in the LeNet-SELU write-up."""
+
+import cv2
+import numpy as np
+
+# OpenCV's names for the axes: 0 is upside down, 1 is left-right.
+CODES = (0, 1)
+
+
+def flip(images: np.ndarray, code: int) -> np.ndarray:
+    """Mirrors every digit.
+
+    Args:
+      images: uint8 [N, 28, 28, 1].
+      code: 0 for upside down, 1 for left-right (OpenCV's flipCode).
+
+    Returns:
+      uint8 [N, 28, 28, 1], a copy.
+
+    Raises:
+      ValueError: on any other code.
+    """
+    if code not in CODES:
+        raise ValueError(f"flip code {code!r} is not one of {CODES}")
+    # OpenCV drops the axis of a single channel; the reshape puts it back.
+    flipped = [cv2.flip(image, code) for image in images]
+    return np.array(flipped, np.uint8).reshape(images.shape)

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whole-pixel shifts of digits, by scipy.ndimage as in the LeNet-SELU write-up."""
+
+import itertools
+from collections.abc import Collection
+
+import numpy as np
+from scipy import ndimage
+
+# (dy, dx) of one pixel's motion; y grows downwards.
+DIRECTIONS = {"up": (-1, 0), "down": (1, 0), "left": (0, -1), "right": (0, 1)}
+
+
+def shift(images: np.ndarray, dy: int, dx: int) -> np.ndarray:
+    """Moves every digit `dy` pixels down and `dx` to the right.
+
+    Args:
+      images: uint8 [N, 28, 28, 1].
+      dy: whole pixels, negative for up.
+      dx: whole pixels, negative for left.
+
+    Returns:
+      uint8 [N, 28, 28, 1], a copy: what leaves the picture is lost, what enters is 0.
+    """
+    # Order 0 copies the nearest pixel: exact for whole pixels, and many times faster
+    # than the default cubic spline, which would also have to be rounded back to uint8.
+    return ndimage.shift(images, (0, dy, dx, 0), order=0, mode="constant", cval=0)
+
+
+def shifts(
+    directions: Collection[str], pixels: int, diagonal: bool
+) -> list[tuple[int, int]]:
+    """Lists the shifts of up to `pixels` pixels in the given directions.
+
+    Args:
+      directions: some of `DIRECTIONS`.
+      pixels: largest motion along each axis.
+      diagonal: whether motions along both axes at once belong to the list.
+
+    Returns:
+      (dy, dx) in ascending order, without (0, 0).
+    """
+    steps = [DIRECTIONS[direction] for direction in directions]
+    rows = {0} | {dy * n for dy, _ in steps for n in range(1, pixels + 1)}
+    columns = {0} | {dx * n for _, dx in steps for n in range(1, pixels + 1)}
+    return [
+        (dy, dx)
+        for dy, dx in itertools.product(sorted(rows), sorted(columns))
+        if (dy, dx) != (0, 0) and (diagonal or dy * dx == 0)
+    ]

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From disk to verified uint8 arrays, by name."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+import cli
+from data import digits, mnist
+from data.dataset import Dataset
+from data.idx import DataError
+
+__all__ = ["DATASETS", "DataError", "Dataset", "load", "split"]
+
+# A new data set is one more line: its name and what loads it from a folder, or from
+# wherever it is found when the folder is None.
+DATASETS: dict[str, Callable[[str | None], Dataset]] = {
+    "digits": digits.load,
+    "mnist": mnist.load,
+}
+
+
+def load(name: str, data_dir: str | None = None) -> Dataset:
+    """Returns a data set of the registry.
+
+    Args:
+      name: a key of `DATASETS`.
+      data_dir: the folder that holds it; None searches where the loader says.
+
+    Raises:
+      DataError: no such name, or the data is missing or damaged.
+    """
+    if name not in DATASETS:
+        raise DataError(
+            f"no data set is named {name!r}; expected one of {', '.join(DATASETS)}"
+        )
+    return DATASETS[name](data_dir)
+
+
+def split(
+    labels_count: int, validation_size: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Splits the training images into those to train on and those to choose by.
+
+    Args:
+      labels_count: how many there are.
+      validation_size: how many to hold out; may be 0.
+      seed: 0 or more; the same arguments always give the same split.
+
+    Returns:
+      Indices for training and for validation: int64, sorted, disjoint, together all.
+
+    Raises:
+      UserError: the size is negative or leaves nothing to train on.
+    """
+    if not 0 <= validation_size < labels_count:
+        raise cli.UserError(
+            f"a validation set of {validation_size} out of {labels_count} images; "
+            f"expected 0 to {labels_count - 1}, so that some are left to train on"
+        )
+    order = np.random.Generator(np.random.PCG64(seed)).permutation(labels_count)
+    return np.sort(order[validation_size:]), np.sort(order[:validation_size])

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mini-batches as pure functions of (seed, step), in the graph.
+
+No iterator, no state: a run that is resumed at a step draws what it would have drawn.
+"""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+
+def random_draws(
+    seed: int, step: tf.Tensor, batch_size: int, set_size: int
+) -> tf.Tensor:
+    """Draws each image of a batch independently: the write-up's helper function.
+
+    Args:
+      seed: of the run.
+      step: scalar int64, counted from 0.
+      batch_size: number of images to draw.
+      set_size: number of images to draw from.
+
+    Returns:
+      int64 [batch_size], each in [0, set_size).
+    """
+    return tf.random.stateless_uniform(
+        [batch_size], [seed, step], maxval=set_size, dtype=tf.int64
+    )
+
+
+def shuffled_epochs(
+    seed: int, step: tf.Tensor, batch_size: int, set_size: int
+) -> tf.Tensor:
+    """Every image once per pass over the set, in an order that is new in each pass.
+
+    Image number n of the endless sequence of passes is the (n mod set_size)-th of
+    pass n div set_size, so a batch may span two passes and no image is left out. The
+    order is a keyed permutation (the block cipher Simon) evaluated where it is
+    needed; no shuffled list exists. Args and result as of `random_draws`.
+    """
+    n = step * batch_size + tf.range(batch_size, dtype=tf.int64)
+    passes = n // set_size
+    keys = tf.stack([tf.fill([batch_size], tf.cast(seed, tf.int64)), passes, passes], 1)
+    # tf.random.experimental.index_shuffle, the public name, rejects one key per index.
+    return tf.raw_ops.RandomIndexShuffle(
+        index=n % set_size,
+        seed=keys,
+        max_index=tf.constant(set_size - 1, tf.int64),
+    )
+
+
+SAMPLERS: dict[str, Callable[[int, tf.Tensor, int, int], tf.Tensor]] = {
+    "epochs": shuffled_epochs,
+    "random": random_draws,
+}

@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every loader returns. A module of its own, so that loaders can import it."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Training and test images, verified and whole in memory."""
+
+    name: str
+    train_images: np.ndarray  # uint8 [N, 28, 28, 1], 0 paper, 255 ink
+    train_labels: np.ndarray  # uint8 [N], 0 to 9
+    test_images: np.ndarray  # uint8 [M, 28, 28, 1]
+    test_labels: np.ndarray  # uint8 [M]
+    hashes: Mapping[str, str]  # name of a file or array → its SHA-256, in hex
+    source: str  # where it was found, for the log

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The idx format of MNIST, read with no trust in the file, and written.
+
+An idx file is a header and the values in row-major order. The header: two zero bytes,
+a type code, the number of dimensions, then each dimension as a big-endian uint32
+(described with the data set: LeCun, Cortes and Burges, "The MNIST database").
+"""
+
+import gzip
+import io
+import math
+import os
+import struct
+import zlib
+
+import numpy as np
+
+import cli
+
+# The most that one file may hold: 2.7 million images of 28×28.
+MAX_BYTES = 1 << 31
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_UINT8 = 0x08
+_CHUNK_BYTES = 1 << 20
+_REMEDY = "replace the file with a sound copy"
+
+Path = str | os.PathLike[str]
+
+
+class DataError(cli.UserError):
+    """Data that is missing, damaged or not what it should be."""
+
+
+def read_idx(path: Path, shape: tuple[int | None, ...]) -> np.ndarray:
+    """Reads an idx file of unsigned bytes, raw or gzipped (told by its content).
+
+    The header is checked before anything else is read or inflated, and no more is
+    inflated than it announces, so a small file cannot unpack to fill the memory.
+
+    Args:
+      path: the file.
+      shape: the expected dimensions; None stands for any from 1 up.
+
+    Returns:
+      uint8 array of the file's dimensions.
+
+    Raises:
+      DataError: the file cannot be read, is damaged, or has another type or shape.
+    """
+    path = os.fspath(path)
+    try:
+        with open(path, "rb") as file:
+            if file.peek(2)[:2] == _GZIP_MAGIC:
+                return _read(gzip.GzipFile(fileobj=file), path, shape)
+            return _read(file, path, shape)
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise DataError(f"{path}: damaged gzip file ({error}); {_REMEDY}") from error
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file; check the path") from error
+    except IsADirectoryError as error:
+        raise DataError(
+            f"{path}: is a folder; expected an idx file; check the path"
+        ) from error
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}); check its permissions and disk"
+        ) from error
+
+
+def _read(
+    file: io.BufferedIOBase, path: str, shape: tuple[int | None, ...]
+) -> np.ndarray:
+    dims = _read_header(file, path, shape)
+    # The system hands out pages as they are first written to: a header that promises
+    # far more than the file holds costs address space, not memory.
+    array = np.empty(dims, np.uint8)
+    view = array.reshape(-1).data
+    filled = 0
+    while filled < len(view):
+        count = file.readinto(view[filled : filled + _CHUNK_BYTES])
+        if not count:
+            raise DataError(
+                f"{path}: too short, {filled} bytes after the header; expected "
+                f"{len(view)} for {_text(dims)}; {_REMEDY}"
+            )
+        filled += count
+    # Only reading past the end makes gzip compare its checksum.
+    if file.read(1):
+        raise DataError(
+            f"{path}: too long, more than the {len(view)} bytes expected after the "
+            f"header for {_text(dims)}; {_REMEDY}"
+        )
+    return array
+
+
+def _read_header(
+    file: io.BufferedIOBase, path: str, shape: tuple[int | None, ...]
+) -> tuple[int, ...]:
+    magic = file.read(4)
+    if not magic:
+        raise DataError(f"{path}: is empty; expected an idx file; {_REMEDY}")
+    if len(magic) == 4:
+        _check_magic(magic, path, shape)
+    packed = file.read(4 * len(shape))
+    if len(packed) < 4 * len(shape):
+        raise DataError(
+            f"{path}: ends inside its header; expected {4 + 4 * len(shape)} bytes of "
+            f"header; {_REMEDY}"
+        )
+    dims = struct.unpack(f">{len(shape)}I", packed)
+    if any(want not in (None, got) for got, want in zip(dims, shape)):
+        raise DataError(
+            f"{path}: has the shape {_text(dims)}; expected {_text(shape)}; {_REMEDY}"
+        )
+    if not 0 < math.prod(dims) <= MAX_BYTES:
+        raise DataError(
+            f"{path}: announces {math.prod(dims)} bytes, {_text(dims)}; expected 1 to "
+            f"{MAX_BYTES}; {_REMEDY}"
+        )
+    return dims
+
+
+def _check_magic(magic: bytes, path: str, shape: tuple[int | None, ...]) -> None:
+    if magic[:2] != b"\0\0":
+        raise DataError(
+            f"{path}: not an idx file, starts with 0x{magic.hex()}; expected "
+            f"0x{bytes([0, 0, _UINT8, len(shape)]).hex()}; {_REMEDY}"
+        )
+    if magic[2] != _UINT8:
+        raise DataError(
+            f"{path}: holds values of idx type 0x{magic[2]:02x}; expected "
+            f"0x{_UINT8:02x}, unsigned bytes; {_REMEDY}"
+        )
+    if magic[3] != len(shape):
+        raise DataError(
+            f"{path}: its number of dimensions is {magic[3]}; expected {len(shape)}, "
+            f"{_text(shape)}; check that images and labels are not swapped"
+        )
+
+
+def _text(shape: tuple[int | None, ...]) -> str:
+    return f"[{', '.join('N' if size is None else str(size) for size in shape)}]"
+
+
+def read_images(path: Path) -> np.ndarray:
+    """Returns the images of an idx file as uint8 [N, 28, 28, 1].
+
+    Raises:
+      DataError: as `read_idx`.
+    """
+    return read_idx(path, (None, 28, 28))[..., np.newaxis]
+
+
+def read_labels(path: Path) -> np.ndarray:
+    """Returns the labels of an idx file, 0 to 9, as uint8 [N].
+
+    Raises:
+      DataError: as `read_idx`, and for a label over 9.
+    """
+    labels = read_idx(path, (None,))
+    wrong = np.flatnonzero(labels > 9)
+    if wrong.size:
+        raise DataError(
+            f"{os.fspath(path)}: label {labels[wrong[0]]} at index {wrong[0]}; "
+            f"expected 0 to 9; {_REMEDY}"
+        )
+    return labels
+
+
+def read_pair(images_path: Path, labels_path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Returns images uint8 [N, 28, 28, 1] and their labels uint8 [N].
+
+    Raises:
+      DataError: as `read_images` and `read_labels`, and when their counts differ.
+    """
+    images, labels = read_images(images_path), read_labels(labels_path)
+    if len(images) != len(labels):
+        raise DataError(
+            f"{os.fspath(images_path)}: holds {len(images)} images, but "
+            f"{os.fspath(labels_path)} {len(labels)} labels; expected one label per "
+            "image; replace them with two files that belong together"
+        )
+    return images, labels
+
+
+def write_idx(path: Path, array: np.ndarray) -> None:
+    """Writes a raw (not gzipped) idx file.
+
+    The file is written in place: a caller who needs all or nothing writes to a
+    temporary name and renames it.
+
+    Args:
+      path: the file; replaced if it exists.
+      array: uint8, of any shape. Images [N, 28, 28, 1] are written as [N, 28, 28].
+
+    Raises:
+      ValueError: the array is not uint8.
+      DataError: the file cannot be written.
+    """
+    if array.dtype != np.uint8:
+        raise ValueError(f"array has the type {array.dtype}; expected uint8")
+    if array.ndim == 4 and array.shape[3] == 1:
+        array = array[..., 0]
+    header = struct.pack(f">4B{array.ndim}I", 0, 0, _UINT8, array.ndim, *array.shape)
+    try:
+        with open(path, "wb") as file:
+            file.write(header)
+            file.write(np.ascontiguousarray(array).data)
+    except OSError as error:
+        raise DataError(
+            f"{os.fspath(path)}: cannot be written ({error.strerror}); free some space "
+            "or choose another folder"
+        ) from error

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LeNet-SELU: two 3×3 convolutions, two max pools, three dense layers.
+
+The network of the main write-up, after LeCun et al., "Gradient-Based Learning Applied
+to Document Recognition", 1998, with SELU (Klambauer et al. 2017). Plain it is system
+A0; with batch norm and dropout it is system A1.
+"""
+
+import tensorflow as tf
+
+from models import layers
+
+# conv1 120, conv2 1,744, dense1 166,176, dense2 41,616, logits 1,450
+PLAIN_PARAMETERS = 211_106
+
+BATCH_NORM_PLACES = ("none", "conv", "all")
+
+
+class LeNet(tf.Module):
+    """uint8 images [N, 28, 28, 1] → float32 logits [N, 10].
+
+    Args:
+      seed: of the initial weights.
+      activation: a name in `layers.ACTIVATIONS`.
+      batch_norm: after which layers: "none", "conv" (both convolutions) or "all"
+        (the two hidden dense layers too).
+      batch_norm_first: batch norm before the activation (True) or after it.
+      batch_norm_decay: of the moving averages.
+      dropout: rate behind each hidden dense layer, in [0, 1).
+      dropout_kind: a name in `layers.DROPOUTS`.
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        activation: str = "selu",
+        batch_norm: str = "none",
+        batch_norm_first: bool = True,
+        batch_norm_decay: float = 0.9,
+        dropout: float = 0.0,
+        dropout_kind: str = "standard",
+    ):
+        super().__init__("lenet")
+        self.activation = layers.ACTIVATIONS[activation]
+        self.dropout = layers.DROPOUTS[dropout_kind]
+        self.dropout_rate = dropout
+        self.batch_norm_first = batch_norm_first
+
+        def norm(kind: str, channels: int, name: str) -> layers.BatchNorm | None:
+            if batch_norm not in (kind, "all"):
+                return None
+            return layers.BatchNorm(channels, decay=batch_norm_decay, name=name)
+
+        with self.name_scope:
+            self.norm1 = norm("conv", 12, "norm1")
+            self.norm2 = norm("conv", 16, "norm2")
+            self.norm3 = norm("dense", 288, "norm3")
+            self.norm4 = norm("dense", 144, "norm4")
+
+            def bias(norm: layers.BatchNorm | None) -> bool:
+                # Batch norm subtracts the mean, and a bias just before it with it.
+                return norm is None or not batch_norm_first
+
+            self.conv1 = layers.Conv(
+                1, 12, 3, seed=(seed, 1), bias=bias(self.norm1), name="conv1"
+            )
+            self.conv2 = layers.Conv(
+                12, 16, 3, seed=(seed, 2), bias=bias(self.norm2), name="conv2"
+            )
+            self.dense1 = layers.Dense(
+                576, 288, seed=(seed, 3), bias=bias(self.norm3), name="dense1"
+            )
+            self.dense2 = layers.Dense(
+                288, 144, seed=(seed, 4), bias=bias(self.norm4), name="dense2"
+            )
+            self.logits = layers.Dense(144, 10, seed=(seed, 5), name="logits")
+
+        if batch_norm == "none":
+            count = sum(v.shape.num_elements() for v in self.trainable_variables)
+            assert count == PLAIN_PARAMETERS, count
+
+    @tf.Module.with_name_scope
+    def __call__(
+        self,
+        images: tf.Tensor,
+        *,
+        training: layers.Training,
+        seed: tf.Tensor | None = None,
+        taps: dict[str, tf.Tensor] | None = None,
+    ) -> tuple[tf.Tensor, layers.UpdateOps]:
+        """Classifies images. Changes no variable.
+
+        Args:
+          images: uint8 [N, 28, 28, 1].
+          training: Python bool or scalar bool tensor; switches batch norm and dropout.
+          seed: int32 [2] for this step's dropout masks; needed only in training.
+          taps: if given, is filled with the output of each layer by name.
+
+        Returns:
+          logits: float32 [N, 10].
+          update_ops: pairs of a moving average and its next value.
+
+        Raises:
+          ValueError: images of another dtype or shape.
+        """
+        if images.dtype != tf.uint8 or images.shape[1:] != [28, 28, 1]:
+            raise ValueError(
+                "LeNet takes uint8 images [N, 28, 28, 1] and was given"
+                f" {images.dtype.name} {images.shape.as_list()}"
+            )
+        update_ops: layers.UpdateOps = []
+        taps = {} if taps is None else taps
+
+        def normalise(x, norm):
+            if norm is None:
+                return x
+            x, updates = norm(x, training=training)
+            update_ops.extend(updates)
+            return x
+
+        def conv_block(x, conv, norm):
+            x = conv(x)
+            if norm is not None and not self.batch_norm_first:
+                return layers.max_pool(normalise(self.activation(x), norm), 3, 2)
+            # An increasing function and a maximum change places freely, and the pool
+            # leaves it a quarter of the values to work on.
+            return self.activation(layers.max_pool(normalise(x, norm), 3, 2))
+
+        def dense_block(x, dense, norm, number):
+            x = dense(x)
+            if self.batch_norm_first:
+                x = self.activation(normalise(x, norm))
+            else:
+                x = normalise(self.activation(x), norm)
+            taps[dense.name] = x
+            mask_seed = None if seed is None else seed + [0, number << 28]
+            return self.dropout(
+                x, self.dropout_rate, training=training, seed=mask_seed
+            )
+
+        x = tf.cast(images, tf.float32) / 255.0  # [N, 28, 28, 1], in [0, 1]
+        taps["conv1"] = x = conv_block(x, self.conv1, self.norm1)  # [N, 13, 13, 12]
+        taps["conv2"] = x = conv_block(x, self.conv2, self.norm2)  # [N, 6, 6, 16]
+        x = layers.flatten(x)  # [N, 576]
+        x = dense_block(x, self.dense1, self.norm3, 1)  # [N, 288]
+        x = dense_block(x, self.dense2, self.norm4, 2)  # [N, 144]
+        taps["logits"] = x = self.logits(x)  # [N, 10]
+        return x, update_ops

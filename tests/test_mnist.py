@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finding, verifying and downloading MNIST, on tiny files from a server on this host.
+
+The last test reads the real files, where they lie beside the project.
+"""
+
+import gzip
+import hashlib
+import http.server
+import os
+import socket
+import threading
+
+import numpy as np
+import pytest
+
+from data import __main__ as program
+from data import idx, mnist
+from data.idx import DataError
+
+COUNTS = {"train": 3, "t10k": 2}
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    """Serves a folder; below /cut/ every answer stops short of its length."""
+
+    def do_GET(self):
+        if not self.path.startswith("/cut/"):
+            return super().do_GET()
+        self.send_response(200)
+        self.send_header("Content-Length", "1000")
+        self.end_headers()
+        self.wfile.write(b"too little")
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch, tmp_path):
+    """Returns a folder of four tiny files, which stand for MNIST in these tests."""
+    place = tmp_path / "server" / "good"
+    place.mkdir(parents=True)
+    sums = {}
+    for name in mnist.FILES:
+        count = COUNTS[name.split("-")[0]]
+        shape = (count, 28, 28) if "images" in name else (count,)
+        idx.write_idx(tmp_path / "raw", np.full(shape, count, np.uint8))
+        content = gzip.compress((tmp_path / "raw").read_bytes())
+        (place / name).write_bytes(content)
+        sums[name] = hashlib.sha256(content).hexdigest()
+    monkeypatch.setattr(mnist, "FILES", sums)
+    monkeypatch.setattr(mnist, "_BESIDE_PROJECT", str(tmp_path / "beside"))
+    monkeypatch.setattr(mnist, "_cache_dir", lambda: str(tmp_path / "cache"))
+    monkeypatch.setattr(mnist, "MIRRORS", ())
+    monkeypatch.delenv("MNIST_DIR", raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    return place
+
+
+@pytest.fixture
+def server(tmp_path):
+    """Returns the address of a server of tmp_path/server."""
+
+    def handler(*arguments):
+        return Handler(*arguments, directory=str(tmp_path / "server"))
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        # Asks every 10 ms whether to stop: its own half second slows the tests.
+        threading.Thread(target=running.serve_forever, args=(0.01,)).start()
+        yield f"http://127.0.0.1:{running.server_port}/"
+        running.shutdown()
+
+
+def copy(source, target):
+    target.mkdir()
+    for name in mnist.FILES:
+        (target / name).write_bytes((source / name).read_bytes())
+    return target
+
+
+def error_of(function, *arguments):
+    with pytest.raises(DataError) as caught:
+        function(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_loads_a_given_folder(tiny):
+    dataset = mnist.load(str(tiny))
+    assert dataset.train_images.shape == (3, 28, 28, 1)
+    assert dataset.test_images.shape == (2, 28, 28, 1)
+    assert dataset.train_labels.tolist() == [3, 3, 3]
+    assert dataset.test_labels.tolist() == [2, 2]
+    assert dataset.hashes == mnist.FILES
+    assert dataset.source == str(tiny)
+
+
+def test_places_are_searched_in_order(tiny, tmp_path, monkeypatch, capsys):
+    cache = copy(tiny, tmp_path / "cache")
+    assert mnist.load().source == str(cache)
+    beside = copy(tiny, tmp_path / "beside")
+    assert mnist.load().source == str(beside)
+    monkeypatch.setenv("MNIST_DIR", str(tiny))
+    assert mnist.load().source == str(tiny)
+    assert mnist.load(str(cache)).source == str(cache)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("MNIST_DIR", str(tmp_path))
+    assert mnist.load().source == str(beside)
+    assert f"MNIST_DIR={tmp_path} holds no MNIST file" in capsys.readouterr().err
+
+
+def test_a_given_folder_without_mnist_is_an_error(tmp_path, tiny):
+    copy(tiny, tmp_path / "beside")
+    message = error_of(mnist.load, str(tmp_path))
+    assert message.startswith(f"{tmp_path}: holds no MNIST file")
+
+
+@pytest.mark.parametrize("place", ["given", "MNIST_DIR", "beside"])
+@pytest.mark.parametrize("fault", ["missing", "altered", "folder"])
+def test_a_faulty_place_is_an_error(tiny, tmp_path, monkeypatch, place, fault):
+    copy(tiny, tmp_path / "cache")
+    faulty = copy(tiny, tmp_path / "beside" if place == "beside" else tmp_path / "x")
+    if place == "MNIST_DIR":
+        monkeypatch.setenv("MNIST_DIR", str(faulty))
+    path = faulty / mnist.TEST_LABELS
+    path.unlink()
+    if fault == "altered":
+        path.write_bytes(b"something else")
+    elif fault == "folder":
+        path.mkdir()
+    message = error_of(mnist.load, str(faulty) if place == "given" else None)
+    reason = {"missing": "missing", "altered": "SHA-256", "folder": "cannot be read"}
+    assert message.startswith(f"{path}: ") and reason[fault] in message
+
+
+def test_downloads_what_the_cache_lacks(tiny, tmp_path, server, monkeypatch):
+    monkeypatch.setattr(mnist, "MIRRORS", (server + "good/",))
+    cache = copy(tiny, tmp_path / "cache")
+    (cache / mnist.TRAIN_IMAGES).unlink()
+    kept = (cache / mnist.TEST_IMAGES).stat().st_mtime_ns
+    assert mnist.load().source == str(cache)
+    assert sorted(os.listdir(cache)) == sorted(mnist.FILES)
+    assert (cache / mnist.TEST_IMAGES).stat().st_mtime_ns == kept
+
+
+def test_an_altered_file_in_the_cache_is_an_error(tiny, tmp_path, server, monkeypatch):
+    monkeypatch.setattr(mnist, "MIRRORS", (server + "good/",))
+    path = copy(tiny, tmp_path / "cache") / mnist.TRAIN_LABELS
+    path.write_bytes(b"altered")
+    assert error_of(mnist.load).startswith(f"{path}: is not MNIST's file")
+    assert path.read_bytes() == b"altered"
+
+
+@pytest.mark.parametrize(
+    ("mirror", "reason"),
+    [
+        ("absent/", "HTTP status 404"),
+        ("cut/", "ChunkedEncodingError"),
+        ("wrong/", "wrong SHA-256"),
+    ],
+)
+def test_the_next_mirror_is_tried(tiny, tmp_path, server, capsys, mirror, reason):
+    wrong = copy(tiny, tmp_path / "server" / "wrong")
+    for name in mnist.FILES:
+        (wrong / name).write_bytes(b"wrong bytes")
+    cache = tmp_path / "cache"
+    mnist.fetch(str(cache), [server + mirror, server + "good/"])
+    assert f"{server}{mirror}{mnist.TRAIN_IMAGES}: {reason}" in capsys.readouterr().err
+    assert mnist.load(str(cache)).hashes == mnist.FILES
+    assert sorted(os.listdir(cache)) == sorted(mnist.FILES)
+
+
+def test_nothing_is_left_when_every_mirror_fails(tmp_path, server, monkeypatch):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        closed = f"http://127.0.0.1:{unused.getsockname()[1]}/"
+    (tmp_path / "server" / "wrong").mkdir()
+    (tmp_path / "server" / "wrong" / mnist.TRAIN_IMAGES).write_bytes(b"wrong bytes")
+    mirrors = (server + "absent/", closed, server + "cut/", server + "wrong/")
+    monkeypatch.setattr(mnist, "MIRRORS", mirrors)
+    monkeypatch.setenv("MNIST_DIR", str(tmp_path))
+    message = error_of(mnist.load)
+    places = [str(tmp_path), str(tmp_path / "beside"), str(tmp_path / "cache")]
+    assert all(place in message for place in [*mirrors, *places])
+    for reason in ("404", "ConnectionError", "wrong SHA-256", "--data_dir"):
+        assert reason in message
+    assert os.listdir(tmp_path / "cache") == []
+
+
+def test_a_cache_that_cannot_be_written_is_said(tmp_path, server):
+    (tmp_path / "file").write_bytes(b"")
+    cache = str(tmp_path / "file" / "cache")
+    message = error_of(mnist.fetch, cache, [server + "good/"])
+    assert message.startswith(f"{cache}: MNIST cannot be stored there")
+
+
+def test_the_program_tells_unavailable_from_bad(tiny, tmp_path, capsys, monkeypatch):
+    assert program.main([]) == 3
+    assert capsys.readouterr().err.count("\n") == 1
+    beside = copy(tiny, tmp_path / "beside")
+    assert program.main(["mnist"]) == 0
+    out = capsys.readouterr().out
+    assert out == f"mnist: 3 training and 2 test images, {beside}\n"
+    (beside / mnist.TEST_IMAGES).write_bytes(b"")
+    assert program.main(["mnist"]) == 1
+    assert str(beside / mnist.TEST_IMAGES) in capsys.readouterr().err
+    assert program.main(["cifar"]) == program.main(["mnist", "digits"]) == 2
+
+
+def test_the_real_files(monkeypatch):
+    monkeypatch.undo()
+    if not os.path.isdir(mnist._BESIDE_PROJECT):
+        pytest.skip("MNIST is not beside the project")
+    dataset = mnist.load(mnist._BESIDE_PROJECT)
+    assert dataset.train_images.shape == (60_000, 28, 28, 1)
+    assert dataset.test_images.shape == (10_000, 28, 28, 1)
+    assert dataset.train_labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
+    assert np.bincount(dataset.test_labels).tolist() == [
+        *(980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009)
+    ]

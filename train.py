@@ -1,0 +1,482 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trains a network: flags → data → network → the loop.
+
+    python train.py --flagfile=lenet.flags
+
+Every operation of a step is in `make_train_steps`; the same command goes on where an
+interrupted run stopped.
+"""
+
+import cli  # isort: skip  (first: it sets what TensorFlow reads when it is loaded)
+
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from absl import flags
+from tqdm import tqdm
+
+import data
+import models
+from augment import build
+from data import batches
+from models import layers, lenet
+from training import (
+    checkpoints,
+    losses,
+    optimizers,
+    runs,
+    schedules,
+    scoring,
+    summaries,
+)
+
+FLAGS = flags.FLAGS
+
+# Where things lie and how often a run speaks: everything else decides the result.
+HOUSEKEEPING = ("run_dir", "data_dir", "augmented_dir", "log_steps")
+
+HISTOGRAM_IMAGES = 256
+
+
+class TrainingError(cli.UserError):
+    """Training cannot go on."""
+
+
+def define_flags() -> None:
+    """The flags of a run; those of the offline augmentation are in augment.build."""
+    build.define_flags()
+    flags.adopt_module_key_flags(build)
+    flags.DEFINE_string(
+        "run_dir",
+        "runs/{network}-s{seed}",
+        "Directory of the run: made, or gone on with. {seed} and any other flag's name"
+        " in braces stand for its value.",
+    )
+    flags.DEFINE_enum("dataset", "mnist", sorted(data.DATASETS), "What to train on.")
+    flags.DEFINE_string("data_dir", None, "Where the data lie; default: see BUILD.md.")
+    flags.DEFINE_integer(
+        "validation_size",
+        0,
+        "Training images held out, with all their shifted and flipped copies, to make"
+        " choices on. 0 trains on all.",
+        lower_bound=0,
+    )
+    flags.DEFINE_enum("network", "lenet", sorted(models.NETWORKS), "What to train.")
+    flags.DEFINE_enum(
+        "activation", "selu", sorted(layers.ACTIVATIONS), "After each hidden layer."
+    )
+    flags.DEFINE_enum(
+        "batch_norm", "none", lenet.BATCH_NORM_PLACES, "Layers with batch norm."
+    )
+    flags.DEFINE_bool("batch_norm_first", True, "Batch norm before the activation.")
+    flags.DEFINE_float("batch_norm_decay", 0.9, "Of the moving averages, in [0, 1).")
+    flags.DEFINE_float("dropout", 0.0, "Rate behind the hidden dense layers, in [0, 1).")
+    flags.DEFINE_enum(
+        "dropout_kind",
+        "standard",
+        sorted(layers.DROPOUTS),
+        "standard, or alpha: the one made for SELU.",
+    )
+    flags.DEFINE_integer("epochs", 20, "How many to train for.", lower_bound=1)
+    flags.DEFINE_integer(
+        "epoch_images",
+        0,
+        "Images that one epoch counts; 0: as many as the (enlarged) training set has.",
+        lower_bound=0,
+    )
+    flags.DEFINE_integer("batch_size", 128, "Images per step.", lower_bound=1)
+    flags.DEFINE_enum(
+        "sampler",
+        "random",
+        sorted(batches.SAMPLERS),
+        "random: each image of a batch drawn at random, as in the write-up; epochs:"
+        " every image once before any comes again.",
+    )
+    flags.DEFINE_float("learning_rate", 1e-3, "Peak rate of Adam, above 0.")
+    flags.DEFINE_enum(
+        "schedule", "constant", sorted(schedules.SCHEDULES), "Of the learning rate."
+    )
+    flags.DEFINE_float(
+        "weight_decay", 0.0, "Decoupled decay of the kernels, in [0, 1)."
+    )
+    flags.DEFINE_float(
+        "weight_average",
+        0.0,
+        "Decay of an exponential average of the weights, which is then what is scored;"
+        " in [0, 1), 0: none.",
+    )
+    flags.DEFINE_float(
+        "label_smoothing", 0.0, "Share of the target spread over all digits, in [0, 1)."
+    )
+    flags.DEFINE_integer(
+        "seed", 0, "Of weights, batches and dropout.", lower_bound=0, upper_bound=2**31 - 1
+    )
+    flags.DEFINE_integer(
+        "threads",
+        0,
+        "CPU threads; 0: one per core. Bits of the result depend on it.",
+        lower_bound=0,
+    )
+    flags.DEFINE_integer(
+        "checkpoint_epochs", 1, "Epochs between checkpoints.", lower_bound=1
+    )
+    flags.DEFINE_integer(
+        "log_steps", 100, "Steps per call of the graph and per log line.", lower_bound=1
+    )
+
+    for name in (
+        "batch_norm_decay",
+        "dropout",
+        "label_smoothing",
+        "weight_average",
+        "weight_decay",
+    ):
+        flags.register_validator(
+            name, lambda value: 0 <= value < 1, "expected a number in [0, 1)"
+        )
+    flags.register_validator(
+        "learning_rate",
+        lambda value: 0 < value < math.inf,
+        "expected a number above 0",
+    )
+
+
+class Sets(NamedTuple):
+    """Attributes: uint8 images [N, 28, 28, 1] and labels [N]. Validation may be empty."""
+
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    validation_images: np.ndarray
+    validation_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+
+
+class Totals(NamedTuple):
+    """What a call of `train_steps` returns.
+
+    Attributes:
+      step: int64 [], the next step; less than asked for if a loss was not finite.
+      loss: float32 [], sum of the losses of the steps.
+      correct: int64 [], how many images were classified rightly.
+      gradient_norms: float32 [trainable variables], of the last step.
+      rate: float32 [], of the last step.
+    """
+
+    step: tf.Tensor
+    loss: tf.Tensor
+    correct: tf.Tensor
+    gradient_norms: tf.Tensor
+    rate: tf.Tensor
+
+
+def load_sets(
+    dataset: data.Dataset, config: Mapping[str, Any], augmented_dir: str
+) -> Sets:
+    """The dataset, held-out images set apart, the rest enlarged offline."""
+    train, validation = data.split(
+        len(dataset.train_labels), config["validation_size"], config["seed"]
+    )
+    enlarged = build.enlarge(dataset, build.settings_from(config), augmented_dir)
+    images, labels = enlarged.images, enlarged.labels
+    if len(validation):
+        kept = np.isin(enlarged.source, train)
+        images, labels = images[kept], labels[kept]
+    return Sets(
+        images,
+        labels,
+        dataset.train_images[validation],
+        dataset.train_labels[validation],
+        dataset.test_images,
+        dataset.test_labels,
+    )
+
+
+def make_train_steps(
+    network: tf.Module,
+    average: tf.Module | None,
+    optimizer: optimizers.Adam,
+    images: tf.Tensor,
+    labels: tf.Tensor,
+    config: Mapping[str, Any],
+    total_steps: int,
+) -> Callable[..., Totals]:
+    """Builds the training loop as one graph.
+
+    Args:
+      network: is trained.
+      average: a second network that follows the first as an exponential average of
+        its weights and batch-norm averages, or None.
+      optimizer: holds the slots of `network.trainable_variables`.
+      images: uint8 [N, 28, 28, 1], on the device.
+      labels: uint8 [N].
+      config: the run's flags.
+      total_steps: length of the run, for the schedule.
+
+    Returns:
+      train_steps(first, count, training=False) → Totals: takes `count` steps from
+      step `first` on. `training` is the placeholder of the write-up.
+    """
+    sample = batches.SAMPLERS[config["sampler"]]
+    schedule = schedules.SCHEDULES[config["schedule"]]
+    weights = network.trainable_variables
+    seed, batch_size = config["seed"], config["batch_size"]
+
+    def train_step(step, training):
+        indices = sample(seed, step, batch_size, len(labels))  # [B]
+        x = tf.gather(images, indices)  # [B, 28, 28, 1]
+        y = tf.gather(labels, indices)  # [B]
+        dropout_seed = tf.stack([seed, tf.cast(step, tf.int32)])
+        with tf.GradientTape() as tape:
+            logits, update_ops = network(x, training=training, seed=dropout_seed)
+            loss = losses.softmax_cross_entropy(logits, y, config["label_smoothing"])
+        gradients = tape.gradient(loss, weights)
+        rate = config["learning_rate"] * schedule(
+            tf.cast(step, tf.float32) / total_steps
+        )
+        optimizer.apply(gradients, step=step, rate=rate)
+        for moving_average, value in update_ops:
+            moving_average.assign(value)
+        if average is not None:
+            for slow, fast in zip(average.variables, network.variables, strict=True):
+                slow.assign(
+                    optimizers.weight_average(
+                        slow, fast, step=step, decay=config["weight_average"]
+                    )
+                )
+        norms = tf.stack([tf.norm(g) for g in gradients])
+        return loss, losses.correct(logits, y), norms, rate
+
+    @tf.function(
+        autograph=False,
+        input_signature=[
+            tf.TensorSpec([], tf.int64, name="first"),
+            tf.TensorSpec([], tf.int64, name="count"),
+            tf.TensorSpec([], tf.bool, name="training"),
+        ],
+    )
+    def graph(first, count, training):
+        def body(so_far):
+            loss, correct, norms, rate = train_step(so_far.step, training)
+            loss, correct = so_far.loss + loss, so_far.correct + correct
+            return (Totals(so_far.step + 1, loss, correct, norms, rate),)
+
+        zero, none = tf.constant(0.0), tf.constant(0, tf.int64)
+        start = Totals(first, zero, none, tf.zeros([len(weights)]), zero)
+        return tf.while_loop(
+            lambda t: (t.step < first + count) & tf.math.is_finite(t.loss),
+            body,
+            [start],
+            parallel_iterations=1,  # a step begins when the one before has assigned
+        )[0]
+
+    def train_steps(first, count, training=False):
+        return graph(
+            tf.constant(first, tf.int64),
+            tf.constant(count, tf.int64),
+            tf.constant(training),
+        )
+
+    graph.get_concrete_function()  # traced now, so that no one's clock counts it
+    return train_steps
+
+
+def train(
+    config: Mapping[str, Any], sets: Sets, run_dir: Path, log_steps: int
+) -> Callable[..., tf.Tensor]:
+    """Trains to the end of the last epoch, from the last checkpoint if there is one.
+
+    Args:
+      config: the flags that decide the result.
+      sets: training, validation and test data.
+      run_dir: gets checkpoints, metrics.csv and TensorBoard events.
+      log_steps: steps per call of the graph.
+
+    Returns:
+      The trained network's graph: see `scoring.make_predict`.
+
+    Raises:
+      TrainingError: the loss became NaN or infinite.
+    """
+    network = models.build(config)
+    average = models.build(config) if config["weight_average"] else None
+    optimizer = optimizers.Adam(
+        network.trainable_variables, weight_decay=config["weight_decay"]
+    )
+    state = tf.train.Checkpoint(network=network, optimizer=optimizer)
+    if average is not None:
+        state.average = average
+    predict = scoring.make_predict(average or network)
+
+    epoch_images = config["epoch_images"] or len(sets.train_labels)
+    epoch_steps = math.ceil(epoch_images / config["batch_size"])
+    total_steps = config["epochs"] * epoch_steps
+    folder = run_dir / "checkpoints"
+    step = checkpoints.restore(state, folder) or 0
+    if step == total_steps:
+        print(f"{run_dir} is trained to its last step, {step:,}")
+        return predict
+    if step:
+        print(f"going on with {run_dir} from step {step:,}")
+    rows = [row for row in runs.read_metrics(run_dir) if row["step"] <= step]
+    seconds = rows[-1]["seconds"] if rows else 0.0
+
+    images, labels = tf.constant(sets.train_images), tf.constant(sets.train_labels)
+    train_steps = make_train_steps(
+        network, average, optimizer, images, labels, config, total_steps
+    )
+    with (
+        summaries.Summaries(run_dir, validation=len(sets.validation_labels) > 0) as log,
+        tqdm(
+            total=total_steps * config["batch_size"],
+            initial=step * config["batch_size"],
+            unit="img",
+            unit_scale=True,
+            dynamic_ncols=True,
+        ) as bar,
+    ):
+        if step == 0:
+            some = np.random.default_rng(0).integers(len(sets.train_labels), size=100)
+            log.start(config, predict.graph, sets.train_images[some])
+        for epoch in range(step // epoch_steps, config["epochs"]):
+            bar.set_description(f"epoch {epoch}")
+            loss, correct, end = 0.0, 0, (epoch + 1) * epoch_steps
+            while step < end:
+                count = min(log_steps, end - step)
+                began = time.perf_counter()
+                totals = train_steps(step, count, training=True)
+                _check_finite(totals, run_dir)
+                elapsed = time.perf_counter() - began
+                step += count
+                seconds += elapsed
+                loss += float(totals.loss)
+                correct += int(totals.correct)
+                _log_steps(log, bar, totals, count, config["batch_size"], elapsed)
+            row = {
+                "epoch": epoch,
+                "step": step,
+                "images": step * config["batch_size"],
+                "seconds": seconds,
+                "train_loss": loss / epoch_steps,
+                "train_accuracy": correct / (epoch_steps * config["batch_size"]),
+                **_evaluate(predict, sets),
+            }
+            rows.append(row)
+            bar.write(_describe(row))
+            log.epoch(row)
+            taps: dict[str, tf.Tensor] = {}
+            network(images[:HISTOGRAM_IMAGES], training=False, taps=taps)
+            log.network(epoch, network, totals.gradient_norms, taps)
+            log.flush()
+            runs.write_metrics(run_dir, rows)
+            if (epoch + 1) % config["checkpoint_epochs"] == 0 or step == total_steps:
+                checkpoints.save(state, folder, step)
+    return predict
+
+
+def _check_finite(totals: Totals, run_dir: Path) -> None:
+    if math.isfinite(float(totals.loss)):
+        return
+    folder = run_dir / "checkpoints"
+    kept = checkpoints.steps(folder)
+    last = checkpoints.path(folder, kept[-1]) if kept else "none yet"
+    raise TrainingError(
+        f"the loss became {float(totals.loss)} at step {int(totals.step) - 1} of"
+        f" {run_dir}; last good checkpoint: {last}; try a lower --learning_rate in"
+        " another --run_dir"
+    )
+
+
+def _log_steps(
+    log: summaries.Summaries,
+    bar: tqdm,
+    totals: Totals,
+    count: int,
+    batch_size: int,
+    elapsed: float,
+) -> None:
+    """Progress bar and TensorBoard after `count` steps that took `elapsed` seconds."""
+    loss = float(totals.loss) / count
+    accuracy = int(totals.correct) / (count * batch_size)
+    bar.set_postfix(loss=f"{loss:.4f}", accuracy=f"{accuracy:.2%}", refresh=False)
+    bar.update(count * batch_size)
+    log.steps(
+        int(totals.step),
+        {
+            "loss": loss,
+            "accuracy": accuracy,
+            "learning_rate": totals.rate,
+            "images_per_second": count * batch_size / elapsed,
+            "gradient_norm": tf.norm(totals.gradient_norms),
+        },
+    )
+
+
+def _evaluate(predict: Callable[..., tf.Tensor], sets: Sets) -> dict[str, float]:
+    """Loss and accuracy on the validation set, if there is one, and the test set."""
+    row = {}
+    if len(sets.validation_labels):
+        scores = scoring.score(predict, sets.validation_images, sets.validation_labels)
+        row["validation_loss"] = scores.loss
+        row["validation_accuracy"] = scores.accuracy
+    scores = scoring.score(predict, sets.test_images, sets.test_labels)
+    row["test_loss"] = scores.loss
+    row["test_accuracy"] = scores.accuracy
+    return row
+
+
+def _describe(row: Mapping[str, float]) -> str:
+    figures = [
+        f"{name.replace('_', ' ')} {value:.4f}"
+        for name, value in row.items()
+        if name.endswith(("loss", "accuracy"))
+    ]
+    return f"epoch {row['epoch']:3d}  {'  '.join(figures)}  {row['seconds']:.0f} s"
+
+
+def _set_threads(threads: int) -> None:
+    threads = threads or runs.cores()
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+
+
+def _run_dir(values: Mapping[str, Any]) -> Path:
+    try:
+        return Path(values["run_dir"].format_map(values))
+    except (KeyError, ValueError, IndexError):
+        raise TrainingError(
+            f"--run_dir={values['run_dir']}: braces may hold the name of a flag only,"
+            " such as {seed}"
+        ) from None
+
+
+def main(_: list[str]) -> None:
+    """Trains the run that the flags describe, and scores it."""
+    run_flags = FLAGS.get_key_flags_for_module(sys.argv[0])
+    values = {flag.name: flag.value for flag in run_flags}
+    config = {k: v for k, v in values.items() if k not in HOUSEKEEPING}
+    run_dir = _run_dir(values)
+    _set_threads(values["threads"])
+    dataset = data.load(values["dataset"], values["data_dir"])
+    print(f"{dataset.name}: {dataset.source}")
+    sets = load_sets(dataset, config, values["augmented_dir"])
+    runs.open_run(
+        run_dir,
+        config,
+        "".join(f"{flag.serialize()}\n" for flag in run_flags if flag.serialize()),
+        {"data": dict(dataset.hashes), "environment": runs.environment()},
+    )
+    predict = train(config, sets, run_dir, values["log_steps"])
+    scoring.report(run_dir, predict, sets.test_images, sets.test_labels)
+
+
+if __name__ == "__main__":
+    define_flags()
+    cli.run(main)

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run directory: what a run was asked to do, where it ran, how far it came.
+
+  flags.txt      every flag of the run, usable as --flagfile
+  run.json       the same as JSON, with what else the result depends on
+  metrics.csv    one row per epoch
+  checkpoints/   see training.checkpoints
+  train/ validation/ test/   TensorBoard events
+  result.json    the score, once there is one
+"""
+
+import csv
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+import cli
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+class RunError(cli.UserError):
+    """A run directory that is missing, foreign or damaged."""
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a text file so that a reader sees the old one or the new, whole."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def environment() -> dict[str, Any]:
+    """What a result depends on besides the flags and the data."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return {
+        "version": cli.VERSION,
+        "commit": commit.stdout.strip() or "unknown",
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        "numpy": np.__version__,
+        "processor": _processor(),
+        "cores": cores(),
+        "intra_op_threads": tf.config.threading.get_intra_op_parallelism_threads(),
+        "inter_op_threads": tf.config.threading.get_inter_op_parallelism_threads(),
+        "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS"),
+    }
+
+
+def cores() -> int:
+    """How many CPU cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass  # not Linux
+    return platform.processor() or platform.machine()
+
+
+def open_run(
+    run_dir: Path,
+    config: Mapping[str, Any],
+    flags_text: str,
+    facts: Mapping[str, Any],
+) -> None:
+    """Makes a run directory, or makes sure that it holds a run of this configuration.
+
+    Args:
+      run_dir: made if it is not there.
+      config: everything that decides the result; JSON types only.
+      flags_text: for flags.txt.
+      facts: the environment, data hashes and the like, for run.json.
+
+    Raises:
+      RunError: the directory holds a run of another configuration, something that is
+        no run, or cannot be made.
+    """
+    if (run_dir / "run.json").exists():
+        _check_same(run_dir, config)
+        return
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        foreign = sorted(p.name for p in run_dir.iterdir() if p.name[0] != ".")
+        if foreign and foreign != ["flags.txt"]:
+            raise RunError(
+                f"{run_dir} holds {foreign[0]!r} but no run.json, so it is no run of"
+                " this program: choose another --run_dir or empty that one"
+            )
+        write_atomically(run_dir / "flags.txt", flags_text)
+        run = json.dumps({"config": dict(config), **facts}, indent=1)
+        write_atomically(run_dir / "run.json", run + "\n")
+    except OSError as error:
+        raise RunError(
+            f"cannot write the run directory {run_dir}: {error.strerror};"
+            " choose another --run_dir"
+        ) from None
+
+
+def _check_same(run_dir: Path, config: Mapping[str, Any]) -> None:
+    stored = read_run(run_dir)["config"]
+    for name in sorted(stored.keys() | config.keys()):
+        if stored.get(name) != config.get(name):
+            raise RunError(
+                f"{run_dir} holds a run with --{name}={stored.get(name)}, not"
+                f" {config.get(name)}: choose another --run_dir for this one, or go on"
+                f" with that one by --flagfile={run_dir / 'flags.txt'}"
+            )
+
+
+def read_run(run_dir: Path) -> dict[str, Any]:
+    """What `open_run` stored in run.json.
+
+    Raises:
+      RunError: there is no run, or its run.json is damaged.
+    """
+    path = run_dir / "run.json"
+    try:
+        run = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(
+            f"{run_dir} holds no run: {path.name} is missing; give the --run_dir of a"
+            " training run"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {error}; train again") from None
+    if not isinstance(run, dict) or not isinstance(run.get("config"), dict):
+        raise RunError(f"{path} has no configuration in it: train again")
+    return run
+
+
+def read_metrics(run_dir: Path) -> list[dict[str, float]]:
+    """The rows of metrics.csv, numbers throughout; none if there is no file."""
+    try:
+        with open(run_dir / "metrics.csv", newline="", encoding="utf-8") as file:
+            return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+    except FileNotFoundError:
+        return []
+
+
+def write_metrics(run_dir: Path, rows: Sequence[Mapping[str, float]]) -> None:
+    """Replaces metrics.csv."""
+    lines = [",".join(rows[0])]
+    lines += [",".join(f"{value:.9g}" for value in row.values()) for row in rows]
+    write_atomically(run_dir / "metrics.csv", "\n".join(lines) + "\n")
