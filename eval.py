@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Scores a finished run on its test set.
 
-    python eval.py --run_dir=runs/lenet-s0
+python eval.py --run_dir=runs/lenet-s0
 """
 
 import cli  # isort: skip  (first: it sets what TensorFlow reads when it is loaded)

@@ -10,7 +10,6 @@ interrupted run stopped.
 import cli  # isort: skip  (first: it sets what TensorFlow reads when it is loaded)
 
 import math
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -24,7 +23,7 @@ from tqdm import tqdm
 
 import data
 import models
-from augment import build
+from augment import build, plan
 from data import batches
 from models import layers, lenet
 from training import (
@@ -50,14 +49,14 @@ class TrainingError(cli.UserError):
 
 
 def define_flags() -> None:
-    """The flags of a run; those of the offline augmentation are in augment.build."""
-    build.define_flags()
-    flags.adopt_module_key_flags(build)
+    """The flags of a run; those of the offline augmentation are in augment.plan."""
+    plan.define_flags()
+    flags.adopt_module_key_flags(plan)
     flags.DEFINE_string(
         "run_dir",
         "runs/{network}-s{seed}",
         "Directory of the run: made, or gone on with. {seed} and any other flag's name"
-        " in braces stand for its value.",
+        " in braces stands for its value.",
     )
     flags.DEFINE_enum("dataset", "mnist", sorted(data.DATASETS), "What to train on.")
     flags.DEFINE_string("data_dir", None, "Where the data lie; default: see BUILD.md.")
@@ -77,7 +76,7 @@ def define_flags() -> None:
     )
     flags.DEFINE_bool("batch_norm_first", True, "Batch norm before the activation.")
     flags.DEFINE_float("batch_norm_decay", 0.9, "Of the moving averages, in [0, 1).")
-    flags.DEFINE_float("dropout", 0.0, "Rate behind the hidden dense layers, in [0, 1).")
+    flags.DEFINE_float("dropout", 0.0, "Rate behind hidden dense layers, in [0, 1).")
     flags.DEFINE_enum(
         "dropout_kind",
         "standard",
@@ -116,7 +115,11 @@ def define_flags() -> None:
         "label_smoothing", 0.0, "Share of the target spread over all digits, in [0, 1)."
     )
     flags.DEFINE_integer(
-        "seed", 0, "Of weights, batches and dropout.", lower_bound=0, upper_bound=2**31 - 1
+        "seed",
+        0,
+        "Of weights, batches, dropout and the held-out split.",
+        lower_bound=0,
+        upper_bound=2**31 - 1,
     )
     flags.DEFINE_integer(
         "threads",
@@ -149,7 +152,7 @@ def define_flags() -> None:
 
 
 class Sets(NamedTuple):
-    """Attributes: uint8 images [N, 28, 28, 1] and labels [N]. Validation may be empty."""
+    """uint8 images [N, 28, 28, 1] and labels [N]; the validation set may be empty."""
 
     train_images: np.ndarray
     train_labels: np.ndarray
@@ -184,7 +187,7 @@ def load_sets(
     train, validation = data.split(
         len(dataset.train_labels), config["validation_size"], config["seed"]
     )
-    enlarged = build.enlarge(dataset, build.settings_from(config), augmented_dir)
+    enlarged = build.enlarge(dataset, plan.settings_from(config), augmented_dir)
     images, labels = enlarged.images, enlarged.labels
     if len(validation):
         kept = np.isin(enlarged.source, train)

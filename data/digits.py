@@ -19,9 +19,8 @@ TEST_SIZE = 360
 def load(data_dir: str | None = None) -> Dataset:
     """Returns the digits: 1,437 for training, 360 for testing.
 
-    The test digits are the last ones in the file's order. That needs no random
-    numbers, keeps most writers on one side (a writer's digits stand together), and
-    leaves 33 to 37 test digits of each class.
+    The test digits are the last ones in the file's order, which needs no random
+    numbers and leaves 33 to 37 test digits of each class.
 
     Args:
       data_dir: None; there is nothing to look for.

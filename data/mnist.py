@@ -29,9 +29,7 @@ MIRRORS = (
 
 _TIMEOUT_SECONDS = 10
 _PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-_BESIDE_PROJECT = os.path.normpath(
-    os.path.join(_PROJECT, os.pardir, "shared", "mnist")
-)
+_BESIDE_PROJECT = os.path.normpath(os.path.join(_PROJECT, os.pardir, "shared", "mnist"))
 
 
 class DataUnavailable(DataError):

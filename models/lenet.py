@@ -62,19 +62,21 @@ class LeNet(tf.Module):
                 # Batch norm subtracts the mean, and a bias just before it with it.
                 return norm is None or not batch_norm_first
 
+            # Negative second halves: the steps of a run, which seed all its other
+            # random numbers, count from 0 up.
             self.conv1 = layers.Conv(
-                1, 12, 3, seed=(seed, 1), bias=bias(self.norm1), name="conv1"
+                1, 12, 3, seed=(seed, -1), bias=bias(self.norm1), name="conv1"
             )
             self.conv2 = layers.Conv(
-                12, 16, 3, seed=(seed, 2), bias=bias(self.norm2), name="conv2"
+                12, 16, 3, seed=(seed, -2), bias=bias(self.norm2), name="conv2"
             )
             self.dense1 = layers.Dense(
-                576, 288, seed=(seed, 3), bias=bias(self.norm3), name="dense1"
+                576, 288, seed=(seed, -3), bias=bias(self.norm3), name="dense1"
             )
             self.dense2 = layers.Dense(
-                288, 144, seed=(seed, 4), bias=bias(self.norm4), name="dense2"
+                288, 144, seed=(seed, -4), bias=bias(self.norm4), name="dense2"
             )
-            self.logits = layers.Dense(144, 10, seed=(seed, 5), name="logits")
+            self.logits = layers.Dense(144, 10, seed=(seed, -5), name="logits")
 
         if batch_norm == "none":
             count = sum(v.shape.num_elements() for v in self.trainable_variables)
@@ -135,9 +137,7 @@ class LeNet(tf.Module):
                 x = normalise(self.activation(x), norm)
             taps[dense.name] = x
             mask_seed = None if seed is None else seed + [0, number << 28]
-            return self.dropout(
-                x, self.dropout_rate, training=training, seed=mask_seed
-            )
+            return self.dropout(x, self.dropout_rate, training=training, seed=mask_seed)
 
         x = tf.cast(images, tf.float32) / 255.0  # [N, 28, 28, 1], in [0, 1]
         taps["conv1"] = x = conv_block(x, self.conv1, self.norm1)  # [N, 13, 13, 12]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests of augment/build.py and augment/preview.py."""
+"""Tests of augment/plan.py, augment/build.py and augment/preview.py."""
 
 import concurrent.futures
 import dataclasses
@@ -16,8 +16,8 @@ import pytest
 import cli
 import data
 from augment import build
-from augment.build import Settings
 from augment.flip import flip
+from augment.plan import Settings, plan, settings_from
 from augment.shift import shift
 from data import idx
 
@@ -51,16 +51,16 @@ def strings(settings):
 
 def test_settings_from_flags_and_from_json():
     settings = Settings(("up", "left"), 2, True, (0, 1), (0, 1, 8), True, False)
-    assert build.settings_from(strings(settings)) == settings
+    assert settings_from(strings(settings)) == settings
     stored = json.loads(json.dumps(dataclasses.asdict(settings)))
-    assert build.settings_from(stored) == settings
+    assert settings_from(stored) == settings
 
 
 def test_lists_are_sets():
     values = strings(Settings())
     values["shift_directions"] = ["right", "up", "right"]
     values["flip_labels"] = ["8", "0"]
-    settings = build.settings_from(values)
+    settings = settings_from(values)
     assert settings.shift_directions == ("up", "right")
     assert settings.flip_labels == (0, 8)
 
@@ -78,14 +78,14 @@ def test_lists_are_sets():
 )
 def test_impossible_settings(name, value):
     with pytest.raises(cli.UserError, match=name):
-        build.settings_from({**strings(Settings()), name: value})
+        settings_from({**strings(Settings()), name: value})
 
 
 # --- plan ---
 
 
 def test_plan_of_the_write_up(dataset):
-    assert names(build.plan(dataset.train_labels, Settings())) == [
+    assert names(plan(dataset.train_labels, Settings())) == [
         "original",
         "shift(-1,+0)",
         "shift(+0,-1)",
@@ -97,7 +97,7 @@ def test_plan_of_the_write_up(dataset):
 
 def test_plan_flips_only_the_labels_named(dataset):
     settings = Settings(flip_labels=(0, 1, 8), flip_shifted=True)
-    parts = build.plan(dataset.train_labels, settings)
+    parts = plan(dataset.train_labels, settings)
     assert [len(part.indices) for part in parts] == [40] * 5 + [12] * 5
     assert parts[-1].name == "flip(1) of shift(+1,+0)"
     chosen = dataset.train_labels[parts[-1].indices]
@@ -107,18 +107,18 @@ def test_plan_flips_only_the_labels_named(dataset):
 @pytest.mark.parametrize("empty", ["flip_codes", "flip_labels"])
 def test_plan_without_flips(dataset, empty):
     settings = dataclasses.replace(Settings(flip_shifted=True), **{empty: ()})
-    assert len(build.plan(dataset.train_labels, settings)) == 5
+    assert len(plan(dataset.train_labels, settings)) == 5
 
 
 def test_plan_leaves_out_parts_without_images():
     settings = Settings(shift_directions=(), flip_labels=(3,))
-    assert names(build.plan(np.array([1, 2], np.uint8), settings)) == ["original"]
+    assert names(plan(np.array([1, 2], np.uint8), settings)) == ["original"]
 
 
 def test_empty_plan_is_refused(dataset):
     settings = Settings(shift_directions=(), flip_codes=(), keep_originals=False)
     with pytest.raises(cli.UserError, match="would be empty"):
-        build.plan(dataset.train_labels, settings)
+        plan(dataset.train_labels, settings)
 
 
 # --- building and reading ---

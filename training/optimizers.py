@@ -45,7 +45,7 @@ def adam(
 def weight_average(
     average: tf.Tensor, weight: tf.Tensor, *, step: tf.Tensor, decay: float
 ) -> tf.Tensor:
-    """average ← d · average + (1 − d) · weight, with d = min(decay, (1 + t) / (10 + t)).
+    """average ← d · average + (1 − d) · weight; d = min(decay, (1 + t) / (10 + t)).
 
     Polyak and Juditsky 1992, with the exponential average and the warm-up of
     TensorFlow 1's `ExponentialMovingAverage`.
@@ -73,8 +73,9 @@ class Adam(tf.Module):
     def __init__(self, variables: Sequence[tf.Variable], *, weight_decay: float = 0.0):
         super().__init__("adam")
         self.weight_decay = weight_decay
-        # A tuple, wrapped: the weights belong to the network, not to this module.
-        self._targets = lambda: tuple(variables)
+        # Wrapped, because the weights belong to the network: as an attribute they
+        # would become this module's too, and be stored twice in a checkpoint.
+        self._weights = lambda: variables
         with self.name_scope:
             self.m = [self._slot(w, "m") for w in variables]
             self.v = [self._slot(w, "v") for w in variables]
@@ -87,9 +88,7 @@ class Adam(tf.Module):
         self, gradients: Sequence[tf.Tensor], *, step: tf.Tensor, rate: tf.Tensor
     ) -> None:
         """Assigns the next weights and slots."""
-        for w, g, m, v in zip(
-            self._targets(), gradients, self.m, self.v, strict=True
-        ):
+        for w, g, m, v in zip(self._weights(), gradients, self.m, self.v, strict=True):
             next_w, next_m, next_v = adam(w, g, m, v, step=step, rate=rate)
             if w.shape.rank > 1 and self.weight_decay:
                 next_w -= rate * self.weight_decay * w

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run directory: what a run was asked to do, where it ran, how far it came.
 
-  flags.txt      every flag of the run, usable as --flagfile
-  run.json       the same as JSON, with what else the result depends on
-  metrics.csv    one row per epoch
-  checkpoints/   see training.checkpoints
-  train/ validation/ test/   TensorBoard events
-  result.json    the score, once there is one
+flags.txt      every flag of the run, usable as --flagfile
+run.json       the same as JSON, with what else the result depends on
+metrics.csv    one row per epoch
+checkpoints/   see training.checkpoints
+train/ validation/ test/   TensorBoard events
+result.json    the score, once there is one
 """
 
 import csv
@@ -156,7 +156,9 @@ def read_metrics(run_dir: Path) -> list[dict[str, float]]:
     """The rows of metrics.csv, numbers throughout; none if there is no file."""
     try:
         with open(run_dir / "metrics.csv", newline="", encoding="utf-8") as file:
-            return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+            return [
+                {k: float(v) for k, v in row.items()} for row in csv.DictReader(file)
+            ]
     except FileNotFoundError:
         return []
 

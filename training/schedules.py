@@ -24,7 +24,7 @@ def cosine(progress: tf.Tensor) -> tf.Tensor:
 
 
 def one_cycle(progress: tf.Tensor, warm_up: float = 0.25) -> tf.Tensor:
-    """Half a cosine up from 1/25 to 1 in the first `warm_up` of the run, then down to 0.
+    """A half cosine from 1/25 to 1 in the first `warm_up` of the run, then one to 0.
 
     Smith and Topin, "Super-Convergence", 2018, in the shape that is common today.
     """

@@ -130,9 +130,7 @@ def show(summary: dict[str, Any]) -> str:
     ]
     return "\n\n".join(
         [
-            tabulate(
-                confusion, ["true \\ read", *range(CLASSES)], stralign="right"
-            ),
+            tabulate(confusion, ["true \\ read", *range(CLASSES)], stralign="right"),
             tabulate(
                 classes, ["digit", "precision", "recall", "images"], stralign="right"
             ),

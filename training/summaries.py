@@ -58,7 +58,9 @@ class Summaries:
         """The flags as a table, the network's graph, a grid of training images."""
         rows = [f"| `--{name}` | `{value}` |" for name, value in config.items()]
         with self.train.as_default(0):
-            tf.summary.text("flags", "\n".join(["| flag | value |", "|---|---|", *rows]))
+            tf.summary.text(
+                "flags", "\n".join(["| flag | value |", "|---|---|", *rows])
+            )
             tf.summary.graph(graph)
             tf.summary.image(
                 "augmented_inputs",
@@ -70,9 +72,7 @@ class Summaries:
         """The scalars named in `STEP_SCALARS`, at a step."""
         with self.train.as_default(step):
             for name, value in values.items():
-                tf.summary.scalar(
-                    f"step/{name}", value, description=STEP_SCALARS[name]
-                )
+                tf.summary.scalar(f"step/{name}", value, description=STEP_SCALARS[name])
 
     def epoch(self, row: Mapping[str, float]) -> None:
         """Loss and accuracy of each split, against the epoch and the images seen.

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an enlarged training set consists of: its settings, their flags, its parts."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+import cli
+from augment.flip import CODES, flip
+from augment.shift import DIRECTIONS, shift, shifts
+
+DIGITS = tuple(range(10))
+MAX_PIXELS = 4  # MNIST leaves a margin of four pixels; further shifts cut ink off
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Which images the enlarged set consists of.
+
+    Attributes:
+      shift_directions: some of up, down, left, right; none for no shifts.
+      shift_pixels: largest shift along each axis.
+      shift_diagonal: whether to shift along both axes at once as well.
+      flip_codes: some of 0 (upside down) and 1 (left-right); none for no flips.
+      flip_labels: the digits that are flipped; none for no flips.
+      flip_shifted: whether to flip the shifted images as well as the originals.
+      keep_originals: whether the originals belong to the set.
+    """
+
+    shift_directions: tuple[str, ...] = tuple(DIRECTIONS)
+    shift_pixels: int = 1
+    shift_diagonal: bool = False
+    flip_codes: tuple[int, ...] = (1,)
+    flip_labels: tuple[int, ...] = DIGITS
+    flip_shifted: bool = False
+    keep_originals: bool = True
+
+
+Transform = Callable[[np.ndarray], np.ndarray]  # uint8 [n, 28, 28, 1] → the same
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One transform and the images it is applied to.
+
+    Attributes:
+      name: of the transform, such as "flip(1) of shift(+0,+1)".
+      indices: int32 [n], of the source images, ascending.
+      apply: the transform, a pure function.
+    """
+
+    name: str
+    indices: np.ndarray
+    apply: Transform
+
+
+def define_flags() -> None:
+    """Defines a flag for each of the settings, and --augmented_dir."""
+    default = Settings()
+    flags.DEFINE_list(
+        "shift_directions",
+        list(default.shift_directions),
+        f"Offline shifts: some of {', '.join(DIRECTIONS)}; empty for none.",
+    )
+    flags.DEFINE_integer(
+        "shift_pixels",
+        default.shift_pixels,
+        f"Largest offline shift along each axis, 1 to {MAX_PIXELS} pixels.",
+    )
+    flags.DEFINE_bool(
+        "shift_diagonal", default.shift_diagonal, "Shift along both axes at once too."
+    )
+    flags.DEFINE_list(
+        "flip_codes",
+        [str(code) for code in default.flip_codes],
+        "Offline flips: 0 for upside down, 1 for left-right; empty for none.",
+    )
+    flags.DEFINE_list(
+        "flip_labels",
+        [str(digit) for digit in default.flip_labels],
+        "The digits that are flipped; empty for none.",
+    )
+    flags.DEFINE_bool(
+        "flip_shifted", default.flip_shifted, "Flip the shifted images too."
+    )
+    flags.DEFINE_bool(
+        "keep_originals", default.keep_originals, "Keep the originals in the set."
+    )
+    flags.DEFINE_string(
+        "augmented_dir", "augmented", "Where enlarged training sets are kept."
+    )
+    for name in dataclasses.asdict(default):
+        flags.register_validator(name, functools.partial(_validate, name))
+
+
+def _validate(name: str, value: Any) -> bool:
+    """Tells absl whether a flag's value is one that `settings_from` takes."""
+    try:
+        settings_from({**dataclasses.asdict(Settings()), name: value})
+    except cli.UserError as error:
+        raise flags.ValidationError(str(error)) from error
+    return True
+
+
+def settings_from(values: Mapping[str, Any]) -> Settings:
+    """Turns the values of the flags, or the same stored as JSON, into settings.
+
+    The lists are sets: repetition and order mean nothing, so that they cannot lead
+    to a second folder of the same images.
+
+    Raises:
+      cli.UserError: on a value that no setting can have.
+    """
+    pixels = values["shift_pixels"]
+    if pixels not in range(1, MAX_PIXELS + 1):
+        raise cli.UserError(f"shift_pixels must be 1 to {MAX_PIXELS}, got {pixels}")
+    return Settings(
+        shift_directions=_choices("shift_directions", values, DIRECTIONS),
+        shift_pixels=pixels,
+        shift_diagonal=values["shift_diagonal"],
+        flip_codes=_choices("flip_codes", values, CODES),
+        flip_labels=_choices("flip_labels", values, DIGITS),
+        flip_shifted=values["flip_shifted"],
+        keep_originals=values["keep_originals"],
+    )
+
+
+def _choices(name: str, values: Mapping[str, Any], allowed: Iterable) -> tuple:
+    """Returns those of `allowed` that are named, as themselves or as strings."""
+    known = {str(item): item for item in allowed}
+    named = [str(item) for item in values[name]]
+    for item in named:
+        if item not in known:
+            raise cli.UserError(f"{name}: {item!r} is not one of {', '.join(known)}")
+    return tuple(item for text, item in known.items() if text in named)
+
+
+def _originals(labels: np.ndarray, settings: Settings) -> list[Part]:
+    every = np.arange(len(labels), dtype=np.int32)
+    return [Part("original", every, np.copy)] if settings.keep_originals else []
+
+
+def _shifts(labels: np.ndarray, settings: Settings) -> list[Part]:
+    every = np.arange(len(labels), dtype=np.int32)
+    return [
+        Part(f"shift({dy:+d},{dx:+d})", every, functools.partial(shift, dy=dy, dx=dx))
+        for dy, dx in shifts(
+            settings.shift_directions, settings.shift_pixels, settings.shift_diagonal
+        )
+    ]
+
+
+def _flips(labels: np.ndarray, settings: Settings) -> list[Part]:
+    chosen = np.flatnonzero(np.isin(labels, settings.flip_labels)).astype(np.int32)
+    shifted = _shifts(labels, settings) if settings.flip_shifted else []
+    parts = []
+    for code in settings.flip_codes:
+        mirror = functools.partial(flip, code=code)
+        parts.append(Part(f"flip({code})", chosen, mirror))
+        for part in shifted:
+            name = f"flip({code}) of {part.name}"
+            parts.append(Part(name, chosen, _then(part.apply, mirror)))
+    return parts
+
+
+def _then(first: Transform, second: Transform) -> Transform:
+    return lambda images: second(first(images))
+
+
+# The offline augmentations, in the order of the enlarged set. To add one: a function
+# from labels and settings to parts, its line here, its settings and their flags.
+TRANSFORMS: tuple[Callable[[np.ndarray, Settings], list[Part]], ...] = (
+    _originals,
+    _shifts,
+    _flips,
+)
+
+
+def plan(labels: np.ndarray, settings: Settings) -> list[Part]:
+    """Lists the parts of the enlarged set, leaving out those without an image.
+
+    Args:
+      labels: uint8 [N], of the source images.
+      settings: which transforms to apply.
+
+    Raises:
+      cli.UserError: if not one image would be left.
+    """
+    parts = [part for make in TRANSFORMS for part in make(labels, settings)]
+    parts = [part for part in parts if len(part.indices)]
+    if not parts:
+        raise cli.UserError(
+            "the enlarged set would be empty: set --keep_originals, or choose "
+            "--shift_directions, or --flip_codes and --flip_labels"
+        )
+    return parts
