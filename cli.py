@@ -1,19 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the programs share: their environment, their flag errors, their exit codes.
-
-Import this before TensorFlow. oneDNN's kernels more than double the speed of a
-convolution here, and TensorFlow reads the switch once, when it is loaded; on some
-processors it is off by default.
-"""
+"""What the programs share: one-line errors and exit codes."""
 
 import os
 import sys
 from collections.abc import Callable, Sequence
 
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-from absl import app, flags, logging  # noqa: E402  (the switches above come first)
+from absl import app, flags, logging
 
 VERSION = "0.1.0"
 

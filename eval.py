@@ -4,13 +4,14 @@
 python eval.py --run_dir=runs/lenet-s0
 """
 
-import cli  # isort: skip  (first: it sets what TensorFlow reads when it is loaded)
+import device  # isort: skip  (first: it loads TensorFlow)
 
 from pathlib import Path
 
 import tensorflow as tf
 from absl import flags
 
+import cli
 import data
 import models
 from training import checkpoints, runs, scoring
@@ -35,13 +36,15 @@ def load_network(run_dir: Path) -> tf.Module:
     network = models.build(config)
     scored = "average" if config["weight_average"] else "network"
     state = tf.train.Checkpoint(**{scored: network})
-    if checkpoints.restore(state, run_dir / "checkpoints") is None:
+    folder = run_dir / "checkpoints"
+    if checkpoints.restore(state, folder, partial=True) is None:
         raise runs.RunError(f"{run_dir} has no checkpoint yet: train it first")
     return network
 
 
 def main(_: list[str]) -> None:
     """Scores the run that --run_dir names."""
+    device.set_threads(0)
     run_dir = Path(FLAGS.run_dir)
     network = load_network(run_dir)
     config = runs.read_run(run_dir)["config"]

@@ -7,7 +7,7 @@ Every operation of a step is in `make_train_steps`; the same command goes on whe
 interrupted run stopped.
 """
 
-import cli  # isort: skip  (first: it sets what TensorFlow reads when it is loaded)
+import device  # isort: skip  (first: it loads TensorFlow)
 
 import math
 import sys
@@ -21,6 +21,7 @@ import tensorflow as tf
 from absl import flags
 from tqdm import tqdm
 
+import cli
 import data
 import models
 from augment import build, plan
@@ -39,7 +40,13 @@ from training import (
 FLAGS = flags.FLAGS
 
 # Where things lie and how often a run speaks: everything else decides the result.
-HOUSEKEEPING = ("run_dir", "data_dir", "augmented_dir", "log_steps")
+HOUSEKEEPING = (
+    "augmented_dir",
+    "checkpoint_epochs",
+    "data_dir",
+    "log_steps",
+    "run_dir",
+)
 
 HISTOGRAM_IMAGES = 256
 
@@ -166,7 +173,8 @@ class Totals(NamedTuple):
     """What a call of `train_steps` returns.
 
     Attributes:
-      step: int64 [], the next step; less than asked for if a loss was not finite.
+      step: int64 [], the next step; less than asked for if a loss or a gradient was
+        not finite.
       loss: float32 [], sum of the losses of the steps.
       correct: int64 [], how many images were classified rightly.
       gradient_norms: float32 [trainable variables], of the last step.
@@ -202,10 +210,30 @@ def load_sets(
     )
 
 
+class State(NamedTuple):
+    """All that training changes, and the checkpoint that holds it together."""
+
+    network: tf.Module
+    average: tf.Module | None
+    optimizer: optimizers.Adam
+    checkpoint: tf.train.Checkpoint
+
+
+def build_state(config: Mapping[str, Any]) -> State:
+    """The network, its weight average if there is to be one, and its optimizer."""
+    network = models.build(config)
+    optimizer = optimizers.Adam(
+        network.trainable_variables, weight_decay=config["weight_decay"]
+    )
+    checkpoint = tf.train.Checkpoint(network=network, optimizer=optimizer)
+    average = None
+    if config["weight_average"]:
+        checkpoint.average = average = models.build(config)
+    return State(network, average, optimizer, checkpoint)
+
+
 def make_train_steps(
-    network: tf.Module,
-    average: tf.Module | None,
-    optimizer: optimizers.Adam,
+    state: State,
     images: tf.Tensor,
     labels: tf.Tensor,
     config: Mapping[str, Any],
@@ -214,10 +242,8 @@ def make_train_steps(
     """Builds the training loop as one graph.
 
     Args:
-      network: is trained.
-      average: a second network that follows the first as an exponential average of
-        its weights and batch-norm averages, or None.
-      optimizer: holds the slots of `network.trainable_variables`.
+      state: the network that is trained. Its average, if any, follows its weights and
+        batch-norm averages.
       images: uint8 [N, 28, 28, 1], on the device.
       labels: uint8 [N].
       config: the run's flags.
@@ -229,6 +255,7 @@ def make_train_steps(
     """
     sample = batches.SAMPLERS[config["sampler"]]
     schedule = schedules.SCHEDULES[config["schedule"]]
+    network, average, optimizer, _ = state
     weights = network.trainable_variables
     seed, batch_size = config["seed"], config["batch_size"]
 
@@ -273,8 +300,13 @@ def make_train_steps(
 
         zero, none = tf.constant(0.0), tf.constant(0, tf.int64)
         start = Totals(first, zero, none, tf.zeros([len(weights)]), zero)
+
+        def go_on(so_far):
+            health = so_far.loss + tf.reduce_sum(so_far.gradient_norms)
+            return (so_far.step < first + count) & tf.math.is_finite(health)
+
         return tf.while_loop(
-            lambda t: (t.step < first + count) & tf.math.is_finite(t.loss),
+            go_on,
             body,
             [start],
             parallel_iterations=1,  # a step begins when the one before has assigned
@@ -292,7 +324,12 @@ def make_train_steps(
 
 
 def train(
-    config: Mapping[str, Any], sets: Sets, run_dir: Path, log_steps: int
+    config: Mapping[str, Any],
+    sets: Sets,
+    run_dir: Path,
+    *,
+    log_steps: int = 100,
+    checkpoint_epochs: int = 1,
 ) -> Callable[..., tf.Tensor]:
     """Trains to the end of the last epoch, from the last checkpoint if there is one.
 
@@ -301,28 +338,23 @@ def train(
       sets: training, validation and test data.
       run_dir: gets checkpoints, metrics.csv and TensorBoard events.
       log_steps: steps per call of the graph.
+      checkpoint_epochs: epochs between checkpoints.
 
     Returns:
       The trained network's graph: see `scoring.make_predict`.
 
     Raises:
-      TrainingError: the loss became NaN or infinite.
+      TrainingError: a loss or a gradient became NaN or infinite.
     """
-    network = models.build(config)
-    average = models.build(config) if config["weight_average"] else None
-    optimizer = optimizers.Adam(
-        network.trainable_variables, weight_decay=config["weight_decay"]
+    state = build_state(config)
+    predict = scoring.make_predict(state.average or state.network)
+    batch_size = config["batch_size"]
+    epoch_steps = math.ceil(
+        (config["epoch_images"] or len(sets.train_labels)) / batch_size
     )
-    state = tf.train.Checkpoint(network=network, optimizer=optimizer)
-    if average is not None:
-        state.average = average
-    predict = scoring.make_predict(average or network)
-
-    epoch_images = config["epoch_images"] or len(sets.train_labels)
-    epoch_steps = math.ceil(epoch_images / config["batch_size"])
     total_steps = config["epochs"] * epoch_steps
     folder = run_dir / "checkpoints"
-    step = checkpoints.restore(state, folder) or 0
+    step = checkpoints.restore(state.checkpoint, folder) or 0
     if step == total_steps:
         print(f"{run_dir} is trained to its last step, {step:,}")
         return predict
@@ -331,15 +363,14 @@ def train(
     rows = [row for row in runs.read_metrics(run_dir) if row["step"] <= step]
     seconds = rows[-1]["seconds"] if rows else 0.0
 
+    # Once over to the device, as bytes.
     images, labels = tf.constant(sets.train_images), tf.constant(sets.train_labels)
-    train_steps = make_train_steps(
-        network, average, optimizer, images, labels, config, total_steps
-    )
+    train_steps = make_train_steps(state, images, labels, config, total_steps)
     with (
         summaries.Summaries(run_dir, validation=len(sets.validation_labels) > 0) as log,
         tqdm(
-            total=total_steps * config["batch_size"],
-            initial=step * config["batch_size"],
+            total=total_steps * batch_size,
+            initial=step * batch_size,
             unit="img",
             unit_scale=True,
             dynamic_ncols=True,
@@ -355,43 +386,45 @@ def train(
                 count = min(log_steps, end - step)
                 began = time.perf_counter()
                 totals = train_steps(step, count, training=True)
-                _check_finite(totals, run_dir)
+                _check_finite(totals, run_dir)  # waits for the result
                 elapsed = time.perf_counter() - began
                 step += count
                 seconds += elapsed
                 loss += float(totals.loss)
                 correct += int(totals.correct)
-                _log_steps(log, bar, totals, count, config["batch_size"], elapsed)
+                _log_steps(log, bar, totals, count, batch_size, elapsed)
             row = {
                 "epoch": epoch,
                 "step": step,
-                "images": step * config["batch_size"],
+                "images": step * batch_size,
                 "seconds": seconds,
                 "train_loss": loss / epoch_steps,
-                "train_accuracy": correct / (epoch_steps * config["batch_size"]),
+                "train_accuracy": correct / (epoch_steps * batch_size),
                 **_evaluate(predict, sets),
             }
             rows.append(row)
             bar.write(_describe(row))
             log.epoch(row)
             taps: dict[str, tf.Tensor] = {}
-            network(images[:HISTOGRAM_IMAGES], training=False, taps=taps)
-            log.network(epoch, network, totals.gradient_norms, taps)
+            state.network(images[:HISTOGRAM_IMAGES], training=False, taps=taps)
+            log.network(epoch, state.network, totals.gradient_norms, taps)
             log.flush()
             runs.write_metrics(run_dir, rows)
-            if (epoch + 1) % config["checkpoint_epochs"] == 0 or step == total_steps:
-                checkpoints.save(state, folder, step)
+            if (epoch + 1) % checkpoint_epochs == 0 or step == total_steps:
+                checkpoints.save(state.checkpoint, folder, step)
     return predict
 
 
 def _check_finite(totals: Totals, run_dir: Path) -> None:
-    if math.isfinite(float(totals.loss)):
+    loss = float(totals.loss)
+    if math.isfinite(loss) and np.isfinite(totals.gradient_norms).all():
         return
+    offence = "a gradient" if math.isfinite(loss) else "the loss"
     folder = run_dir / "checkpoints"
     kept = checkpoints.steps(folder)
     last = checkpoints.path(folder, kept[-1]) if kept else "none yet"
     raise TrainingError(
-        f"the loss became {float(totals.loss)} at step {int(totals.step) - 1} of"
+        f"{offence} became NaN or infinite at step {int(totals.step) - 1} of"
         f" {run_dir}; last good checkpoint: {last}; try a lower --learning_rate in"
         " another --run_dir"
     )
@@ -444,12 +477,6 @@ def _describe(row: Mapping[str, float]) -> str:
     return f"epoch {row['epoch']:3d}  {'  '.join(figures)}  {row['seconds']:.0f} s"
 
 
-def _set_threads(threads: int) -> None:
-    threads = threads or runs.cores()
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(threads)
-
-
 def _run_dir(values: Mapping[str, Any]) -> Path:
     try:
         return Path(values["run_dir"].format_map(values))
@@ -466,7 +493,7 @@ def main(_: list[str]) -> None:
     values = {flag.name: flag.value for flag in run_flags}
     config = {k: v for k, v in values.items() if k not in HOUSEKEEPING}
     run_dir = _run_dir(values)
-    _set_threads(values["threads"])
+    device.set_threads(values["threads"])
     dataset = data.load(values["dataset"], values["data_dir"])
     print(f"{dataset.name}: {dataset.source}")
     sets = load_sets(dataset, config, values["augmented_dir"])
@@ -476,7 +503,13 @@ def main(_: list[str]) -> None:
         "".join(f"{flag.serialize()}\n" for flag in run_flags if flag.serialize()),
         {"data": dict(dataset.hashes), "environment": runs.environment()},
     )
-    predict = train(config, sets, run_dir, values["log_steps"])
+    predict = train(
+        config,
+        sets,
+        run_dir,
+        log_steps=values["log_steps"],
+        checkpoint_epochs=values["checkpoint_epochs"],
+    )
     scoring.report(run_dir, predict, sets.test_images, sets.test_labels)
 
 

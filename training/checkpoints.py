@@ -74,21 +74,32 @@ def _flush(file: Path) -> None:
         os.close(descriptor)
 
 
-def restore(state: tf.train.Checkpoint, folder: Path) -> int | None:
+def restore(
+    state: tf.train.Checkpoint, folder: Path, *, partial: bool = False
+) -> int | None:
     """Restores the last checkpoint into every object of `state`.
+
+    Args:
+      state: what to restore.
+      folder: where the run keeps its checkpoints.
+      partial: whether the checkpoint may hold more than `state`: a network without
+        its optimizer, say.
 
     Returns:
       Its step, or None when `folder` holds no checkpoint.
 
     Raises:
-      CheckpointError: it is damaged, or lacks a variable that `state` has.
+      CheckpointError: it is damaged, or its variables are not those of `state`.
     """
     if not (found := steps(folder)):
         return None
     last = path(folder, found[-1])
     try:
         status = state.read(str(last / FILES))
-        status.assert_existing_objects_matched()
+        if partial:
+            status.expect_partial().assert_existing_objects_matched()
+        else:
+            status.assert_consumed()
     except (tf.errors.OpError, IndexError, ValueError, AssertionError) as error:
         reason = str(getattr(error, "message", error)).splitlines()[0]
         raise CheckpointError(

@@ -22,6 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 import cli
+import device
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -56,18 +57,11 @@ def environment() -> dict[str, Any]:
         "tensorflow": tf.__version__,
         "numpy": np.__version__,
         "processor": _processor(),
-        "cores": cores(),
+        "cores": device.cores(),
         "intra_op_threads": tf.config.threading.get_intra_op_parallelism_threads(),
         "inter_op_threads": tf.config.threading.get_inter_op_parallelism_threads(),
         "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS"),
     }
-
-
-def cores() -> int:
-    """How many CPU cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # Linux
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _processor() -> str:
