@@ -148,13 +148,6 @@ def report(
 ) -> None:
     """Scores a finished run on its test set: console, result.json and TensorBoard."""
     summary = summarise(score(predict, images, labels))
-    write_result(run_dir, summary)
-    summaries.write_score(run_dir, show(summary), summary)
-    print(show(summary))
-
-
-def write_result(run_dir: Path, summary: dict[str, Any]) -> None:
-    """Writes result.json: the summary of the test set beside the run's history."""
     rows = runs.read_metrics(run_dir)
     result = {
         "test": summary,
@@ -165,3 +158,5 @@ def write_result(run_dir: Path, summary: dict[str, Any]) -> None:
         **runs.read_run(run_dir),
     }
     runs.write_atomically(run_dir / "result.json", json.dumps(result, indent=1) + "\n")
+    summaries.write_score(run_dir, result["steps"], show(summary), summary)
+    print(show(summary))

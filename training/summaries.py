@@ -2,8 +2,9 @@
 """What TensorBoard shows of a run.
 
 Three writers, `train`, `validation` and `test`, so that their curves share a plot.
-The first part of a tag says what the horizontal axis counts: `step/…`, `epoch/…` or
-`images/…` (images seen so far); the other tags are written once per epoch.
+Tags are chosen so that TensorBoard, which sorts them, opens on the accuracy. Those
+that end in `by_step` count steps on the horizontal axis, `by_images` images seen so
+far; all others count epochs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,8 +15,8 @@ import numpy as np
 import tensorflow as tf
 
 STEP_SCALARS = {
-    "loss": "Mean training loss since the last point; should fall and then flatten.",
     "accuracy": "Training accuracy since the last point, dropout and shifts included.",
+    "loss": "Mean training loss since the last point; should fall and then flatten.",
     "learning_rate": "The rate in force, from the schedule.",
     "images_per_second": "Training speed, evaluation and logging left out.",
     "gradient_norm": "Norm of all gradients together; a jump announces trouble.",
@@ -72,7 +73,9 @@ class Summaries:
         """The scalars named in `STEP_SCALARS`, at a step."""
         with self.train.as_default(step):
             for name, value in values.items():
-                tf.summary.scalar(f"step/{name}", value, description=STEP_SCALARS[name])
+                tf.summary.scalar(
+                    f"{name}/by_step", value, description=STEP_SCALARS[name]
+                )
 
     def epoch(self, row: Mapping[str, float]) -> None:
         """Loss and accuracy of each split, against the epoch and the images seen.
@@ -85,7 +88,7 @@ class Summaries:
                 for axis in ("epoch", "images"):
                     for metric in ("accuracy", "loss"):
                         tf.summary.scalar(
-                            f"{axis}/{metric}",
+                            f"{metric}/by_{axis}",
                             row[f"{split}_{metric}"],
                             step=int(row[axis]),
                             description=f"{metric.capitalize()} against {axis}.",
@@ -105,8 +108,8 @@ class Summaries:
                 kind = "weights" if variable.trainable else "batch_norm_averages"
                 tf.summary.histogram(f"{kind}/{_tag(variable)}", variable)
             for variable, norm in zip(weights, gradient_norms, strict=True):
-                tf.summary.scalar(f"gradient_norm/{_tag(variable)}", norm)
-                tf.summary.scalar(f"weight_norm/{_tag(variable)}", tf.norm(variable))
+                tf.summary.scalar(f"gradient_norms/{_tag(variable)}", norm)
+                tf.summary.scalar(f"weight_norms/{_tag(variable)}", tf.norm(variable))
             for name, activation in taps.items():
                 tf.summary.histogram(f"activations/{name}", activation)
 
@@ -116,10 +119,12 @@ class Summaries:
             writer.flush()
 
 
-def write_score(run_dir: Path, text: str, summary: Mapping[str, Any]) -> None:
-    """The final score: accuracy and errors as scalars, the tables as text."""
+def write_score(
+    run_dir: Path, step: int, text: str, summary: Mapping[str, Any]
+) -> None:
+    """The score at a run's last step: figures as scalars, the tables as text."""
     writer = tf.summary.create_file_writer(str(run_dir / "test"))
-    with writer.as_default(0):
+    with writer.as_default(step):
         for name in ("accuracy", "errors", "loss"):
             tf.summary.scalar(f"final/{name}", summary[name])
         tf.summary.text("final/tables", "\n".join(f"    {s}" for s in text.split("\n")))

@@ -1,0 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Shared by all tests."""
+
+# The programs' way of loading TensorFlow: with oneDNN, which is read only then.
+import device  # noqa: F401

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The run directory: made once, gone on with, never mistaken for another."""
+
+import json
+
+import pytest
+import tensorflow as tf
+
+import cli
+from training import runs
+from training.runs import RunError
+
+CONFIG = {"epochs": 3, "rate": 0.1, "codes": ["1"], "network": "lenet"}
+
+
+def open_run(run_dir, **changes):
+    runs.open_run(run_dir, {**CONFIG, **changes}, "--epochs=3\n", {"data": {"a": "b"}})
+
+
+def visible(folder):
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_open_run_makes_the_directory(tmp_path):
+    run_dir = tmp_path / "runs" / "one"
+    open_run(run_dir)
+    assert visible(run_dir) == ["flags.txt", "run.json"]
+    assert (run_dir / "flags.txt").read_text() == "--epochs=3\n"
+    assert runs.read_run(run_dir) == {"config": CONFIG, "data": {"a": "b"}}
+
+
+def test_the_same_configuration_goes_on(tmp_path):
+    open_run(tmp_path)
+    before = (tmp_path / "run.json").read_bytes()
+    (tmp_path / "metrics.csv").touch()
+    open_run(tmp_path)
+    assert (tmp_path / "run.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "changes, what",
+    [
+        ({"rate": 0.2}, "--rate=0.1, not 0.2"),
+        ({"codes": []}, r"--codes=\['1'\], not \[\]"),
+        ({"new": 5}, "--new=None, not 5"),
+    ],
+)
+def test_another_configuration_is_refused(tmp_path, changes, what):
+    open_run(tmp_path)
+    before = (tmp_path / "run.json").read_bytes()
+    with pytest.raises(RunError, match=what) as caught:
+        open_run(tmp_path, **changes)
+    assert "choose another --run_dir" in str(caught.value)
+    assert f"--flagfile={tmp_path / 'flags.txt'}" in str(caught.value)
+    assert (tmp_path / "run.json").read_bytes() == before
+
+
+def test_a_foreign_directory_is_refused_untouched(tmp_path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(RunError, match="holds 'thesis.tex' but no run.json"):
+        open_run(tmp_path)
+    assert visible(tmp_path) == ["thesis.tex"]
+
+
+def test_a_run_killed_before_its_run_json_is_opened_again(tmp_path):
+    (tmp_path / "flags.txt").write_text("--epo")
+    (tmp_path / ".run.json.123").touch()
+    open_run(tmp_path)
+    assert (tmp_path / "flags.txt").read_text() == "--epochs=3\n"
+
+
+def test_a_file_in_the_place_of_the_directory(tmp_path):
+    (tmp_path / "file").touch()
+    for run_dir in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(RunError, match="choose another --run_dir"):
+            open_run(run_dir)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[1, 2]", "3", '{"config": 3}', "{}", '{"config": "\xff"}']
+)
+def test_a_damaged_run_json_is_refused(tmp_path, text):
+    (tmp_path / "run.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(RunError, match="run.json") as caught:
+        runs.read_run(tmp_path)
+    assert len(str(caught.value).splitlines()) == 1
+    with pytest.raises(RunError):
+        open_run(tmp_path)
+
+
+def test_no_run(tmp_path):
+    for run_dir in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(RunError, match="holds no run"):
+            runs.read_run(run_dir)
+
+
+def test_metrics_round_trip(tmp_path):
+    assert runs.read_metrics(tmp_path) == []
+    rows = [
+        {"epoch": 0, "step": 469, "seconds": 1.25, "test_loss": 0.1234},
+        {"epoch": 1, "step": 123_456_789, "seconds": 2.5, "test_loss": 1e-9},
+    ]
+    runs.write_metrics(tmp_path, rows[:1])
+    runs.write_metrics(tmp_path, rows)
+    assert runs.read_metrics(tmp_path) == rows
+    first = (tmp_path / "metrics.csv").read_text().split("\n")[0]
+    assert first == "epoch,step,seconds,test_loss"
+
+
+def test_write_atomically_replaces_and_leaves_nothing_else(tmp_path):
+    for text in ("first, which is longer", "é"):
+        runs.write_atomically(tmp_path / "file", text)
+        assert (tmp_path / "file").read_text(encoding="utf-8") == text
+    assert visible(tmp_path) == ["file"]
+
+
+def test_environment_is_json_and_says_what_matters():
+    environment = runs.environment()
+    assert json.loads(json.dumps(environment)) == environment
+    assert environment["version"] == cli.VERSION
+    assert environment["tensorflow"] == tf.__version__
+    assert environment["cores"] >= 1
+    assert environment["processor"] and environment["commit"]
+    assert set(environment) == {
+        *("version", "commit", "python", "tensorflow", "numpy", "processor"),
+        *("cores", "intra_op_threads", "inter_op_threads", "onednn"),
+    }

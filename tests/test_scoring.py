@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scores by hand, and the graph that predicts."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from models.lenet import LeNet
+from training import losses, runs, scoring
+from training.scoring import Scores
+
+LABELS = np.array([3, 1, 4, 1, 5, 9, 2], np.uint8)
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).integers(0, 256, (7, 28, 28, 1), np.uint8)
+
+
+def reader(logits):
+    """A predict function that finds each image's row of logits in its first pixel."""
+    logits = tf.constant(logits, tf.float32)
+    return lambda images: tf.gather(logits, images[:, 0, 0, 0])
+
+
+def numbered(count):
+    """Images whose first pixel is their number."""
+    images = np.zeros((count, 28, 28, 1), np.uint8)
+    images[:, 0, 0, 0] = np.arange(count)
+    return images
+
+
+def certain(predictions):
+    """Scores with these predictions, and LABELS as the truth."""
+    return Scores(LABELS, np.eye(10, dtype=np.float32)[predictions], 0.5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 1000])
+def test_batches_change_nothing(batch_size):
+    logits = np.random.default_rng(0).normal(size=(7, 10)) * 5
+    scores = scoring.score(reader(logits), numbered(7), LABELS, batch_size)
+    expected = losses.softmax_cross_entropy(tf.constant(logits, tf.float32), LABELS)
+    assert scores.loss == pytest.approx(float(expected), rel=1e-6)
+    assert scores.predictions.tolist() == logits.argmax(1).tolist()
+    softmax = tf.nn.softmax(logits).numpy()
+    np.testing.assert_allclose(scores.probabilities, softmax, rtol=1e-5)
+    assert scores.probabilities.dtype == np.float32
+
+
+def test_right_and_wrong_predictions_are_counted():
+    all_right = scoring.score(reader(np.eye(10)[LABELS]), numbered(7), LABELS)
+    assert (all_right.errors, all_right.accuracy) == (0, 1.0)
+    # The two wrong ones are the first and, in a batch of its own, the last.
+    read = np.eye(10)[[0, 1, 4, 1, 5, 9, 0]]
+    scores = scoring.score(reader(read), numbered(7), LABELS, batch_size=3)
+    assert scores.errors == 2
+    assert scores.accuracy == pytest.approx(5 / 7)
+
+
+def test_extreme_logits_stay_finite():
+    logits = np.zeros((2, 10))
+    logits[0, 3], logits[1, 0] = 3e38, -3e38
+    scores = scoring.score(reader(logits), numbered(2), np.array([3, 1], np.uint8))
+    assert np.isfinite(scores.probabilities).all()
+    assert scores.loss == pytest.approx(np.log(9) / 2)
+    wrong = scoring.score(reader(logits[:1]), numbered(1), np.array([0], np.uint8))
+    assert wrong.loss == pytest.approx(3e38, rel=1e-6)
+
+
+def test_summary_by_hand():
+    #  true 3 1 4 1 5 9 2
+    scores = certain([3, 1, 9, 7, 5, 9, 1])
+    summary = scoring.summarise(scores)
+    matrix = np.zeros((10, 10), int)
+    for true, read in [(3, 3), (1, 1), (4, 9), (1, 7), (5, 5), (9, 9), (2, 1)]:
+        matrix[true, read] += 1
+    assert summary["confusion_matrix"] == matrix.tolist()
+    assert (summary["errors"], summary["images"], summary["loss"]) == (3, 7, 0.5)
+    assert summary["accuracy"] == pytest.approx(4 / 7)
+    one, nine, four = (summary["classes"][digit] for digit in (1, 9, 4))
+    assert (one["precision"], one["recall"], one["images"]) == (0.5, 0.5, 2)
+    assert (nine["precision"], nine["recall"], nine["images"]) == (0.5, 1, 1)
+    assert nine["f1"] == pytest.approx(2 / 3)
+    # 4 was never read; 8 is not even among the labels.
+    assert (four["precision"], four["recall"], four["f1"]) == (0, 0, 0)
+    assert summary["classes"][8]["images"] == 0
+    assert json.loads(json.dumps(summary)) == summary
+
+
+def test_show_has_the_counts():
+    labels = np.repeat(np.uint8([3, 8]), 500)
+    read = np.repeat([3, 8, 5], [500, 463, 37])
+    scores = Scores(labels, np.eye(10, dtype=np.float32)[read], 0.25)
+    text = scoring.show(scoring.summarise(scores))
+    rows = [line.split() for line in text.splitlines()]
+    eight = [row for row in rows if row[:1] == ["8"] and len(row) == 11]
+    assert eight == [["8", "·", "·", "·", "·", "·", "37", "·", "·", "463", "·"]]
+    assert "92.60%" in text  # recall of 8
+    assert "accuracy 96.30%  ·  37 errors of 1,000  ·  loss 0.2500" in text
+
+
+def test_predict_has_the_two_placeholders(images):
+    network = LeNet(batch_norm="conv", dropout=0.5)
+    network.norm1.mean.assign(tf.fill([12], 0.3))
+    before = [v.numpy() for v in network.variables]
+    predict = scoring.make_predict(network)
+    default = predict(images).numpy()
+    evaluated, _ = network(tf.constant(images), training=False)
+    np.testing.assert_allclose(default, evaluated.numpy(), rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(default, predict(images, training=False).numpy())
+    fed = predict(images, training=True).numpy()
+    assert np.abs(fed - default).max() > 0.01
+    assert predict(images[:2]).shape == (2, 10)
+    for variable, value in zip(network.variables, before, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), value)
+    inputs = [op.name for op in predict.graph.get_operations() if not op.inputs]
+    assert {"images", "training"} <= set(inputs)
+
+
+def test_result_holds_the_score_and_the_history(tmp_path):
+    runs.open_run(tmp_path, {"seed": 4}, "--seed=4\n", {"data": {}})
+    rows = [
+        {"epoch": 0, "step": 10, "seconds": 1.5, "test_accuracy": 0.5},
+        {"epoch": 1, "step": 20, "seconds": 3.5, "test_accuracy": 0.75},
+    ]
+    runs.write_metrics(tmp_path, rows)
+    summary = scoring.summarise(certain(LABELS))
+    scoring.write_result(tmp_path, summary)
+    assert json.loads((tmp_path / "result.json").read_text()) == {
+        "test": summary,
+        "epochs": 2,
+        "steps": 20,
+        "training_seconds": 3.5,
+        "test_accuracy_by_epoch": [0.5, 0.75],
+        "config": {"seed": 4},
+        "data": {},
+    }
