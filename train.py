@@ -490,7 +490,7 @@ def _run_dir(values: Mapping[str, Any]) -> Path:
 def main(_: list[str]) -> None:
     """Trains the run that the flags describe, and scores it."""
     run_flags = FLAGS.get_key_flags_for_module(sys.argv[0])
-    values = {flag.name: flag.value for flag in run_flags}
+    values: dict[str, Any] = {flag.name: flag.value for flag in run_flags}
     config = {k: v for k, v in values.items() if k not in HOUSEKEEPING}
     run_dir = _run_dir(values)
     device.set_threads(values["threads"])

@@ -125,3 +125,8 @@ def test_environment_is_json_and_says_what_matters():
         *("version", "commit", "python", "tensorflow", "numpy", "processor"),
         *("cores", "intra_op_threads", "inter_op_threads", "onednn"),
     }
+
+
+def test_environment_without_git(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert runs.environment()["commit"] == "unknown"

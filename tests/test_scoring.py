@@ -22,7 +22,7 @@ def images():
 def reader(logits):
     """A predict function that finds each image's row of logits in its first pixel."""
     logits = tf.constant(logits, tf.float32)
-    return lambda images: tf.gather(logits, images[:, 0, 0, 0])
+    return lambda images: tf.gather(logits, images[:, 0, 0, 0].astype(int))
 
 
 def numbered(count):
@@ -90,7 +90,7 @@ def test_summary_by_hand():
 
 
 def test_show_has_the_counts():
-    labels = np.repeat(np.uint8([3, 8]), 500)
+    labels = np.repeat(np.array([3, 8], np.uint8), 500)
     read = np.repeat([3, 8, 5], [500, 463, 37])
     scores = Scores(labels, np.eye(10, dtype=np.float32)[read], 0.25)
     text = scoring.show(scoring.summarise(scores))
@@ -119,15 +119,17 @@ def test_predict_has_the_two_placeholders(images):
     assert {"images", "training"} <= set(inputs)
 
 
-def test_result_holds_the_score_and_the_history(tmp_path):
+def test_report_stores_the_score_and_the_history(tmp_path, capsys):
     runs.open_run(tmp_path, {"seed": 4}, "--seed=4\n", {"data": {}})
     rows = [
         {"epoch": 0, "step": 10, "seconds": 1.5, "test_accuracy": 0.5},
         {"epoch": 1, "step": 20, "seconds": 3.5, "test_accuracy": 0.75},
     ]
     runs.write_metrics(tmp_path, rows)
-    summary = scoring.summarise(certain(LABELS))
-    scoring.write_result(tmp_path, summary)
+    predict, images = reader(np.eye(10)[LABELS]), numbered(7)
+    scoring.report(tmp_path, predict, images, LABELS)
+    summary = scoring.summarise(scoring.score(predict, images, LABELS))
+    assert scoring.show(summary) in capsys.readouterr().out
     assert json.loads((tmp_path / "result.json").read_text()) == {
         "test": summary,
         "epochs": 2,
@@ -137,3 +139,4 @@ def test_result_holds_the_score_and_the_history(tmp_path):
         "config": {"seed": 4},
         "data": {},
     }
+    assert list((tmp_path / "test").iterdir())

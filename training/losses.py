@@ -32,6 +32,6 @@ def softmax_cross_entropy(
 
 
 def correct(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """How many labels are the class of the highest logit: int64 scalar."""
+    """How many labels have the highest logit, ties and all: int64 scalar."""
     hits = tf.math.in_top_k(tf.cast(labels, tf.int32), logits, k=1)
     return tf.reduce_sum(tf.cast(hits, tf.int64))

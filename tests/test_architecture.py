@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who may import whom, and what every file has, read from the sources."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("augment", "data", "models", "training")
+PROGRAMS = ("train", "eval")
+LEAVES = ("cli", "device")
+
+# What a part may import beside itself, cli and device.
+MAY_IMPORT = {
+    "cli": set(),
+    "device": set(),
+    "augment": set(),
+    "augment/build.py": {"data"},  # a program
+    "data": set(),
+    "models": set(),
+    "training": set(),
+    "train": set(PACKAGES),
+    "eval": set(PACKAGES),
+}
+
+LIBRARY = sorted(
+    path.relative_to(ROOT)
+    for pattern in ("*.py", *(f"{package}/**/*.py" for package in PACKAGES))
+    for path in ROOT.glob(pattern)
+)
+ALL_SOURCES = LIBRARY + sorted(
+    path.relative_to(ROOT)
+    for folder in ("tests", "benchmarks")
+    for path in ROOT.glob(f"{folder}/**/*.py")
+)
+
+
+def tree(path):
+    return ast.parse((ROOT / path).read_text(encoding="utf-8"))
+
+
+def imports(path):
+    """The dotted names of all modules that a file imports, wherever in it."""
+    names = set()
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names.add(node.module)
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def words(path):
+    """All names in a file: variables, attributes, keywords, parts of modules."""
+    found = {part for name in imports(path) for part in name.split(".")}
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Name):
+            found.add(node.id)
+        elif isinstance(node, ast.Attribute):
+            found.add(node.attr)
+        elif isinstance(node, ast.keyword):
+            found.add(node.arg)
+    return found
+
+
+def test_the_sources_are_found():
+    assert {"train.py", "cli.py", "models/lenet.py"} <= {p.as_posix() for p in LIBRARY}
+    assert "lenet" in words("models/__init__.py")
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=str)
+def test_who_imports_whom(path):
+    part = path.parts[0].removesuffix(".py")
+    allowed = MAY_IMPORT.get(path.as_posix(), MAY_IMPORT[part])
+    allowed = allowed | {part} | (set(LEAVES) if part not in LEAVES else set())
+    ours = {*PACKAGES, *PROGRAMS, *LEAVES, "benchmarks", "tests"}
+    imported = {name.partition(".")[0] for name in imports(path)} & ours
+    assert imported <= allowed
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=str)
+def test_neither_keras_nor_pickle(path):
+    assert not words(path) & {"keras", "tf_keras"}
+    forbidden = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "allow_pickle"}
+    assert not words(path) & forbidden
+
+
+@pytest.mark.parametrize("path", ALL_SOURCES, ids=str)
+def test_every_file_opens_with_licence_and_docstring(path):
+    first = (ROOT / path).read_text(encoding="utf-8").partition("\n")[0]
+    assert first == "# SPDX-License-Identifier: Apache-2.0"
+    assert ast.get_docstring(tree(path))
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_programs_load_tensorflow_by_device_first(program):
+    first = next(
+        node
+        for node in tree(f"{program}.py").body
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+    )
+    assert [alias.name for alias in first.names] == ["device"]

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The two commands as one types them: train, resume, be refused, evaluate."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import eval as evaluation
+from training import checkpoints, runs, scoring
+from training.checkpoints import CheckpointError
+from training.runs import RunError
+
+ROOT = Path(__file__).parent.parent
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of one epoch of 640 digits: its directory, and what the command said."""
+    folder = tmp_path_factory.mktemp("trained")
+    done = command(
+        "train.py",
+        "--flagfile=flags/digits.flags",
+        "--epochs=1",
+        "--epoch_images=640",
+        "--shift_pixels=1",
+        "--weight_average=0.5",
+        f"--augmented_dir={folder / 'augmented'}",
+        f"--run_dir={folder}/{{network}}-s{{seed}}",
+    )
+    assert done.returncode == 0, done.stderr
+    return folder / "lenet-s0", done
+
+
+def result(run_dir):
+    return json.loads((run_dir / "result.json").read_text())
+
+
+def stored_values(prefix, *names):
+    """Variables as they lie in a checkpoint."""
+    reader = tf.train.load_checkpoint(str(prefix))
+    return [reader.get_tensor(f"{name}/.ATTRIBUTES/VARIABLE_VALUE") for name in names]
+
+
+def test_train_scores_what_it_trained(trained):
+    run_dir, done = trained
+    assert "errors of 360" in done.stdout
+    assert {p.name for p in run_dir.iterdir()} == {
+        *("checkpoints", "flags.txt", "metrics.csv", "result.json", "run.json"),
+        *("test", "train"),
+    }
+    stored = result(run_dir)
+    assert (stored["epochs"], stored["steps"], stored["test"]["images"]) == (1, 10, 360)
+    assert stored["test"]["accuracy"] > 0.3  # 0.1 is chance
+    assert stored["test_accuracy_by_epoch"] == [
+        pytest.approx(stored["test"]["accuracy"])
+    ]
+    assert stored["config"]["epoch_images"] == 640
+    assert set(stored["data"]) >= {"train_images", "test_labels"}
+    assert stored["environment"]["onednn"]
+
+
+def test_eval_finds_the_same_score(trained):
+    run_dir, _ = trained
+    before = result(run_dir)
+    (run_dir / "result.json").unlink()
+    done = command("eval.py", f"--run_dir={run_dir}")
+    assert (done.returncode, done.stderr) == (0, "")
+    after = result(run_dir)
+    assert after["test"].pop("loss") == pytest.approx(before["test"].pop("loss"))
+    assert after == before
+    assert f"{before['test']['errors']} errors of 360" in done.stdout
+
+
+def test_the_stored_flags_go_on_with_the_run(trained):
+    run_dir, first = trained
+    metrics = (run_dir / "metrics.csv").read_bytes()
+    done = command("train.py", f"--flagfile={run_dir / 'flags.txt'}")
+    assert done.returncode == 0, done.stderr
+    assert f"{run_dir} is trained to its last step, 10" in done.stdout
+    assert done.stdout.splitlines()[-1] == first.stdout.splitlines()[-1]
+    assert (run_dir / "metrics.csv").read_bytes() == metrics
+
+
+def test_another_seed_in_the_same_directory_is_refused(trained):
+    run_dir, _ = trained
+    flagfile, other = f"--flagfile={run_dir / 'flags.txt'}", f"--run_dir={run_dir}"
+    done = command("train.py", flagfile, other, "--seed=5")
+    assert done.returncode == 1
+    assert done.stderr.startswith("train.py: ") and done.stderr.count("\n") == 1
+    assert "--seed=0, not 5" in done.stderr
+
+
+def test_the_loaded_network_is_the_average(trained):
+    run_dir, _ = trained
+    network = evaluation.load_network(run_dir)
+    images = np.random.default_rng(0).integers(0, 256, (2, 28, 28, 1), np.uint8)
+    probabilities = scoring.score(
+        scoring.make_predict(network), images, np.array([0, 1], np.uint8)
+    ).probabilities
+    np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
+    prefix = checkpoints.path(run_dir / "checkpoints", 10) / checkpoints.FILES
+    stored = stored_values(prefix, "average/dense2/w", "network/dense2/w")
+    np.testing.assert_array_equal(network.dense2.w.numpy(), stored[0])
+    assert np.any(stored[0] != stored[1])
+
+
+def test_a_run_without_a_checkpoint(trained, tmp_path):
+    run = (trained[0] / "run.json").read_text()
+    runs.write_atomically(tmp_path / "run.json", run)
+    with pytest.raises(RunError, match="has no checkpoint yet: train it first"):
+        evaluation.load_network(tmp_path)
+    checkpoints.path(tmp_path / "checkpoints", 3).mkdir(parents=True)
+    with pytest.raises(CheckpointError, match="step-00000003"):
+        evaluation.load_network(tmp_path)
+
+
+def test_no_run_at_all(tmp_path):
+    with pytest.raises(RunError, match="holds no run"):
+        evaluation.load_network(tmp_path)

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of training/losses.py."""
+
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from training import losses
+
+# Softmax of the first row: 1/4, 3/4; of the second: 1/2, 1/2.
+LOGITS = [[0.0, math.log(3)], [5.0, 5.0]]
+
+
+@pytest.mark.parametrize("dtype", [tf.uint8, tf.int32, tf.int64])
+def test_cross_entropy_by_hand(dtype):
+    labels = tf.constant([0, 1], dtype)
+    loss = losses.softmax_cross_entropy(tf.constant(LOGITS), labels)
+    assert loss.dtype == tf.float32
+    assert loss.shape == []
+    np.testing.assert_allclose(loss, (math.log(4) + math.log(2)) / 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [tf.uint8, tf.int64])
+def test_smoothed_cross_entropy_by_hand(dtype):
+    labels = tf.constant([1, 0], dtype)
+    loss = losses.softmax_cross_entropy(tf.constant(LOGITS), labels, 0.2)
+    first = -0.1 * math.log(1 / 4) - 0.9 * math.log(3 / 4)
+    second = math.log(2)
+    np.testing.assert_allclose(loss, (first + second) / 2, rtol=1e-6)
+
+
+def test_smoothed_loss_is_least_at_the_smoothed_target():
+    labels = tf.constant([2])
+    target = np.full([1, 10], 0.03)
+    target[0, 2] += 0.7
+    logits = tf.Variable(np.log(target), dtype=tf.float32)
+    with tf.GradientTape() as tape:
+        loss = losses.softmax_cross_entropy(logits, labels, 0.3)
+    np.testing.assert_allclose(tape.gradient(loss, logits), 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("size", [1e3, 1e30])
+def test_finite_at_extreme_logits(smoothing, size):
+    logits = tf.Variable([[size, -size, 0.0], [-size, size, 0.0]])
+    with tf.GradientTape() as tape:
+        loss = losses.softmax_cross_entropy(logits, tf.constant([0, 0]), smoothing)
+    assert np.isfinite(loss)
+    assert loss > size / 2
+    assert np.isfinite(tape.gradient(loss, logits)).all()
+
+
+def test_gradient_is_softmax_minus_target():
+    logits = tf.Variable([[0.0, math.log(3)]])
+    with tf.GradientTape() as tape:
+        loss = losses.softmax_cross_entropy(logits, tf.constant([0]))
+    np.testing.assert_allclose(
+        tape.gradient(loss, logits), [[-0.75, 0.75]], rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("dtype", [tf.uint8, tf.int32, tf.int64])
+def test_correct_counts(dtype):
+    logits = tf.constant([[3.0, 1.0, 2.0], [0.0, -1.0, 5.0], [-3.0, -1.0, -2.0]])
+    for labels, count in [([0, 2, 1], 3), ([0, 1, 1], 2), ([1, 0, 2], 0)]:
+        hits = losses.correct(logits, tf.constant(labels, dtype))
+        assert hits.dtype == tf.int64
+        assert hits == count
+
+
+def test_nan_is_never_right():
+    nan = math.nan
+    logits = tf.constant([[nan, nan], [nan, 1.0], [1.0, nan], [nan, 1.0]])
+    assert losses.correct(logits, tf.constant([0, 0, 0, 1])) == 0

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What TensorBoard reads of a run."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from models.lenet import LeNet
+from training import scoring, summaries
+
+EPOCHS = (0, 1)
+
+
+def read(folder):
+    """{tag: {step: value}} of the events in a folder, and whether it has a graph."""
+    events = EventAccumulator(str(folder), size_guidance={"tensors": 0}).Reload()
+    values = {}
+    for tag in events.Tags()["tensors"]:
+        points = events.Tensors(tag)
+        values[tag] = {p.step: tf.make_ndarray(p.tensor_proto) for p in points}
+    return values, events.Tags()["graph"]
+
+
+@pytest.fixture(scope="module")
+def events(tmp_path_factory):
+    """Every summary of a run of two epochs of 100 images, as it is read back."""
+    run_dir = tmp_path_factory.mktemp("run")
+    network = LeNet(batch_norm="conv")
+    images = np.zeros((10, 28, 28, 1), np.uint8)
+    taps = {}
+    network(tf.constant(images), training=False, taps=taps)
+    with summaries.Summaries(run_dir, validation=True) as log:
+        graph = scoring.make_predict(network).graph
+        log.start({"epochs": 2, "schedule": "cosine"}, graph, images)
+        log.steps(10, dict.fromkeys(summaries.STEP_SCALARS, 0.5))
+        for epoch in EPOCHS:
+            row = {"epoch": epoch, "images": 100 * (epoch + 1)}
+            for number, split in enumerate(("train", "validation", "test")):
+                row[f"{split}_loss"] = number + epoch / 2
+                row[f"{split}_accuracy"] = number + epoch / 4
+            log.epoch(row)
+            norms = np.arange(len(network.trainable_variables), dtype=np.float32)
+            log.network(epoch, network, norms, taps)
+            log.flush()
+    score = {"accuracy": 0.75, "errors": 9, "loss": 0.5}
+    summaries.write_score(run_dir, 10, "two\nlines", score)
+    return {split: read(run_dir / split) for split in ("train", "validation", "test")}
+
+
+def test_grid_by_hand():
+    images = np.arange(7, dtype=np.uint8)[:, None, None, None]
+    picture = summaries.grid(np.tile(images, (1, 28, 28, 1)), 3)  # image 6 is left out
+    assert picture.shape == (1, 2 * 28, 3 * 28, 1)
+    assert picture[0, ::28, ::28, 0].tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert picture[0, 27::28, 27::28, 0].tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_grid_keeps_each_image_upright():
+    image = np.random.default_rng(0).integers(0, 256, (4, 28, 28, 1), np.uint8)
+    picture = summaries.grid(image, 2)
+    np.testing.assert_array_equal(picture[0, 28:, :28], image[2])
+
+
+@pytest.mark.parametrize(
+    "number, split", [(0, "train"), (1, "validation"), (2, "test")]
+)
+def test_each_split_has_both_axes(events, number, split):
+    values, _ = events[split]
+    for axis, steps in (("epoch", [0, 1]), ("images", [100, 200])):
+        assert sorted(values[f"loss/by_{axis}"]) == steps
+        assert [values[f"loss/by_{axis}"][s] for s in steps] == [number, number + 0.5]
+        accuracies = [values[f"accuracy/by_{axis}"][s] for s in steps]
+        assert accuracies == [number, number + 0.25]
+
+
+def test_step_scalars_lie_on_their_step(events):
+    values, _ = events["train"]
+    for name in summaries.STEP_SCALARS:
+        assert values[f"{name}/by_step"] == {10: 0.5}
+    assert not [tag for tag in events["test"][0] if tag.endswith("by_step")]
+
+
+def test_the_start_has_flags_graph_and_images(events):
+    values, graph = events["train"]
+    assert graph
+    text = values["flags"][0].item().decode()
+    assert "| `--epochs` | `2` |" in text and "| `--schedule` | `cosine` |" in text
+    assert 0 in values["augmented_inputs"]
+
+
+def test_network_summaries_are_per_layer_and_epoch(events):
+    values, _ = events["train"]
+    wanted = {
+        *(f"activations/{layer}" for layer in ("conv1", "conv2", "dense1", "dense2")),
+        *("activations/logits", "weights/conv1/w", "weights/logits/b"),
+        *("weights/norm1/scale", "batch_norm_averages/norm2/variance"),
+        *("gradient_norms/dense1/w", "weight_norms/dense2/b"),
+    }
+    assert wanted <= set(values)
+    assert not [tag for tag in values if "lenet" in tag or ":" in tag]
+    assert "weights/norm1/mean" not in values
+    for tag in wanted:
+        assert sorted(values[tag]) == list(EPOCHS), tag
+
+
+def test_the_final_score(events):
+    values, _ = events["test"]
+    assert values["final/accuracy"] == {10: 0.75}
+    assert values["final/errors"] == {10: 9}
+    assert values["final/loss"] == {10: 0.5}
+    assert values["final/tables"][10].item().decode() == "    two\n    lines"
+
+
+def test_without_validation_there_is_no_such_folder(tmp_path):
+    with summaries.Summaries(tmp_path, validation=False) as log:
+        log.epoch(
+            {"epoch": 0, "images": 9, "train_loss": 1, "train_accuracy": 1}
+            | {"test_loss": 1, "test_accuracy": 1}
+        )
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["test", "train"]

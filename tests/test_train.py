@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training on a hundred digits: the loop, its resumption and its refusals."""
+
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from absl import flags
+
+import data
+import train
+from training import checkpoints, runs, scoring
+
+STEPS = 4  # per epoch, with SMALL
+SMALL = {
+    "dataset": "digits",
+    "shift_directions": [],
+    "flip_codes": [],
+    "batch_norm": "conv",
+    "dropout": 0.2,
+    "weight_average": 0.9,
+    "schedule": "cosine",
+    "batch_size": 32,
+    "epochs": 3,
+    "seed": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def config():
+    """The flags' defaults with SMALL's values."""
+    if "epochs" not in flags.FLAGS:  # test_flagfiles may have come before
+        train.define_flags()
+    of_train = flags.FLAGS.get_key_flags_for_module("train")
+    defaults = {flag.name: flag.default for flag in of_train}
+    assert set(train.HOUSEKEEPING) < set(defaults)
+    for name in train.HOUSEKEEPING:
+        del defaults[name]
+    assert set(SMALL) < set(defaults)
+    return {**defaults, **SMALL}
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("digits")
+
+
+@pytest.fixture(scope="module")
+def sets(digits):
+    """128 images to train on, 50 held out, 60 to test on."""
+    images, labels = digits.train_images, digits.train_labels
+    return train.Sets(
+        *(images[:128], labels[:128], images[200:250], labels[200:250]),
+        *(digits.test_images[:60], digits.test_labels[:60]),
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(config, sets, tmp_path_factory):
+    """The directory of a run that came to its end undisturbed."""
+    run_dir = tmp_path_factory.mktemp("finished")
+    train.train(config, sets, run_dir)
+    return run_dir
+
+
+@pytest.fixture(scope="module")
+def interrupted(config, sets, tmp_path_factory):
+    """The directory of the same run, interrupted as it began its third epoch."""
+    run_dir = tmp_path_factory.mktemp("interrupted")
+    write = runs.write_metrics
+
+    def interrupt(run_dir, rows):
+        write(run_dir, rows)
+        if len(rows) == 3:  # after the third epoch, before its checkpoint
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "write_metrics", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train.train(config, sets, run_dir)
+    assert checkpoints.steps(run_dir / "checkpoints") == [STEPS, 2 * STEPS]
+    return run_dir
+
+
+def copy_of(run_dir, target):
+    """A copy of a run's checkpoints and metrics."""
+    target.mkdir(exist_ok=True)
+    (target / "metrics.csv").write_bytes((run_dir / "metrics.csv").read_bytes())
+    for file in (run_dir / "checkpoints").glob("*/*"):
+        copy = target / file.relative_to(run_dir)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(file.read_bytes())
+    return target
+
+
+def restored(config, run_dir):
+    """The state of the last checkpoint, and its step."""
+    state = train.build_state(config)
+    return state, checkpoints.restore(state.checkpoint, run_dir / "checkpoints")
+
+
+def values(config, run_dir):
+    """Every variable of the last checkpoint, as bytes."""
+    state, _ = restored(config, run_dir)
+    modules = (state.network, state.average, state.optimizer)
+    return [v.numpy().tobytes() for m in modules if m for v in m.variables]
+
+
+def rows_without_seconds(run_dir):
+    return [
+        {name: value for name, value in row.items() if name != "seconds"}
+        for row in runs.read_metrics(run_dir)
+    ]
+
+
+def test_the_loss_falls(finished):
+    rows = runs.read_metrics(finished)
+    losses = [row["train_loss"] for row in rows]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < 0.75 * losses[0]
+    assert rows[-1]["train_accuracy"] > rows[0]["train_accuracy"] + 0.1
+
+
+def test_a_row_per_epoch_and_the_last_two_checkpoints(finished):
+    rows = runs.read_metrics(finished)
+    assert [row["epoch"] for row in rows] == [0, 1, 2]
+    assert [row["step"] for row in rows] == [4, 8, 12]
+    assert [row["images"] for row in rows] == [128, 256, 384]
+    seconds = [row["seconds"] for row in rows]
+    assert 0 < seconds[0] < seconds[1] < seconds[2]
+    assert {"validation_loss", "validation_accuracy"} <= set(rows[0])
+    assert checkpoints.steps(finished / "checkpoints") == [8, 12]
+    for split in ("train", "validation", "test"):
+        assert list((finished / split).iterdir())
+
+
+def test_an_interrupted_run_goes_on_bit_for_bit(
+    config, sets, interrupted, finished, tmp_path, capsys
+):
+    run_dir = copy_of(interrupted, tmp_path)
+    train.train(config, sets, run_dir)
+    assert "from step 8" in capsys.readouterr().out
+    assert values(config, run_dir) == values(config, finished)
+    assert rows_without_seconds(run_dir) == rows_without_seconds(finished)
+
+
+def test_log_and_checkpoint_intervals_change_nothing(config, sets, finished, tmp_path):
+    train.train(config, sets, tmp_path, log_steps=3, checkpoint_epochs=2)
+    assert values(config, tmp_path) == values(config, finished)
+    assert checkpoints.steps(tmp_path / "checkpoints") == [2 * STEPS, 3 * STEPS]
+    for one, other in zip(
+        rows_without_seconds(tmp_path), rows_without_seconds(finished), strict=True
+    ):
+        assert one == pytest.approx(other)  # sums of losses are rounded otherwise
+
+
+def test_a_finished_run_is_left_alone(config, sets, finished, capsys):
+    before = {p: p.stat().st_mtime_ns for p in finished.rglob("*")}
+    predict = train.train(config, sets, finished)
+    assert "is trained to its last step, 12" in capsys.readouterr().out
+    assert {p: p.stat().st_mtime_ns for p in finished.rglob("*")} == before
+    scores = scoring.score(predict, sets.test_images, sets.test_labels)
+    last = runs.read_metrics(finished)[-1]
+    assert scores.accuracy == pytest.approx(last["test_accuracy"])
+    assert scores.loss == pytest.approx(last["test_loss"])
+
+
+def test_the_average_is_what_is_scored(config, sets, finished):
+    state, _ = restored(config, finished)
+    last = runs.read_metrics(finished)[-1]
+    scored, raw = (
+        scoring.score(scoring.make_predict(n), sets.test_images, sets.test_labels)
+        for n in (state.average, state.network)
+    )
+    assert scored.loss == pytest.approx(last["test_loss"])
+    assert abs(raw.loss - scored.loss) > 1e-3
+    pairs = zip(state.average.variables, state.network.variables, strict=True)
+    assert all(np.any(slow.numpy() != fast.numpy()) for slow, fast in pairs)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(config, sets, interrupted, tmp_path):
+    run_dir = copy_of(interrupted, tmp_path)
+    absurd = {**config, "learning_rate": 1e30, "activation": "relu"}
+    with pytest.raises(train.TrainingError, match="NaN or infinite") as caught:
+        train.train(absurd, sets, run_dir)
+    message = str(caught.value)
+    assert "at step 9 of" in message  # step 8 took the weights too far
+    assert str(checkpoints.path(run_dir / "checkpoints", 8)) in message
+    assert "lower --learning_rate" in message
+    assert len(message.splitlines()) == 1
+    state, step = restored(config, run_dir)
+    assert step == 8
+    for variable in (*state.network.variables, *state.average.variables):
+        assert np.isfinite(variable.numpy()).all()
+
+
+def test_the_check_names_loss_or_gradient(tmp_path):
+    def totals(loss, norm):
+        return train.Totals(tf.constant(6), loss, 0, tf.constant([1.0, norm]), 0.1)
+
+    train._check_finite(totals(1.0, 1.0), tmp_path)
+    for loss in (math.nan, math.inf):
+        with pytest.raises(train.TrainingError, match="the loss .* step 5 .*none yet"):
+            train._check_finite(totals(loss, 1.0), tmp_path)
+    with pytest.raises(train.TrainingError, match="a gradient .* step 5"):
+        train._check_finite(totals(1.0, math.inf), tmp_path)
+
+
+def test_training_defaults_to_false(config, sets):
+    plain = {**config, "dropout": 0.0, "weight_average": 0.0}
+    state = train.build_state(plain)
+    steps = train.make_train_steps(
+        state, tf.constant(sets.train_images), tf.constant(sets.train_labels), plain, 9
+    )
+
+    def averages():
+        fixed = [v for v in state.network.variables if not v.trainable]
+        assert len(fixed) == 4
+        return [v.numpy().copy() for v in fixed]
+
+    before = averages()
+    totals = steps(0, 1)
+    assert int(totals.step) == 1
+    np.testing.assert_equal(averages(), before)
+    steps(1, 1, training=True)
+    assert all(np.any(a != b) for a, b in zip(averages(), before, strict=True))
+
+
+def test_epoch_images_decide_the_steps(config, sets, tmp_path):
+    plain = {**config, "batch_norm": "none", "dropout": 0.0, "weight_average": 0.0}
+    short = {**plain, "epoch_images": 65, "epochs": 1}
+    train.train(short, sets._replace(validation_labels=np.empty(0)), tmp_path)
+    (row,) = runs.read_metrics(tmp_path)
+    assert (row["step"], row["images"]) == (3, 96)  # 65 images are 3 batches of 32
+    assert "validation_loss" not in row
+    assert not (tmp_path / "validation").exists()
+
+
+@pytest.fixture
+def distinct():
+    """Forty images, no two alike; the number of each is in its middle pixel."""
+    images = np.zeros((40, 28, 28, 1), np.uint8)
+    images[:, 14, 14, 0] = np.arange(1, 41)
+    images[:, 10, 14, 0] = 255
+    labels = np.tile(np.arange(10, dtype=np.uint8), 4)
+    return data.Dataset("distinct", images, labels, images, labels, {"a": "b"}, "")
+
+
+def numbers(images):
+    """The number that each image has somewhere."""
+    return np.where(images == 255, 0, images).max((1, 2, 3)) - 1
+
+
+def test_held_out_images_have_no_descendant_in_training(config, distinct, tmp_path):
+    enlarging = {"shift_directions": ["up", "left"], "flip_codes": ["1"]}
+    options = {**config, **enlarging, "validation_size": 7}
+    sets = train.load_sets(distinct, options, str(tmp_path))
+    held_out = set(numbers(sets.validation_images))
+    assert len(held_out) == len(sets.validation_labels) == 7
+    trained = numbers(sets.train_images)
+    assert set(trained) == set(range(40)) - held_out
+    assert len(trained) == 33 * 4  # original, up, left, flipped
+    np.testing.assert_array_equal(sets.train_labels, trained % 10)
+    np.testing.assert_array_equal(
+        sets.validation_labels, numbers(sets.validation_images) % 10
+    )
+    everything = train.load_sets(distinct, {**config, **enlarging}, str(tmp_path))
+    assert len(everything.train_labels) == 40 * 4
+    assert len(everything.validation_labels) == 0
