@@ -49,7 +49,7 @@ def main(_: list[str]) -> None:
     network = load_network(run_dir)
     config = runs.read_run(run_dir)["config"]
     dataset = data.load(config["dataset"], FLAGS.data_dir)
-    predict = scoring.make_predict(network)
+    predict = scoring.Predict(network)
     scoring.report(run_dir, predict, dataset.test_images, dataset.test_labels)
 
 

@@ -330,7 +330,7 @@ def train(
     *,
     log_steps: int = 100,
     checkpoint_epochs: int = 1,
-) -> Callable[..., tf.Tensor]:
+) -> scoring.Predict:
     """Trains to the end of the last epoch, from the last checkpoint if there is one.
 
     Args:
@@ -341,13 +341,13 @@ def train(
       checkpoint_epochs: epochs between checkpoints.
 
     Returns:
-      The trained network's graph: see `scoring.make_predict`.
+      The trained network's graph.
 
     Raises:
       TrainingError: a loss or a gradient became NaN or infinite.
     """
     state = build_state(config)
-    predict = scoring.make_predict(state.average or state.network)
+    predict = scoring.Predict(state.average or state.network)
     batch_size = config["batch_size"]
     epoch_steps = math.ceil(
         (config["epoch_images"] or len(sets.train_labels)) / batch_size
@@ -386,7 +386,7 @@ def train(
                 count = min(log_steps, end - step)
                 began = time.perf_counter()
                 totals = train_steps(step, count, training=True)
-                _check_finite(totals, run_dir)  # waits for the result
+                _check_finite(totals, state.network, run_dir)  # waits for the step
                 elapsed = time.perf_counter() - began
                 step += count
                 seconds += elapsed
@@ -415,11 +415,16 @@ def train(
     return predict
 
 
-def _check_finite(totals: Totals, run_dir: Path) -> None:
-    loss = float(totals.loss)
-    if math.isfinite(loss) and np.isfinite(totals.gradient_norms).all():
+def _check_finite(totals: Totals, network: tf.Module, run_dir: Path) -> None:
+    """Raises TrainingError if the last steps were the ruin of the network."""
+    if not np.isfinite(totals.loss):
+        offence = "the loss"
+    elif not np.isfinite(totals.gradient_norms).all():
+        offence = "a gradient"
+    elif not np.isfinite(tf.linalg.global_norm(network.variables)):
+        offence = "a weight"
+    else:
         return
-    offence = "a gradient" if math.isfinite(loss) else "the loss"
     folder = run_dir / "checkpoints"
     kept = checkpoints.steps(folder)
     last = checkpoints.path(folder, kept[-1]) if kept else "none yet"
@@ -455,7 +460,7 @@ def _log_steps(
     )
 
 
-def _evaluate(predict: Callable[..., tf.Tensor], sets: Sets) -> dict[str, float]:
+def _evaluate(predict: scoring.Predict, sets: Sets) -> dict[str, float]:
     """Loss and accuracy on the validation set, if there is one, and the test set."""
     row = {}
     if len(sets.validation_labels):
@@ -480,7 +485,7 @@ def _describe(row: Mapping[str, float]) -> str:
 def _run_dir(values: Mapping[str, Any]) -> Path:
     try:
         return Path(values["run_dir"].format_map(values))
-    except (KeyError, ValueError, IndexError):
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         raise TrainingError(
             f"--run_dir={values['run_dir']}: braces may hold the name of a flag only,"
             " such as {seed}"

@@ -47,7 +47,7 @@ def imports(path):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
+            assert node.module and node.level == 0, f"{path}: relative import"
             names.add(node.module)
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return names
@@ -62,7 +62,7 @@ def words(path):
         elif isinstance(node, ast.Attribute):
             found.add(node.attr)
         elif isinstance(node, ast.keyword):
-            found.add(node.arg)
+            found.add(node.arg or "")  # None is **
     return found
 
 

@@ -380,8 +380,11 @@ def test_full_disk_is_one_line_and_leaves_nothing(tmp_path):
     # A limit on the size of files fails in write(), as a full disk does.
     code = (
         "import resource, runpy; "
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (9999, 9999)); "
-        "runpy.run_module('augment.build', run_name='__main__', alter_sys=True)"
+        "limits = resource.getrlimit(resource.RLIMIT_FSIZE); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (9999, limits[1]))\n"
+        "try: runpy.run_module('augment.build', run_name='__main__', alter_sys=True)\n"
+        # Coverage, where it watches this process, writes a larger file at its end.
+        "finally: resource.setrlimit(resource.RLIMIT_FSIZE, limits)"
     )
     done = run(tmp_path, start=("-c", code))
     assert done.returncode == 1

@@ -75,6 +75,11 @@ def test_keeps_the_last_two(folder):
     assert checkpoints.restore(make_state(), folder) == 100_000_000
 
 
+def test_folders_of_other_names_are_no_checkpoints(folder):
+    checkpoints.path(folder, 3).with_suffix(".bak").mkdir()
+    assert checkpoints.steps(folder) == [1, 2]
+
+
 def test_a_step_may_be_saved_twice(folder):
     again = make_state(7)
     checkpoints.save(again, folder, 2)

@@ -23,11 +23,11 @@ os.write(2, b"native noise")
 def load(*path, code="import device", **environment):
     """Runs `code` in a fresh process with the folders of `path` ahead of all else."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("TF_")}
-    path = os.pathsep.join(map(str, [*path, ROOT]))
+    folders = os.pathsep.join(map(str, [*path, ROOT]))
     return subprocess.run(
         [sys.executable, "-c", code],
         cwd=ROOT.parent,
-        env={**inherited, "PYTHONPATH": path, **environment},
+        env={**inherited, "PYTHONPATH": folders, **environment},
         capture_output=True,
         text=True,
         check=False,
@@ -77,7 +77,7 @@ print(device.tf.reduce_sum([1, 2]).numpy())
 
 
 def test_cores():
-    assert 1 <= device.cores() <= os.cpu_count()
+    assert 1 <= device.cores() <= (os.cpu_count() or 1)
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux only")

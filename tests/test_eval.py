@@ -110,7 +110,7 @@ def test_the_loaded_network_is_the_average(trained):
     network = evaluation.load_network(run_dir)
     images = np.random.default_rng(0).integers(0, 256, (2, 28, 28, 1), np.uint8)
     probabilities = scoring.score(
-        scoring.make_predict(network), images, np.array([0, 1], np.uint8)
+        scoring.Predict(network), images, np.array([0, 1], np.uint8)
     ).probabilities
     np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
     prefix = checkpoints.path(run_dir / "checkpoints", 10) / checkpoints.FILES

@@ -21,9 +21,7 @@ def normal(*shape):
 # --- initial weights ---
 
 
-@pytest.mark.parametrize(
-    "shape, fan_in", [((300, 200), 300), ((5, 5, 40, 60), 1000)]
-)
+@pytest.mark.parametrize("shape, fan_in", [((300, 200), 300), ((5, 5, 40, 60), 1000)])
 def test_lecun_normal_moments(shape, fan_in):
     weights = layers.lecun_normal(shape, SEED).numpy() * math.sqrt(fan_in)
     # 60,000 draws: standard errors of 0.004 and 0.006.

@@ -56,9 +56,7 @@ def test_gradient_is_softmax_minus_target():
     logits = tf.Variable([[0.0, math.log(3)]])
     with tf.GradientTape() as tape:
         loss = losses.softmax_cross_entropy(logits, tf.constant([0]))
-    np.testing.assert_allclose(
-        tape.gradient(loss, logits), [[-0.75, 0.75]], rtol=1e-6
-    )
+    np.testing.assert_allclose(tape.gradient(loss, logits), [[-0.75, 0.75]], rtol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [tf.uint8, tf.int32, tf.int64])

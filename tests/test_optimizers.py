@@ -143,9 +143,7 @@ def test_apply_stores_what_adam_returns():
 def test_a_missing_gradient_is_refused():
     adam = optimizers.Adam([tf.Variable([1.0]), tf.Variable([2.0])])
     with pytest.raises(ValueError, match="shorter"):
-        adam.apply(
-            [tf.ones([1])], step=tf.constant(0, tf.int64), rate=tf.constant(0.1)
-        )
+        adam.apply([tf.ones([1])], step=tf.constant(0, tf.int64), rate=tf.constant(0.1))
 
 
 @pytest.mark.parametrize(

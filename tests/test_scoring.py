@@ -103,9 +103,10 @@ def test_show_has_the_counts():
 
 def test_predict_has_the_two_placeholders(images):
     network = LeNet(batch_norm="conv", dropout=0.5)
+    assert network.norm1 is not None
     network.norm1.mean.assign(tf.fill([12], 0.3))
     before = [v.numpy() for v in network.variables]
-    predict = scoring.make_predict(network)
+    predict = scoring.Predict(network)
     default = predict(images).numpy()
     evaluated, _ = network(tf.constant(images), training=False)
     np.testing.assert_allclose(default, evaluated.numpy(), rtol=1e-4, atol=1e-4)

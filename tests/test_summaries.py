@@ -28,19 +28,19 @@ def events(tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("run")
     network = LeNet(batch_norm="conv")
     images = np.zeros((10, 28, 28, 1), np.uint8)
-    taps = {}
+    taps: dict[str, tf.Tensor] = {}
     network(tf.constant(images), training=False, taps=taps)
     with summaries.Summaries(run_dir, validation=True) as log:
-        graph = scoring.make_predict(network).graph
+        graph = scoring.Predict(network).graph
         log.start({"epochs": 2, "schedule": "cosine"}, graph, images)
         log.steps(10, dict.fromkeys(summaries.STEP_SCALARS, 0.5))
         for epoch in EPOCHS:
-            row = {"epoch": epoch, "images": 100 * (epoch + 1)}
+            row: dict[str, float] = {"epoch": epoch, "images": 100 * (epoch + 1)}
             for number, split in enumerate(("train", "validation", "test")):
                 row[f"{split}_loss"] = number + epoch / 2
                 row[f"{split}_accuracy"] = number + epoch / 4
             log.epoch(row)
-            norms = np.arange(len(network.trainable_variables), dtype=np.float32)
+            norms = [0.5] * len(network.trainable_variables)
             log.network(epoch, network, norms, taps)
             log.flush()
     score = {"accuracy": 0.75, "errors": 9, "loss": 0.5}

@@ -170,7 +170,7 @@ def test_the_average_is_what_is_scored(config, sets, finished):
     state, _ = restored(config, finished)
     last = runs.read_metrics(finished)[-1]
     scored, raw = (
-        scoring.score(scoring.make_predict(n), sets.test_images, sets.test_labels)
+        scoring.score(scoring.Predict(n), sets.test_images, sets.test_labels)
         for n in (state.average, state.network)
     )
     assert scored.loss == pytest.approx(last["test_loss"])
@@ -193,6 +193,19 @@ def test_a_loss_that_is_not_finite_stops_the_run(config, sets, interrupted, tmp_
     assert step == 8
     for variable in (*state.network.variables, *state.average.variables):
         assert np.isfinite(variable.numpy()).all()
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")
+def test_no_checkpoint_holds_weights_that_are_not_finite(config, sets, tmp_path):
+    # The one step of the epoch has a finite loss, and leaves infinite weights.
+    absurd = {**config, "learning_rate": 1e39, "epochs": 2, "epoch_images": 1}
+    absurd |= {"batch_norm": "none", "dropout": 0.0, "schedule": "constant"}
+    with pytest.raises(train.TrainingError, match="NaN or infinite"):
+        train.train(absurd, sets, tmp_path)
+    state, step = restored(absurd, tmp_path)
+    if step is not None:
+        for variable in state.network.variables:
+            assert np.isfinite(variable.numpy()).all()
 
 
 def test_the_check_names_loss_or_gradient(tmp_path):

@@ -26,7 +26,8 @@ class CheckpointError(cli.UserError):
 
 def steps(folder: Path) -> list[int]:
     """The steps at which whole checkpoints lie in `folder`, in order."""
-    return sorted(int(p.name[len(PREFIX) :]) for p in folder.glob(f"{PREFIX}[0-9]*"))
+    numbers = (p.name.removeprefix(PREFIX) for p in folder.glob(f"{PREFIX}*"))
+    return sorted(int(number) for number in numbers if number.isdecimal())
 
 
 def path(folder: Path, step: int) -> Path:

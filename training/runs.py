@@ -32,27 +32,31 @@ class RunError(cli.UserError):
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Writes a text file so that a reader sees the old one or the new, whole."""
+    """Writes a text file so that a reader sees the old one or the new, whole.
+
+    Raises:
+      RunError: the disk is full, the folder not writable, …
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise RunError(
+            f"cannot write {path}: {error.strerror}; make room, or choose another"
+            " --run_dir"
+        ) from None
 
 
 def environment() -> dict[str, Any]:
     """What a result depends on besides the flags and the data."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
     return {
         "version": cli.VERSION,
-        "commit": commit.stdout.strip() or "unknown",
+        "commit": _commit(),
         "python": platform.python_version(),
         "tensorflow": tf.__version__,
         "numpy": np.__version__,
@@ -62,6 +66,17 @@ def environment() -> dict[str, Any]:
         "inter_op_threads": tf.config.threading.get_inter_op_parallelism_threads(),
         "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS"),
     }
+
+
+def _commit() -> str:
+    describe = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        found = subprocess.run(
+            describe, cwd=PROJECT, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"  # no git, or no checkout
+    return found.stdout.strip()
 
 
 def _processor() -> str:
@@ -147,14 +162,23 @@ def read_run(run_dir: Path) -> dict[str, Any]:
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, float]]:
-    """The rows of metrics.csv, numbers throughout; none if there is no file."""
+    """The rows of metrics.csv, numbers throughout; none if there is no file.
+
+    Raises:
+      RunError: something that is no number.
+    """
+    path = run_dir / "metrics.csv"
     try:
-        with open(run_dir / "metrics.csv", newline="", encoding="utf-8") as file:
+        with open(path, newline="", encoding="utf-8") as file:
             return [
                 {k: float(v) for k, v in row.items()} for row in csv.DictReader(file)
             ]
     except FileNotFoundError:
         return []
+    except (ValueError, TypeError) as error:
+        raise RunError(
+            f"{path} is damaged ({error}): delete the folder {run_dir} and train again"
+        ) from None
 
 
 def write_metrics(run_dir: Path, rows: Sequence[Mapping[str, float]]) -> None:

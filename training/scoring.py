@@ -43,29 +43,32 @@ class Scores:
         return 1 - self.errors / len(self.labels)
 
 
-def make_predict(network: tf.Module) -> Callable[..., tf.Tensor]:
-    """The network as a graph of its own with the write-up's two placeholders.
+class Predict:
+    """A network as a graph with the write-up's two placeholders.
 
-    Returns:
-      predict(images uint8 [N, 28, 28, 1], training bool [] = False) → logits
-      float32 [N, 10]. N may differ from call to call.
+    predict(images uint8 [N, 28, 28, 1], training bool [] = False) → logits float32
+    [N, 10]; N may differ from call to call.
+
+    Attributes:
+      graph: for TensorBoard.
     """
 
-    @tf.function(
-        input_signature=[
-            tf.TensorSpec([None, 28, 28, 1], tf.uint8, name="images"),
-            tf.TensorSpec([], tf.bool, name="training"),
-        ]
-    )
-    def graph(images, training):
-        logits, _ = network(images, training=training, seed=tf.zeros([2], tf.int32))
-        return logits
+    def __init__(self, network: tf.Module):
+        @tf.function(
+            input_signature=[
+                tf.TensorSpec([None, 28, 28, 1], tf.uint8, name="images"),
+                tf.TensorSpec([], tf.bool, name="training"),
+            ]
+        )
+        def predict(images, training):
+            logits, _ = network(images, training=training, seed=tf.zeros([2], tf.int32))
+            return logits
 
-    def predict(images, training=False):
-        return graph(images, tf.constant(training))
+        self._predict = predict
+        self.graph: tf.Graph = predict.get_concrete_function().graph
 
-    predict.graph = graph.get_concrete_function().graph
-    return predict
+    def __call__(self, images: np.ndarray, training: bool = False) -> tf.Tensor:
+        return self._predict(images, tf.constant(training))
 
 
 def score(
@@ -142,13 +145,14 @@ def show(summary: dict[str, Any]) -> str:
 
 def report(
     run_dir: Path,
-    predict: Callable[..., tf.Tensor],
+    predict: Predict,
     images: np.ndarray,
     labels: np.ndarray,
 ) -> None:
     """Scores a finished run on its test set: console, result.json and TensorBoard."""
     summary = summarise(score(predict, images, labels))
-    rows = runs.read_metrics(run_dir)
+    if not (rows := runs.read_metrics(run_dir)):
+        raise runs.RunError(f"{run_dir} has no metrics.csv: train it to its end first")
     result = {
         "test": summary,
         "epochs": len(rows),
