@@ -102,7 +102,8 @@ def keras(steps: int, threads: int) -> float:
     import keras
     from keras import layers
 
-    device.set_threads(threads)
+    if threads:  # otherwise as Keras has it: one per core, in and between operations
+        device.set_threads(threads)
     lecun = {"kernel_initializer": "lecun_normal"}
     network = keras.Sequential(
         [
@@ -205,8 +206,7 @@ def table(speeds: Mapping[str, Sequence[float]]) -> str:
 
 def conditions(threads: int) -> str:
     """Processor, cores, threads, load and versions: what the speeds depend on."""
-    # Before TensorFlow is loaded, which is load as well; Windows has no such figure.
-    load = f"{os.getloadavg()[0]:.2f}" if hasattr(os, "getloadavg") else "unknown"
+    load = os.getloadavg()[0]  # before TensorFlow is loaded, which is load as well
     from training import runs
 
     facts = runs.environment()
@@ -214,7 +214,7 @@ def conditions(threads: int) -> str:
     return "\n".join(
         [
             f"{facts['processor']}, {facts['cores']} cores,"
-            f" {threads or facts['cores']} threads, load average before {load}",
+            f" {threads or facts['cores']} threads, load average before {load:.2f}",
             f"lenet-selu {facts['commit']}, python {facts['python']},"
             f" {', '.join(versions)}, TF_ENABLE_ONEDNN_OPTS={facts['onednn']}",
         ]
