@@ -9,7 +9,7 @@ train: .venv/installed
 	if [ $$status -eq 0 ]; then \
 		exec $(BIN)/python train.py --flagfile=lenet.flags; \
 	elif [ $$status -eq 3 ]; then \
-		printf '\n%s\n' \
+		printf '%s\n' '' \
 		'########################################################################' \
 		'##  NOT MNIST: no MNIST on this machine, and none could be downloaded. ##' \
 		'##  Training on the 1,797 small digits inside scikit-learn instead.    ##' \
