@@ -81,7 +81,9 @@ def define_flags() -> None:
     flags.DEFINE_enum(
         "batch_norm", "none", lenet.BATCH_NORM_PLACES, "Layers with batch norm."
     )
-    flags.DEFINE_bool("batch_norm_first", True, "Batch norm before the activation.")
+    flags.DEFINE_bool(
+        "batch_norm_first", True, "Batch norm before activation and pool, or after."
+    )
     flags.DEFINE_float("batch_norm_decay", 0.9, "Of the moving averages, in [0, 1).")
     flags.DEFINE_float("dropout", 0.0, "Rate behind hidden dense layers, in [0, 1).")
     flags.DEFINE_enum(

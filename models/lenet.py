@@ -24,7 +24,7 @@ class LeNet(tf.Module):
       activation: a name in `layers.ACTIVATIONS`.
       batch_norm: after which layers: "none", "conv" (both convolutions) or "all"
         (the two hidden dense layers too).
-      batch_norm_first: batch norm before the activation (True) or after it.
+      batch_norm_first: batch norm before activation and pool (True) or after them.
       batch_norm_decay: of the moving averages.
       dropout: rate behind each hidden dense layer, in [0, 1).
       dropout_kind: a name in `layers.DROPOUTS`.
@@ -123,11 +123,12 @@ class LeNet(tf.Module):
 
         def conv_block(x, conv, norm):
             x = conv(x)
-            if norm is not None and not self.batch_norm_first:
-                return layers.max_pool(normalise(self.activation(x), norm), 3, 2)
+            if self.batch_norm_first:
+                x = normalise(x, norm)
             # An increasing function and a maximum change places freely, and the pool
             # leaves it a quarter of the values to work on.
-            return self.activation(layers.max_pool(normalise(x, norm), 3, 2))
+            x = self.activation(layers.max_pool(x, 3, 2))
+            return x if self.batch_norm_first else normalise(x, norm)
 
         def dense_block(x, dense, norm, number):
             x = dense(x)

@@ -266,7 +266,7 @@ def test_lenet_taps(variant):
 
 
 def plain_lenet(network, images, training, activation, batch_norm_first):
-    """LeNet as one writes it down: the pool after activation and batch norm."""
+    """LeNet as one writes it down: the activation before the pool."""
 
     def normalise(x, norm):
         if norm is None:
@@ -278,19 +278,21 @@ def plain_lenet(network, images, training, activation, batch_norm_first):
             x, mean, variance, norm.offset, norm.scale, layers.BATCH_NORM_EPSILON
         )
 
-    def rest(x, layer, norm):
+    def rest(x, layer, norm, pool=tf.identity):
         x = x if layer.b is None else x + layer.b
         if batch_norm_first:
-            return activation(normalise(x, norm))
-        return normalise(activation(x), norm)
+            return pool(activation(normalise(x, norm)))
+        return normalise(pool(activation(x)), norm)
+
+    def pool(x):
+        return tf.nn.max_pool2d(x, 3, 2, "VALID")
 
     x = tf.cast(images, tf.float32) / 255
     for conv, norm in (
         (network.conv1, network.norm1),
         (network.conv2, network.norm2),
     ):
-        x = rest(tf.nn.conv2d(x, conv.w, 1, "SAME"), conv, norm)
-        x = tf.nn.max_pool2d(x, 3, 2, "VALID")
+        x = rest(tf.nn.conv2d(x, conv.w, 1, "SAME"), conv, norm, pool)
     x = tf.reshape(x, [-1, 576])
     for dense, norm in (
         (network.dense1, network.norm3),
