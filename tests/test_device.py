@@ -69,11 +69,12 @@ device.set_threads(0)
 threading = device.tf.config.threading
 print(threading.get_intra_op_parallelism_threads() == device.cores())
 device.set_threads(3)
+print(threading.get_intra_op_parallelism_threads())
 print(threading.get_inter_op_parallelism_threads())
 print(device.tf.reduce_sum([1, 2]).numpy())
 """
     loaded = load(code=code)
-    assert (loaded.stdout, loaded.stderr) == ("True\n3\n3\n", "")
+    assert (loaded.stdout, loaded.stderr) == ("True\n3\n1\n3\n", "")
 
 
 def test_cores():
