@@ -43,6 +43,8 @@ def test_flagfile_parses(path, parse):
     values = parse(f"--flagfile={path}")
     for line in lines(path):
         name, _, text = line.removeprefix("--").partition("=")
+        if name == "flagfile":  # its lines are tested as those of its own file
+            continue
         assert name.removeprefix("no") in values or name in values, line
         if text and isinstance(values[name], (int, float)) and values[name] is not True:
             assert values[name] == float(text), line
@@ -60,7 +62,7 @@ def test_run_directories_differ(parse):
 
 def test_the_command_line_overrules_the_file_before_it(parse):
     values = parse(f"--flagfile={ROOT / 'lenet.flags'}", "--epochs=7", "--seed=3")
-    assert (values["epochs"], values["seed"], values["batch_norm"]) == (7, 3, "conv")
+    assert (values["epochs"], values["seed"], values["batch_norm"]) == (7, 3, "all")
 
 
 def test_a_flagfile_may_name_another(tmp_path, parse):

@@ -208,16 +208,23 @@ def test_no_checkpoint_holds_weights_that_are_not_finite(config, sets, tmp_path)
             assert np.isfinite(variable.numpy()).all()
 
 
-def test_the_check_names_loss_or_gradient(tmp_path):
-    def totals(loss, norm):
-        return train.Totals(tf.constant(6), loss, 0, tf.constant([1.0, norm]), 0.1)
+def test_the_check_names_loss_gradient_or_weight(config, tmp_path):
+    network = train.build_state(config).network
 
-    train._check_finite(totals(1.0, 1.0), tmp_path)
+    def check(loss, norm):
+        norms = tf.constant([1.0, norm])
+        totals = train.Totals(tf.constant(6), tf.constant(loss), 0, norms, 0.1)
+        train._check_finite(totals, network, tmp_path)
+
+    check(1.0, 1.0)
     for loss in (math.nan, math.inf):
         with pytest.raises(train.TrainingError, match="the loss .* step 5 .*none yet"):
-            train._check_finite(totals(loss, 1.0), tmp_path)
+            check(loss, 1.0)
     with pytest.raises(train.TrainingError, match="a gradient .* step 5"):
-        train._check_finite(totals(1.0, math.inf), tmp_path)
+        check(1.0, math.inf)
+    network.conv1.w.assign(network.conv1.w * math.inf)
+    with pytest.raises(train.TrainingError, match="a weight .* step 5"):
+        check(1.0, 1.0)
 
 
 def test_training_defaults_to_false(config, sets):
