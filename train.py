@@ -261,6 +261,10 @@ def make_train_steps(
     weights = network.trainable_variables
     seed, batch_size = config["seed"], config["batch_size"]
 
+    # Kept out of line: in the cyclic graph of a loop, whether TensorFlow gives a max
+    # pool's gradient to oneDNN depends on the order in which it meets the nodes, so
+    # that about one graph in forty differed from the others in the last bits.
+    @tf.function(autograph=False, experimental_attributes={"_noinline": True})
     def train_step(step, training):
         indices = sample(seed, step, batch_size, len(labels))  # [B]
         x = tf.gather(images, indices)  # [B, 28, 28, 1]

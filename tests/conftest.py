@@ -4,6 +4,5 @@
 # The programs' way of loading TensorFlow: with oneDNN, which is read only then.
 import device
 
-# As the programs do it: with TensorFlow's own choice of threads, the last bits of a
-# result now and then differ from run to run.
+# As the programs do it.
 device.set_threads(0)
