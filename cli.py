@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the programs share: one-line errors and exit codes."""
 
+import inspect
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from absl import app, flags, logging
 
@@ -22,6 +24,32 @@ class UserError(Exception):
     """
 
     exit_code = 1
+
+
+def options(
+    function: Callable, names: Iterable[str], values: Mapping[str, Any], what: str
+) -> dict[str, Any]:
+    """Arguments for a function out of the flags that are named like its parameters.
+
+    Args:
+      function: its keyword-only parameters that are among `names` have defaults.
+      names: of the flags that are options of some function of its kind.
+      values: of flags, by name; None, or none at all, stands for the default.
+      what: the function's name to a user, such as "--network=mlp".
+
+    Returns:
+      The value of each of its options.
+
+    Raises:
+      UserError: an option is given that the function does not have.
+    """
+    parameters = inspect.signature(function).parameters
+    own = [name for name in names if name in parameters]
+    given = {name: values[name] for name in names if values.get(name) is not None}
+    for name in sorted(given.keys() - set(own)):
+        known = ", ".join(f"--{name}" for name in own) or "none"
+        raise UserError(f"{what} has no option --{name}: its options are {known}")
+    return {name: given.get(name, parameters[name].default) for name in own}
 
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scores a finished run on its test set.
+"""Scores a finished run, or compares several.
 
 python eval.py --run_dir=runs/lenet-s0
 """
@@ -8,13 +8,15 @@ import device  # isort: skip  (first: it loads TensorFlow)
 
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 from absl import flags
 
 import cli
 import data
 import models
-from training import checkpoints, runs, scoring
+from evaluation import result
+from training import checkpoints, runs
 
 FLAGS = flags.FLAGS
 
@@ -26,7 +28,7 @@ def define_flags() -> None:
 
 
 def load_network(run_dir: Path) -> tf.Module:
-    """The network of a run as it is scored: its weight average, if it keeps one.
+    """The network of a run as it is scored: its weight average, its best weights.
 
     Raises:
       RunError: the directory holds no run, or none that has a checkpoint.
@@ -36,10 +38,43 @@ def load_network(run_dir: Path) -> tf.Module:
     network = models.build(config)
     scored = "average" if config["weight_average"] else "network"
     state = tf.train.Checkpoint(**{scored: network})
-    folder = run_dir / "checkpoints"
+    folder = run_dir / (checkpoints.BEST if config["keep_best"] else "checkpoints")
     if checkpoints.restore(state, folder, partial=True) is None:
         raise runs.RunError(f"{run_dir} has no checkpoint yet: train it first")
     return network
+
+
+def load_scored(
+    run_dir: Path, data_dir: str | None
+) -> tuple[str, np.ndarray, np.ndarray]:
+    """What a run is scored on: the test set, or its held-out images.
+
+    Returns:
+      "test" or "validation", images uint8 [N, 28, 28, 1], labels uint8 [N].
+
+    Raises:
+      RunError: it has neither.
+      DataError: the data are missing or damaged.
+    """
+    run = runs.read_run(run_dir)
+    config, dataset = run["config"], data.load(run["config"]["dataset"], data_dir)
+    if dataset.hashes != run["data"]:
+        raise runs.RunError(
+            f"{run_dir} was trained on other files than those of {dataset.source}:"
+            " give the --data_dir of that run"
+        )
+    if dataset.test_labels is not None:
+        return "test", dataset.test_images, dataset.test_labels
+    _, held_out = data.split(
+        len(dataset.train_labels), config["validation_size"], config["seed"]
+    )
+    if not len(held_out):
+        raise runs.RunError(
+            f"{run_dir} has nothing to be scored on: its test set has no labels, and no"
+            " images were held out; train with --validation_size"
+        )
+    images, labels = dataset.train_images, dataset.train_labels
+    return "validation", images[held_out], labels[held_out]
 
 
 def main(_: list[str]) -> None:
@@ -47,10 +82,7 @@ def main(_: list[str]) -> None:
     device.set_threads(0)
     run_dir = Path(FLAGS.run_dir)
     network = load_network(run_dir)
-    config = runs.read_run(run_dir)["config"]
-    dataset = data.load(config["dataset"], FLAGS.data_dir)
-    predict = scoring.Predict(network)
-    scoring.report(run_dir, predict, dataset.test_images, dataset.test_labels)
+    result.evaluate(run_dir, network, *load_scored(run_dir, FLAGS.data_dir))
 
 
 if __name__ == "__main__":

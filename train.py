@@ -26,16 +26,9 @@ import data
 import models
 from augment import build, plan
 from data import batches
+from evaluation import result, scoring
 from models import layers, lenet
-from training import (
-    checkpoints,
-    losses,
-    optimizers,
-    runs,
-    schedules,
-    scoring,
-    summaries,
-)
+from training import checkpoints, losses, optimizers, runs, schedules, summaries
 
 FLAGS = flags.FLAGS
 
@@ -75,23 +68,7 @@ def define_flags() -> None:
         lower_bound=0,
     )
     flags.DEFINE_enum("network", "lenet", sorted(models.NETWORKS), "What to train.")
-    flags.DEFINE_enum(
-        "activation", "selu", sorted(layers.ACTIVATIONS), "After each hidden layer."
-    )
-    flags.DEFINE_enum(
-        "batch_norm", "none", lenet.BATCH_NORM_PLACES, "Layers with batch norm."
-    )
-    flags.DEFINE_bool(
-        "batch_norm_first", True, "Batch norm before activation and pool, or after."
-    )
-    flags.DEFINE_float("batch_norm_decay", 0.9, "Of the moving averages, in [0, 1).")
-    flags.DEFINE_float("dropout", 0.0, "Rate behind hidden dense layers, in [0, 1).")
-    flags.DEFINE_enum(
-        "dropout_kind",
-        "standard",
-        sorted(layers.DROPOUTS),
-        "standard, or alpha: the one made for SELU.",
-    )
+    _define_network_flags()
     flags.DEFINE_integer("epochs", 20, "How many to train for.", lower_bound=1)
     flags.DEFINE_integer(
         "epoch_images",
@@ -107,10 +84,11 @@ def define_flags() -> None:
         "random: each image of a batch drawn at random, as in the write-up; epochs:"
         " every image once before any comes again.",
     )
-    flags.DEFINE_float("learning_rate", 1e-3, "Peak rate of Adam, above 0.")
     flags.DEFINE_enum(
-        "schedule", "constant", sorted(schedules.SCHEDULES), "Of the learning rate."
+        "loss", "softmax_cross_entropy", sorted(losses.LOSSES), "What is made small."
     )
+    _define_optimizer_flags()
+    _define_schedule_flags()
     flags.DEFINE_float(
         "weight_decay", 0.0, "Decoupled decay of the kernels, in [0, 1)."
     )
@@ -143,32 +121,137 @@ def define_flags() -> None:
         "log_steps", 100, "Steps per call of the graph and per log line.", lower_bound=1
     )
 
-    for name in (
-        "batch_norm_decay",
-        "dropout",
-        "label_smoothing",
-        "weight_average",
-        "weight_decay",
-    ):
-        flags.register_validator(
-            name, lambda value: 0 <= value < 1, "expected a number in [0, 1)"
-        )
-    flags.register_validator(
-        "learning_rate",
-        lambda value: 0 < value < math.inf,
-        "expected a number above 0",
+    for name in ("label_smoothing", "weight_average", "weight_decay"):
+        flags.register_validator(name, _is_share, SHARE)
+    flags.register_multi_flags_validator(
+        ["validation_size", *CHOOSES_BY_VALIDATION],
+        _has_validation,
+        "--schedule=plateau, --early_stopping and --keep_best go by the validation"
+        " accuracy: set --validation_size",
     )
 
 
+SHARE = "expected a number in [0, 1)"
+POSITIVE = "expected a number above 0"
+CHOOSES_BY_VALIDATION = ("schedule", "early_stopping", "keep_best")
+
+
+def _is_share(value: float | None) -> bool:
+    return value is None or 0 <= value < 1
+
+
+def _is_positive(value: float | None) -> bool:
+    return value is None or 0 < value < math.inf
+
+
+def _has_validation(values: Mapping[str, Any]) -> bool:
+    chooses = values["schedule"] == "plateau"
+    chooses = chooses or values["early_stopping"] > 0 or values["keep_best"]
+    return values["validation_size"] > 0 or not chooses
+
+
+def _define_network_flags() -> None:
+    """Options of the networks; None stands for the network's own default."""
+    flags.DEFINE_list(
+        "hidden_units", None, "Units of each hidden layer, such as 150,100."
+    )
+    flags.DEFINE_enum(
+        "activation", None, sorted(layers.ACTIVATIONS), "After each hidden layer."
+    )
+    flags.DEFINE_enum(
+        "batch_norm", None, lenet.BATCH_NORM_PLACES, "Layers with batch norm."
+    )
+    flags.DEFINE_bool(
+        "batch_norm_first", None, "Batch norm before activation and pool, or after."
+    )
+    flags.DEFINE_float("batch_norm_decay", None, "Of the moving averages, in [0, 1).")
+    flags.DEFINE_enum(
+        "bn_axis",
+        None,
+        layers.BATCH_NORM_AXES,
+        "What batch norm normalises: each channel (-1), or each row of the image (1)"
+        " as one of the published systems does.",
+    )
+    flags.DEFINE_float("dropout", None, "Rate behind hidden dense layers, in [0, 1).")
+    flags.DEFINE_float(
+        "conv_dropout", None, "Rate behind blocks of convolutions, in [0, 1)."
+    )
+    flags.DEFINE_enum(
+        "dropout_kind",
+        None,
+        sorted(layers.DROPOUTS),
+        "standard, or alpha: the one made for SELU.",
+    )
+    for name in ("batch_norm_decay", "conv_dropout", "dropout"):
+        flags.register_validator(name, _is_share, SHARE)
+
+
+def _define_optimizer_flags() -> None:
+    """The update rule; None stands for the rule's own default."""
+    flags.DEFINE_enum("optimizer", "adam", sorted(optimizers.RULES), "The update rule.")
+    flags.DEFINE_float("learning_rate", 1e-3, "Peak rate, above 0.")
+    flags.DEFINE_float("epsilon", None, "Of Adam and RMSprop, above 0.")
+    flags.DEFINE_float("rho", None, "Decay of RMSprop's mean square, in [0, 1).")
+    flags.DEFINE_float("momentum", None, "Of momentum, in [0, 1).")
+    for name in ("learning_rate", "epsilon"):
+        flags.register_validator(name, _is_positive, POSITIVE)
+    for name in ("rho", "momentum"):
+        flags.register_validator(name, _is_share, SHARE)
+
+
+def _define_schedule_flags() -> None:
+    """The rate over the run, and what the validation accuracy decides."""
+    flags.DEFINE_enum(
+        "schedule",
+        "constant",
+        sorted(schedules.NAMES),
+        "Of the learning rate. step: times --decay_factor every --decay_epochs;"
+        " plateau: times --decay_factor when --plateau_patience epochs brought no"
+        " better validation accuracy.",
+    )
+    flags.DEFINE_float("decay_factor", 0.5, "Of step and plateau, in (0, 1].")
+    flags.DEFINE_integer("decay_epochs", 10, "Of step.", lower_bound=1)
+    flags.DEFINE_integer("plateau_patience", 3, "Of plateau.", lower_bound=1)
+    flags.DEFINE_float("plateau_floor", 1e-5, "The least rate of plateau, above 0.")
+    flags.DEFINE_integer(
+        "early_stopping",
+        0,
+        "Stop when so many epochs brought no better validation accuracy; 0: never.",
+        lower_bound=0,
+    )
+    flags.DEFINE_bool(
+        "keep_best",
+        False,
+        "Score the weights of the epoch with the best validation accuracy instead of"
+        " the last.",
+    )
+    flags.register_validator(
+        "decay_factor", lambda value: 0 < value <= 1, "expected a number in (0, 1]"
+    )
+    flags.register_validator("plateau_floor", _is_positive, POSITIVE)
+
+
 class Sets(NamedTuple):
-    """uint8 images [N, 28, 28, 1] and labels [N]; the validation set may be empty."""
+    """uint8 images [N, 28, 28, 1] and labels [N]; the validation set may be empty.
+
+    `test_labels` is None where nobody has told the labels.
+    """
 
     train_images: np.ndarray
     train_labels: np.ndarray
     validation_images: np.ndarray
     validation_labels: np.ndarray
     test_images: np.ndarray
-    test_labels: np.ndarray
+    test_labels: np.ndarray | None
+
+    def scored(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Images and labels of the sets that can be scored, by name."""
+        found = {}
+        if len(self.validation_labels):
+            found["validation"] = self.validation_images, self.validation_labels
+        if self.test_labels is not None:
+            found["test"] = self.test_images, self.test_labels
+        return found
 
 
 class Totals(NamedTuple):
@@ -217,21 +300,31 @@ class State(NamedTuple):
 
     network: tf.Module
     average: tf.Module | None
-    optimizer: optimizers.Adam
+    optimizer: optimizers.Optimizer
+    watch: schedules.Watch
     checkpoint: tf.train.Checkpoint
+
+    @property
+    def scored(self) -> tf.Module:
+        """What is scored: the weight average if there is one."""
+        return self.average or self.network
+
+    def best(self) -> tf.train.Checkpoint:
+        """The checkpoint of what is scored alone, as eval.py wants it."""
+        return tf.train.Checkpoint(
+            **{"average" if self.average else "network": self.scored}
+        )
 
 
 def build_state(config: Mapping[str, Any]) -> State:
     """The network, its weight average if there is to be one, and its optimizer."""
-    network = models.build(config)
-    optimizer = optimizers.Adam(
-        network.trainable_variables, weight_decay=config["weight_decay"]
-    )
-    checkpoint = tf.train.Checkpoint(network=network, optimizer=optimizer)
+    network, watch = models.build(config), schedules.Watch()
+    optimizer = optimizers.build(config, network.trainable_variables)
+    checkpoint = tf.train.Checkpoint(network=network, optimizer=optimizer, watch=watch)
     average = None
     if config["weight_average"]:
         checkpoint.average = average = models.build(config)
-    return State(network, average, optimizer, checkpoint)
+    return State(network, average, optimizer, watch, checkpoint)
 
 
 def make_train_steps(
@@ -239,7 +332,7 @@ def make_train_steps(
     images: tf.Tensor,
     labels: tf.Tensor,
     config: Mapping[str, Any],
-    total_steps: int,
+    epoch_steps: int,
 ) -> Callable[..., Totals]:
     """Builds the training loop as one graph.
 
@@ -249,15 +342,21 @@ def make_train_steps(
       images: uint8 [N, 28, 28, 1], on the device.
       labels: uint8 [N].
       config: the run's flags.
-      total_steps: length of the run, for the schedule.
+      epoch_steps: length of an epoch, for the schedule.
 
     Returns:
       train_steps(first, count, training=False) → Totals: takes `count` steps from
       step `first` on. `training` is the placeholder of the write-up.
     """
     sample = batches.SAMPLERS[config["sampler"]]
-    schedule = schedules.SCHEDULES[config["schedule"]]
-    network, average, optimizer, _ = state
+    schedule = schedules.build(
+        config,
+        state.watch,
+        total_steps=config["epochs"] * epoch_steps,
+        epoch_steps=epoch_steps,
+    )
+    loss_function = losses.LOSSES[config["loss"]]
+    network, average, optimizer = state.network, state.average, state.optimizer
     weights = network.trainable_variables
     seed, batch_size = config["seed"], config["batch_size"]
 
@@ -269,14 +368,12 @@ def make_train_steps(
         indices = sample(seed, step, batch_size, len(labels))  # [B]
         x = tf.gather(images, indices)  # [B, 28, 28, 1]
         y = tf.gather(labels, indices)  # [B]
-        dropout_seed = tf.stack([seed, tf.cast(step, tf.int32)])
+        step_seed = tf.stack([seed, tf.cast(step, tf.int32)])
         with tf.GradientTape() as tape:
-            logits, update_ops = network(x, training=training, seed=dropout_seed)
-            loss = losses.softmax_cross_entropy(logits, y, config["label_smoothing"])
+            logits, update_ops = network(x, training=training, seed=step_seed)
+            loss = loss_function(logits, y, config["label_smoothing"])
         gradients = tape.gradient(loss, weights)
-        rate = config["learning_rate"] * schedule(
-            tf.cast(step, tf.float32) / total_steps
-        )
+        rate = config["learning_rate"] * schedule(step)
         optimizer.apply(gradients, step=step, rate=rate)
         for moving_average, value in update_ops:
             moving_average.assign(value)
@@ -336,7 +433,7 @@ def train(
     *,
     log_steps: int = 100,
     checkpoint_epochs: int = 1,
-) -> scoring.Predict:
+) -> tf.Module:
     """Trains to the end of the last epoch, from the last checkpoint if there is one.
 
     Args:
@@ -347,13 +444,13 @@ def train(
       checkpoint_epochs: epochs between checkpoints.
 
     Returns:
-      The trained network's graph.
+      The trained network as it is to be scored.
 
     Raises:
       TrainingError: a loss or a gradient became NaN or infinite.
     """
     state = build_state(config)
-    predict = scoring.Predict(state.average or state.network)
+    predict = scoring.Predict(state.scored)
     batch_size = config["batch_size"]
     epoch_steps = math.ceil(
         (config["epoch_images"] or len(sets.train_labels)) / batch_size
@@ -361,9 +458,9 @@ def train(
     total_steps = config["epochs"] * epoch_steps
     folder = run_dir / "checkpoints"
     step = checkpoints.restore(state.checkpoint, folder) or 0
-    if step == total_steps:
+    if step == total_steps or _stopped_early(config, state.watch):
         print(f"{run_dir} is trained to its last step, {step:,}")
-        return predict
+        return _final(config, state, run_dir)
     if step:
         print(f"going on with {run_dir} from step {step:,}")
     rows = [row for row in runs.read_metrics(run_dir) if row["step"] <= step]
@@ -371,9 +468,9 @@ def train(
 
     # Once over to the device, as bytes.
     images, labels = tf.constant(sets.train_images), tf.constant(sets.train_labels)
-    train_steps = make_train_steps(state, images, labels, config, total_steps)
+    train_steps = make_train_steps(state, images, labels, config, epoch_steps)
     with (
-        summaries.Summaries(run_dir, validation=len(sets.validation_labels) > 0) as log,
+        summaries.Summaries(run_dir, ["train", *sets.scored()]) as log,
         tqdm(
             total=total_steps * batch_size,
             initial=step * batch_size,
@@ -404,9 +501,10 @@ def train(
                 "step": step,
                 "images": step * batch_size,
                 "seconds": seconds,
+                "learning_rate": float(totals.rate),
                 "train_loss": loss / epoch_steps,
                 "train_accuracy": correct / (epoch_steps * batch_size),
-                **_evaluate(predict, sets),
+                **_evaluate(predict, sets, config["loss"]),
             }
             rows.append(row)
             bar.write(_describe(row))
@@ -416,9 +514,44 @@ def train(
             log.network(epoch, state.network, totals.gradient_norms, taps)
             log.flush()
             runs.write_metrics(run_dir, rows)
-            if (epoch + 1) % checkpoint_epochs == 0 or step == total_steps:
+            _watch(config, state, row, run_dir)
+            stop = _stopped_early(config, state.watch)
+            if (epoch + 1) % checkpoint_epochs == 0 or step == total_steps or stop:
                 checkpoints.save(state.checkpoint, folder, step)
-    return predict
+            if stop:
+                bar.write("stopped early: the validation accuracy gets no better")
+                break
+    return _final(config, state, run_dir)
+
+
+def _watch(
+    config: Mapping[str, Any], state: State, row: Mapping[str, float], run_dir: Path
+) -> None:
+    """What the validation accuracy after an epoch decides: rate, best weights."""
+    if "validation_accuracy" not in row:
+        return
+    better = state.watch.update(row["validation_accuracy"])
+    if config["schedule"] == "plateau":
+        state.watch.plateau(
+            config["plateau_patience"],
+            config["decay_factor"],
+            config["plateau_floor"] / config["learning_rate"],
+        )
+    if better and config["keep_best"]:
+        folder = run_dir / checkpoints.BEST
+        checkpoints.save(state.best(), folder, int(row["step"]), keep=1)
+
+
+def _stopped_early(config: Mapping[str, Any], watch: schedules.Watch) -> bool:
+    patience = config["early_stopping"]
+    return bool(patience and watch.waited >= patience)
+
+
+def _final(config: Mapping[str, Any], state: State, run_dir: Path) -> tf.Module:
+    """The network that is scored, with the best weights if those are wanted."""
+    if config["keep_best"]:
+        checkpoints.restore(state.best(), run_dir / checkpoints.BEST)
+    return state.scored
 
 
 def _check_finite(totals: Totals, network: tf.Module, run_dir: Path) -> None:
@@ -466,16 +599,14 @@ def _log_steps(
     )
 
 
-def _evaluate(predict: scoring.Predict, sets: Sets) -> dict[str, float]:
-    """Loss and accuracy on the validation set, if there is one, and the test set."""
+def _evaluate(predict: scoring.Predict, sets: Sets, loss: str) -> dict[str, float]:
+    """Loss and accuracies on the validation and the test set, where there is one."""
     row = {}
-    if len(sets.validation_labels):
-        scores = scoring.score(predict, sets.validation_images, sets.validation_labels)
-        row["validation_loss"] = scores.loss
-        row["validation_accuracy"] = scores.accuracy
-    scores = scoring.score(predict, sets.test_images, sets.test_labels)
-    row["test_loss"] = scores.loss
-    row["test_accuracy"] = scores.accuracy
+    for split, (images, labels) in sets.scored().items():
+        scores = scoring.score(predict, images, labels, loss)
+        row[f"{split}_loss"] = scores.loss
+        row[f"{split}_accuracy"] = scores.accuracy
+        row[f"{split}_binary_accuracy"] = scores.binary_accuracy
     return row
 
 
@@ -503,6 +634,7 @@ def main(_: list[str]) -> None:
     run_flags = FLAGS.get_key_flags_for_module(sys.argv[0])
     values: dict[str, Any] = {flag.name: flag.value for flag in run_flags}
     config = {k: v for k, v in values.items() if k not in HOUSEKEEPING}
+    config |= models.options(config) | optimizers.options(config)
     run_dir = _run_dir(values)
     device.set_threads(values["threads"])
     dataset = data.load(values["dataset"], values["data_dir"])
@@ -514,14 +646,19 @@ def main(_: list[str]) -> None:
         "".join(f"{flag.serialize()}\n" for flag in run_flags if flag.serialize()),
         {"data": dict(dataset.hashes), "environment": runs.environment()},
     )
-    predict = train(
+    network = train(
         config,
         sets,
         run_dir,
         log_steps=values["log_steps"],
         checkpoint_epochs=values["checkpoint_epochs"],
     )
-    scoring.report(run_dir, predict, sets.test_images, sets.test_labels)
+    for split in ("test", "validation"):
+        if split in sets.scored():
+            result.evaluate(run_dir, network, split, *sets.scored()[split])
+            break
+    else:
+        print("nothing to score: the test set has no labels, and none were held out")
 
 
 if __name__ == "__main__":

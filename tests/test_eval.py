@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import eval as evaluation
-from training import checkpoints, runs, scoring
+import eval as program
+from evaluation import scoring
+from training import checkpoints, runs
 from training.checkpoints import CheckpointError
 from training.runs import RunError
 
@@ -107,7 +108,7 @@ def test_another_seed_in_the_same_directory_is_refused(trained):
 
 def test_the_loaded_network_is_the_average(trained):
     run_dir, _ = trained
-    network = evaluation.load_network(run_dir)
+    network = program.load_network(run_dir)
     images = np.random.default_rng(0).integers(0, 256, (2, 28, 28, 1), np.uint8)
     probabilities = scoring.score(
         scoring.Predict(network), images, np.array([0, 1], np.uint8)
@@ -123,12 +124,12 @@ def test_a_run_without_a_checkpoint(trained, tmp_path):
     run = (trained[0] / "run.json").read_text()
     runs.write_atomically(tmp_path / "run.json", run)
     with pytest.raises(RunError, match="has no checkpoint yet: train it first"):
-        evaluation.load_network(tmp_path)
+        program.load_network(tmp_path)
     checkpoints.path(tmp_path / "checkpoints", 3).mkdir(parents=True)
     with pytest.raises(CheckpointError, match="step-00000003"):
-        evaluation.load_network(tmp_path)
+        program.load_network(tmp_path)
 
 
 def test_no_run_at_all(tmp_path):
     with pytest.raises(RunError, match="holds no run"):
-        evaluation.load_network(tmp_path)
+        program.load_network(tmp_path)

@@ -72,3 +72,33 @@ def test_nan_is_never_right():
     nan = math.nan
     logits = tf.constant([[nan, nan], [nan, 1.0], [1.0, nan], [nan, 1.0]])
     assert losses.correct(logits, tf.constant([0, 0, 0, 1])) == 0
+
+
+def test_binary_cross_entropy_by_hand():
+    loss = losses.binary_cross_entropy(tf.constant(LOGITS), tf.constant([0, 1]))
+    assert loss.dtype == tf.float32
+    assert loss.shape == []
+    # Two classes: the answers to both questions have the same probability.
+    np.testing.assert_allclose(loss, (math.log(4) + math.log(2)) / 2, rtol=1e-6)
+    three = tf.math.log([[0.5, 0.3, 0.2]])
+    loss = losses.binary_cross_entropy(three, tf.constant([0], tf.uint8))
+    expected = -(math.log(0.5) + math.log(0.7) + math.log(0.8)) / 3
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+
+
+def test_binary_cross_entropy_with_smoothing_by_hand():
+    three = tf.math.log([[0.5, 0.3, 0.2]])
+    loss = losses.binary_cross_entropy(three, tf.constant([0]), 0.3)
+    answers = [(0.8, 0.5), (0.1, 0.3), (0.1, 0.2)]
+    each = [t * math.log(p) + (1 - t) * math.log(1 - p) for t, p in answers]
+    np.testing.assert_allclose(loss, -sum(each) / 3, rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1e3, 1e30])
+def test_binary_cross_entropy_is_bounded_at_extreme_logits(size):
+    logits = tf.Variable([[size, -size, 0.0], [-size, size, 0.0]])
+    with tf.GradientTape() as tape:
+        loss = losses.binary_cross_entropy(logits, tf.constant([0, 0]))
+    # The second image gives two wrong answers of 16 nats, of six.
+    np.testing.assert_allclose(loss, 2 * -math.log(losses.CLIP) / 6, rtol=1e-2)
+    assert np.isfinite(tape.gradient(loss, logits)).all()

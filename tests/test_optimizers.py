@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import cli
 from training import optimizers
 
 RATE = 0.01
+STEP = tf.constant(0, tf.int64)
 
 
 def gradients(steps):
@@ -73,25 +75,92 @@ def test_adams_first_step_is_the_rate_whatever_the_gradient():
     np.testing.assert_allclose(w, [-0.5, 0.5, -0.5], rtol=1e-3)
 
 
-def test_reaches_the_minimum():
+def test_rmsprop_by_its_formula():
+    start = np.array([1.0, -2.0, 0.0, 3.0])
+    w, v = start, 0.0
+    ours, ours_v = tf.constant(start, tf.float32), tf.zeros([4])
+    for g in gradients(7):
+        v = 0.8 * v + 0.2 * g.astype(np.float64) ** 2
+        w = w - RATE * g / (np.sqrt(v) + 1e-4)
+        ours, ours_v = optimizers.rmsprop(
+            ours, g, ours_v, step=STEP, rate=tf.constant(RATE), rho=0.8, epsilon=1e-4
+        )
+    np.testing.assert_allclose(ours - start, w - start, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(ours_v, v, rtol=1e-5)
+
+
+def test_rmsprops_epsilon_stands_outside_of_the_root():
+    w, _ = optimizers.rmsprop(
+        *(tf.zeros([1]), tf.constant([1e-3]), tf.zeros([1])),
+        **{"step": STEP, "rate": tf.constant(1.0), "rho": 0.0, "epsilon": 1e-3},
+    )
+    np.testing.assert_allclose(w, [-0.5], rtol=1e-5)  # inside, it would be −0.03
+
+
+def test_momentum_by_its_formula():
+    start = np.array([1.0, -2.0, 0.0, 3.0])
+    w, m = start, 0.0
+    ours, ours_m = tf.constant(start, tf.float32), tf.zeros([4])
+    for g in gradients(7):
+        m = 0.7 * m + g.astype(np.float64)
+        w = w - RATE * m
+        ours, ours_m = optimizers.momentum_sgd(
+            ours, g, ours_m, step=STEP, rate=tf.constant(RATE), momentum=0.7
+        )
+    np.testing.assert_allclose(ours - start, w - start, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(ours_m, m, rtol=1e-5)
+
+
+@pytest.mark.parametrize("rule", optimizers.RULES)
+def test_reaches_the_minimum(rule):
     w = tf.Variable([0.1, -0.2, -0.1])
     target = tf.constant([0.4, 0.2, -0.5])
-    adam = optimizers.Adam([w])
-    for step in range(100):
+    optimizer = optimizers.Optimizer(rule, [w])
+    for step in range(150):
         with tf.GradientTape() as tape:
             loss = tf.reduce_mean(tf.square(target - w))
-        adam.apply(
+        optimizer.apply(
             tape.gradient(loss, [w]),
             step=tf.constant(step, tf.int64),
-            rate=tf.constant(0.2),
+            rate=tf.constant(0.2 * (1 - step / 150)),
         )
     np.testing.assert_allclose(w, target, atol=1e-2)
+
+
+def config(**values):
+    unset = dict.fromkeys(optimizers.OPTIONS)
+    return {"optimizer": "adam", "weight_decay": 0.0, **unset, **values}
+
+
+def test_options_are_those_given_else_the_rules_own():
+    assert optimizers.options(config()) == {"epsilon": 1e-8}
+    rmsprop = config(optimizer="rmsprop", epsilon=1e-6)
+    assert optimizers.options(rmsprop) == {"epsilon": 1e-6, "rho": 0.9}
+    momentum = config(optimizer="momentum", momentum=0.0)
+    assert optimizers.options(momentum) == {"momentum": 0.0}
+
+
+def test_an_option_of_another_rule_is_refused():
+    with pytest.raises(cli.UserError) as caught:
+        optimizers.build(config(rho=0.9), [tf.Variable([1.0])])
+    assert str(caught.value) == (
+        "--optimizer=adam has no option --rho: its options are --epsilon"
+    )
+
+
+def test_built_with_its_options():
+    w = tf.Variable([[1.0]])
+    chosen = config(optimizer="momentum", momentum=0.5, weight_decay=0.1)
+    optimizer = optimizers.build(chosen, [w])
+    for expected in (0.78, 0.78 - 0.3 - 0.02 * 0.78):  # m = 1, then 1.5
+        optimizer.apply([tf.constant([[1.0]])], step=STEP, rate=tf.constant(0.2))
+        np.testing.assert_allclose(w, [[expected]], rtol=1e-6)
 
 
 def test_weight_decay_is_of_kernels_only():
     shapes = [[3, 3, 1, 2], [2, 2], [2]]
     weights = [tf.Variable(tf.fill(shape, 4.0)) for shape in shapes]
-    adam = optimizers.Adam(weights, weight_decay=0.5)
+    adam = optimizers.Optimizer("adam", weights, weight_decay=0.5)
     adam.apply(
         [tf.zeros_like(w) for w in weights],
         step=tf.constant(0, tf.int64),
@@ -104,7 +173,7 @@ def test_weight_decay_is_of_kernels_only():
 def test_weight_decay_is_taken_off_beside_the_step():
     pair = [tf.Variable([[4.0, -2.0]]), tf.Variable([[4.0, -2.0]])]
     for w, decay in zip(pair, [0.0, 0.5], strict=True):
-        optimizers.Adam([w], weight_decay=decay).apply(
+        optimizers.Optimizer("adam", [w], weight_decay=decay).apply(
             [tf.constant([[1.0, 3.0]])],
             step=tf.constant(0, tf.int64),
             rate=tf.constant(0.1),
@@ -115,9 +184,9 @@ def test_weight_decay_is_taken_off_beside_the_step():
 
 def test_adam_holds_its_slots_and_nothing_else():
     weights = [tf.Variable(tf.ones([2, 3])), tf.Variable(tf.ones([3]))]
-    adam = optimizers.Adam(weights)
+    adam = optimizers.Optimizer("adam", weights)
     slots = {v.ref() for v in adam.variables}
-    assert slots == {v.ref() for v in adam.m + adam.v}
+    assert slots == {v.ref() for v in adam.slots["m"] + adam.slots["v"]}
     assert len(slots) == 4
     assert not slots & {w.ref() for w in weights}
     assert not adam.trainable_variables
@@ -127,7 +196,7 @@ def test_adam_holds_its_slots_and_nothing_else():
 def test_apply_stores_what_adam_returns():
     start = tf.constant([1.0, -2.0, 0.0, 3.0])
     weights = [tf.Variable(start), tf.Variable(start + 1)]
-    adam = optimizers.Adam(weights)
+    adam = optimizers.Optimizer("adam", weights)
     for step, g in enumerate(gradients(3)):
         adam.apply(
             [tf.constant(g)] * 2,
@@ -135,13 +204,13 @@ def test_apply_stores_what_adam_returns():
             rate=tf.constant(RATE),
         )
     for i, w in enumerate(weights):
-        stored = w, adam.m[i], adam.v[i]
+        stored = w, adam.slots["m"][i], adam.slots["v"][i]
         for ours, expected in zip(stored, adam_steps(start + i, 3), strict=True):
             np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-7)
 
 
 def test_a_missing_gradient_is_refused():
-    adam = optimizers.Adam([tf.Variable([1.0]), tf.Variable([2.0])])
+    adam = optimizers.Optimizer("adam", [tf.Variable([1.0]), tf.Variable([2.0])])
     with pytest.raises(ValueError, match="shorter"):
         adam.apply([tf.ones([1])], step=tf.constant(0, tf.int64), rate=tf.constant(0.1))
 

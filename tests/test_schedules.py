@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from training import schedules
 
-REGISTRY = pytest.mark.parametrize("name", sorted(schedules.SCHEDULES))
+REGISTRY = pytest.mark.parametrize("name", sorted(schedules.SMOOTH))
 
 
 @pytest.mark.parametrize(
@@ -29,20 +29,20 @@ REGISTRY = pytest.mark.parametrize("name", sorted(schedules.SCHEDULES))
     ],
 )
 def test_values_by_hand(name, progress, factor):
-    value = schedules.SCHEDULES[name](tf.constant(progress))
+    value = schedules.SMOOTH[name](tf.constant(progress))
     np.testing.assert_allclose(value, factor, atol=1e-6)
 
 
 @REGISTRY
 def test_scalar_in_scalar_out(name):
-    value = schedules.SCHEDULES[name](tf.constant(0.3))
+    value = schedules.SMOOTH[name](tf.constant(0.3))
     assert value.dtype == tf.float32
     assert value.shape == []
 
 
 @REGISTRY
 def test_within_0_and_1_and_without_jumps(name):
-    values = schedules.SCHEDULES[name](tf.linspace(0.0, 1.0, 1001)).numpy()
+    values = schedules.SMOOTH[name](tf.linspace(0.0, 1.0, 1001)).numpy()
     assert values.min() >= 0
     assert values.max() <= 1 + 1e-6
     assert abs(np.diff(values)).max() < 0.05
@@ -58,3 +58,72 @@ def test_one_cycle_rises_to_its_peak_and_falls():
 def test_one_cycle_with_another_warm_up():
     peak = schedules.one_cycle(tf.constant(0.5), warm_up=0.5)
     np.testing.assert_allclose(peak, 1.0, atol=1e-6)
+
+
+CONFIG = {"decay_epochs": 2, "decay_factor": 0.5}
+
+
+def build(name, watch=None):
+    """A schedule of a run of 10 epochs of 7 steps."""
+    watch = watch or schedules.Watch()
+    return schedules.build(
+        {**CONFIG, "schedule": name}, watch, total_steps=70, epoch_steps=7
+    )
+
+
+def test_build_counts_progress_from_the_first_step_to_behind_the_last():
+    for name, smooth in schedules.SMOOTH.items():
+        schedule = build(name)
+        for step in (0, 35, 70):
+            expected = smooth(tf.constant(step / 70))
+            value = schedule(tf.constant(step, tf.int64))
+            np.testing.assert_allclose(value, expected, atol=1e-6)
+
+
+def test_step_decay_is_exact_at_the_border_of_epochs():
+    schedule = build("step")
+    for step, factor in [
+        (0, 1),
+        (13, 1),
+        (14, 0.5),
+        (27, 0.5),
+        (28, 0.25),
+        (69, 1 / 16),
+    ]:
+        value = schedule(tf.constant(step, tf.int64))
+        assert value.dtype == tf.float32
+        assert value == factor
+
+
+def test_the_plateaus_factor_is_read_when_the_graph_runs():
+    watch = schedules.Watch()
+    schedule = tf.function(build("plateau", watch))
+    assert schedule(tf.constant(3, tf.int64)) == 1
+    watch.factor.assign(0.125)
+    assert schedule(tf.constant(3, tf.int64)) == 0.125
+
+
+def test_watch_knows_the_best_and_how_long_ago_it_was():
+    watch = schedules.Watch()
+    history = []
+    for accuracy in (0.5, 0.5, 0.4, 0.6, 0.6):
+        better = watch.update(accuracy)
+        history.append((better, int(watch.waited)))
+    assert history == [(True, 0), (False, 1), (False, 2), (True, 0), (False, 1)]
+    assert watch.best == np.float32(0.6)
+
+
+def test_an_accuracy_of_0_is_better_than_none():
+    assert schedules.Watch().update(0.0)
+
+
+def test_plateau_halves_after_each_patience_down_to_its_floor():
+    watch = schedules.Watch()
+    factors = []
+    for accuracy in (0.9, 0.8, 0.8, 0.8, 0.8, 0.95, 0.8, 0.8, 0.8, 0.8):
+        watch.update(accuracy)
+        watch.plateau(patience=2, factor=0.5, floor=0.2)
+        factors.append(float(watch.factor))
+    floor = pytest.approx(0.2)
+    assert factors[:6] == [1, 1, 0.5, 0.5, 0.25, 0.25]
+    assert factors[6:] == [0.25, floor, floor, floor]

@@ -6,8 +6,9 @@ import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from evaluation import scoring
 from models.lenet import LeNet
-from training import scoring, summaries
+from training import summaries
 
 EPOCHS = (0, 1)
 

@@ -10,7 +10,8 @@ from absl import flags
 
 import data
 import train
-from training import checkpoints, runs, scoring
+from evaluation import scoring
+from training import checkpoints, runs
 
 STEPS = 4  # per epoch, with SMALL
 SMALL = {

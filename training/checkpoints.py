@@ -15,6 +15,7 @@ import tensorflow as tf
 
 import cli
 
+BEST = "best"  # folder of a run for the one checkpoint that --keep_best keeps
 PREFIX = "step-"
 UNFINISHED = ".unfinished-"
 FILES = "state"

@@ -1,7 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Losses and the accuracy that goes with them."""
 
+from collections.abc import Callable
+
 import tensorflow as tf
+
+# No probability counts as nearer to 0 or 1, so that no answer costs more than 16 nats:
+# Keras' own bound, which the published systems trained with.
+CLIP = 1e-7
 
 
 def softmax_cross_entropy(
@@ -23,12 +29,37 @@ def softmax_cross_entropy(
             tf.cast(labels, tf.int32), logits
         )
     else:
-        classes = logits.shape[-1]
-        targets = tf.one_hot(
-            labels, classes, 1 - smoothing + smoothing / classes, smoothing / classes
-        )
+        targets = _targets(labels, logits.shape[-1], smoothing)
         losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
     return tf.reduce_mean(losses)
+
+
+def binary_cross_entropy(
+    logits: tf.Tensor, labels: tf.Tensor, smoothing: float = 0.0
+) -> tf.Tensor:
+    """Mean of −t · log p − (1 − t) · log(1 − p) over batch and classes, in nats.
+
+    p is the softmax of the logits, kept within [1e-7, 1 − 1e-7]; t the target of its
+    class. Each output is taken for the answer to a yes/no question of its own, as by
+    the write-ups that put Keras' binary cross-entropy behind a softmax. Args and
+    result as of `softmax_cross_entropy`.
+    """
+    p = tf.clip_by_value(tf.nn.softmax(logits), CLIP, 1 - CLIP)
+    t = _targets(labels, logits.shape[-1], smoothing)
+    return -tf.reduce_mean(t * tf.math.log(p) + (1 - t) * tf.math.log1p(-p))
+
+
+def _targets(labels: tf.Tensor, classes: int, smoothing: float) -> tf.Tensor:
+    """One-hot rows with `smoothing` of each spread evenly: float32 [N, classes]."""
+    return tf.one_hot(
+        labels, classes, 1 - smoothing + smoothing / classes, smoothing / classes
+    )
+
+
+LOSSES: dict[str, Callable[..., tf.Tensor]] = {
+    "binary_cross_entropy": binary_cross_entropy,
+    "softmax_cross_entropy": softmax_cross_entropy,
+}
 
 
 def correct(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:

@@ -1,9 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Update rules as pure functions, each under a thin holder of its slot variables."""
+"""Update rules as pure functions, and a thin holder of their slot variables.
 
-from collections.abc import Sequence
+A rule takes weight, gradient and slots, float32 of one shape each, the `step`, a
+scalar integer counted from 0, and the `rate`, a float32 scalar; it returns the next
+weight and the next slots.
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import tensorflow as tf
+
+import cli
 
 
 def adam(
@@ -18,7 +27,7 @@ def adam(
     beta2: float = 0.999,
     epsilon: float = 1e-8,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """One step of Adam, for step t = 1, 2, …:
+    """Adam, with t = step + 1 and the slots m and v:
 
         m ← β1 m + (1 − β1) g
         v ← β2 v + (1 − β2) g²
@@ -26,20 +35,56 @@ def adam(
 
     Kingma and Ba, "Adam", 2015, in the efficient form at the end of its section 2,
     as TensorFlow 1 had it.
-
-    Args:
-      weight, gradient, m, v: float32 of one shape.
-      step: scalar integer, counted from 0, so that t = step + 1.
-      rate: float32 scalar.
-
-    Returns:
-      The next weight, m and v.
     """
     t = tf.cast(step + 1, tf.float32)
     rate *= tf.sqrt(1 - beta2**t) / (1 - beta1**t)
     m = m + (gradient - m) * (1 - beta1)
     v = v + (tf.square(gradient) - v) * (1 - beta2)
     return weight - rate * m / (tf.sqrt(v) + epsilon), m, v
+
+
+def rmsprop(
+    weight: tf.Tensor,
+    gradient: tf.Tensor,
+    v: tf.Tensor,
+    *,
+    step: tf.Tensor,
+    rate: tf.Tensor,
+    rho: float = 0.9,
+    epsilon: float = 1e-7,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """RMSprop, with the slot v:
+
+        v ← ρ v + (1 − ρ) g²
+        w ← w − rate · g / (√v + ε)
+
+    Tieleman and Hinton, "Lecture 6.5 - rmsprop", 2012, with ε outside of the root, as
+    the Keras of the published systems had it.
+    """
+    v = v + (tf.square(gradient) - v) * (1 - rho)
+    return weight - rate * gradient / (tf.sqrt(v) + epsilon), v
+
+
+def momentum_sgd(
+    weight: tf.Tensor,
+    gradient: tf.Tensor,
+    m: tf.Tensor,
+    *,
+    step: tf.Tensor,
+    rate: tf.Tensor,
+    momentum: float = 0.9,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Gradient descent with momentum μ, with the slot m:
+
+        m ← μ m + g
+        w ← w − rate · m
+
+    Polyak, "Some Methods of Speeding up the Convergence of Iteration Methods", 1964,
+    in the form of Sutskever, Martens, Dahl and Hinton 2013 with the rate outside of
+    the sum, so that a change of rate acts at once. μ = 0 is plain gradient descent.
+    """
+    m = momentum * m + gradient
+    return weight - rate * m, m
 
 
 def weight_average(
@@ -60,38 +105,92 @@ def weight_average(
     return average + (weight - average) * (1 - decay)
 
 
-class Adam(tf.Module):
-    """Holds m and v for `variables`; see `adam`.
+class Rule(NamedTuple):
+    """An update rule and the names of its slots, in the order of its arguments."""
+
+    update: Callable[..., tuple[tf.Tensor, ...]]
+    slots: tuple[str, ...]
+
+
+RULES = {
+    "adam": Rule(adam, ("m", "v")),
+    "momentum": Rule(momentum_sgd, ("m",)),
+    "rmsprop": Rule(rmsprop, ("v",)),
+}
+
+# Flags that are arguments of a rule, by the same name.
+OPTIONS = ("epsilon", "momentum", "rho")
+
+
+def options(config: Mapping[str, Any]) -> dict[str, float]:
+    """The arguments of the configured rule: those given, else its own defaults.
+
+    Raises:
+      UserError: an option of another rule is given.
+    """
+    return cli.options(
+        RULES[config["optimizer"]].update,
+        OPTIONS,
+        config,
+        f"--optimizer={config['optimizer']}",
+    )
+
+
+def build(config: Mapping[str, Any], variables: Sequence[tf.Variable]) -> "Optimizer":
+    """The optimizer that a run's configuration names."""
+    return Optimizer(
+        config["optimizer"],
+        variables,
+        weight_decay=config["weight_decay"],
+        **options(config),
+    )
+
+
+class Optimizer(tf.Module):
+    """Holds the slot variables of an update rule.
 
     Args:
+      rule: a key of `RULES`.
       variables: to be updated, in the order in which gradients will come.
       weight_decay: share of each kernel (not of biases, scales and offsets) that is
         taken off per step and unit of rate: Loshchilov and Hutter, "Decoupled Weight
         Decay Regularization", 2019.
+      options: arguments of the rule; its own defaults hold for those not given.
     """
 
-    def __init__(self, variables: Sequence[tf.Variable], *, weight_decay: float = 0.0):
-        super().__init__("adam")
+    def __init__(
+        self,
+        rule: str,
+        variables: Sequence[tf.Variable],
+        *,
+        weight_decay: float = 0.0,
+        **options: float,
+    ):
+        super().__init__(rule)
         self.weight_decay = weight_decay
+        update, slots = RULES[rule]
+        self._update = functools.partial(update, **options)
         # Wrapped, because the weights belong to the network: as an attribute they
         # would become this module's too, and be stored twice in a checkpoint.
         self._weights = lambda: variables
         with self.name_scope:
-            self.m = [self._slot(w, "m") for w in variables]
-            self.v = [self._slot(w, "v") for w in variables]
-
-    @staticmethod
-    def _slot(weight: tf.Variable, name: str) -> tf.Variable:
-        return tf.Variable(tf.zeros_like(weight), trainable=False, name=name)
+            self.slots = {name: [_zeros(w, name) for w in variables] for name in slots}
 
     def apply(
         self, gradients: Sequence[tf.Tensor], *, step: tf.Tensor, rate: tf.Tensor
     ) -> None:
         """Assigns the next weights and slots."""
-        for w, g, m, v in zip(self._weights(), gradients, self.m, self.v, strict=True):
-            next_w, next_m, next_v = adam(w, g, m, v, step=step, rate=rate)
+        slots_of_weights = zip(*self.slots.values(), strict=True)
+        for w, g, slots in zip(
+            self._weights(), gradients, slots_of_weights, strict=True
+        ):
+            next_w, *next_slots = self._update(w, g, *slots, step=step, rate=rate)
             if w.shape.rank > 1 and self.weight_decay:
                 next_w -= rate * self.weight_decay * w
             w.assign(next_w)
-            m.assign(next_m)
-            v.assign(next_v)
+            for slot, value in zip(slots, next_slots, strict=True):
+                slot.assign(value)
+
+
+def _zeros(weight: tf.Variable, name: str) -> tf.Variable:
+    return tf.Variable(tf.zeros_like(weight), trainable=False, name=name)

@@ -5,8 +5,11 @@ flags.txt      every flag of the run, usable as --flagfile
 run.json       the same as JSON, with what else the result depends on
 metrics.csv    one row per epoch
 checkpoints/   see training.checkpoints
+best/          with --keep_best: the weights of the best validation accuracy so far
 train/ validation/ test/   TensorBoard events
 result.json    the score, once there is one
+predictions.npz   what each test digit was read as
+report.html    both as a page
 """
 
 import csv
@@ -31,16 +34,21 @@ class RunError(cli.UserError):
     """A run directory that is missing, foreign or damaged."""
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a text file so that a reader sees the old one or the new, whole.
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Writes a file so that a reader sees the old one or the new, whole.
+
+    Args:
+      path: of the file.
+      content: a text is stored as UTF-8.
 
     Raises:
       RunError: the disk is full, the folder not writable, …
     """
+    content = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
+        with open(temporary, "wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

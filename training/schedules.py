@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Learning-rate schedules: progress of the run → factor on the peak rate.
+"""Learning-rate schedules: step → factor on the peak rate.
 
-Each takes `progress`, a float32 scalar tensor that is 0 at the first step and grows
-to 1 behind the last, and returns a float32 scalar in [0, 1].
+The smooth ones take `progress`, a float32 scalar that is 0 at the first step and grows
+to 1 behind the last, and return a float32 scalar in [0, 1]. `build` makes a function
+of the step of any of them.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import tensorflow as tf
 
@@ -33,8 +35,84 @@ def one_cycle(progress: tf.Tensor, warm_up: float = 0.25) -> tf.Tensor:
     return tf.where(progress < warm_up, up, down)
 
 
-SCHEDULES: dict[str, Schedule] = {
+SMOOTH: dict[str, Schedule] = {
     "constant": constant,
     "cosine": cosine,
     "one_cycle": one_cycle,
 }
+NAMES = (*SMOOTH, "plateau", "step")
+
+
+def step_decay(step: tf.Tensor, every: int, factor: float) -> tf.Tensor:
+    """`factor` to the power of (step div every): a staircase, float32 scalar.
+
+    Args:
+      step: scalar integer, counted from 0.
+      every: steps on one stair.
+      factor: from one stair to the next.
+    """
+    return factor ** tf.cast(step // every, tf.float32)
+
+
+class Watch(tf.Module):
+    """Follows the validation accuracy: the state of all that is decided by it.
+
+    Attributes:
+      best: float32 scalar, the highest accuracy so far; −1 before the first epoch.
+      waited: int64 scalar, epochs since.
+      factor: float32 scalar, on the peak rate; `plateau` lowers it.
+    """
+
+    def __init__(self):
+        super().__init__("watch")
+        with self.name_scope:
+            self.best = tf.Variable(-1.0, trainable=False, name="best")
+            self.waited = tf.Variable(
+                tf.constant(0, tf.int64), trainable=False, name="waited"
+            )
+            self.factor = tf.Variable(1.0, trainable=False, name="factor")
+
+    def update(self, accuracy: float) -> bool:
+        """Takes in the accuracy after an epoch; returns whether it is the best yet."""
+        better = bool(accuracy > self.best)
+        if better:
+            self.best.assign(accuracy)
+        self.waited.assign(0 if better else self.waited + 1)
+        return better
+
+    def plateau(self, patience: int, factor: float, floor: float) -> None:
+        """Lowers the rate once `patience` epochs brought no better accuracy.
+
+        And again after as many more. As Keras' ReduceLROnPlateau does; to be called
+        after each `update`.
+
+        Args:
+          patience: epochs to wait.
+          factor: what the rate is multiplied by.
+          floor: the least factor on the peak rate.
+        """
+        if self.waited > 0 and self.waited % patience == 0:
+            self.factor.assign(tf.maximum(self.factor * factor, floor))
+
+
+def build(
+    config: Mapping[str, Any], watch: Watch, *, total_steps: int, epoch_steps: int
+) -> Schedule:
+    """The schedule that a run's configuration names, as a function of the step.
+
+    Args:
+      config: the run's flags.
+      watch: whose factor is the rate's under the schedule `plateau`.
+      total_steps: of the run.
+      epoch_steps: of an epoch.
+
+    Returns:
+      Scalar int64 step, counted from 0 → float32 scalar.
+    """
+    name = config["schedule"]
+    if name == "plateau":
+        return lambda step: tf.identity(watch.factor)
+    if name == "step":
+        every = config["decay_epochs"] * epoch_steps
+        return lambda step: step_decay(step, every, config["decay_factor"])
+    return lambda step: SMOOTH[name](tf.cast(step, tf.float32) / total_steps)

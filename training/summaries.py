@@ -21,6 +21,8 @@ STEP_SCALARS = {
     "images_per_second": "Training speed, evaluation and logging left out.",
     "gradient_norm": "Norm of all gradients together; a jump announces trouble.",
 }
+EPOCH_SCALARS = ("accuracy", "binary_accuracy", "loss")
+FINAL_SCALARS = ("accuracy", "binary_accuracy", "errors", "loss")
 
 
 def grid(images: np.ndarray, columns: int) -> np.ndarray:
@@ -34,12 +36,11 @@ class Summaries:
     """Writes TensorBoard events under a run directory; a context manager.
 
     Args:
-      run_dir: gets the folders train/, test/ and, if wanted, validation/.
-      validation: whether the run holds out images.
+      run_dir: gets a folder per split.
+      splits: "train" and those of "validation" and "test" that are scored.
     """
 
-    def __init__(self, run_dir: Path, *, validation: bool):
-        splits = ["train", "test"] + ["validation"] * validation
+    def __init__(self, run_dir: Path, splits: Sequence[str]):
         self.writers = {
             split: tf.summary.create_file_writer(str(run_dir / split))
             for split in splits
@@ -86,10 +87,12 @@ class Summaries:
         for split, writer in self.writers.items():
             with writer.as_default():
                 for axis in ("epoch", "images"):
-                    for metric in ("accuracy", "loss"):
+                    for metric in EPOCH_SCALARS:
+                        if (name := f"{split}_{metric}") not in row:
+                            continue  # no binary accuracy of training batches
                         tf.summary.scalar(
                             f"{metric}/by_{axis}",
-                            row[f"{split}_{metric}"],
+                            row[name],
                             step=int(row[axis]),
                             description=f"{metric.capitalize()} against {axis}.",
                         )
@@ -120,13 +123,29 @@ class Summaries:
 
 
 def write_score(
-    run_dir: Path, step: int, text: str, summary: Mapping[str, Any]
+    run_dir: Path,
+    split: str,
+    step: int,
+    text: str,
+    summary: Mapping[str, Any],
+    pictures: Mapping[str, np.ndarray],
 ) -> None:
-    """The score at a run's last step: figures as scalars, the tables as text."""
-    writer = tf.summary.create_file_writer(str(run_dir / "test"))
+    """The score at a run's last step: figures as scalars, tables as text, pictures.
+
+    Args:
+      run_dir: of the run.
+      split: what was scored, which is the folder that the events go to.
+      step: the last.
+      text: the tables.
+      summary: with the figures named in `FINAL_SCALARS`.
+      pictures: uint8 [H, W, 3], by tag.
+    """
+    writer = tf.summary.create_file_writer(str(run_dir / split))
     with writer.as_default(step):
-        for name in ("accuracy", "errors", "loss"):
+        for name in FINAL_SCALARS:
             tf.summary.scalar(f"final/{name}", summary[name])
+        for name, picture in pictures.items():
+            tf.summary.image(f"final/{name}", picture[np.newaxis])
         tf.summary.text("final/tables", "\n".join(f"    {s}" for s in text.split("\n")))
     writer.close()
 

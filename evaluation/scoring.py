@@ -2,7 +2,9 @@
 """Scores of a network on labelled images, and how they are shown and stored."""
 
 import dataclasses
-import json
+import io
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from training import runs, summaries
+from training import losses, runs
+
+PREDICTIONS = "predictions.npz"
+# What numpy raises at a file that is no sound archive of arrays.
+_DAMAGE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 
 CLASSES = 10
 
@@ -20,7 +26,7 @@ class Scores:
     """Attributes:
     labels: uint8 [N].
     probabilities: float32 [N, 10].
-    loss: mean cross-entropy, in nats.
+    loss: mean of the loss that the run trained with, label smoothing left out.
     """
 
     labels: np.ndarray
@@ -41,6 +47,17 @@ class Scores:
     def accuracy(self) -> float:
         """The share of right predictions, in [0, 1]."""
         return 1 - self.errors / len(self.labels)
+
+    @property
+    def binary_accuracy(self) -> float:
+        """The share of right answers to "is it a 0?", …, "is it a 9?", in [0, 1].
+
+        Each of the ten outputs answers yes above 0.5. What Keras calls accuracy when
+        the loss is binary cross-entropy: one wrong digit costs at most 2 answers in
+        10, so that the figure flatters.
+        """
+        truth = self.labels[:, np.newaxis] == np.arange(CLASSES)
+        return float(((self.probabilities > 0.5) == truth).mean())
 
 
 class Predict:
@@ -75,19 +92,33 @@ def score(
     predict: Callable[..., tf.Tensor],
     images: np.ndarray,
     labels: np.ndarray,
+    loss: str = "softmax_cross_entropy",
     batch_size: int = 1000,
 ) -> Scores:
-    """Scores all the images, `batch_size` at a time so that memory stays bounded."""
-    logits = np.concatenate(
+    """Scores all the images, `batch_size` at a time so that memory stays bounded.
+
+    Args:
+      predict: uint8 images [N, 28, 28, 1] → logits [N, 10].
+      images: uint8 [N, 28, 28, 1].
+      labels: uint8 [N].
+      loss: a name in `losses.LOSSES`.
+      batch_size: images at a time.
+    """
+    logits = predict_all(predict, images, batch_size)
+    mean_loss = losses.LOSSES[loss](tf.constant(logits), labels)
+    return Scores(labels, tf.nn.softmax(logits).numpy(), float(mean_loss))
+
+
+def predict_all(
+    predict: Callable[..., tf.Tensor], images: np.ndarray, batch_size: int = 1000
+) -> np.ndarray:
+    """Logits of all the images, float32 [N, 10], `batch_size` at a time."""
+    return np.concatenate(
         [
             predict(images[start : start + batch_size]).numpy()
             for start in range(0, len(images), batch_size)
         ]
-    ).astype(np.float64)
-    logits -= logits.max(1, keepdims=True)
-    log_probabilities = logits - np.log(np.exp(logits).sum(1, keepdims=True))
-    loss = -log_probabilities[np.arange(len(labels)), labels].mean()
-    return Scores(labels, np.exp(log_probabilities).astype(np.float32), float(loss))
+    )
 
 
 def summarise(scores: Scores) -> dict[str, Any]:
@@ -100,6 +131,7 @@ def summarise(scores: Scores) -> dict[str, Any]:
     )
     return {
         "accuracy": scores.accuracy,
+        "binary_accuracy": scores.binary_accuracy,
         "errors": scores.errors,
         "images": len(scores.labels),
         "loss": scores.loss,
@@ -138,29 +170,40 @@ def show(summary: dict[str, Any]) -> str:
                 classes, ["digit", "precision", "recall", "images"], stralign="right"
             ),
             f"accuracy {summary['accuracy']:.2%}  ·  {summary['errors']} errors of"
-            f" {summary['images']:,}  ·  loss {summary['loss']:.4f}",
+            f" {summary['images']:,}  ·  loss {summary['loss']:.4f}  ·  binary"
+            f" accuracy {summary['binary_accuracy']:.2%}",
         ]
     )
 
 
-def report(
-    run_dir: Path,
-    predict: Predict,
-    images: np.ndarray,
-    labels: np.ndarray,
-) -> None:
-    """Scores a finished run on its test set: console, result.json and TensorBoard."""
-    summary = summarise(score(predict, images, labels))
-    if not (rows := runs.read_metrics(run_dir)):
-        raise runs.RunError(f"{run_dir} has no metrics.csv: train it to its end first")
-    result = {
-        "test": summary,
-        "epochs": len(rows),
-        "steps": int(rows[-1]["step"]),
-        "training_seconds": rows[-1]["seconds"],
-        "test_accuracy_by_epoch": [row["test_accuracy"] for row in rows],
-        **runs.read_run(run_dir),
-    }
-    runs.write_atomically(run_dir / "result.json", json.dumps(result, indent=1) + "\n")
-    summaries.write_score(run_dir, result["steps"], show(summary), summary)
-    print(show(summary))
+def write_predictions(run_dir: Path, scores: Scores) -> None:
+    """Keeps labels and probabilities in predictions.npz.
+
+    Raises:
+      RunError: it cannot be written.
+    """
+    content = io.BytesIO()
+    np.savez(content, labels=scores.labels, probabilities=scores.probabilities)
+    runs.write_atomically(run_dir / PREDICTIONS, content.getvalue())
+
+
+def read_predictions(run_dir: Path) -> tuple[np.ndarray, np.ndarray]:
+    """What `write_predictions` kept: labels uint8 [N], probabilities float32 [N, 10].
+
+    Raises:
+      RunError: there is no such file, or it is damaged.
+    """
+    path = run_dir / PREDICTIONS
+    remedy = f"run python eval.py --run_dir={run_dir} to make it anew"
+    try:
+        with np.load(path) as content:
+            labels, probabilities = content["labels"], content["probabilities"]
+    except FileNotFoundError:
+        raise runs.RunError(f"{path} is missing: {remedy}") from None
+    except _DAMAGE as error:
+        raise runs.RunError(f"{path} is damaged ({error}): {remedy}") from None
+    if (labels.dtype, probabilities.dtype) != (np.uint8, np.float32) or (
+        probabilities.shape != (*labels.shape, CLASSES)
+    ):
+        raise runs.RunError(f"{path} holds no predictions of ten digits: {remedy}")
+    return labels, probabilities
