@@ -2,6 +2,7 @@
 """What the programs share: one-line errors and exit codes."""
 
 import inspect
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -50,6 +51,22 @@ def options(
         known = ", ".join(f"--{name}" for name in own) or "none"
         raise UserError(f"{what} has no option --{name}: its options are {known}")
     return {name: given.get(name, parameters[name].default) for name in own}
+
+
+def require_share(*names: str) -> None:
+    """Refuses values of these flags outside of [0, 1); None is no value."""
+    for name in names:
+        flags.register_validator(
+            name, lambda x: x is None or 0 <= x < 1, "expected a number in [0, 1)"
+        )
+
+
+def require_positive(*names: str) -> None:
+    """Refuses values of these flags that are not above 0 or infinite."""
+    for name in names:
+        flags.register_validator(
+            name, lambda x: x is None or 0 < x < math.inf, "expected a number above 0"
+        )
 
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:

@@ -27,7 +27,6 @@ import models
 from augment import build, plan
 from data import batches
 from evaluation import result, scoring
-from models import layers, lenet
 from training import checkpoints, losses, optimizers, runs, schedules, summaries
 
 FLAGS = flags.FLAGS
@@ -49,9 +48,10 @@ class TrainingError(cli.UserError):
 
 
 def define_flags() -> None:
-    """The flags of a run; those of the offline augmentation are in augment.plan."""
-    plan.define_flags()
-    flags.adopt_module_key_flags(plan)
+    """The flags of a run; each part of it defines those of its own settings."""
+    for part in (plan, models, optimizers, schedules):
+        part.define_flags()
+        flags.adopt_module_key_flags(part)
     flags.DEFINE_string(
         "run_dir",
         "runs/{network}-s{seed}",
@@ -68,7 +68,6 @@ def define_flags() -> None:
         lower_bound=0,
     )
     flags.DEFINE_enum("network", "lenet", sorted(models.NETWORKS), "What to train.")
-    _define_network_flags()
     flags.DEFINE_integer("epochs", 20, "How many to train for.", lower_bound=1)
     flags.DEFINE_integer(
         "epoch_images",
@@ -86,11 +85,6 @@ def define_flags() -> None:
     )
     flags.DEFINE_enum(
         "loss", "softmax_cross_entropy", sorted(losses.LOSSES), "What is made small."
-    )
-    _define_optimizer_flags()
-    _define_schedule_flags()
-    flags.DEFINE_float(
-        "weight_decay", 0.0, "Decoupled decay of the kernels, in [0, 1)."
     )
     flags.DEFINE_float(
         "weight_average",
@@ -121,114 +115,19 @@ def define_flags() -> None:
         "log_steps", 100, "Steps per call of the graph and per log line.", lower_bound=1
     )
 
-    for name in ("label_smoothing", "weight_average", "weight_decay"):
-        flags.register_validator(name, _is_share, SHARE)
+    cli.require_share("label_smoothing", "weight_average")
     flags.register_multi_flags_validator(
-        ["validation_size", *CHOOSES_BY_VALIDATION],
+        ["validation_size", "schedule", "early_stopping", "keep_best"],
         _has_validation,
         "--schedule=plateau, --early_stopping and --keep_best go by the validation"
         " accuracy: set --validation_size",
     )
 
 
-SHARE = "expected a number in [0, 1)"
-POSITIVE = "expected a number above 0"
-CHOOSES_BY_VALIDATION = ("schedule", "early_stopping", "keep_best")
-
-
-def _is_share(value: float | None) -> bool:
-    return value is None or 0 <= value < 1
-
-
-def _is_positive(value: float | None) -> bool:
-    return value is None or 0 < value < math.inf
-
-
 def _has_validation(values: Mapping[str, Any]) -> bool:
     chooses = values["schedule"] == "plateau"
     chooses = chooses or values["early_stopping"] > 0 or values["keep_best"]
     return values["validation_size"] > 0 or not chooses
-
-
-def _define_network_flags() -> None:
-    """Options of the networks; None stands for the network's own default."""
-    flags.DEFINE_list(
-        "hidden_units", None, "Units of each hidden layer, such as 150,100."
-    )
-    flags.DEFINE_enum(
-        "activation", None, sorted(layers.ACTIVATIONS), "After each hidden layer."
-    )
-    flags.DEFINE_enum(
-        "batch_norm", None, lenet.BATCH_NORM_PLACES, "Layers with batch norm."
-    )
-    flags.DEFINE_bool(
-        "batch_norm_first", None, "Batch norm before activation and pool, or after."
-    )
-    flags.DEFINE_float("batch_norm_decay", None, "Of the moving averages, in [0, 1).")
-    flags.DEFINE_enum(
-        "bn_axis",
-        None,
-        layers.BATCH_NORM_AXES,
-        "What batch norm normalises: each channel (-1), or each row of the image (1)"
-        " as one of the published systems does.",
-    )
-    flags.DEFINE_float("dropout", None, "Rate behind hidden dense layers, in [0, 1).")
-    flags.DEFINE_float(
-        "conv_dropout", None, "Rate behind blocks of convolutions, in [0, 1)."
-    )
-    flags.DEFINE_enum(
-        "dropout_kind",
-        None,
-        sorted(layers.DROPOUTS),
-        "standard, or alpha: the one made for SELU.",
-    )
-    for name in ("batch_norm_decay", "conv_dropout", "dropout"):
-        flags.register_validator(name, _is_share, SHARE)
-
-
-def _define_optimizer_flags() -> None:
-    """The update rule; None stands for the rule's own default."""
-    flags.DEFINE_enum("optimizer", "adam", sorted(optimizers.RULES), "The update rule.")
-    flags.DEFINE_float("learning_rate", 1e-3, "Peak rate, above 0.")
-    flags.DEFINE_float("epsilon", None, "Of Adam and RMSprop, above 0.")
-    flags.DEFINE_float("rho", None, "Decay of RMSprop's mean square, in [0, 1).")
-    flags.DEFINE_float("momentum", None, "Of momentum, in [0, 1).")
-    for name in ("learning_rate", "epsilon"):
-        flags.register_validator(name, _is_positive, POSITIVE)
-    for name in ("rho", "momentum"):
-        flags.register_validator(name, _is_share, SHARE)
-
-
-def _define_schedule_flags() -> None:
-    """The rate over the run, and what the validation accuracy decides."""
-    flags.DEFINE_enum(
-        "schedule",
-        "constant",
-        sorted(schedules.NAMES),
-        "Of the learning rate. step: times --decay_factor every --decay_epochs;"
-        " plateau: times --decay_factor when --plateau_patience epochs brought no"
-        " better validation accuracy.",
-    )
-    flags.DEFINE_float("decay_factor", 0.5, "Of step and plateau, in (0, 1].")
-    flags.DEFINE_integer("decay_epochs", 10, "Of step.", lower_bound=1)
-    flags.DEFINE_integer("plateau_patience", 3, "Of plateau.", lower_bound=1)
-    flags.DEFINE_float("plateau_floor", 1e-5, "The least rate of plateau, above 0.")
-    flags.DEFINE_integer(
-        "early_stopping",
-        0,
-        "Stop when so many epochs brought no better validation accuracy; 0: never.",
-        lower_bound=0,
-    )
-    flags.DEFINE_bool(
-        "keep_best",
-        False,
-        "Score the weights of the epoch with the best validation accuracy instead of"
-        " the last.",
-    )
-    flags.register_validator(
-        "decay_factor", lambda value: 0 < value <= 1, "expected a number in (0, 1]"
-    )
-    flags.register_validator("plateau_floor", _is_positive, POSITIVE)
 
 
 class Sets(NamedTuple):

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from evaluation import scoring
+from evaluation.scoring import Scores
 from models.lenet import LeNet
-from training import losses, runs, scoring
-from training.scoring import Scores
+from training import losses, runs
 
 LABELS = np.array([3, 1, 4, 1, 5, 9, 2], np.uint8)
 
@@ -40,7 +41,7 @@ def certain(predictions):
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 1000])
 def test_batches_change_nothing(batch_size):
     logits = np.random.default_rng(0).normal(size=(7, 10)) * 5
-    scores = scoring.score(reader(logits), numbered(7), LABELS, batch_size)
+    scores = scoring.score(reader(logits), numbered(7), LABELS, batch_size=batch_size)
     expected = losses.softmax_cross_entropy(tf.constant(logits, tf.float32), LABELS)
     assert scores.loss == pytest.approx(float(expected), rel=1e-6)
     assert scores.predictions.tolist() == logits.argmax(1).tolist()
@@ -78,6 +79,7 @@ def test_summary_by_hand():
         matrix[true, read] += 1
     assert summary["confusion_matrix"] == matrix.tolist()
     assert (summary["errors"], summary["images"], summary["loss"]) == (3, 7, 0.5)
+    assert summary["binary_accuracy"] == pytest.approx(64 / 70)
     assert summary["accuracy"] == pytest.approx(4 / 7)
     one, nine, four = (summary["classes"][digit] for digit in (1, 9, 4))
     assert (one["precision"], one["recall"], one["images"]) == (0.5, 0.5, 2)
@@ -120,24 +122,81 @@ def test_predict_has_the_two_placeholders(images):
     assert {"images", "training"} <= set(inputs)
 
 
-def test_report_stores_the_score_and_the_history(tmp_path, capsys):
-    runs.open_run(tmp_path, {"seed": 4}, "--seed=4\n", {"data": {}})
-    rows = [
-        {"epoch": 0, "step": 10, "seconds": 1.5, "test_accuracy": 0.5},
-        {"epoch": 1, "step": 20, "seconds": 3.5, "test_accuracy": 0.75},
-    ]
-    runs.write_metrics(tmp_path, rows)
-    predict, images = reader(np.eye(10)[LABELS]), numbered(7)
-    scoring.report(tmp_path, predict, images, LABELS)
-    summary = scoring.summarise(scoring.score(predict, images, LABELS))
-    assert scoring.show(summary) in capsys.readouterr().out
-    assert json.loads((tmp_path / "result.json").read_text()) == {
-        "test": summary,
-        "epochs": 2,
-        "steps": 20,
-        "training_seconds": 3.5,
-        "test_accuracy_by_epoch": [0.5, 0.75],
-        "config": {"seed": 4},
-        "data": {},
-    }
-    assert list((tmp_path / "test").iterdir())
+def test_the_loss_is_the_one_asked_for():
+    logits = np.random.default_rng(0).normal(size=(7, 10))
+    scores = scoring.score(
+        reader(logits), numbered(7), LABELS, "binary_cross_entropy", batch_size=2
+    )
+    expected = losses.binary_cross_entropy(tf.constant(logits, tf.float32), LABELS)
+    assert scores.loss == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_binary_accuracy_by_hand():
+    probabilities = np.zeros((3, 10), np.float32)
+    probabilities[0, 3] = 0.9  # right: 10 answers of 10
+    probabilities[1, [0, 1]] = 0.6, 0.4  # wrong: a yes too many, a yes too few
+    probabilities[2, [4, 5]] = 0.5, 0.5  # 0.5 is no yes: one answer missed
+    scores = Scores(np.array([3, 1, 4], np.uint8), probabilities, 0.0)
+    assert scores.binary_accuracy == pytest.approx((10 + 8 + 9) / 30)
+    assert scores.accuracy == pytest.approx(2 / 3)
+
+
+def test_predictions_are_kept(tmp_path):
+    probabilities = np.random.default_rng(0).random((7, 10), np.float32)
+    scoring.write_predictions(tmp_path, Scores(LABELS, probabilities, 0.5))
+    labels, read = scoring.read_predictions(tmp_path)
+    np.testing.assert_array_equal(labels, LABELS)
+    np.testing.assert_array_equal(read, probabilities)
+
+
+def refusal(run_dir):
+    with pytest.raises(runs.RunError) as caught:
+        scoring.read_predictions(run_dir)
+    message = str(caught.value)
+    assert str(run_dir / "predictions.npz") in message
+    assert f"run python eval.py --run_dir={run_dir}" in message
+    return message
+
+
+def test_missing_predictions_are_refused(tmp_path):
+    assert "is missing" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("position", [0, 40, 300, 500, -30])
+def test_damaged_predictions_are_refused(tmp_path, position):
+    scoring.write_predictions(tmp_path, certain(LABELS.astype(int)))
+    path = tmp_path / "predictions.npz"
+    content = bytearray(path.read_bytes())
+    content[position] ^= 0xFF
+    path.write_bytes(content)
+    try:
+        labels, read = scoring.read_predictions(tmp_path)
+    except runs.RunError as error:
+        assert "damaged" in str(error) or "holds no predictions" in str(error)
+    else:  # a byte that means nothing
+        np.testing.assert_array_equal(labels, LABELS)
+        np.testing.assert_array_equal(read.argmax(1), LABELS)
+
+
+def test_truncated_predictions_are_refused(tmp_path):
+    scoring.write_predictions(tmp_path, certain(LABELS.astype(int)))
+    path = tmp_path / "predictions.npz"
+    content = path.read_bytes()
+    for length in (0, 10, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:length])
+        assert "damaged" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"labels": LABELS},
+        {"labels": LABELS, "probabilities": np.zeros((7, 9), np.float32)},
+        {"labels": LABELS, "probabilities": np.zeros((6, 10), np.float32)},
+        {"labels": LABELS, "probabilities": np.zeros((7, 10), np.float64)},
+        {"labels": LABELS, "probabilities": np.array([{}])},
+    ],
+)
+def test_other_arrays_are_refused(tmp_path, arrays):
+    np.savez(tmp_path / "predictions.npz", **arrays)
+    refusal(tmp_path)

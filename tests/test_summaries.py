@@ -11,6 +11,7 @@ from models.lenet import LeNet
 from training import summaries
 
 EPOCHS = (0, 1)
+SPLITS = ("train", "validation", "test")
 
 
 def read(folder):
@@ -31,22 +32,24 @@ def events(tmp_path_factory):
     images = np.zeros((10, 28, 28, 1), np.uint8)
     taps: dict[str, tf.Tensor] = {}
     network(tf.constant(images), training=False, taps=taps)
-    with summaries.Summaries(run_dir, validation=True) as log:
+    with summaries.Summaries(run_dir, SPLITS) as log:
         graph = scoring.Predict(network).graph
         log.start({"epochs": 2, "schedule": "cosine"}, graph, images)
         log.steps(10, dict.fromkeys(summaries.STEP_SCALARS, 0.5))
         for epoch in EPOCHS:
             row: dict[str, float] = {"epoch": epoch, "images": 100 * (epoch + 1)}
-            for number, split in enumerate(("train", "validation", "test")):
+            for number, split in enumerate(SPLITS):
                 row[f"{split}_loss"] = number + epoch / 2
                 row[f"{split}_accuracy"] = number + epoch / 4
+            row["test_binary_accuracy"] = 0.125
             log.epoch(row)
             norms = [0.5] * len(network.trainable_variables)
             log.network(epoch, network, norms, taps)
             log.flush()
-    score = {"accuracy": 0.75, "errors": 9, "loss": 0.5}
-    summaries.write_score(run_dir, 10, "two\nlines", score)
-    return {split: read(run_dir / split) for split in ("train", "validation", "test")}
+    score = {"accuracy": 0.75, "errors": 9, "loss": 0.5, "binary_accuracy": 0.25}
+    picture = {"filters": np.full((5, 6, 3), 7, np.uint8)}
+    summaries.write_score(run_dir, "test", 10, "two\nlines", score, picture)
+    return {split: read(run_dir / split) for split in SPLITS}
 
 
 def test_grid_by_hand():
@@ -73,6 +76,12 @@ def test_each_split_has_both_axes(events, number, split):
         assert [values[f"loss/by_{axis}"][s] for s in steps] == [number, number + 0.5]
         accuracies = [values[f"accuracy/by_{axis}"][s] for s in steps]
         assert accuracies == [number, number + 0.25]
+
+
+def test_binary_accuracy_is_shown_where_it_is_known(events):
+    assert events["test"][0]["binary_accuracy/by_epoch"] == {0: 0.125, 1: 0.125}
+    for split in ("train", "validation"):
+        assert "binary_accuracy/by_epoch" not in events[split][0]
 
 
 def test_step_scalars_lie_on_their_step(events):
@@ -110,13 +119,17 @@ def test_the_final_score(events):
     assert values["final/accuracy"] == {10: 0.75}
     assert values["final/errors"] == {10: 9}
     assert values["final/loss"] == {10: 0.5}
+    assert values["final/binary_accuracy"] == {10: 0.25}
+    width, height, png = values["final/filters"][10]
+    assert (width, height) == (b"6", b"5")
+    assert (tf.io.decode_png(png).numpy() == 7).all()
     assert values["final/tables"][10].item().decode() == "    two\n    lines"
 
 
-def test_without_validation_there_is_no_such_folder(tmp_path):
-    with summaries.Summaries(tmp_path, validation=False) as log:
+def test_only_the_splits_asked_for_have_folders(tmp_path):
+    with summaries.Summaries(tmp_path, ["train", "validation"]) as log:
         log.epoch(
             {"epoch": 0, "images": 9, "train_loss": 1, "train_accuracy": 1}
-            | {"test_loss": 1, "test_accuracy": 1}
+            | {"validation_loss": 1, "validation_accuracy": 1}
         )
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["test", "train"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["train", "validation"]

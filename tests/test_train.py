@@ -104,7 +104,7 @@ def restored(config, run_dir):
 def values(config, run_dir):
     """Every variable of the last checkpoint, as bytes."""
     state, _ = restored(config, run_dir)
-    modules = (state.network, state.average, state.optimizer)
+    modules = (state.network, state.average, state.optimizer, state.watch)
     return [v.numpy().tobytes() for m in modules if m for v in m.variables]
 
 
@@ -158,7 +158,7 @@ def test_log_and_checkpoint_intervals_change_nothing(config, sets, finished, tmp
 
 def test_a_finished_run_is_left_alone(config, sets, finished, capsys):
     before = {p: p.stat().st_mtime_ns for p in finished.rglob("*")}
-    predict = train.train(config, sets, finished)
+    predict = scoring.Predict(train.train(config, sets, finished))
     assert "is trained to its last step, 12" in capsys.readouterr().out
     assert {p: p.stat().st_mtime_ns for p in finished.rglob("*")} == before
     scores = scoring.score(predict, sets.test_images, sets.test_labels)
@@ -232,7 +232,7 @@ def test_training_defaults_to_false(config, sets):
     plain = {**config, "dropout": 0.0, "weight_average": 0.0}
     state = train.build_state(plain)
     steps = train.make_train_steps(
-        state, tf.constant(sets.train_images), tf.constant(sets.train_labels), plain, 9
+        state, tf.constant(sets.train_images), tf.constant(sets.train_labels), plain, 3
     )
 
     def averages():
@@ -246,6 +246,118 @@ def test_training_defaults_to_false(config, sets):
     np.testing.assert_equal(averages(), before)
     steps(1, 1, training=True)
     assert all(np.any(a != b) for a, b in zip(averages(), before, strict=True))
+
+
+@pytest.fixture
+def accuracies(monkeypatch):
+    """accuracies(a, b, …): what validation finds after each epoch from now on."""
+
+    def script(*values):
+        left = list(values)
+        evaluate = train._evaluate
+
+        def scripted(*arguments):
+            return {**evaluate(*arguments), "validation_accuracy": left.pop(0)}
+
+        monkeypatch.setattr(train, "_evaluate", scripted)
+
+    return script
+
+
+CHOOSING = {
+    **{"schedule": "plateau", "plateau_patience": 1, "decay_factor": 0.5},
+    **{"keep_best": True, "epochs": 6},
+}
+
+
+def rates(run_dir):
+    return [row["learning_rate"] for row in runs.read_metrics(run_dir)]
+
+
+def test_a_plateau_lowers_the_rate_of_the_next_epoch(
+    config, sets, accuracies, tmp_path
+):
+    accuracies(0.5, 0.5, 0.6, 0.5, 0.5, 0.5)
+    floor = {"plateau_floor": 3e-4}
+    train.train({**config, **CHOOSING, **floor}, sets, tmp_path)
+    expected = [1e-3, 1e-3, 5e-4, 5e-4, 3e-4, 3e-4]
+    assert rates(tmp_path) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_best_weights_are_scored(config, sets, accuracies, tmp_path):
+    accuracies(0.5, 0.7, 0.6, 0.7, 0.6, 0.6)
+    choosing = {**config, **CHOOSING}
+    network = train.train(choosing, sets, tmp_path)
+    assert checkpoints.steps(tmp_path / "best") == [2 * STEPS]
+    best = scoring.score(
+        scoring.Predict(network), sets.test_images, sets.test_labels
+    )
+    rows = runs.read_metrics(tmp_path)
+    assert best.loss == pytest.approx(rows[1]["test_loss"])
+    assert abs(best.loss - rows[-1]["test_loss"]) > 1e-3
+    again = scoring.Predict(train.train(choosing, sets, tmp_path))
+    finished = scoring.score(again, sets.test_images, sets.test_labels)
+    assert finished.loss == best.loss
+
+
+def test_training_stops_early_and_stays_so(config, sets, accuracies, tmp_path, capsys):
+    accuracies(0.5, 0.6, 0.6, 0.6, 0.9, 0.9)
+    stopping = {**config, "early_stopping": 2, "epochs": 6}
+    train.train(stopping, sets, tmp_path, checkpoint_epochs=5)
+    assert len(runs.read_metrics(tmp_path)) == 4
+    assert checkpoints.steps(tmp_path / "checkpoints") == [4 * STEPS]
+    train.train(stopping, sets, tmp_path)
+    assert "is trained to its last step, 16" in capsys.readouterr().out
+    assert len(runs.read_metrics(tmp_path)) == 4
+
+
+def test_what_validation_decides_survives_an_interruption(
+    config, sets, accuracies, tmp_path, monkeypatch
+):
+    script = (0.5, 0.7, 0.6, 0.6, 0.65, 0.6)
+    choosing = {**config, **CHOOSING, "early_stopping": 4}
+    accuracies(*script)
+    train.train(choosing, sets, tmp_path / "whole")
+    accuracies(*script)
+    write = runs.write_metrics
+
+    def interrupt(run_dir, rows):
+        write(run_dir, rows)
+        if len(rows) == 4:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "write_metrics", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train.train(choosing, sets, tmp_path / "cut")
+    accuracies(*script[3:])
+    train.train(choosing, sets, tmp_path / "cut")
+    assert values(choosing, tmp_path / "cut") == values(choosing, tmp_path / "whole")
+    assert rates(tmp_path / "cut") == rates(tmp_path / "whole")
+    for run in ("cut", "whole"):
+        assert checkpoints.steps(tmp_path / run / "best") == [2 * STEPS]
+
+
+def test_the_loss_is_the_one_asked_for(config, sets, tmp_path):
+    binary = {**config, "loss": "binary_cross_entropy", "epochs": 1}
+    network = train.train(binary, sets, tmp_path)
+    (row,) = runs.read_metrics(tmp_path)
+    # An untrained network's: −(log 0.1 + 9 log 0.9) / 10; of softmax it is 2.3.
+    assert row["train_loss"] < 0.6
+    scores = scoring.score(
+        scoring.Predict(network),
+        *(sets.test_images, sets.test_labels, "binary_cross_entropy"),
+    )
+    assert row["test_loss"] == pytest.approx(scores.loss)
+    assert row["test_binary_accuracy"] == pytest.approx(scores.binary_accuracy)
+
+
+def test_a_test_set_without_labels_is_not_scored(config, sets, tmp_path):
+    train.train({**config, "epochs": 1}, sets._replace(test_labels=None), tmp_path)
+    (row,) = runs.read_metrics(tmp_path)
+    assert "validation_accuracy" in row
+    assert not [name for name in row if name.startswith("test")]
+    assert not (tmp_path / "test").exists()
 
 
 def test_epoch_images_decide_the_steps(config, sets, tmp_path):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
+from absl import flags
 
 import cli
 
@@ -120,6 +121,20 @@ RULES = {
 
 # Flags that are arguments of a rule, by the same name.
 OPTIONS = ("epsilon", "momentum", "rho")
+
+
+def define_flags() -> None:
+    """The flags of the update rule; None stands for the rule's own default."""
+    flags.DEFINE_enum("optimizer", "adam", sorted(RULES), "The update rule.")
+    flags.DEFINE_float("learning_rate", 1e-3, "Peak rate, above 0.")
+    flags.DEFINE_float("epsilon", None, "Of Adam and RMSprop, above 0.")
+    flags.DEFINE_float("rho", None, "Decay of RMSprop's mean square, in [0, 1).")
+    flags.DEFINE_float("momentum", None, "Of momentum, in [0, 1).")
+    flags.DEFINE_float(
+        "weight_decay", 0.0, "Decoupled decay of the kernels, in [0, 1)."
+    )
+    cli.require_positive("learning_rate", "epsilon")
+    cli.require_share("rho", "momentum", "weight_decay")
 
 
 def options(config: Mapping[str, Any]) -> dict[str, float]:

@@ -11,6 +11,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
+from absl import flags
+
+import cli
 
 Schedule = Callable[[tf.Tensor], tf.Tensor]
 
@@ -41,6 +44,38 @@ SMOOTH: dict[str, Schedule] = {
     "one_cycle": one_cycle,
 }
 NAMES = (*SMOOTH, "plateau", "step")
+
+
+def define_flags() -> None:
+    """The flags of the rate, and of all else that the validation accuracy decides."""
+    flags.DEFINE_enum(
+        "schedule",
+        "constant",
+        sorted(NAMES),
+        "Of the learning rate. step: times --decay_factor every --decay_epochs;"
+        " plateau: times --decay_factor when --plateau_patience epochs brought no"
+        " better validation accuracy.",
+    )
+    flags.DEFINE_float("decay_factor", 0.5, "Of step and plateau, in (0, 1].")
+    flags.DEFINE_integer("decay_epochs", 10, "Of step.", lower_bound=1)
+    flags.DEFINE_integer("plateau_patience", 3, "Of plateau.", lower_bound=1)
+    flags.DEFINE_float("plateau_floor", 1e-5, "The least rate of plateau, above 0.")
+    flags.DEFINE_integer(
+        "early_stopping",
+        0,
+        "Stop when so many epochs brought no better validation accuracy; 0: never.",
+        lower_bound=0,
+    )
+    flags.DEFINE_bool(
+        "keep_best",
+        False,
+        "Score the weights of the epoch with the best validation accuracy instead of"
+        " the last.",
+    )
+    flags.register_validator(
+        "decay_factor", lambda value: 0 < value <= 1, "expected a number in (0, 1]"
+    )
+    cli.require_positive("plateau_floor")
 
 
 def step_decay(step: tf.Tensor, every: int, factor: float) -> tf.Tensor:
