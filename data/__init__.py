@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 import cli
-from data import digits, mnist
+from data import digits, kaggle, mnist
 from data.dataset import Dataset
 from data.idx import DataError
 
@@ -16,6 +16,7 @@ __all__ = ["DATASETS", "DataError", "Dataset", "load", "split"]
 # wherever it is found when the folder is None.
 DATASETS: dict[str, Callable[[str | None], Dataset]] = {
     "digits": digits.load,
+    "kaggle": kaggle.load,
     "mnist": mnist.load,
 }
 

@@ -15,6 +15,7 @@ class Dataset:
     train_images: np.ndarray  # uint8 [N, 28, 28, 1], 0 paper, 255 ink
     train_labels: np.ndarray  # uint8 [N], 0 to 9
     test_images: np.ndarray  # uint8 [M, 28, 28, 1]
-    test_labels: np.ndarray  # uint8 [M]
+    # uint8 [M]; None: the set has none, as a competition's.
+    test_labels: np.ndarray | None
     hashes: Mapping[str, str]  # name of a file or array → its SHA-256, in hex
     source: str  # where it was found, for the log

@@ -98,7 +98,9 @@ def test_normalise_refuses_an_empty_image():
 
 
 def test_an_unknown_name_lists_the_known():
-    with pytest.raises(data.DataError, match="'cifar'; expected one of digits, mnist"):
+    with pytest.raises(
+        data.DataError, match="'cifar'; expected one of digits, kaggle, mnist"
+    ):
         data.load("cifar")
 
 
@@ -124,7 +126,7 @@ def test_split_leaves_something_to_train_on(size):
 
 
 def test_importing_data_is_light():
-    heavy = ["tensorflow", "sklearn", "cv2", "pooch", "requests"]
+    heavy = ["tensorflow", "sklearn", "cv2", "pandas", "pooch", "requests"]
     code = f"import sys, data; print([m for m in {heavy} if m in sys.modules])"
     output = subprocess.check_output([sys.executable, "-c", code], text=True)
     assert output == "[]\n"

@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The files of Kaggle's competition "Digit Recognizer": read, and written.
+
+train.csv   label,pixel0,…,pixel783: 42,000 digits in the competition
+test.csv    pixel0,…,pixel783: 28,000 digits, whose labels nobody is told
+a submission: ImageId,Label, the labels read off test.csv, counted from 1
+
+Pixel i lies in row i div 28 and column i mod 28; 0 is paper, 255 ink.
+"""
+
+import codecs
+import contextlib
+import csv
+import hashlib
+import io
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import BinaryIO, TextIO
+
+import numpy as np
+
+from data.dataset import Dataset
+from data.idx import DataError, Path
+
+TRAIN = "train.csv"
+TEST = "test.csv"
+LABEL = "label"
+PIXELS = tuple(f"pixel{i}" for i in range(28 * 28))
+
+# Parsed at a time: some 2,300 digits, which pandas holds as 64-bit numbers.
+_BLOCK_BYTES = 1 << 22
+# The most that is read in search of a line's end; a sound line has under 3,200 bytes.
+_LINE_BYTES = 1 << 16
+_COMPRESSED = (b"PK\x03\x04", b"\x1f\x8b")  # zip, as Kaggle sends the files, and gzip
+_REMEDY = "mend it, or replace the file with a sound copy"
+
+
+def load(data_dir: str | None = None) -> Dataset:
+    """Returns the competition's digits; those for testing have no labels.
+
+    The files are read with no trust in them: a cell is a whole number in plain digits
+    that fits its column, or the file is refused.
+
+    Args:
+      data_dir: the folder with train.csv and test.csv. Only members can download
+        them, so None, to search, is an error.
+
+    Raises:
+      DataError: no folder, or a file that is missing, damaged or of another form; it
+        names the line, counted from 1 as editors do, and the column.
+    """
+    if data_dir is None:
+        raise DataError(
+            f"kaggle: no folder is given; expected one with Kaggle's {TRAIN} and "
+            f"{TEST}, which only its members can download; name it with --data_dir, or "
+            "write such files from MNIST by python -m data.make_kaggle"
+        )
+    train, train_sum = _read(os.path.join(data_dir, TRAIN), (LABEL, *PIXELS))
+    test, test_sum = _read(os.path.join(data_dir, TEST), PIXELS)
+    return Dataset(
+        name="kaggle",
+        train_images=train[:, 1:].reshape(-1, 28, 28, 1),
+        train_labels=train[:, 0].copy(),
+        test_images=test.reshape(-1, 28, 28, 1),
+        test_labels=None,
+        hashes={TRAIN: train_sum, TEST: test_sum},
+        source=data_dir,
+    )
+
+
+def _read(path: str, names: Sequence[str]) -> tuple[np.ndarray, str]:
+    """Returns a file's values, uint8 [rows, columns], and its SHA-256."""
+    digest = hashlib.sha256()
+    table = bytearray()
+    try:
+        with open(path, "rb") as file:
+            digest.update(_read_header(file, path, names))
+            for number, block in _blocks(file, path):
+                digest.update(block)
+                table += _parse(block, path, number, names).tobytes()
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{path}: no such file; expected Kaggle's {os.path.basename(path)}; check "
+            "--data_dir, or write such files from MNIST by python -m data.make_kaggle"
+        ) from error
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}); expected a CSV file; check "
+            "what it is and its permissions"
+        ) from error
+    if not table:
+        raise DataError(
+            f"{path}: ends after its header; expected at least one digit; replace the "
+            "file with a sound copy"
+        )
+    return np.frombuffer(table, np.uint8).reshape(-1, len(names)), digest.hexdigest()
+
+
+def _read_header(file: BinaryIO, path: str, names: Sequence[str]) -> bytes:
+    """Reads the first line; returns it if it is what it should be."""
+    header = file.readline(_LINE_BYTES)
+    expected = f"{names[0]},…,{names[-1]}"
+    if not header:
+        raise DataError(
+            f"{path}: is empty; expected the header {expected}; replace the file with "
+            "a sound copy"
+        )
+    if header.startswith(_COMPRESSED):
+        raise DataError(
+            f"{path}: is a compressed file; expected a CSV file with the header "
+            f"{expected}; unpack it"
+        )
+    if header.startswith(codecs.BOM_UTF8):
+        raise DataError(
+            f"{path}: line 1 begins with a byte order mark; expected the header "
+            f"{expected}; save the file as UTF-8 without that mark"
+        )
+    found = header.replace(b"\r\n", b"\n").removesuffix(b"\n").split(b",")
+    for number, (cell, name) in enumerate(zip(found, names), 1):
+        if cell != name.encode():
+            raise DataError(
+                f"{path}: line 1, column {number} is named {_text(cell)}; expected "
+                f"{name!r}; mend the header, or check that {TRAIN} and {TEST} are "
+                "what their names say"
+            )
+    if len(found) != len(names):
+        raise DataError(
+            f"{path}: line 1 names {len(found)} columns; expected {len(names)}, "
+            f"{expected}; {_REMEDY}"
+        )
+    return header
+
+
+def _blocks(file: BinaryIO, path: str) -> Iterator[tuple[int, bytes]]:
+    """Yields what follows the header: a line's number, and whole lines from it on."""
+    number = 2
+    while block := file.read(_BLOCK_BYTES):
+        rest = file.readline(_LINE_BYTES)
+        if len(rest) == _LINE_BYTES:
+            number += block.count(b"\n")
+            raise DataError(
+                f"{path}: line {number} is longer than {_LINE_BYTES} bytes; expected "
+                f"one digit per line; {_REMEDY}"
+            )
+        yield number, block + rest
+        number += block.count(b"\n") + rest.count(b"\n")
+
+
+def _parse(block: bytes, path: str, number: int, names: Sequence[str]) -> np.ndarray:
+    """Returns the values of whole lines, of which the first has this number."""
+    block = block.replace(b"\r\n", b"\n")
+    try:
+        return _parse_sound(block, names)
+    except (ValueError, OverflowError):
+        # pandas is fast but vague about the place: look again, slowly.
+        _check(block, path, number, names)
+        raise  # the two disagree, which is our mistake and not the file's
+
+
+def _parse_sound(block: bytes, names: Sequence[str]) -> np.ndarray:
+    """Returns the values of a block that has no fault; else some error is raised."""
+    # Here, because importing `data` should not cost the loading of pandas.
+    import pandas as pd
+
+    # pandas would also take 1.0, 1e2, +1, " 1" and True for a small whole number, …
+    if block.translate(None, b"0123456789,\n"):
+        raise ValueError("more than digits, commas and ends of lines")
+    # … and as many columns as the first line has, be they millions.
+    if block.partition(b"\n")[0].count(b",") != len(names) - 1:
+        raise ValueError("another number of columns")
+    values = pd.read_csv(
+        io.BytesIO(block),
+        header=None,
+        dtype=np.uint8,
+        engine="c",
+        na_filter=False,
+        quoting=csv.QUOTE_NONE,
+        skip_blank_lines=False,
+    ).to_numpy()
+    if (values.max(0) > _limits(names)).any():
+        raise ValueError("a label above 9")
+    return values
+
+
+def _limits(names: Sequence[str]) -> list[int]:
+    return [9 if name == LABEL else 255 for name in names]
+
+
+def _check(block: bytes, path: str, number: int, names: Sequence[str]) -> None:
+    """Raises DataError for the first fault in whole lines."""
+    limits = _limits(names)
+    for number, line in enumerate(block.removesuffix(b"\n").split(b"\n"), number):
+        where = f"{path}: line {number}"
+        if not line:
+            raise DataError(
+                f"{where} is blank; expected {len(names)} values; {_REMEDY}"
+            )
+        count = line.count(b",") + 1
+        if count != len(names):
+            raise DataError(
+                f"{where} has {count} columns; expected {len(names)}; {_REMEDY}"
+            )
+        for name, cell, limit in zip(names, line.split(b","), limits):
+            # As a float, since Python refuses integers of thousands of digits.
+            if not (cell.isdigit() and float(cell) <= limit):
+                raise DataError(
+                    f"{where}, column {name} holds {_text(cell)}; expected a whole "
+                    f"number from 0 to {limit}; {_REMEDY}"
+                )
+
+
+def _text(cell: bytes) -> str:
+    """Shows a cell on one line, however long and whatever is in it."""
+    if not cell:
+        return "nothing"
+    text = repr(cell[:40].decode("utf-8", "backslashreplace"))
+    return text if len(cell) <= 40 else f"{text}…"
+
+
+def write_digits(
+    path: Path, images: np.ndarray, labels: np.ndarray | None = None
+) -> None:
+    """Writes a train.csv, or without labels a test.csv, whole or not at all.
+
+    Args:
+      path: the file; replaced if it exists.
+      images: uint8 [N, 28, 28, 1].
+      labels: uint8 [N], 0 to 9.
+
+    Raises:
+      DataError: the file cannot be written.
+    """
+    names: tuple[str, ...] = PIXELS
+    rows = images.reshape(-1, len(PIXELS))
+    if labels is not None:
+        names, rows = (LABEL, *PIXELS), np.column_stack([labels, rows])
+    _write(path, names, rows)
+
+
+def write_submission(path: Path, predictions: np.ndarray) -> None:
+    """Writes the answer to a test.csv as Kaggle takes it, whole or not at all.
+
+    Args:
+      path: the file; replaced if it exists.
+      predictions: integers [N], 0 to 9, in the order of test.csv.
+
+    Raises:
+      ValueError: the predictions are of another kind.
+      DataError: the file cannot be written.
+    """
+    if predictions.ndim != 1 or predictions.dtype.kind not in "iu":
+        raise ValueError(
+            f"predictions are {predictions.dtype} {list(predictions.shape)}; expected "
+            "integers [N]"
+        )
+    if not np.isin(predictions, range(10)).all():
+        raise ValueError("predictions are not all digits; expected 0 to 9")
+    ids = np.arange(1, len(predictions) + 1)
+    _write(path, ("ImageId", "Label"), np.column_stack([ids, predictions]))
+
+
+def _write(path: Path, names: Sequence[str], rows: Iterable[np.ndarray]) -> None:
+    with _replacing(os.fspath(path)) as file:
+        file.write(",".join(names) + "\n")
+        for row in rows:
+            file.write(",".join(map(str, row.tolist())) + "\n")
+
+
+@contextlib.contextmanager
+def _replacing(path: str) -> Iterator[TextIO]:
+    """Opens a file that gets its name when it is whole, and is removed if it is not."""
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}.{os.getpid()}")
+    try:
+        with open(temporary, "w", encoding="ascii", newline="") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be written ({error.strerror}); free some space or choose "
+            "another place"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):  # most often: it has its name already
+            os.remove(temporary)
