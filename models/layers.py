@@ -15,6 +15,7 @@ import tensorflow as tf
 
 Training = Union[bool, tf.Tensor]
 UpdateOps = list[tuple[tf.Variable, tf.Tensor]]
+Initialiser = Callable[[Sequence[int], Sequence[int]], tf.Tensor]
 
 # The fixed point of SELU, equation 14 of Klambauer et al. 2017 (see `selu`).
 SELU_ALPHA = 1.6732632423543772
@@ -38,9 +39,43 @@ def lecun_normal(shape: Sequence[int], seed: Sequence[int]) -> tf.Tensor:
     return tf.random.stateless_normal(shape, seed) / math.sqrt(fan_in)
 
 
-def _check_input(layer: tf.Module, x: tf.Tensor, rank: int, channels: int) -> None:
-    if x.shape.rank != rank or x.shape[-1] != channels:
-        wanted = ["…"] * (rank - 1) + [str(channels)]
+def glorot_uniform(shape: Sequence[int], seed: Sequence[int]) -> tf.Tensor:
+    """Uniform weights of mean 0 and variance 2 / (fan-in + fan-out), float32 `shape`.
+
+    Glorot and Bengio, "Understanding the difficulty of training deep feedforward
+    neural networks", 2010, equation 16: limits ±√(6 / (fan-in + fan-out)). Keras'
+    default, and so that of every write-up which names no other.
+
+    Args:
+      shape: of the kernel, [inputs, outputs] or [height, width, inputs, outputs]; the
+        receptive field counts for both fans.
+      seed: two integers; the same seed gives the same weights.
+    """
+    *field, inputs, outputs = shape
+    limit = math.sqrt(6 / (math.prod(field) * (inputs + outputs)))
+    return tf.random.stateless_uniform(shape, seed, -limit, limit)
+
+
+def count_parameters(network: tf.Module) -> int:
+    """How many numbers training adjusts."""
+    return sum(v.shape.num_elements() for v in network.trainable_variables)
+
+
+def check_images(network: tf.Module, images: tf.Tensor) -> None:
+    """Raises ValueError unless images are uint8 [N, 28, 28, 1]."""
+    if images.dtype != tf.uint8 or images.shape[1:] != [28, 28, 1]:
+        raise ValueError(
+            f"{type(network).__name__} takes uint8 images [N, 28, 28, 1] and was given"
+            f" {images.dtype.name} {images.shape.as_list()}"
+        )
+
+
+def _check_input(
+    layer: tf.Module, x: tf.Tensor, rank: int, size: int, axis: int = -1
+) -> None:
+    if x.shape.rank != rank or x.shape[axis] != size:
+        wanted = ["…"] * rank
+        wanted[axis] = str(size)
         raise ValueError(
             f"{layer.name} was built for [{', '.join(wanted)}] and was given"
             f" {x.shape.as_list()}"
@@ -54,7 +89,8 @@ class Conv(tf.Module):
       inputs: channels in.
       outputs: maps out.
       size: height and width of the kernel, in pixels.
-      seed: two integers for `lecun_normal`.
+      seed: two integers for `init`.
+      init: from shape and seed to the initial kernel; biases start at 0.
       bias: whether to add one; batch norm right after makes it redundant.
       padding: "SAME" or "VALID".
     """
@@ -66,6 +102,7 @@ class Conv(tf.Module):
         size: int,
         *,
         seed: Sequence[int],
+        init: Initialiser = lecun_normal,
         bias: bool = True,
         padding: str = "SAME",
         name: str = "conv",
@@ -75,7 +112,7 @@ class Conv(tf.Module):
         self.padding = padding
         with self.name_scope:
             shape = [size, size, inputs, outputs]
-            self.w = tf.Variable(lecun_normal(shape, seed), name="w")
+            self.w = tf.Variable(init(shape, seed), name="w")
             self.b = tf.Variable(tf.zeros([outputs]), name="b") if bias else None
 
     @tf.Module.with_name_scope
@@ -94,13 +131,14 @@ class Dense(tf.Module):
         outputs: int,
         *,
         seed: Sequence[int],
+        init: Initialiser = lecun_normal,
         bias: bool = True,
         name: str = "dense",
     ):
         super().__init__(name)
         self.inputs = inputs
         with self.name_scope:
-            self.w = tf.Variable(lecun_normal([inputs, outputs], seed), name="w")
+            self.w = tf.Variable(init([inputs, outputs], seed), name="w")
             self.b = tf.Variable(tf.zeros([outputs]), name="b") if bias else None
 
     @tf.Module.with_name_scope
@@ -111,22 +149,41 @@ class Dense(tf.Module):
 
 
 class BatchNorm(tf.Module):
-    """Batch normalisation over all but the last axis, [..., channels] → the same.
+    """Batch normalisation, over all axes but one: of images each channel, or each row.
 
     Ioffe and Szegedy, "Batch Normalization", 2015. In training it normalises with the
     batch's own mean and variance and returns, for each moving average, its next
     value: average ← decay · average + (1 − decay) · batch. Otherwise it normalises
     with the averages. A call changes no variable.
 
+    The variance that normalises is the biased one, divided by the number n of values;
+    the one that enters the average is unbiased, divided by n − 1. So on both axes.
+
     Args:
-      channels: size of the last axis.
+      channels: size of the axis that is kept.
       decay: of the moving averages, in [0, 1).
+      axis: -1 takes [..., channels] and has a scale, offset, mean and variance per
+        channel. 1 takes [N, channels, W, C] and has them per row: Keras' `axis=1`,
+        meant for images whose channels come first, on images whose channels come last.
+      epsilon: added to the variance.
     """
 
-    def __init__(self, channels: int, *, decay: float, name: str = "batch_norm"):
+    def __init__(
+        self,
+        channels: int,
+        *,
+        decay: float,
+        axis: int = -1,
+        epsilon: float = BATCH_NORM_EPSILON,
+        name: str = "batch_norm",
+    ):
         super().__init__(name)
+        if axis not in (-1, 1):
+            raise ValueError(f"{name}: axis must be -1 or 1, got {axis}")
         self.channels = channels
         self.decay = decay
+        self.axis = axis
+        self.epsilon = epsilon
         with self.name_scope:
             self.scale = tf.Variable(tf.ones([channels]), name="scale")
             self.offset = tf.Variable(tf.zeros([channels]), name="offset")
@@ -139,21 +196,15 @@ class BatchNorm(tf.Module):
     def __call__(
         self, x: tf.Tensor, *, training: Training
     ) -> tuple[tf.Tensor, UpdateOps]:
-        _check_input(self, x, x.shape.rank, self.channels)
+        rank = x.shape.rank if self.axis == -1 else 4
+        _check_input(self, x, rank, self.channels, self.axis)
         # The fused kernel wants images; a vector is an image of one pixel.
         shape = tf.shape(x)
-        images = x if x.shape.rank == 4 else tf.reshape(x, [-1, 1, 1, self.channels])
+        images = x if rank == 4 else tf.reshape(x, [-1, 1, 1, self.channels])
+        kernel = self._channels if self.axis == -1 else self._rows
 
         def normalise(is_training: bool) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            y, mean, variance = tf.compat.v1.nn.fused_batch_norm(
-                images,
-                self.scale,
-                self.offset,
-                None if is_training else self.mean,
-                None if is_training else self.variance,
-                epsilon=BATCH_NORM_EPSILON,
-                is_training=is_training,
-            )
+            y, mean, variance = kernel(images, is_training)
             if not is_training:
                 return y, tf.identity(self.mean), tf.identity(self.variance)
             return (
@@ -168,8 +219,36 @@ class BatchNorm(tf.Module):
             y, mean, variance = tf.cond(
                 training, lambda: normalise(True), lambda: normalise(False)
             )
-        y = y if x.shape.rank == 4 else tf.reshape(y, shape)
+        y = y if rank == 4 else tf.reshape(y, shape)
         return y, [(self.mean, mean), (self.variance, variance)]
+
+    def _channels(
+        self, x: tf.Tensor, is_training: bool
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Normalised [N, H, W, C], mean and, in training, unbiased variance [C]."""
+        return tf.compat.v1.nn.fused_batch_norm(
+            x,
+            self.scale,
+            self.offset,
+            None if is_training else self.mean,
+            None if is_training else self.variance,
+            epsilon=self.epsilon,
+            is_training=is_training,
+        )
+
+    def _rows(
+        self, x: tf.Tensor, is_training: bool
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Normalised [N, H, W, C], mean and, in training, unbiased variance [H]."""
+        mean, variance = self.mean, self.variance
+        if is_training:
+            mean, variance = tf.nn.moments(x, [0, 2, 3])
+        by_row = [
+            tf.reshape(v, [-1, 1, 1]) for v in (mean, variance, self.offset, self.scale)
+        ]
+        y = tf.nn.batch_normalization(x, *by_row, self.epsilon)
+        count = tf.cast(tf.size(x) // self.channels, tf.float32)
+        return y, mean, variance * count / tf.maximum(count - 1, 1)
 
 
 def max_pool(x: tf.Tensor, size: int, stride: int) -> tf.Tensor:
@@ -177,9 +256,23 @@ def max_pool(x: tf.Tensor, size: int, stride: int) -> tf.Tensor:
     return tf.nn.max_pool2d(x, size, stride, "VALID")
 
 
+def pad(x: tf.Tensor) -> tf.Tensor:
+    """A margin of zeros, one pixel wide: [N, H, W, C] → [N, H + 2, W + 2, C]."""
+    return tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]])
+
+
 def flatten(x: tf.Tensor) -> tf.Tensor:
     """[N, H, W, C] → [N, H·W·C]."""
     return tf.reshape(x, [-1, math.prod(x.shape[1:])])
+
+
+def mask_seed(seed: tf.Tensor | None, number: int) -> tf.Tensor | None:
+    """The seed of a step's dropout mask `number` = 1, 2, …, 7; None gives None.
+
+    Args:
+      seed: int32 [2], the run's and the step; no run has 2^28 steps.
+    """
+    return None if seed is None else seed + [0, number << 28]
 
 
 def _dropout_draws(
@@ -238,7 +331,8 @@ def selu(x: tf.Tensor) -> tf.Tensor:
     return tf.nn.selu(x)
 
 
-# Increasing functions all, so each may be moved behind a max pool: see models.lenet.
+# Increasing functions all, so that each may change places with a max pool: see
+# models.lenet. Batch norm between the two forbids it: its scale may be negative.
 ACTIVATIONS: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
     "elu": tf.nn.elu,
     "relu": tf.nn.relu,

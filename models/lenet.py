@@ -79,7 +79,7 @@ class LeNet(tf.Module):
             self.logits = layers.Dense(144, 10, seed=(seed, -5), name="logits")
 
         if batch_norm == "none":
-            count = sum(v.shape.num_elements() for v in self.trainable_variables)
+            count = layers.count_parameters(self)
             assert count == PLAIN_PARAMETERS, count
 
     @tf.Module.with_name_scope
@@ -97,7 +97,8 @@ class LeNet(tf.Module):
           images: uint8 [N, 28, 28, 1].
           training: Python bool or scalar bool tensor; switches batch norm and dropout.
           seed: int32 [2] for this step's dropout masks; needed only in training.
-          taps: if given, is filled with the output of each layer by name.
+          taps: if given, is filled with the output of each layer, activation, pool
+            and batch norm included, under the name of its attribute.
 
         Returns:
           logits: float32 [N, 10].
@@ -106,11 +107,7 @@ class LeNet(tf.Module):
         Raises:
           ValueError: images of another dtype or shape.
         """
-        if images.dtype != tf.uint8 or images.shape[1:] != [28, 28, 1]:
-            raise ValueError(
-                "LeNet takes uint8 images [N, 28, 28, 1] and was given"
-                f" {images.dtype.name} {images.shape.as_list()}"
-            )
+        layers.check_images(self, images)
         update_ops: layers.UpdateOps = []
         taps = {} if taps is None else taps
 
@@ -137,7 +134,7 @@ class LeNet(tf.Module):
             else:
                 x = normalise(self.activation(x), norm)
             taps[dense.name] = x
-            mask_seed = None if seed is None else seed + [0, number << 28]
+            mask_seed = layers.mask_seed(seed, number)
             return self.dropout(x, self.dropout_rate, training=training, seed=mask_seed)
 
         x = tf.cast(images, tf.float32) / 255.0  # [N, 28, 28, 1], in [0, 1]

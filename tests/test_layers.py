@@ -31,12 +31,42 @@ def test_lecun_normal_moments(shape, fan_in):
     assert abs((weights**4).mean() - 3) < 0.2  # normal, not truncated nor uniform
 
 
-def test_lecun_normal_is_a_function_of_the_seed():
-    first = layers.lecun_normal([20, 30], (1, -2)).numpy()
-    again = layers.lecun_normal([20, 30], (1, -2)).numpy()
+@pytest.mark.parametrize(
+    "shape, limit",
+    [((300, 200), math.sqrt(6 / 500)), ((5, 5, 40, 60), math.sqrt(6 / (25 * 100)))],
+)
+def test_glorot_uniform_moments(shape, limit):
+    weights = layers.glorot_uniform(shape, SEED).numpy() / limit
+    assert weights.dtype == np.float32
+    # 60,000 draws: the outermost of each side lies within 0.001 of the limit.
+    assert -1 <= weights.min() < -0.999
+    assert 0.999 < weights.max() < 1
+    assert abs(weights.mean()) < 0.01
+    assert abs(weights.var() - 1 / 3) < 0.01  # limit² / 3 = 2 / (fan-in + fan-out)
+    assert abs((weights**4).mean() - 1 / 5) < 0.01  # uniform, not normal
+
+
+@pytest.mark.parametrize("init", [layers.lecun_normal, layers.glorot_uniform])
+def test_weights_are_a_function_of_the_seed(init):
+    first = init([20, 30], (1, -2)).numpy()
+    again = init([20, 30], (1, -2)).numpy()
     assert first.tobytes() == again.tobytes()
     for seed in [(1, -1), (2, -2)]:
-        assert (layers.lecun_normal([20, 30], seed).numpy() != first).mean() > 0.99
+        assert (init([20, 30], seed).numpy() != first).mean() > 0.99
+
+
+@pytest.mark.parametrize("init", [layers.lecun_normal, layers.glorot_uniform])
+def test_kernels_are_those_of_the_initialiser(init):
+    conv = layers.Conv(2, 3, 5, seed=(1, -2), init=init)
+    dense = layers.Dense(4, 5, seed=(1, -3), init=init)
+    np.testing.assert_array_equal(conv.w, init([5, 5, 2, 3], (1, -2)))
+    np.testing.assert_array_equal(dense.w, init([4, 5], (1, -3)))
+
+
+def test_lecun_normal_is_the_default_initialiser():
+    conv, dense = layers.Conv(2, 3, 5, seed=SEED), layers.Dense(4, 5, seed=SEED)
+    np.testing.assert_array_equal(conv.w, layers.lecun_normal([5, 5, 2, 3], SEED))
+    np.testing.assert_array_equal(dense.w, layers.lecun_normal([4, 5], SEED))
 
 
 # --- convolution and dense ---
@@ -106,23 +136,30 @@ def test_biases_start_at_0():
         (lambda: layers.Dense(2, 3, seed=SEED, name="here"), [1, 5, 2]),
         (lambda: layers.BatchNorm(2, decay=0.9, name="here"), [1, 6, 6, 1]),
         (lambda: layers.BatchNorm(2, decay=0.9, name="here"), [5, 3]),
+        (lambda: layers.BatchNorm(2, decay=0.9, axis=1, name="here"), [1, 6, 6, 2]),
+        (lambda: layers.BatchNorm(2, decay=0.9, axis=1, name="here"), [5, 2]),
     ],
 )
 def test_wrong_shape_fails_at_once_and_names_the_layer(make, shape):
     layer = make()
     options = {"training": True} if isinstance(layer, layers.BatchNorm) else {}
-    with pytest.raises(ValueError, match="^here .* 2\\]") as error:
+    with pytest.raises(ValueError, match=r"^here was built for \[….* 2\b") as error:
         layer(tf.zeros(shape), **options)
     assert str(error.value).endswith(f"given {shape}")
 
 
 # --- batch norm ---
 
+LAYOUTS = pytest.mark.parametrize(
+    "shape, axis", [((4, 5, 6, 3), -1), ((20, 3), -1), ((4, 3, 5, 6), 1)]
+)
+TRAINING = pytest.mark.parametrize("training", [True, False])
+
 
 @pytest.fixture
-def norm():
-    """Three channels, with variables that all differ from their initial values."""
-    norm = layers.BatchNorm(3, decay=0.8)
+def norm(axis):
+    """Three channels or rows, with variables that differ from their initial values."""
+    norm = layers.BatchNorm(3, decay=0.8, axis=axis)
     norm.scale.assign([2.0, 0.5, -1.0])
     norm.offset.assign([1.0, -3.0, 0.0])
     norm.mean.assign([0.1, 0.2, 0.3])
@@ -130,30 +167,45 @@ def norm():
     return norm
 
 
-SHAPES = pytest.mark.parametrize("shape", [(4, 5, 6, 3), (20, 3)])
+def along(axis, values):
+    """Three values, shaped so that they are spread along the axis."""
+    return np.reshape(values, [3] if axis == -1 else [3, 1, 1])
 
 
-def batch_of(shape):
-    return normal(*shape) * [1, 2, 3] + [5, 0, -1]
+def batch_of(shape, axis):
+    return normal(*shape) * along(axis, [1, 2, 3]) + along(axis, [5, 0, -1])
 
 
-@SHAPES
-def test_batch_norm_starts_as_plain_normalisation(shape):
-    norm = layers.BatchNorm(3, decay=0.9)
-    y, _ = norm(tf.constant(batch_of(shape), tf.float32), training=True)
+def by_channel(x, axis):
+    """[values, channels] of a batch: what the statistics are taken over."""
+    return np.moveaxis(np.asarray(x), axis, -1).reshape(-1, 3)
+
+
+def normalised(x, mean, variance, norm, epsilon=layers.BATCH_NORM_EPSILON):
+    """The paper's formula, in numpy."""
+    mean, variance, scale, offset = (
+        along(norm.axis, v) for v in (mean, variance, norm.scale, norm.offset)
+    )
+    return (x - mean) / np.sqrt(variance + epsilon) * scale + offset
+
+
+@LAYOUTS
+def test_batch_norm_starts_as_plain_normalisation(shape, axis):
+    norm = layers.BatchNorm(3, decay=0.9, axis=axis)
+    y, _ = norm(tf.constant(batch_of(shape, axis), tf.float32), training=True)
     assert y.shape == shape
-    rows = y.numpy().reshape(-1, 3)
+    rows = by_channel(y, axis)
     np.testing.assert_allclose(rows.mean(0), 0, atol=1e-5)
     np.testing.assert_allclose(rows.var(0), 1, atol=5e-3)  # epsilon is in it
 
 
-@SHAPES
-def test_batch_norm_in_training_by_its_formula(norm, shape):
-    x = batch_of(shape)
-    rows = x.reshape(-1, 3)
+@LAYOUTS
+def test_batch_norm_in_training_by_its_formula(norm, shape, axis):
+    x = batch_of(shape, axis)
+    rows = by_channel(x, axis)
     y, updates = norm(tf.constant(x, tf.float32), training=True)
-    expected = (x - rows.mean(0)) / np.sqrt(rows.var(0) + layers.BATCH_NORM_EPSILON)
-    np.testing.assert_allclose(y, expected * norm.scale + norm.offset, atol=1e-4)
+    expected = normalised(x, rows.mean(0), rows.var(0), norm)
+    np.testing.assert_allclose(y, expected, atol=1e-4)
     (mean, next_mean), (variance, next_variance) = updates
     assert mean is norm.mean
     assert variance is norm.variance
@@ -165,27 +217,48 @@ def test_batch_norm_in_training_by_its_formula(norm, shape):
     )
 
 
-@SHAPES
-def test_batch_norm_otherwise_uses_the_averages(norm, shape):
-    x = batch_of(shape)
+@LAYOUTS
+def test_batch_norm_otherwise_uses_the_averages(norm, shape, axis):
+    x = batch_of(shape, axis)
     y, updates = norm(tf.constant(x, tf.float32), training=False)
-    expected = (x - norm.mean) / np.sqrt(norm.variance + layers.BATCH_NORM_EPSILON)
-    np.testing.assert_allclose(y, expected * norm.scale + norm.offset, atol=1e-4)
+    expected = normalised(x, norm.mean, norm.variance, norm)
+    np.testing.assert_allclose(y, expected, atol=1e-4)
     for average, value in updates:
         np.testing.assert_array_equal(average, value)
 
 
-@pytest.mark.parametrize("training", [True, False])
-def test_batch_norm_call_changes_no_variable(norm, training):
+@LAYOUTS
+@TRAINING
+def test_batch_norm_epsilon(shape, axis, training):
+    norm = layers.BatchNorm(3, decay=0.8, axis=axis, epsilon=0.5)
+    x = batch_of(shape, axis)
+    y, _ = norm(tf.constant(x, tf.float32), training=training)
+    mean, variance = norm.mean, norm.variance
+    if training:
+        rows = by_channel(x, axis)
+        mean, variance = rows.mean(0), rows.var(0)
+    expected = normalised(x, mean, variance, norm, epsilon=0.5)
+    np.testing.assert_allclose(y, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("axis", [0, 2, 3, -2])
+def test_batch_norm_of_another_axis_is_refused(axis):
+    with pytest.raises(ValueError, match=f"^here: axis must be -1 or 1, got {axis}$"):
+        layers.BatchNorm(3, decay=0.9, axis=axis, name="here")
+
+
+@LAYOUTS
+@TRAINING
+def test_batch_norm_call_changes_no_variable(norm, shape, axis, training):
     before = [v.numpy() for v in norm.variables]
-    norm(tf.constant(normal(4, 5, 6, 3)), training=training)
+    norm(tf.constant(normal(*shape)), training=training)
     for old, v in zip(before, norm.variables, strict=True):
         np.testing.assert_array_equal(v, old)
 
 
-@SHAPES
-@pytest.mark.parametrize("training", [True, False])
-def test_batch_norm_with_a_fed_bool(norm, shape, training):
+@LAYOUTS
+@TRAINING
+def test_batch_norm_with_a_fed_bool(norm, shape, axis, training):
     @tf.function
     def graph(x, training):
         y, updates = norm(x, training=training)
@@ -199,21 +272,26 @@ def test_batch_norm_with_a_fed_bool(norm, shape, training):
         np.testing.assert_allclose(fed_value, value, rtol=1e-6)
 
 
-@SHAPES
-@pytest.mark.parametrize("training", [True, False])
-def test_batch_norm_gradient_is_the_plain_formulas(norm, shape, training):
+@LAYOUTS
+@TRAINING
+def test_batch_norm_gradient_is_the_plain_formulas(norm, shape, axis, training):
     x = tf.constant(normal(*shape))
     weights = tf.constant(np.random.default_rng(1).normal(size=shape), tf.float32)
     sources = [x, norm.scale, norm.offset]
+    others = [i for i in range(len(shape)) if i != axis % len(shape)]
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(x)
         y, _ = norm(x, training=training)
-        mean, variance = norm.mean, norm.variance
-        if training:
-            mean, variance = tf.nn.moments(x, list(range(len(shape) - 1)))
-        plain = tf.nn.batch_normalization(
-            x, mean, variance, norm.offset, norm.scale, layers.BATCH_NORM_EPSILON
+        spread = [1 if i in others else 3 for i in range(len(shape))]
+        mean, variance, scale, offset = (
+            tf.reshape(v, spread)
+            for v in (norm.mean, norm.variance, norm.scale, norm.offset)
         )
+        if training:
+            mean = tf.reduce_mean(x, others, keepdims=True)
+            variance = tf.reduce_mean((x - mean) ** 2, others, keepdims=True)
+        plain = (x - mean) / tf.sqrt(variance + layers.BATCH_NORM_EPSILON)
+        plain = plain * scale + offset
         loss, plain_loss = (tf.reduce_sum(out * weights) for out in (y, plain))
     for ours, expected in zip(
         tape.gradient(loss, sources), tape.gradient(plain_loss, sources), strict=True
@@ -221,7 +299,7 @@ def test_batch_norm_gradient_is_the_plain_formulas(norm, shape, training):
         np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
 
 
-# --- pooling and flattening ---
+# --- pooling, padding and flattening ---
 
 
 def test_max_pool_by_hand():
@@ -236,6 +314,14 @@ def test_max_pool_leaves_out_what_fills_no_window():
     y = layers.max_pool(x, 3, 2)
     assert y.shape == [1, 2, 2, 2]
     np.testing.assert_array_equal(y, layers.max_pool(x[:, :5, :5], 3, 2))
+
+
+def test_pad_lays_one_zero_on_each_side():
+    x = normal(2, 3, 4, 5)
+    y = layers.pad(tf.constant(x)).numpy()
+    assert y.shape == (2, 5, 6, 5)
+    np.testing.assert_array_equal(y[:, 1:-1, 1:-1], x)
+    assert abs(y).sum() == pytest.approx(abs(x).sum())
 
 
 def test_flatten_keeps_row_order():
@@ -271,6 +357,17 @@ def test_alpha_dropout_values_of_the_paper():
     np.testing.assert_allclose(y[kept], 2 * a + b, rtol=1e-5)
     np.testing.assert_allclose(y[~kept], lowest * a + b, rtol=1e-5)
     assert abs(kept.mean() - q) < 0.01
+
+
+def test_mask_seeds_of_a_run_all_differ():
+    ends = [0, 2**28 - 1]  # first and last step; they seed the run's other draws
+    for number in range(1, 8):
+        for step in (0, 2**28 - 1):
+            run, second = layers.mask_seed(tf.constant([3, step]), number).numpy()
+            assert run == 3
+            ends.append(second)
+    assert ends == sorted(set(ends))  # so that no two ranges overlap
+    assert layers.mask_seed(None, 1) is None
 
 
 @DROPOUTS

@@ -1,35 +1,58 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests of models/: those of every network over the registry, then LeNet's own."""
+"""Tests of models/: those of every network over the registry, then each one's own."""
+
+import json
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+import cli
 import models
-from models import layers
-from training import losses, optimizers
+from models import layers, mlp
+from training import checkpoints, losses, optimizers
 
-DEFAULTS = {
-    "seed": 0,
-    "activation": "selu",
-    "batch_norm": "none",
-    "batch_norm_first": True,
-    "batch_norm_decay": 0.9,
-    "dropout": 0.0,
-    "dropout_kind": "standard",
-}
+# What the tests of every network are run with; of a new one, its defaults. The test
+# that it learns takes thirty steps: too few for slow averages and much dropout.
 VARIANTS = {
-    "plain": {},
-    "conv": {"batch_norm": "conv", "dropout": 0.4},
-    "all": {"batch_norm": "all", "dropout": 0.1, "dropout_kind": "alpha"},
-    "after": {"batch_norm": "all", "batch_norm_first": False, "activation": "relu"},
+    "bn_cnn": {
+        "channels": {"batch_norm_decay": 0.5, "activation": "selu"},
+        "rows": {"batch_norm_decay": 0.5, "bn_axis": 1},
+    },
+    "double_conv": {
+        "relu": {"conv_dropout": 0.1, "dropout": 0.2},
+        "elu": {"conv_dropout": 0.0, "dropout": 0.0, "activation": "elu"},
+    },
+    "lenet": {
+        "plain": {},
+        "conv": {"batch_norm": "conv", "dropout": 0.4},
+        "all": {"batch_norm": "all", "dropout": 0.1, "dropout_kind": "alpha"},
+        "after": {"batch_norm": "all", "batch_norm_first": False, "activation": "relu"},
+    },
+    "mlp": {
+        "plain": {},
+        "deep": {"hidden_units": ["150", "100"], "activation": "tanh"},
+        "linear": {"hidden_units": []},
+    },
 }
+EVERY_VARIANT = [
+    pytest.param((name, options), id=f"{name}-{variant}")
+    for name in sorted(models.NETWORKS)
+    for variant, options in VARIANTS.get(name, {"plain": {}}).items()
+]
+RATES = ("conv_dropout", "dropout")
 SEED = (0, 3)  # of one step's dropout
 TRAINING = pytest.mark.parametrize("training", [True, False])
+ACTIVATION = pytest.mark.parametrize("activation", sorted(layers.ACTIVATIONS))
 
 
 def build(name, **options):
-    return models.build({"network": name, **DEFAULTS, **options})
+    return models.build({"network": name, **options})
+
+
+def rates(name, rate):
+    """Those options of a network that are rates of dropout, all set to one rate."""
+    return {o: rate for o in models.options({"network": name}) if o in RATES}
 
 
 def unsettle(network):
@@ -45,9 +68,16 @@ def name(request):
     return request.param
 
 
-@pytest.fixture(params=VARIANTS)
-def network(request, name):
-    network = build(name, **VARIANTS[request.param])
+@pytest.fixture(params=EVERY_VARIANT)
+def variant(request):
+    """Name and options."""
+    return request.param
+
+
+@pytest.fixture
+def network(variant):
+    name, options = variant
+    network = build(name, **options)
     unsettle(network)
     return network
 
@@ -73,11 +103,65 @@ def close(ours, expected):
     np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-4)
 
 
-# --- every network ---
+def tapped(network, count=3):
+    """Logits and taps of an evaluation."""
+    taps: dict[str, tf.Tensor] = {}
+    logits, _ = network(tf.constant(digits(count)), training=False, taps=taps)
+    return logits, taps
+
+
+def shapes(taps):
+    return {name: tap.shape.as_list() for name, tap in taps.items()}
+
+
+# --- options ---
 
 
 def test_options_are_those_of_the_contract():
-    assert set(DEFAULTS) == set(models.OPTIONS)
+    assert set(models.OPTIONS) == {
+        *("seed", "activation", "hidden_units", "dropout", "dropout_kind"),
+        *("batch_norm", "batch_norm_first", "batch_norm_decay"),
+        *("bn_axis", "conv_dropout"),
+    }
+
+
+def test_options_left_open_are_the_networks_own(name):
+    bare = {"network": name}
+    nothing = {**bare, **dict.fromkeys(models.OPTIONS), "epochs": 3}
+    options = models.options(bare)
+    assert models.options(nothing) == options
+    assert set(options) <= set(models.OPTIONS)
+    assert options["seed"] == 0
+    assert None not in options.values()
+    assert json.loads(json.dumps(options)) == options
+    assert models.options({**bare, **options}) == options
+
+
+def test_options_given_are_taken():
+    config = {"network": "mlp", "seed": 3, "hidden_units": ("7", 5), "activation": None}
+    options = {"seed": 3, "activation": "relu", "hidden_units": ["7", 5]}
+    assert models.options(config) == options
+    # Falsy is not left open.
+    config = {"network": "lenet", "batch_norm_first": False, "seed": 0}
+    assert models.options(config)["batch_norm_first"] is False
+    config = {"network": "double_conv", "dropout": 0.0}
+    assert models.options(config)["dropout"] == 0.0
+
+
+def test_options_of_another_network_are_refused(name):
+    own = models.options({"network": name})
+    foreign = set(models.OPTIONS) - set(own)
+    assert foreign
+    for option in foreign:
+        for refuse in (models.options, models.build):
+            with pytest.raises(cli.UserError) as error:
+                refuse({"network": name, option: 0})
+            takes = ", ".join(f"--{o}" for o in sorted(own) if o != "seed")
+            message = f"--network={name} has no --{option}; it takes {takes}"
+            assert str(error.value) == message
+
+
+# --- every network ---
 
 
 @TRAINING
@@ -103,7 +187,10 @@ def test_logits(network, count, training):
 def test_other_images_are_refused(name, shape, dtype):
     with pytest.raises(ValueError, match="uint8 images") as error:
         build(name)(tf.zeros(shape, dtype), training=False)
-    assert str(error.value).endswith(f"{dtype.name} {shape}")
+    assert str(error.value) == (
+        f"{models.NETWORKS[name].__name__} takes uint8 images [N, 28, 28, 1] and was"
+        f" given {dtype.name} {shape}"
+    )
 
 
 @TRAINING
@@ -144,16 +231,17 @@ def test_images_are_told_apart(network):
     assert abs(logits[0] - logits[1]).max() > 1e-3
 
 
-def test_weights_are_a_function_of_the_seed(name):
-    for options in VARIANTS.values():
-        first, again, other = (build(name, seed=s, **options) for s in (7, 7, 8))
-        assert_same(values(first), values(again))
-        for one, two in zip(values(first), values(other), strict=True):
-            assert one.ndim == 1 or (one != two).mean() > 0.99
+def test_weights_are_a_function_of_the_seed(variant):
+    name, options = variant
+    first, again, other = (values(build(name, seed=s, **options)) for s in (7, 7, 8))
+    assert_same(first, again)
+    for one, two in zip(first, other, strict=True):
+        assert one.ndim == 1 or (one != two).mean() > 0.99
 
 
-def test_no_two_kernels_begin_alike(name):
-    kernels = [v.ravel() for v in values(build(name)) if v.ndim > 1]
+def test_no_two_kernels_begin_alike(variant):
+    name, options = variant
+    kernels = [v.ravel() for v in values(build(name, **options)) if v.ndim > 1]
     beginnings = [k[:50] / k[0] for k in kernels]
     for i, one in enumerate(beginnings):
         for two in beginnings[:i]:
@@ -162,15 +250,71 @@ def test_no_two_kernels_begin_alike(name):
 
 @TRAINING
 def test_dropout_is_for_training_only_and_follows_its_seed(name, training):
-    network = build(name, dropout=0.5)
+    options = rates(name, 0.5)
+    network = build(name, **options)
     images = tf.constant(digits(4))
     first, again, other = (
         network(images, training=training, seed=tf.constant([0, step]))[0].numpy()
         for step in (1, 1, 2)
     )
     np.testing.assert_array_equal(again, first)
-    assert (other != first).all() == training
-    assert (other != first).any() == training
+    dropped = training and bool(options)
+    assert (other != first).all() == dropped
+    assert (other != first).any() == dropped
+
+
+# Shape of one image's mask and its rate, in order, of networks with dropout.
+MASKS = {
+    "bn_cnn": [([3, 3, 64], 0.25)],
+    "double_conv": [([14, 14, 32], 0.25), ([7, 7, 64], 0.25), ([256], 0.5)],
+    "lenet": [([288], 0.5), ([144], 0.5)],
+    "mlp": [],
+}
+
+
+def test_dropout_masks_stand_in_place_with_seeds_of_their_own(name, monkeypatch):
+    drawn, draws = [], layers._dropout_draws
+
+    def record(x, rate, training, seed):
+        drawn.append((x.shape.as_list()[1:], rate, tuple(seed.numpy())))
+        return draws(x, rate, training, seed)
+
+    monkeypatch.setattr(layers, "_dropout_draws", record)
+    network = build(name, **({"dropout": 0.5} if name == "lenet" else {}))
+    for step in (0, 1):
+        network(tf.constant(digits(2)), training=True, seed=tf.constant([3, step]))
+    seeds = [seed for _, _, seed in drawn]
+    assert len(set(seeds)) == len(seeds)
+    if name in MASKS:
+        assert [mask[:2] for mask in drawn] == 2 * MASKS[name]
+
+
+def test_taps_bear_the_names_of_the_layers(network):
+    logits, taps = tapped(network)
+    layer_types = (layers.Conv, layers.Dense)
+    found = {m.name for m in network.submodules if isinstance(m, layer_types)}
+    assert set(taps) == found
+    for name, tap in taps.items():
+        layer = getattr(network, name)
+        assert layer.name == name
+        assert tap.shape[0] == 3
+        assert tap.shape[-1] == layer.w.shape[-1]
+    # The first kernel is that which reads pixels.
+    assert getattr(network, next(iter(taps))).w.shape[-2] in (1, 28 * 28)
+    assert list(taps)[-1] == "logits"
+    assert taps["logits"] is logits
+
+
+def test_checkpoint_round_trip(variant, network, tmp_path):
+    name, options = variant
+    checkpoints.save(tf.train.Checkpoint(network=network), tmp_path, 7)
+    other = build(name, seed=1, **options)
+    assert checkpoints.restore(tf.train.Checkpoint(network=other), tmp_path) == 7
+    assert_same(values(network), values(other))
+    images = digits(3)
+    np.testing.assert_array_equal(
+        call(other, images, False)[0], call(network, images, False)[0]
+    )
 
 
 def test_fed_bool_is_the_fixed_bool(network):
@@ -202,9 +346,9 @@ def test_gradients_are_all_there_and_finite(network):
         assert np.any(g), v.name
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_learns_32_images(name, variant):
-    network = build(name, **VARIANTS[variant])
+def test_learns_32_images(variant):
+    name, options = variant
+    network = build(name, **options)
     adam = optimizers.Adam(network.trainable_variables)
     images, labels = tf.constant(digits(32)), tf.range(32) % 10
 
@@ -250,19 +394,16 @@ def test_lenet_parameters(batch_norm, batch_norm_first, count):
     assert models.count_parameters(network) == count
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_lenet_taps(variant):
-    network = build("lenet", **VARIANTS[variant])
-    taps: dict[str, tf.Tensor] = {}
-    logits, _ = network(tf.constant(digits(3)), training=False, taps=taps)
-    assert {name: tap.shape.as_list() for name, tap in taps.items()} == {
-        "conv1": [3, 13, 13, 12],
-        "conv2": [3, 6, 6, 16],
-        "dense1": [3, 288],
-        "dense2": [3, 144],
-        "logits": [3, 10],
-    }
-    assert taps["logits"] is logits
+@pytest.mark.parametrize("batch_norm", ["none", "all"])
+def test_lenet_taps(batch_norm):
+    _, taps = tapped(build("lenet", batch_norm=batch_norm))
+    assert list(shapes(taps).items()) == [
+        ("conv1", [3, 13, 13, 12]),
+        ("conv2", [3, 6, 6, 16]),
+        ("dense1", [3, 288]),
+        ("dense2", [3, 144]),
+        ("logits", [3, 10]),
+    ]
 
 
 def plain_lenet(network, images, training, activation, batch_norm_first):
@@ -305,7 +446,7 @@ def plain_lenet(network, images, training, activation, batch_norm_first):
 @TRAINING
 @pytest.mark.parametrize("batch_norm_first", [True, False])
 @pytest.mark.parametrize("batch_norm", ["none", "conv", "all"])
-@pytest.mark.parametrize("activation", sorted(layers.ACTIVATIONS))
+@ACTIVATION
 def test_lenet_is_the_plain_formulation(
     activation, batch_norm, batch_norm_first, training
 ):
@@ -323,17 +464,196 @@ def test_lenet_is_the_plain_formulation(
     close(call(network, images, training)[0], expected)
 
 
-def test_lenet_dropout_masks_have_seeds_of_their_own():
-    network = build("lenet", dropout=0.5)
-    seeds = []
+# --- MLP ---
 
-    def dropout(x, rate, *, training, seed):
-        assert rate == 0.5
-        seeds.append(tuple(seed.numpy()))
-        return x
 
-    network.dropout = dropout
-    for step in (0, 1):
-        seed = tf.constant([3, step])
-        network(tf.constant(digits(1)), training=True, seed=seed)
-    assert len(set(seeds)) == len(seeds) == 4
+@pytest.mark.parametrize(
+    "hidden_units, count",
+    [
+        ((64,), 785 * 64 + 65 * 10),
+        ((300,), 785 * 300 + 301 * 10),
+        ((150, 100), 785 * 150 + 151 * 100 + 101 * 10),
+        ((), 785 * 10),
+        ((5, 4, 3), 785 * 5 + 6 * 4 + 5 * 3 + 4 * 10),
+    ],
+)
+def test_mlp_parameters(hidden_units, count):
+    network = build("mlp", hidden_units=hidden_units)
+    assert models.count_parameters(network) == count
+    assert mlp.PARAMETERS.get(hidden_units, count) == count
+
+
+def test_mlp_published_parameters():
+    assert mlp.PARAMETERS == {(64,): 50_890, (300,): 238_510, (150, 100): 133_860}
+
+
+def test_mlp_taps():
+    _, taps = tapped(build("mlp", hidden_units=[7, 6, 5]))
+    assert list(shapes(taps).items()) == [
+        ("dense1", [3, 7]),
+        ("dense2", [3, 6]),
+        ("dense3", [3, 5]),
+        ("logits", [3, 10]),
+    ]
+
+
+def test_mlp_of_strings_is_that_of_numbers():
+    numbers = build("mlp", hidden_units=[12, 7])
+    assert_same(values(numbers), values(build("mlp", hidden_units=["12", "7"])))
+
+
+@pytest.mark.parametrize("wrong", [0, -3, "0", "-3", "1.5", 1.5, "many", "", None])
+def test_mlp_units_that_no_layer_has_are_refused(wrong):
+    with pytest.raises(cli.UserError) as error:
+        build("mlp", hidden_units=[64, wrong])
+    assert str(error.value) == (
+        f"hidden_units: {wrong!r} is not a whole number above 0; give one for each"
+        " hidden layer, such as --hidden_units=150,100"
+    )
+
+
+@ACTIVATION
+def test_mlp_is_the_plain_formulation(activation):
+    network = build("mlp", activation=activation, hidden_units=[20, 12])
+    unsettle(network)
+    images = digits(6)
+    function = layers.ACTIVATIONS[activation]
+    x = tf.constant(images.reshape(6, 784) / np.float32(255))
+    x = function(x @ network.dense1.w + network.dense1.b)
+    x = function(x @ network.dense2.w + network.dense2.b)
+    close(call(network, images, True)[0], x @ network.logits.w + network.logits.b)
+
+
+# --- BN-CNN ---
+
+
+@pytest.mark.parametrize(
+    "bn_axis, norms", [(-1, [32, 48, 64]), (1, [26, 13, 7])], ids=["channels", "rows"]
+)
+def test_bn_cnn_parameters(bn_axis, norms):
+    network = build("bn_cnn", bn_axis=bn_axis)
+    count = (
+        *(3 * 3 * 1 * 32 + 32, 3 * 3 * 32 * 48 + 48, 2 * 2 * 48 * 64 + 64),
+        *(576 * 3168 + 3168, 3168 * 10 + 10),
+    )
+    assert count == (320, 13_872, 12_352, 1_827_936, 31_690)
+    assert models.count_parameters(network) == sum(count) + 2 * sum(norms)
+    for norm, size in zip(
+        (network.norm1, network.norm2, network.norm3), norms, strict=True
+    ):
+        assert (norm.axis, norm.epsilon, norm.decay) == (bn_axis, 1e-6, 0.99)
+        assert norm.scale.shape == [size]
+
+
+def test_bn_cnn_taps():
+    _, taps = tapped(build("bn_cnn"))
+    assert list(shapes(taps).items()) == [
+        ("conv1", [3, 13, 13, 32]),
+        ("conv2", [3, 6, 6, 48]),
+        ("conv3", [3, 3, 3, 64]),
+        ("dense1", [3, 3168]),
+        ("logits", [3, 10]),
+    ]
+
+
+def plain_bn_cnn(network, images, training, activation, bn_axis):
+    """BN-CNN in the words of the write-up, with no layer of models.layers."""
+
+    def normalise(x, norm):
+        shape = [1, 1, 1, -1] if bn_axis == -1 else [1, -1, 1, 1]
+        mean, variance, scale, offset = (
+            tf.reshape(v, shape)
+            for v in (norm.mean, norm.variance, norm.scale, norm.offset)
+        )
+        if training:
+            axes = [0, 1, 2] if bn_axis == -1 else [0, 2, 3]
+            mean = tf.reduce_mean(x, axes, keepdims=True)
+            variance = tf.reduce_mean((x - mean) ** 2, axes, keepdims=True)
+        return (x - mean) / tf.sqrt(variance + 1e-6) * scale + offset
+
+    x = tf.cast(images, tf.float32) / 255
+    for number, (conv, norm) in enumerate(
+        (
+            (network.conv1, network.norm1),
+            (network.conv2, network.norm2),
+            (network.conv3, network.norm3),
+        )
+    ):
+        if number:
+            x = tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]])
+        x = activation(tf.nn.conv2d(x, conv.w, 1, "VALID") + conv.b)
+        x = tf.nn.max_pool2d(normalise(x, norm), 2, 2, "VALID")
+    x = tf.reshape(x, [-1, 576])
+    x = activation(x @ network.dense1.w + network.dense1.b)
+    return x @ network.logits.w + network.logits.b
+
+
+@TRAINING
+@pytest.mark.parametrize("bn_axis", [-1, 1])
+@ACTIVATION
+def test_bn_cnn_is_the_plain_formulation(activation, bn_axis, training):
+    network = build("bn_cnn", activation=activation, bn_axis=bn_axis, conv_dropout=0.0)
+    unsettle(network)
+    for norm in (network.norm1, network.norm2, network.norm3):
+        # Negative scales tell batch norm before the pool from batch norm behind it.
+        norm.scale.assign(norm.scale * (-1.0) ** np.arange(norm.channels))
+    images = tf.constant(digits(3))
+    function = layers.ACTIVATIONS[activation]
+    expected = plain_bn_cnn(network, images, training, function, bn_axis)
+    close(call(network, images, training)[0], expected)
+
+
+# --- double-conv CNN ---
+
+
+def test_double_conv_parameters():
+    count = (
+        *(5 * 5 * 1 * 32 + 32, 5 * 5 * 32 * 32 + 32),
+        *(3 * 3 * 32 * 64 + 64, 3 * 3 * 64 * 64 + 64),
+        *(7 * 7 * 64 * 256 + 256, 256 * 10 + 10),
+    )
+    assert count == (832, 25_632, 18_496, 36_928, 803_072, 2_570)
+    assert models.count_parameters(build("double_conv")) == sum(count) == 887_530
+
+
+def test_double_conv_taps():
+    _, taps = tapped(build("double_conv"))
+    assert list(shapes(taps).items()) == [
+        ("conv1", [3, 28, 28, 32]),
+        ("conv2", [3, 14, 14, 32]),
+        ("conv3", [3, 14, 14, 64]),
+        ("conv4", [3, 7, 7, 64]),
+        ("dense1", [3, 256]),
+        ("logits", [3, 10]),
+    ]
+
+
+@ACTIVATION
+def test_double_conv_is_the_plain_formulation(activation):
+    network = build("double_conv", activation=activation)
+    unsettle(network)
+    images = tf.constant(digits(3))
+    function = layers.ACTIVATIONS[activation]
+    x = tf.cast(images, tf.float32) / 255
+    for conv in (network.conv1, network.conv2, network.conv3, network.conv4):
+        x = function(tf.nn.conv2d(x, conv.w, 1, "SAME") + conv.b)
+        if conv in (network.conv2, network.conv4):
+            x = tf.nn.max_pool2d(x, 2, 2, "VALID")
+    x = tf.reshape(x, [-1, 3136])
+    x = function(x @ network.dense1.w + network.dense1.b)
+    expected = x @ network.logits.w + network.logits.b
+    close(call(network, images, False)[0], expected)
+
+
+# --- initial weights ---
+
+
+@pytest.mark.parametrize("name", ["bn_cnn", "double_conv", "mlp"])
+def test_kerass_initial_weights(name):
+    network = build(name)
+    for layer in (getattr(network, tap) for tap in tapped(network)[1]):
+        *field, inputs, outputs = layer.w.shape.as_list()
+        limit = np.sqrt(6 / (np.prod(field) * (inputs + outputs)))
+        largest = abs(layer.w.numpy()).max()
+        assert 0.98 * limit < largest <= limit
+        assert not layer.b.numpy().any()

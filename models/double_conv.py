@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Double-conv CNN: two blocks of two convolutions each, one dense layer. System D."""
+
+import functools
+
+import tensorflow as tf
+
+from models import layers
+
+# conv1 832, conv2 25,632, conv3 18,496, conv4 36,928, dense1 803,072, logits 2,570
+PARAMETERS = 887_530
+
+
+class DoubleConv(tf.Module):
+    """uint8 images [N, 28, 28, 1] → float32 logits [N, 10].
+
+    Args:
+      seed: of the initial weights.
+      activation: a name in `layers.ACTIVATIONS`.
+      conv_dropout: rate behind each of the two blocks, in [0, 1).
+      dropout: rate behind the hidden dense layer, in [0, 1).
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        activation: str = "relu",
+        conv_dropout: float = 0.25,
+        dropout: float = 0.5,
+    ):
+        super().__init__("double_conv")
+        self.activation = layers.ACTIVATIONS[activation]
+        self.conv_dropout = conv_dropout
+        self.dropout = dropout
+
+        init = layers.glorot_uniform
+        conv = functools.partial(layers.Conv, init=init)
+        dense = functools.partial(layers.Dense, init=init)
+
+        with self.name_scope:
+            self.conv1 = conv(1, 32, 5, seed=(seed, -1), name="conv1")
+            self.conv2 = conv(32, 32, 5, seed=(seed, -2), name="conv2")
+            self.conv3 = conv(32, 64, 3, seed=(seed, -3), name="conv3")
+            self.conv4 = conv(64, 64, 3, seed=(seed, -4), name="conv4")
+            self.dense1 = dense(3136, 256, seed=(seed, -5), name="dense1")
+            self.logits = dense(256, 10, seed=(seed, -6), name="logits")
+
+        count = layers.count_parameters(self)
+        assert count == PARAMETERS, count
+
+    @tf.Module.with_name_scope
+    def __call__(
+        self,
+        images: tf.Tensor,
+        *,
+        training: layers.Training,
+        seed: tf.Tensor | None = None,
+        taps: dict[str, tf.Tensor] | None = None,
+    ) -> tuple[tf.Tensor, layers.UpdateOps]:
+        """Classifies images. Changes no variable.
+
+        Args:
+          images: uint8 [N, 28, 28, 1].
+          training: Python bool or scalar bool tensor; switches dropout.
+          seed: int32 [2] for this step's dropout masks; needed only in training.
+          taps: if given, is filled with the output of each layer, activation and pool
+            included, under the name of its attribute.
+
+        Returns:
+          logits: float32 [N, 10].
+          update_ops: none.
+
+        Raises:
+          ValueError: images of another dtype or shape.
+        """
+        layers.check_images(self, images)
+        taps = {} if taps is None else taps
+
+        def dropout(x, rate, number):
+            mask_seed = layers.mask_seed(seed, number)
+            return layers.dropout(x, rate, training=training, seed=mask_seed)
+
+        def block(x, first, second):
+            taps[first.name] = x = self.activation(first(x))
+            # Pool before activation: see models.lenet.
+            taps[second.name] = x = self.activation(layers.max_pool(second(x), 2, 2))
+            return x
+
+        x = tf.cast(images, tf.float32) / 255.0  # [N, 28, 28, 1], in [0, 1]
+        x = block(x, self.conv1, self.conv2)  # [N, 28, 28, 32] → [N, 14, 14, 32]
+        x = dropout(x, self.conv_dropout, 1)
+        x = block(x, self.conv3, self.conv4)  # [N, 14, 14, 64] → [N, 7, 7, 64]
+        x = dropout(x, self.conv_dropout, 2)
+        x = layers.flatten(x)  # [N, 3136]
+        taps["dense1"] = x = self.activation(self.dense1(x))  # [N, 256]
+        x = dropout(x, self.dropout, 3)
+        taps["logits"] = x = self.logits(x)  # [N, 10]
+        return x, []

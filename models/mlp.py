@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Multilayer perceptrons: dense layers and nothing else. System C."""
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+import cli
+from models import layers
+
+# (784 + 1) · a + (a + 1) · b + … + (… + 1) · 10, of the published networks.
+PARAMETERS = {(64,): 50_890, (300,): 238_510, (150, 100): 133_860}
+
+
+def parse_units(values: Sequence[int | str]) -> tuple[int, ...]:
+    """Units of each hidden layer, from numbers or from the strings of a list flag.
+
+    Raises:
+      cli.UserError: one of them is no whole number above 0.
+    """
+    for value in values:
+        if not str(value).isdecimal() or int(value) < 1:
+            raise cli.UserError(
+                f"hidden_units: {value!r} is not a whole number above 0; give one for"
+                " each hidden layer, such as --hidden_units=150,100"
+            )
+    return tuple(int(value) for value in values)
+
+
+class MLP(tf.Module):
+    """uint8 images [N, 28, 28, 1] → float32 logits [N, 10].
+
+    Args:
+      seed: of the initial weights.
+      activation: a name in `layers.ACTIVATIONS`.
+      hidden_units: of each hidden layer, as `parse_units` takes them; none makes a
+        linear classifier.
+
+    Raises:
+      cli.UserError: hidden units that no layer can have.
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        activation: str = "relu",
+        hidden_units: Sequence[int | str] = (64,),
+    ):
+        super().__init__("mlp")
+        self.activation = layers.ACTIVATIONS[activation]
+        units = parse_units(hidden_units)
+        self.hidden = [f"dense{number}" for number in range(1, len(units) + 1)]
+        sizes = (784, *units, 10)
+        with self.name_scope:
+            for number, name in enumerate([*self.hidden, "logits"], 1):
+                layer = layers.Dense(
+                    *sizes[number - 1 : number + 1],
+                    seed=(seed, -number),
+                    init=layers.glorot_uniform,
+                    name=name,
+                )
+                setattr(self, name, layer)
+
+        count = layers.count_parameters(self)
+        assert count == PARAMETERS.get(units, count), count
+
+    @tf.Module.with_name_scope
+    def __call__(
+        self,
+        images: tf.Tensor,
+        *,
+        training: layers.Training,
+        seed: tf.Tensor | None = None,
+        taps: dict[str, tf.Tensor] | None = None,
+    ) -> tuple[tf.Tensor, layers.UpdateOps]:
+        """Classifies images. Changes no variable, and is in training as it always is.
+
+        Args:
+          images: uint8 [N, 28, 28, 1].
+          training: of no effect; nor has `seed`.
+          taps: if given, is filled with the output of each layer, activation
+            included, under the name of its attribute.
+
+        Returns:
+          logits: float32 [N, 10].
+          update_ops: none.
+
+        Raises:
+          ValueError: images of another dtype or shape.
+        """
+        layers.check_images(self, images)
+        taps = {} if taps is None else taps
+
+        x = tf.cast(images, tf.float32) / 255.0  # [N, 28, 28, 1], in [0, 1]
+        x = layers.flatten(x)  # [N, 784]
+        for name in self.hidden:
+            taps[name] = x = self.activation(getattr(self, name)(x))  # [N, units]
+        taps["logits"] = x = self.logits(x)  # [N, 10]
+        return x, []
