@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the programs share: one-line errors and exit codes."""
 
+import functools
 import inspect
 import os
 import sys
@@ -24,6 +25,12 @@ class UserError(Exception):
     """
 
     exit_code = 1
+
+
+class UsageError(UserError):
+    """A command line that does not say what is to be done."""
+
+    exit_code = USAGE_ERROR
 
 
 def options(
@@ -52,13 +59,13 @@ def options(
     return {name: given.get(name, parameters[name].default) for name in own}
 
 
-def _parse_flags(argv: Sequence[str]) -> list[str]:
+def _parse_flags(argv: Sequence[str], arguments: bool) -> list[str]:
     """Returns what `app.run` wants from a flags parser; a bad flag exits with 2."""
     try:
         rest = flags.FLAGS(list(argv))
     except flags.Error as error:
         _fail(str(error), USAGE_ERROR)
-    if len(rest) > 1:
+    if len(rest) > 1 and not arguments:
         _fail(f"unexpected argument {rest[1]!r}: flags start with --", USAGE_ERROR)
     return rest
 
@@ -69,8 +76,13 @@ def _fail(message: str, code: int) -> None:
     sys.exit(code)
 
 
-def run(main: Callable[[list[str]], None]) -> None:
-    """Parses the flags and calls `main`; a user's mistake is one line, no traceback."""
+def run(main: Callable[[list[str]], None], *, arguments: bool = False) -> None:
+    """Parses the flags and calls `main`; a user's mistake is one line, no traceback.
+
+    Args:
+      main: gets the program's name and the arguments that are no flags.
+      arguments: whether there may be any.
+    """
 
     def guarded(argv: list[str]) -> None:
         try:
@@ -81,4 +93,5 @@ def run(main: Callable[[list[str]], None]) -> None:
             _fail("interrupted", INTERRUPTED)
 
     logging.set_verbosity(logging.WARNING)  # not what the checkpoint library does
-    app.run(guarded, flags_parser=_parse_flags)
+    parse = functools.partial(_parse_flags, arguments=arguments)
+    app.run(guarded, flags_parser=parse)
