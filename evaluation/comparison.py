@@ -204,13 +204,13 @@ def _check_comparable(compared: Sequence[Run]) -> None:
             )
         if one.split != other.split:
             raise runs.RunError(
-                f"{both} were scored on different digits, {one.split} and {other.split}:"
-                " score both again by python eval.py --run_dir=RUN"
+                f"{both} were scored on different digits, {one.split} and"
+                f" {other.split}: score both again by python eval.py --run_dir=RUN"
             )
         if not np.array_equal(one.labels, other.labels):
             raise runs.RunError(
-                f"{both} were scored on different digits: compare runs that held out the"
-                " same ones, those of the same --seed and --validation_size"
+                f"{both} were scored on different digits: compare runs that held out"
+                " the same ones, those of the same --seed and --validation_size"
             )
         if one.config == other.config:
             raise runs.RunError(
