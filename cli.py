@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the programs share: one-line errors and exit codes."""
 
+import functools
 import inspect
+import json
 import math
 import os
 import sys
@@ -27,6 +29,12 @@ class UserError(Exception):
     exit_code = 1
 
 
+class UsageError(UserError):
+    """A command line that does not say what is to be done."""
+
+    exit_code = USAGE_ERROR
+
+
 def options(
     function: Callable, names: Iterable[str], values: Mapping[str, Any], what: str
 ) -> dict[str, Any]:
@@ -42,15 +50,17 @@ def options(
       The value of each of its options.
 
     Raises:
-      UserError: an option is given that the function does not have.
+      UsageError: an option is given that the function does not have.
     """
     parameters = inspect.signature(function).parameters
-    own = [name for name in names if name in parameters]
+    own = sorted(set(names) & set(parameters))
     given = {name: values[name] for name in names if values.get(name) is not None}
     for name in sorted(given.keys() - set(own)):
         known = ", ".join(f"--{name}" for name in own) or "none"
-        raise UserError(f"{what} has no option --{name}: its options are {known}")
-    return {name: given.get(name, parameters[name].default) for name in own}
+        raise UsageError(f"{what} has no --{name}; it takes {known}")
+    values = {name: given.get(name, parameters[name].default) for name in own}
+    # As they come back from a file, where tuples are lists.
+    return json.loads(json.dumps(values))
 
 
 def require_share(*names: str) -> None:
@@ -69,13 +79,13 @@ def require_positive(*names: str) -> None:
         )
 
 
-def _parse_flags(argv: Sequence[str]) -> list[str]:
+def _parse_flags(argv: Sequence[str], arguments: bool) -> list[str]:
     """Returns what `app.run` wants from a flags parser; a bad flag exits with 2."""
     try:
         rest = flags.FLAGS(list(argv))
     except flags.Error as error:
         _fail(str(error), USAGE_ERROR)
-    if len(rest) > 1:
+    if len(rest) > 1 and not arguments:
         _fail(f"unexpected argument {rest[1]!r}: flags start with --", USAGE_ERROR)
     return rest
 
@@ -86,8 +96,13 @@ def _fail(message: str, code: int) -> None:
     sys.exit(code)
 
 
-def run(main: Callable[[list[str]], None]) -> None:
-    """Parses the flags and calls `main`; a user's mistake is one line, no traceback."""
+def run(main: Callable[[list[str]], None], *, arguments: bool = False) -> None:
+    """Parses the flags and calls `main`; a user's mistake is one line, no traceback.
+
+    Args:
+      main: gets the program's name and the arguments that are no flags.
+      arguments: whether there may be any.
+    """
 
     def guarded(argv: list[str]) -> None:
         try:
@@ -98,4 +113,5 @@ def run(main: Callable[[list[str]], None]) -> None:
             _fail("interrupted", INTERRUPTED)
 
     logging.set_verbosity(logging.WARNING)  # not what the checkpoint library does
-    app.run(guarded, flags_parser=_parse_flags)
+    parse = functools.partial(_parse_flags, arguments=arguments)
+    app.run(guarded, flags_parser=parse)

@@ -2,10 +2,12 @@
 """Scores a finished run, or compares several.
 
 python eval.py --run_dir=runs/lenet-s0
+python eval.py --compare runs/lenet-s0 runs/lenet_plain-s0
 """
 
 import device  # isort: skip  (first: it loads TensorFlow)
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +25,11 @@ FLAGS = flags.FLAGS
 
 def define_flags() -> None:
     """The flags of an evaluation; the run directory knows all else."""
-    flags.DEFINE_string("run_dir", None, "Directory of the run.", required=True)
+    flags.DEFINE_string("run_dir", None, "Directory of the run that is scored.")
     flags.DEFINE_string("data_dir", None, "Where the data lie; default: see BUILD.md.")
+    flags.DEFINE_bool(
+        "compare", False, "Compare the runs whose directories are the arguments."
+    )
 
 
 def load_network(run_dir: Path) -> tf.Module:
@@ -77,8 +82,35 @@ def load_scored(
     return "validation", images[held_out], labels[held_out]
 
 
-def main(_: list[str]) -> None:
-    """Scores the run that --run_dir names."""
+def _check_usage(arguments: Sequence[str]) -> None:
+    """Raises cli.UsageError unless runs are given, the one way or the other."""
+    if FLAGS.compare and FLAGS.run_dir:
+        raise cli.UsageError(
+            "--run_dir names a run to be scored, --compare RUN RUN some to be"
+            " compared: give one of the two"
+        )
+    if FLAGS.compare:
+        return
+    if arguments:
+        raise cli.UsageError(
+            f"unexpected argument {arguments[0]!r}: name a run to be scored by"
+            " --run_dir=RUN, runs to be compared by --compare RUN RUN"
+        )
+    if not FLAGS.run_dir:
+        raise cli.UsageError(
+            "nothing to do: give --run_dir=RUN to score a run, or --compare RUN RUN"
+        )
+
+
+def main(argv: list[str]) -> None:
+    """Scores the run that --run_dir names, or compares those that are arguments."""
+    _, *arguments = argv
+    _check_usage(arguments)
+    if FLAGS.compare:
+        from evaluation import comparison  # loads scipy.stats, which takes a second
+
+        print(comparison.compare([Path(argument) for argument in arguments]))
+        return
     device.set_threads(0)
     run_dir = Path(FLAGS.run_dir)
     network = load_network(run_dir)
@@ -87,4 +119,4 @@ def main(_: list[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    cli.run(main)
+    cli.run(main, arguments=True)

@@ -24,7 +24,7 @@ from tqdm import tqdm
 import cli
 import data
 import models
-from augment import build, plan
+from augment import build, online, online_settings, plan
 from data import batches
 from evaluation import result, scoring
 from training import checkpoints, losses, optimizers, runs, schedules, summaries
@@ -49,7 +49,7 @@ class TrainingError(cli.UserError):
 
 def define_flags() -> None:
     """The flags of a run; each part of it defines those of its own settings."""
-    for part in (plan, models, optimizers, schedules):
+    for part in (plan, online_settings, models, optimizers, schedules):
         part.define_flags()
         flags.adopt_module_key_flags(part)
     flags.DEFINE_string(
@@ -67,7 +67,6 @@ def define_flags() -> None:
         " choices on. 0 trains on all.",
         lower_bound=0,
     )
-    flags.DEFINE_enum("network", "lenet", sorted(models.NETWORKS), "What to train.")
     flags.DEFINE_integer("epochs", 20, "How many to train for.", lower_bound=1)
     flags.DEFINE_integer(
         "epoch_images",
@@ -226,6 +225,20 @@ def build_state(config: Mapping[str, Any]) -> State:
     return State(network, average, optimizer, watch, checkpoint)
 
 
+def make_augment(
+    config: Mapping[str, Any],
+) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    """The configured online augmentation: uint8 [N, 28, 28, 1], step seed → the same.
+
+    The step seed, int32 [2], also seeds dropout, which keeps clear of these numbers:
+    see models.layers.mask_seed.
+    """
+    settings = online_settings.settings_from(config)
+    return lambda images, seed: online.transform(
+        images, seed + [0, layers.MASKS << 28], settings
+    )
+
+
 def make_train_steps(
     state: State,
     images: tf.Tensor,
@@ -248,6 +261,7 @@ def make_train_steps(
       step `first` on. `training` is the placeholder of the write-up.
     """
     sample = batches.SAMPLERS[config["sampler"]]
+    augment = make_augment(config)
     schedule = schedules.build(
         config,
         state.watch,
@@ -265,9 +279,9 @@ def make_train_steps(
     @tf.function(autograph=False, experimental_attributes={"_noinline": True})
     def train_step(step, training):
         indices = sample(seed, step, batch_size, len(labels))  # [B]
-        x = tf.gather(images, indices)  # [B, 28, 28, 1]
-        y = tf.gather(labels, indices)  # [B]
         step_seed = tf.stack([seed, tf.cast(step, tf.int32)])
+        x = augment(tf.gather(images, indices), step_seed)  # [B, 28, 28, 1]
+        y = tf.gather(labels, indices)  # [B]
         with tf.GradientTape() as tape:
             logits, update_ops = network(x, training=training, seed=step_seed)
             loss = loss_function(logits, y, config["label_smoothing"])
@@ -380,7 +394,8 @@ def train(
     ):
         if step == 0:
             some = np.random.default_rng(0).integers(len(sets.train_labels), size=100)
-            log.start(config, predict.graph, sets.train_images[some])
+            seen = make_augment(config)(tf.gather(images, some), tf.zeros([2], tf.int32))
+            log.start(config, predict.graph, seen.numpy())
         for epoch in range(step // epoch_steps, config["epochs"]):
             bar.set_description(f"epoch {epoch}")
             loss, correct, end = 0.0, 0, (epoch + 1) * epoch_steps

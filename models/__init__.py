@@ -13,15 +13,24 @@ from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
+from absl import flags
 
 import cli
+from models import layers, lenet
 from models.bn_cnn import BNCNN
 from models.double_conv import DoubleConv
 from models.layers import count_parameters
 from models.lenet import LeNet
 from models.mlp import MLP
 
-__all__ = ["NETWORKS", "OPTIONS", "build", "count_parameters", "options"]
+__all__ = [
+    "NETWORKS",
+    "OPTIONS",
+    "build",
+    "count_parameters",
+    "define_flags",
+    "options",
+]
 
 NETWORKS: dict[str, type[tf.Module]] = {
     "bn_cnn": BNCNN,
@@ -31,40 +40,89 @@ NETWORKS: dict[str, type[tf.Module]] = {
 }
 
 
-def _defaults(name: str) -> dict[str, Any]:
-    """The options of a network and their defaults, in the order of its signature."""
-    parameters = inspect.signature(NETWORKS[name].__init__).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-
-
 # Flags that are arguments of some network, by the same name.
-OPTIONS = tuple(sorted({option for name in NETWORKS for option in _defaults(name)}))
+OPTIONS = tuple(
+    sorted(
+        {
+            p
+            for network in NETWORKS.values()
+            for p in inspect.signature(network).parameters
+        }
+    )
+)
+
+
+class _UnitsParser(flags.ArgumentParser):
+    """Turns the text of a flag, such as "150,100", into a list of integers."""
+
+    syntactic_help = "comma-separated whole numbers above 0"
+
+    def parse(self, argument: str | list[int]) -> list[int]:
+        if isinstance(argument, list):  # absl hands the default over as it is
+            return argument
+        words = argument.split(",") if argument else []
+        if not all(word.isdecimal() and int(word) > 0 for word in words):
+            raise ValueError("expected whole numbers above 0, such as 150,100")
+        return [int(word) for word in words]
+
+
+def define_flags() -> None:
+    """The flags of the network; None stands for the network's own default."""
+    flags.DEFINE_enum("network", "lenet", sorted(NETWORKS), "What to train.")
+    flags.DEFINE(
+        *(_UnitsParser(), "hidden_units", None),
+        "Units of each hidden layer, such as 150,100; empty for none.",
+        serializer=flags.CsvListSerializer(","),
+    )
+    flags.DEFINE_enum(
+        "activation", None, sorted(layers.ACTIVATIONS), "After each hidden layer."
+    )
+    flags.DEFINE_enum(
+        "batch_norm", None, lenet.BATCH_NORM_PLACES, "Layers with batch norm."
+    )
+    flags.DEFINE_bool(
+        "batch_norm_first", None, "Batch norm before activation and pool, or after."
+    )
+    flags.DEFINE_float("batch_norm_decay", None, "Of the moving averages, in [0, 1).")
+    flags.DEFINE_integer(
+        "bn_axis",
+        None,
+        "What batch norm normalises: -1 for each channel; 1 for each row of the image,"
+        " as one of the published systems does.",
+    )
+    flags.DEFINE_float("dropout", None, "Rate behind hidden dense layers, in [0, 1).")
+    flags.DEFINE_float(
+        "conv_dropout", None, "Rate behind blocks of convolutions, in [0, 1)."
+    )
+    flags.DEFINE_enum(
+        "dropout_kind",
+        None,
+        sorted(layers.DROPOUTS),
+        "standard, or alpha: the one made for SELU.",
+    )
+    cli.require_share("batch_norm_decay", "conv_dropout", "dropout")
+    flags.register_validator(
+        "bn_axis", lambda x: x in (None, *layers.BATCH_NORM_AXES), "expected -1 or 1"
+    )
 
 
 def options(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What the network that a configuration names is built with; JSON types only.
+    """What the network that a configuration names is built with.
 
     Args:
       config: a run's flags; an option that is None or missing is left to the network.
 
     Raises:
-      cli.UserError: it gives an option that another network has, but not this one.
+      cli.UsageError: it gives an option that another network has, but not this one.
     """
     name = config["network"]
-    defaults = _defaults(name)
-    for option in OPTIONS:
-        if option not in defaults and config.get(option) is not None:
-            taken = ", ".join(f"--{o}" for o in sorted(defaults) if o != "seed")
-            raise cli.UserError(f"--network={name} has no --{option}; it takes {taken}")
-    given = {option: config.get(option) for option in defaults}
-    values = {o: defaults[o] if v is None else v for o, v in given.items()}
-    return {o: list(v) if isinstance(v, tuple) else v for o, v in values.items()}
+    return cli.options(NETWORKS[name], OPTIONS, config, f"--network={name}")
 
 
 def build(config: Mapping[str, Any]) -> tf.Module:
     """The network that a run's configuration names, with fresh variables.
 
     Raises:
-      cli.UserError: see `options`; or a value that the network cannot take.
+      cli.UsageError: see `options`.
     """
     return NETWORKS[config["network"]](**options(config))

@@ -22,6 +22,7 @@ SELU_ALPHA = 1.6732632423543772
 SELU_SCALE = 1.0507009873554805
 
 BATCH_NORM_EPSILON = 1e-3
+BATCH_NORM_AXES = (-1, 1)
 
 
 def lecun_normal(shape: Sequence[int], seed: Sequence[int]) -> tf.Tensor:
@@ -178,7 +179,7 @@ class BatchNorm(tf.Module):
         name: str = "batch_norm",
     ):
         super().__init__(name)
-        if axis not in (-1, 1):
+        if axis not in BATCH_NORM_AXES:
             raise ValueError(f"{name}: axis must be -1 or 1, got {axis}")
         self.channels = channels
         self.decay = decay
@@ -266,11 +267,15 @@ def flatten(x: tf.Tensor) -> tf.Tensor:
     return tf.reshape(x, [-1, math.prod(x.shape[1:])])
 
 
+MASKS = 7
+
+
 def mask_seed(seed: tf.Tensor | None, number: int) -> tf.Tensor | None:
-    """The seed of a step's dropout mask `number` = 1, 2, …, 7; None gives None.
+    """The seed of a step's dropout mask; None gives None.
 
     Args:
       seed: int32 [2], the run's and the step; no run has 2^28 steps.
+      number: of the mask, 1 to `MASKS` − 1; what is from `MASKS` on is left to others.
     """
     return None if seed is None else seed + [0, number << 28]
 

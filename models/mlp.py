@@ -5,26 +5,10 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-import cli
 from models import layers
 
 # (784 + 1) · a + (a + 1) · b + … + (… + 1) · 10, of the published networks.
 PARAMETERS = {(64,): 50_890, (300,): 238_510, (150, 100): 133_860}
-
-
-def parse_units(values: Sequence[int | str]) -> tuple[int, ...]:
-    """Units of each hidden layer, from numbers or from the strings of a list flag.
-
-    Raises:
-      cli.UserError: one of them is no whole number above 0.
-    """
-    for value in values:
-        if not str(value).isdecimal() or int(value) < 1:
-            raise cli.UserError(
-                f"hidden_units: {value!r} is not a whole number above 0; give one for"
-                " each hidden layer, such as --hidden_units=150,100"
-            )
-    return tuple(int(value) for value in values)
 
 
 class MLP(tf.Module):
@@ -33,11 +17,7 @@ class MLP(tf.Module):
     Args:
       seed: of the initial weights.
       activation: a name in `layers.ACTIVATIONS`.
-      hidden_units: of each hidden layer, as `parse_units` takes them; none makes a
-        linear classifier.
-
-    Raises:
-      cli.UserError: hidden units that no layer can have.
+      hidden_units: of each hidden layer; none makes a linear classifier.
     """
 
     def __init__(
@@ -45,13 +25,12 @@ class MLP(tf.Module):
         *,
         seed: int = 0,
         activation: str = "relu",
-        hidden_units: Sequence[int | str] = (64,),
+        hidden_units: Sequence[int] = (64,),
     ):
         super().__init__("mlp")
         self.activation = layers.ACTIVATIONS[activation]
-        units = parse_units(hidden_units)
-        self.hidden = [f"dense{number}" for number in range(1, len(units) + 1)]
-        sizes = (784, *units, 10)
+        self.hidden = [f"dense{number}" for number in range(1, len(hidden_units) + 1)]
+        sizes = (784, *hidden_units, 10)
         with self.name_scope:
             for number, name in enumerate([*self.hidden, "logits"], 1):
                 layer = layers.Dense(
@@ -63,7 +42,7 @@ class MLP(tf.Module):
                 setattr(self, name, layer)
 
         count = layers.count_parameters(self)
-        assert count == PARAMETERS.get(units, count), count
+        assert count == PARAMETERS.get(tuple(hidden_units), count), count
 
     @tf.Module.with_name_scope
     def __call__(

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A mistake of the user's is one line and an exit code, never a traceback.
 
-One process runs train.py's `main` with every bad command line in turn.
+One process per program runs its `main` with every bad command line in turn.
 """
 
 import json
@@ -14,17 +14,17 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 DRIVER = """
-import train  # first, as a program would
+import {program} as program  # first, as a program would
 import cli, contextlib, io, json, sys, traceback
 from absl import flags
 
 def attempt(main, argv):
     flags.FLAGS.unparse_flags()
-    sys.argv = ["train", *argv]  # the module whose flags a run has
+    sys.argv = ["{program}", *argv]  # the module whose flags a run has
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            cli.run(main)
+            cli.run(main, arguments={arguments})
             code = 0
         except SystemExit as exit:
             code = exit.code
@@ -44,8 +44,8 @@ def interrupted(argv):
 def fine(argv):
     print(argv)
 
-train.define_flags()
-mains = {"train": train.main, "own": own, "interrupted": interrupted, "fine": fine}
+program.define_flags()
+mains = dict(program=program.main, own=own, interrupted=interrupted, fine=fine)
 attempts = [attempt(mains[name], argv) for name, argv in json.load(sys.stdin)]
 json.dump(attempts, sys.stdout)
 """
@@ -87,19 +87,25 @@ BAD_REQUESTS = {
     "--run_dir=tests": "holds",
 }
 
+# The same for eval.py, which takes arguments.
+BAD_EVALUATIONS = {
+    "": (2, "--run_dir=RUN to score a run, or --compare RUN RUN"),
+    "runs/a": (2, "unexpected argument 'runs/a'"),
+    "runs/a runs/b --run_dir=runs/c": (2, "unexpected argument 'runs/a'"),
+    "--compare --run_dir=runs/a runs/b": (2, "give one of the two"),
+    "--compare": (2, "two runs or more"),
+    "--compare runs/a": (2, "two runs or more"),
+    "--compare=maybe runs/a runs/b": (2, "compare"),
+    "tests --compare data": (1, "tests holds no run"),
+    "--run_dir=tests": (1, "tests holds no run"),
+}
 
-@pytest.fixture(scope="module")
-def attempts(tmp_path_factory):
-    """{(main, argument): (exit code, standard output, standard error)}"""
-    keys = [("train", argument) for argument in (*BAD_FLAGS, *BAD_REQUESTS)]
-    keys += [("own", ""), ("interrupted", ""), ("fine", "")]
-    # Were a mistake let pass, the run would be a short one, out of the way.
-    plain = ["--dataset=digits", "--shift_directions=", "--flip_codes="]
-    plain += [f"--run_dir={tmp_path_factory.mktemp('runs') / 'run'}"]
-    plain += ["--epochs=1", "--epoch_images=128"]
-    cases = [(main, [*plain, argument] if argument else []) for main, argument in keys]
+
+def drive(program, cases, arguments=False):
+    """(exit code, standard output, standard error) of each case, a main and flags."""
+    driver = DRIVER.format(program=program, arguments=arguments)
     driven = subprocess.run(
-        [sys.executable, "-c", DRIVER],
+        [sys.executable, "-c", driver],
         input=json.dumps(cases),
         cwd=ROOT,
         capture_output=True,
@@ -107,27 +113,55 @@ def attempts(tmp_path_factory):
         check=False,
     )
     assert driven.returncode == 0, driven.stderr
-    return dict(zip(keys, json.loads(driven.stdout), strict=True))
+    return json.loads(driven.stdout)
 
 
-def check_line(error, expected):
-    assert error.startswith("train: ") and error.endswith("\n"), error
+@pytest.fixture(scope="module")
+def attempts(tmp_path_factory):
+    """{(main, argument): (exit code, standard output, standard error)}"""
+    keys = [("program", argument) for argument in (*BAD_FLAGS, *BAD_REQUESTS)]
+    keys += [("own", ""), ("interrupted", ""), ("fine", "")]
+    # Were a mistake let pass, the run would be a short one, out of the way.
+    plain = ["--dataset=digits", "--shift_directions=", "--flip_codes="]
+    plain += [f"--run_dir={tmp_path_factory.mktemp('runs') / 'run'}"]
+    plain += ["--epochs=1", "--epoch_images=128"]
+    cases = [(main, [*plain, argument] if argument else []) for main, argument in keys]
+    return dict(zip(keys, drive("train", cases), strict=True))
+
+
+@pytest.fixture(scope="module")
+def evaluations():
+    """{arguments: (exit code, standard output, standard error)}"""
+    cases = [("program", line.split()) for line in BAD_EVALUATIONS]
+    driven = drive("eval", cases, arguments=True)
+    return dict(zip(BAD_EVALUATIONS, driven, strict=True))
+
+
+def check_line(error, expected, program="train"):
+    assert error.startswith(f"{program}: ") and error.endswith("\n"), error
     assert len(error.splitlines()) == 1, error
     assert expected in error
 
 
 @pytest.mark.parametrize("argument, expected", list(BAD_FLAGS.items()))
 def test_a_bad_flag_is_one_line_and_2(attempts, argument, expected):
-    code, _, error = attempts["train", argument]
+    code, _, error = attempts["program", argument]
     assert code == 2
     check_line(error, expected)
 
 
 @pytest.mark.parametrize("argument, expected", list(BAD_REQUESTS.items()))
 def test_a_bad_request_is_one_line_and_1(attempts, argument, expected):
-    code, _, error = attempts["train", argument]
+    code, _, error = attempts["program", argument]
     assert code == 1
     check_line(error, expected)
+
+
+@pytest.mark.parametrize("line, expected", list(BAD_EVALUATIONS.items()))
+def test_a_bad_evaluation_is_one_line(evaluations, line, expected):
+    code, out, error = evaluations[line]
+    assert (code, out) == (expected[0], "")
+    check_line(error, expected[1], "eval")
 
 
 def test_an_error_brings_its_exit_code(attempts):

@@ -289,9 +289,7 @@ def test_the_best_weights_are_scored(config, sets, accuracies, tmp_path):
     choosing = {**config, **CHOOSING}
     network = train.train(choosing, sets, tmp_path)
     assert checkpoints.steps(tmp_path / "best") == [2 * STEPS]
-    best = scoring.score(
-        scoring.Predict(network), sets.test_images, sets.test_labels
-    )
+    best = scoring.score(scoring.Predict(network), sets.test_images, sets.test_labels)
     rows = runs.read_metrics(tmp_path)
     assert best.loss == pytest.approx(rows[1]["test_loss"])
     assert abs(best.loss - rows[-1]["test_loss"]) > 1e-3

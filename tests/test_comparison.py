@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Statistics by hand, and tables of runs that were written here, not trained."""
+
+import json
+
+import numpy as np
+import pytest
+
+import cli
+from evaluation import comparison
+from evaluation.scoring import Scores, write_predictions
+from training.runs import RunError
+
+LABELS = np.arange(100, dtype=np.uint8) % 10
+CONFIG = {"seed": 0, "epochs": 2, "network": "lenet", "flip_codes": ["1"]}
+
+
+def hits(text):
+    return np.array([letter == "x" for letter in text])
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    """make_run(name, wrong digits, flags) → a scored run's directory."""
+
+    def make(name, wrong=(), labels=LABELS, data="ab", split="test", epochs=2, **flags):
+        run_dir = tmp_path / name
+        run_dir.mkdir(parents=True)
+        run = {"config": {**CONFIG, **flags}, "data": {"images": data}}
+        (run_dir / "run.json").write_text(json.dumps(run))
+        scored = {split: {}, "epochs": epochs, **run}
+        (run_dir / "result.json").write_text(json.dumps(scored))
+        read = labels.copy()
+        read[list(wrong)] = (read[list(wrong)] + 1) % 10
+        probabilities = np.eye(10, dtype=np.float32)[read]
+        write_predictions(run_dir, Scores(labels, probabilities, 0.5))
+        return run_dir
+
+    return make
+
+
+def row(text, *beginning):
+    """The cells of the only line of a table that begins so."""
+    lines = [line.split() for line in text.splitlines()]
+    (found,) = [cells for cells in lines if cells[: len(beginning)] == [*beginning]]
+    return found
+
+
+# --- statistics ---
+
+
+@pytest.mark.parametrize(
+    "one, other, expected",
+    [
+        ("xx..", "xx..", (0, 0, 1)),
+        ("xxxxx.", ".....x", (5, 1, 14 / 64)),  # 2 · (1 + 6) of 2⁶ coins
+        ("......xx", "xxxxxx..", (2, 6, 74 / 256)),  # 2 · (1 + 8 + 28) of 2⁸
+        ("xxxxxxx", "x......", (6, 0, 2 / 64)),
+        ("xx..x", "..xxx", (2, 2, 1)),
+    ],
+)
+def test_mcnemar(one, other, expected):
+    assert comparison.mcnemar(hits(one), hits(other)) == pytest.approx(expected)
+    b, c, p = comparison.mcnemar(hits(other), hits(one))
+    assert (c, b, p) == pytest.approx(expected)
+
+
+def test_holm():
+    # 3 · 0.01; 2 · 0.03; 1 · 0.04, but no less than the one before it
+    assert comparison.holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
+    assert comparison.holm([0.7, 0.6]) == [1, 1]
+    assert comparison.holm([0.2]) == [0.2]
+    assert comparison.holm([]) == []
+
+
+def test_welch():
+    # Means 2 and 6, variances of the means 1/3 and 4/3: t = −4 / √(5/3) = −3.0984 with
+    # (5/3)² / ((1/3)²/2 + (4/3)²/2) = 50/17 degrees of freedom.
+    p = comparison.welch([1, 2, 3], [4, 6, 8])
+    assert p == pytest.approx(2 * comparison.stats.t.cdf(-3.098387, 50 / 17), rel=1e-5)
+    assert p == comparison.welch([4, 6, 8], [1, 2, 3])
+    assert comparison.welch([1, 3], [3, 1]) == 1
+    assert 0 < comparison.welch([2, 2], [3, 5]) < 1
+    assert comparison.welch([2, 2], [2, 2]) == 1
+    assert comparison.welch([2, 2], [3, 3]) == 0
+
+
+def test_interval_of_a_mean():
+    # t of 2 degrees of freedom at 97.5 % is 4.30265, of 1 degree 12.7062.
+    low, high = comparison.mean_interval([97.0, 98.0, 99.0])
+    assert (low, high) == pytest.approx((98 - 4.30265 / 3**0.5, 98 + 4.30265 / 3**0.5))
+    low, high = comparison.mean_interval([1.0, 3.0])
+    assert (low, high) == pytest.approx((2 - 12.7062, 2 + 12.7062), rel=1e-5)
+    assert comparison.mean_interval([5.0, 5.0]) == (5, 5)
+
+
+@pytest.mark.parametrize("successes, count", [(9959, 10_000), (5, 10), (10, 10)])
+def test_interval_of_a_share(successes, count):
+    z, share = 1.959964, successes / count
+    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z * (share * (1 - share) / count + z**2 / (4 * count**2)) ** 0.5
+    half /= 1 + z**2 / count
+    expected = (centre - half, centre + half)
+    assert comparison.share_interval(successes, count) == pytest.approx(expected)
+
+
+# --- runs and recipes ---
+
+
+def test_seeds_make_a_recipe(make_run):
+    folders = [
+        make_run("lenet-s10", seed=10),
+        make_run("mlp-s0", network="mlp"),
+        make_run("lenet-s0"),
+    ]
+    groups = comparison.group([comparison.read(folder) for folder in folders])
+    assert list(groups) == ["lenet", "mlp"]
+    assert [run.seed for run in groups["lenet"]] == [0, 10]
+
+
+@pytest.mark.parametrize(
+    "one, other, names",
+    [
+        ("lenet-s0", "mlp_seed0", ["lenet", "mlp"]),
+        ("lenet-s1", "mlp0", ["lenet-s1", "mlp0"]),  # these are not seed 0
+        ("s0", "-s0", ["s0", "-s0"]),
+        ("old/lenet-s0", "new/lenet-s0", ["{}/old/lenet", "{}/new/lenet"]),
+        ("lenet-s0", "lenet.s0", ["{}/lenet-s0", "{}/lenet.s0"]),
+    ],
+)
+def test_names_of_recipes(make_run, tmp_path, one, other, names):
+    folders = [make_run(one), make_run(other, network="mlp")]
+    groups = comparison.group([comparison.read(folder) for folder in folders])
+    assert list(groups) == [name.format(tmp_path) for name in names]
+
+
+def test_differences_name_flags_and_values(make_run):
+    one = comparison.read(make_run("one", rate=0.1, same=3))
+    other = comparison.read(make_run("other", seed=1, flip_codes=[], same=3))
+    line = comparison.differences({"one": [one], "other": [other]})
+    assert line == (
+        "one | other differ in: --flip_codes (1 | none), --rate (0.1 | not set)."
+    )
+
+
+# --- the text ---
+
+
+def test_two_networks(make_run):
+    a, b = make_run("a-s0", range(6)), make_run("b-s0", range(5, 19), network="mlp")
+    text = comparison.compare([a, b])
+    assert row(text, "a", "0") == ["a", "0", "6", "94.000", "–"]
+    # Wilson of 86 in 100
+    assert row(text, "b-s0", "14") == ["b-s0", "14", "86.00", "77.86", "to", "91.47"]
+    assert "errors of 100    test accuracy %" in text
+    assert "a | b differ in: --network (lenet | mlp)." in text
+    assert "13 digits are read rightly by a-s0 alone, 5 by b-s0 alone." in text
+    # 2 · Σ C(18, 0 … 5) of 2¹⁸ = 25,232 / 262,144
+    assert (
+        "a-s0 makes fewer errors than b-s0, 6 against 14;\nthe difference is not more"
+        " than chance at 5 % (p = 0.096)." in text
+    )
+    assert "two seeds or more of each recipe" in text
+    assert "Welch" not in text and "Holm" not in text
+
+
+def test_two_networks_that_differ_beyond_chance(make_run):
+    text = comparison.compare([make_run("a", range(10)), make_run("b", seed=1)])
+    assert "b makes fewer errors than a, 0 against 10" in text
+    assert "is more than chance at 5 % (p = 0.002)." in text  # 2 of 2¹⁰
+    assert "differ in" not in text  # two seeds of one recipe
+    expected = "a 0, 1 10, 0 95.000 ± 7.071 31.469 to 158.531"
+    assert row(text, "a", "0,") == expected.split()
+
+
+def test_equal_networks(make_run):
+    text = comparison.compare([make_run("a", [1]), make_run("b", [2], seed=1)])
+    assert "a and b make equally many errors, 1." in text
+
+
+def test_two_recipes(make_run):
+    folders = [
+        make_run("a-s0", range(2)),
+        make_run("a-s1", range(4), seed=1),
+        make_run("b-s0", range(30, 50), network="mlp"),
+        make_run("b-s1", range(30, 53), network="mlp", seed=1),
+    ]
+    text = comparison.compare(folders)
+    assert row(text, "a", "0,")[:7] == ["a", "0,", "1", "2,", "4", "97.000", "±"]
+    pairs = [(a, b) for a in ("a-s0", "a-s1") for b in ("b-s0", "b-s1")]
+    alone = [["20", "2"], ["23", "2"], ["20", "4"], ["23", "4"]]
+    rows = [row(text, *pair) for pair in pairs]
+    assert [cells[2:4] for cells in rows] == alone
+    assert [cells[-1] for cells in rows] == ["a-s0", "a-s0", "a-s1", "a-s1"]
+    # Within a recipe no pair is tested.
+    assert ["a-s0", "a-s1"] not in [line.split()[:2] for line in text.splitlines()]
+    p, adjusted = ([float(cells[column]) for cells in rows] for column in (4, 5))
+    assert min(adjusted) == pytest.approx(4 * min(p), rel=0.05)
+    assert max(adjusted) == pytest.approx(max(p), rel=0.05)
+    # Welch: variances of the means 1 and 2.25, t = 18.5 / √3.25 = 10.26
+    assert "a makes fewer errors than b, 3 against 21.5" in text
+    assert "is more than chance at 5 % (p = 0.01" in text
+
+
+def test_three_recipes_have_tables_of_both_tests(make_run):
+    folders = [
+        make_run(f"{name}-s{seed}", range(4 * number + seed), network=name, seed=seed)
+        for number, name in enumerate("abc")
+        for seed in range(2)
+    ]
+    text = comparison.compare(folders)
+    assert row(text, "a", "c")[2:4] == ["0.5", "8.5"]
+    assert row(text, "b-s1", "c-s0")[2:4] == ["3", "0"]
+    assert row(text, "b-s1", "c-s0")[-1] == "–"
+    assert "a | b | c differ in: --network (a | b | c)." in text
+
+
+def test_too_many_pairs_are_left_out_and_that_is_said(make_run):
+    folders = [make_run(f"a-s{seed}", [seed], seed=seed) for seed in range(9)]
+    assert "36 pairs of networks" in comparison.compare(folders)
+    eight = comparison.compare(folders[:8])
+    assert row(eight, "a-s0", "a-s1")[2:5] == ["1", "1", "1"]
+
+
+# --- refusals ---
+
+
+def refused(error, *run_dirs):
+    with pytest.raises(error) as caught:
+        comparison.compare(run_dirs)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    return message
+
+
+def test_fewer_than_two(make_run):
+    for run_dirs in ([], [make_run("a")]):
+        message = refused(cli.UsageError, *run_dirs)
+        assert "two runs or more: python eval.py --compare RUN RUN" in message
+    assert cli.UsageError.exit_code == 2
+
+
+def test_no_run_or_no_scores(make_run, tmp_path):
+    a, b = make_run("a"), make_run("b", seed=1)
+    assert "holds no run" in refused(RunError, a, tmp_path / "nowhere")
+    for name in ("result.json", "predictions.npz"):
+        content = (b / name).read_bytes()
+        for damage in (b"{}", None):
+            (b / name).unlink()
+            if damage:
+                (b / name).write_bytes(damage)
+            message = refused(RunError, a, b)
+            assert f"{b / name} is " in message
+            assert f"python eval.py --run_dir={b}" in message
+        (b / name).write_bytes(content)
+    comparison.compare([a, b])
+
+
+def test_the_same_run_twice(make_run):
+    a = make_run("a")
+    assert "the same directory" in refused(RunError, a, a / ".." / "a")
+    assert "would count twice" in refused(RunError, a, make_run("copy"))
+
+
+@pytest.mark.parametrize(
+    "other, what",
+    [
+        ({"data": "cd"}, "have different data"),
+        ({"split": "validation"}, "different digits, test and validation"),
+        ({"labels": LABELS[::-1].copy()}, "the same --seed and --validation_size"),
+        ({"labels": LABELS[:99]}, "the same --seed and --validation_size"),
+    ],
+)
+def test_other_digits(make_run, other, what):
+    a, b = make_run("a"), make_run("b", seed=1, **other)
+    message = refused(RunError, a, b)
+    assert what in message and f"{a} and {b}" in message
+
+
+def test_a_run_that_is_not_at_its_end(make_run):
+    a, b = make_run("a"), make_run("b", seed=1, epochs=1)
+    message = refused(RunError, a, b)
+    assert "after 1 of its 2 epochs" in message
+    assert f"python train.py --flagfile={b / 'flags.txt'}" in message
+    stopped = make_run("c", seed=2, epochs=1, early_stopping=3)
+    assert "early_stopping" in comparison.compare([a, stopped])

@@ -1,0 +1,330 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sweeps of a small program in the place of train.py, as processes; one of the real."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import cli
+from training import sweep
+from training.sweep import SweepError
+
+ROOT = Path(__file__).parent.parent
+
+# Takes the flags that a sweep gives, and leaves behind what a trained run does.
+STAND_IN = """
+import json, os, pathlib, signal, sys, time
+
+values = dict(arg[2:].split("=", 1) for arg in sys.argv[1:])
+run_dir = pathlib.Path(values["run_dir"])
+run_dir.mkdir(parents=True, exist_ok=True)
+with open(run_dir / "begun", "a") as file:
+    print(*sys.argv[1:], file=file)
+(run_dir / "pid").write_text(str(os.getpid()))
+if "stubborn" in values:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if "wait" in values and int(values["seed"]) >= int(values["wait"]):
+    time.sleep(60)
+if values.get("fail") == values["seed"]:
+    print("step 1\\rstep 2\\r\\nout of luck", file=sys.stderr)
+    sys.exit(3)
+score = dict(accuracy=0.75, errors=int(values["seed"]), images=2000)
+if "unscored" not in values:
+    (run_dir / "result.json").write_text(json.dumps({"test": score}))
+    (run_dir / "predictions.npz").touch()
+"""
+
+# A sweep in a process of its own that has the stand-in for train.py.
+DRIVER = """
+import pathlib, sys
+import cli
+from training import sweep
+
+sweep.TRAIN = pathlib.Path({train!r})
+sweep.EVAL = pathlib.Path({eval!r})
+sweep.GRACE = 0.5
+sweep.define_flags()
+cli.run(sweep.main, arguments=True)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working directory with two flagfiles, where sweeps train the stand-in."""
+    (tmp_path / "train.py").write_text(STAND_IN)
+    (tmp_path / "eval.py").write_text("import sys; print('eval.py', *sys.argv[1:])")
+    (tmp_path / "one.flags").write_text("# one\n--epochs=3\n")
+    (tmp_path / "two.flags").write_text("--flagfile=one.flags\n--epochs=4\n")
+    monkeypatch.setattr(sweep, "TRAIN", tmp_path / "train.py")
+    monkeypatch.setattr(sweep, "POLL", 0.01)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def plan(*flagfiles, seeds=(0, 1), extra=()):
+    return sweep.plan([Path(name) for name in flagfiles], seeds, Path("runs"), extra)
+
+
+def begun(name):
+    """The command lines with which a run was begun."""
+    path = Path("runs") / name / "begun"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def start(folder, *arguments):
+    """Starts a sweep as a process."""
+    driver = DRIVER.format(train=str(folder / "train.py"), eval=str(folder / "eval.py"))
+    return subprocess.Popen(
+        [sys.executable, "-c", driver, *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process):
+    out, error = process.communicate(timeout=60)
+    return process.returncode, out, error
+
+
+# --- seeds and plan ---
+
+
+@pytest.mark.parametrize(
+    "text, seeds",
+    [
+        ("0-4", [0, 1, 2, 3, 4]),
+        ("0,2,5", [0, 2, 5]),
+        ("7", [7]),
+        ("3-3, 0-1", [3, 0, 1]),
+        ("2147483647", [2**31 - 1]),
+    ],
+)
+def test_seeds(text, seeds):
+    assert sweep.parse_seeds(text) == seeds
+
+
+@pytest.mark.parametrize(
+    "text, what",
+    [
+        ("", "'' is neither"),
+        ("-1", "'-1' is neither"),
+        ("0-", "'0-' is neither"),
+        ("0,,1", "'' is neither"),
+        ("0:4", "'0:4' is neither"),
+        ("1.5", "'1.5' is neither"),
+        ("4-0", "'4-0' is no range"),
+        ("2147483648", "is no range"),
+        ("0-2,1", "names a seed twice"),
+        ("0-2147483647", "more than 1000"),
+        ("0-999,1000", "more than 1000"),
+    ],
+)
+def test_no_seeds(text, what):
+    with pytest.raises(cli.UserError, match=what):
+        sweep.parse_seeds(text)
+
+
+def test_plan(folder):
+    runs = plan("one.flags", "two.flags", extra=["--epochs=1"])
+    assert [run.name for run in runs] == ["one-s0", "one-s1", "two-s0", "two-s1"]
+    assert runs[3].directory == Path("runs/two-s1")
+    assert runs[3].log == Path("runs/two-s1.log")
+    own = ["--epochs=1", "--seed=1", "--run_dir=runs/two-s1"]
+    assert runs[3].arguments == ["--flagfile=two.flags", *own]
+    assert runs[3].flags() == ["--epochs=3", "--epochs=4", *own]
+
+
+def test_plan_refuses(folder):
+    (folder / "sub").mkdir()
+    (folder / "sub" / "one.flags").touch()
+    with pytest.raises(SweepError, match="2 flagfiles are named one"):
+        plan("one.flags", "sub/one.flags")
+    with pytest.raises(SweepError, match="no.flags.*No such file"):
+        plan("one.flags", "no.flags")
+    (folder / "sub" / "nested.flags").write_text("--flagfile=gone.flags\n")
+    with pytest.raises(SweepError, match="nested.flags: .*gone.flags.*current folder"):
+        plan("sub/nested.flags")
+    for extra in ("--seed=3", "--run_dir=x", "-seed"):
+        with pytest.raises(cli.UsageError, match=f"leave '{extra}' out"):
+            plan("one.flags", extra=[extra])
+
+
+# --- sweeps ---
+
+
+def test_a_sweep_trains_each_run_once(folder, capsys):
+    runs = plan("one.flags", "two.flags", extra=["--wait=9"])
+    sweep.sweep(runs, results=Path("results/new"))
+    out = capsys.readouterr().out.splitlines()
+    assert out[1] == "one-s1: test accuracy 75.00%, 1 errors of 2,000"
+    assert [line.partition(":")[0] for line in out] == [run.name for run in runs]
+    for run in runs:
+        assert begun(run.name) == [" ".join(run.arguments)]
+        copied = folder / "results" / "new" / f"{run.name}.json"
+        assert copied.read_bytes() == (run.directory / "result.json").read_bytes()
+    # The same once more: all is told again, nothing is trained again.
+    (folder / "results" / "new" / "one-s0.json").unlink()
+    sweep.sweep(runs, results=Path("results/new"))
+    assert capsys.readouterr().out.splitlines() == out
+    assert (folder / "results" / "new" / "one-s0.json").exists()
+    assert all(len(begun(run.name)) == 1 for run in runs)
+
+
+def test_what_is_not_surely_the_same_run_is_left_to_train_py(folder):
+    sweep.sweep(plan("one.flags"))
+    # Another comment is no other configuration; another value may be.
+    (folder / "one.flags").write_text("# changed\n--epochs=3\n")
+    sweep.sweep(plan("one.flags"))
+    assert len(begun("one-s0")) == 1
+    sweep.sweep(plan("one.flags", extra=["--epochs=5"]))
+    assert len(begun("one-s0")) == 2
+    (folder / "runs/one-s0/result.json").unlink()
+    sweep.sweep(plan("one.flags", extra=["--epochs=5"]))
+    assert (len(begun("one-s0")), len(begun("one-s1"))) == (3, 2)
+    for damage in ("", "[]", "{"):
+        (folder / "runs/one-s1/sweep.json").write_text(damage)
+        sweep.sweep(plan("one.flags", seeds=[1], extra=["--epochs=5"]))
+    assert len(begun("one-s1")) == 5
+
+
+def test_a_failure_is_shown_and_begins_no_other(folder, capsys):
+    runs = plan("one.flags", seeds=[0, 1, 2], extra=["--fail=1"])
+    with pytest.raises(SweepError) as caught:
+        sweep.sweep(runs)
+    message = str(caught.value)
+    assert message.startswith("one-s1 failed with exit code 3: see runs/one-s1.log; ")
+    assert message.endswith(f"{folder}/train.py {' '.join(runs[1].arguments)}")
+    assert len(message.splitlines()) == 1
+    captured = capsys.readouterr()
+    shown = ["step 1", "step 2", "out of luck"]
+    assert captured.err.splitlines() == [f"one-s1: {line}" for line in shown]
+    assert [len(begun(run.name)) for run in runs] == [1, 1, 0]
+    # What earlier attempts said stays in the log, and is not shown as the last one's.
+    with pytest.raises(SweepError):
+        sweep.sweep(runs)
+    assert capsys.readouterr().err == captured.err
+    assert Path("runs/one-s1.log").read_text().count("out of luck") == 2
+
+
+def test_a_run_without_a_score_is_a_failure(folder):
+    with pytest.raises(SweepError, match="one-s0 has no result.json and predictions"):
+        sweep.sweep(plan("one.flags", extra=["--unscored=1"]))
+    assert not Path("runs/one-s0/sweep.json").exists()
+
+
+def test_jobs_are_at_work_together(folder):
+    # The first is still at it when the second fails, and is not begun a second time.
+    runs = plan("one.flags", seeds=[5, 1, 0], extra=["--fail=1"])
+    with pytest.raises(SweepError, match="one-s1"):
+        sweep.sweep(runs, jobs=2)
+    assert [len(begun(run.name)) for run in runs] == [1, 1, 0]
+    assert Path("runs/one-s5/sweep.json").exists()
+
+
+def test_a_folder_that_cannot_be_written(folder):
+    (folder / "runs").write_text("a file")
+    with pytest.raises(SweepError, match="choose another --runs"):
+        sweep.sweep(plan("one.flags"))
+
+
+# --- the program ---
+
+
+def wait_for(process, path):
+    """Waits until a run has begun."""
+    for _ in range(1000):
+        if path.exists() and path.read_text():
+            return
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    raise AssertionError(f"{path} never came")
+
+
+def test_the_program_ends_with_the_comparison(folder):
+    done = finish(
+        start(
+            folder, "one.flags", "--seeds=3,5", "two.flags", "--runs=r", "--", "--e=1"
+        )
+    )
+    runs = ["one-s3", "one-s5", "two-s3", "two-s5"]
+    lines = done[1].splitlines()
+    assert done[0] == 0 and done[2] == ""
+    assert lines[4] == f"eval.py --compare {' '.join(f'r/{name}' for name in runs)}"
+    assert "--flagfile=two.flags --e=1 --seed=5 --run_dir=r/two-s5" in (
+        Path("r/two-s5/begun").read_text()
+    )
+    assert finish(start(folder, "one.flags", "--seeds=3", "--runs=r"))[1] == (
+        "one-s3: test accuracy 75.00%, 3 errors of 2,000\n"
+    )
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("extra", [[], ["--stubborn=1"]])
+def test_an_interrupt_ends_the_runs_and_the_command_goes_on(
+    folder, signal_number, extra
+):
+    command = ["one.flags", "--seeds=0-2", "--jobs=2", "--", "--wait=1", *extra]
+    process = start(folder, *command)
+    wait_for(process, folder / "runs/one-s1/pid")
+    wait_for(process, folder / "runs/one-s2/pid")
+    process.send_signal(signal_number)
+    code, out, error = finish(process)
+    assert (code, error) == (130, "-c: interrupted\n")
+    assert out == "one-s0: test accuracy 75.00%, 0 errors of 2,000\n"
+    for name in ("one-s1", "one-s2"):
+        with pytest.raises(ProcessLookupError):
+            os.kill(int((folder / "runs" / name / "pid").read_text()), 0)
+    (folder / "train.py").write_text(STAND_IN.replace("sleep(60)", "sleep(0)"))
+    assert finish(start(folder, *command))[0] == 0
+    assert [len(begun(f"one-s{seed}")) for seed in range(3)] == [1, 2, 2]
+
+
+def test_two_sweeps_do_not_train_the_same_run(folder):
+    process = start(folder, "one.flags", "--seeds=0", "--", "--wait=0")
+    wait_for(process, folder / "runs/one-s0/begun")
+    with pytest.raises(SweepError, match="one-s0 is being trained by another sweep"):
+        sweep.sweep(plan("one.flags"))
+    process.send_signal(signal.SIGINT)
+    assert finish(process)[0] == 130
+
+
+@pytest.mark.parametrize(
+    "arguments, code, what",
+    [
+        ([], 2, "no flagfile given"),
+        (["--", "--epochs=1"], 2, "no flagfile given"),
+        (["one.flags", "--seeds=4-0"], 2, "'4-0' is no range of seeds"),
+        (["one.flags", "--jobs=0"], 2, "jobs"),
+        (["one.flags", "--epochs=1"], 2, "epochs"),
+        (["one.flags", "--", "--seed=1"], 2, "leave '--seed=1' out"),
+        (["one.flags", "no.flags"], 1, "no.flags"),
+    ],
+)
+def test_a_mistake_is_one_line(folder, arguments, code, what):
+    done = finish(start(folder, *arguments))
+    assert done[:2] == (code, "")
+    assert what in done[2] and len(done[2].splitlines()) == 1
+    assert not (folder / "runs").exists()
+
+
+def test_a_real_sweep(tmp_path):
+    command = [sys.executable, "-m", "training.sweep", "flags/digits.flags"]
+    command += ["--seeds=0,1", "--jobs=2", f"--runs={tmp_path}", "--", "--epochs=1"]
+    command += ["--epoch_images=64", "--shift_directions=", "--threads=1"]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    for name in ("digits-s0", "digits-s1"):
+        assert f"{name}: test accuracy" in done.stdout
+        config = json.loads((tmp_path / name / "result.json").read_bytes())["config"]
+        assert (f"digits-s{config['seed']}", config["epochs"]) == (name, 1)
+    assert "95 % of the mean" in done.stdout and "McNemar" in done.stdout
