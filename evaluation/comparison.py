@@ -306,7 +306,9 @@ def _recipe_table(groups: Mapping[str, Sequence[Run]]) -> str:
         mean, interval = f"{statistics.mean(accuracies):.3f}", NOTHING
         if len(members) > 1:
             mean += f" ± {statistics.stdev(accuracies):.3f}"
-            interval = "{:.3f} to {:.3f}".format(*mean_interval(accuracies))
+            low, high = mean_interval(accuracies)
+            # Student's t knows of no bounds, and few seeds make it go beyond them.
+            interval = f"{max(low, 0):.3f} to {min(high, 100):.3f}"
         seeds = ", ".join(str(run.seed) for run in members)
         errors = ", ".join(str(run.errors) for run in members)
         rows.append([name, seeds, errors, mean, interval])

@@ -169,7 +169,7 @@ def test_two_networks_that_differ_beyond_chance(make_run):
     assert "b makes fewer errors than a, 0 against 10" in text
     assert "is more than chance at 5 % (p = 0.002)." in text  # 2 of 2¹⁰
     assert "differ in" not in text  # two seeds of one recipe
-    expected = "a 0, 1 10, 0 95.000 ± 7.071 31.469 to 158.531"
+    expected = "a 0, 1 10, 0 95.000 ± 7.071 31.469 to 100.000"
     assert row(text, "a", "0,") == expected.split()
 
 

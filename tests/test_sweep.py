@@ -257,7 +257,8 @@ def test_the_program_ends_with_the_comparison(folder):
     runs = ["one-s3", "one-s5", "two-s3", "two-s5"]
     lines = done[1].splitlines()
     assert done[0] == 0 and done[2] == ""
-    assert lines[4] == f"eval.py --compare {' '.join(f'r/{name}' for name in runs)}"
+    directories = " ".join(f"r/{name}" for name in runs)
+    assert lines[4:] == ["", f"eval.py --compare {directories}"]
     assert "--flagfile=two.flags --e=1 --seed=5 --run_dir=r/two-s5" in (
         Path("r/two-s5/begun").read_text()
     )

@@ -348,7 +348,7 @@ def main(argv: list[str]) -> None:
         # It says so itself where the runs cannot be compared; trained they are.
         directories = [str(run.directory) for run in sweep_runs]
         compare = [sys.executable, str(EVAL), "--compare", *directories]
-        sys.stdout.flush()
+        print(flush=True)  # before the other program does
         subprocess.run(compare, check=False)
 
 
