@@ -17,38 +17,38 @@ from augment.online_settings import OnlineSettings
 SIDE = 28
 CENTRE = (SIDE - 1) / 2
 
-# Draws float32 [2, N], uniform in [-1, 1) → float32 matrices [N, 3, 3]. They map a
-# pixel (x, y, 1) of the result, counted from the centre, to the place in the image
-# where its value is read: the inverse of what the eye sees happen.
-Affine = Callable[[tf.Tensor, OnlineSettings], tf.Tensor]
+# Amounts float32 [2, N], each uniform in ± its setting and in its unit → float32
+# matrices [N, 3, 3]. They map a pixel (x, y, 1) of the result, counted from the centre,
+# to the place in the image where its value is read: the inverse of what the eye sees.
+Affine = Callable[[tf.Tensor], tf.Tensor]
 
 # Noise float32 [N, 2, 28, 28], uniform in (-1, 1) → by how many pixels (x, y) each
 # value is to be read elsewhere, the same shape.
 Displacement = Callable[[tf.Tensor, OnlineSettings], tf.Tensor]
 
 
-def zoom(draws: tf.Tensor, settings: OnlineSettings) -> tf.Tensor:
-    """Magnifies width and height by factors in 1 ± zoom."""
-    x, y = tf.unstack(1 / (1 + settings.zoom * draws))
+def zoom(shares: tf.Tensor) -> tf.Tensor:
+    """Magnifies width and height by factors 1 + share."""
+    x, y = tf.unstack(1 / (1 + shares))
     return _matrices([[x, 0, 0], [0, y, 0], [0, 0, 1]])
 
 
-def shear(draws: tf.Tensor, settings: OnlineSettings) -> tf.Tensor:
-    """Slants upright strokes by an angle in ±shear, to the right if it is positive."""
-    slant = tf.tan(math.radians(settings.shear) * draws[0])
+def shear(degrees: tf.Tensor) -> tf.Tensor:
+    """Slants upright strokes by the first angle, to the right if it is positive."""
+    slant = tf.tan(math.radians(1) * degrees[0])
     return _matrices([[1, slant, 0], [0, 1, 0], [0, 0, 1]])
 
 
-def rotation(draws: tf.Tensor, settings: OnlineSettings) -> tf.Tensor:
-    """Turns by an angle in ±rotation, clockwise if it is positive."""
-    angle = math.radians(settings.rotation) * draws[0]
+def rotation(degrees: tf.Tensor) -> tf.Tensor:
+    """Turns by the first angle, clockwise if it is positive."""
+    angle = math.radians(1) * degrees[0]
     cos, sin = tf.cos(angle), tf.sin(angle)
     return _matrices([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])
 
 
-def shift(draws: tf.Tensor, settings: OnlineSettings) -> tf.Tensor:
-    """Moves by up to ±shift of the side along each axis, right and down if positive."""
-    x, y = tf.unstack(-SIDE * settings.shift * draws)
+def shift(shares: tf.Tensor) -> tf.Tensor:
+    """Moves by shares of the side, right and down if they are positive."""
+    x, y = tf.unstack(-SIDE * shares)
     return _matrices([[1, 0, x], [0, 1, y], [0, 0, 1]])
 
 
@@ -109,32 +109,30 @@ def transform(
     affine_seed, *noise_seeds = tf.unstack(
         tf.random.split(seed, 1 + len(DISPLACEMENTS))
     )
-    draws = tf.random.stateless_uniform([len(AFFINES), 2, count], affine_seed, -1, 1)
+    most = [[[getattr(settings, name)]] for name in AFFINES]
+    amounts = most * tf.random.stateless_uniform(
+        [len(AFFINES), 2, count], affine_seed, -1, 1
+    )
     displacements = [
         displace(_noise(noise_seed, count), settings)
         for noise_seed, (name, displace) in zip(noise_seeds, DISPLACEMENTS.items())
         if getattr(settings, name)
     ]
-    return _warp(images, draws, displacements, settings)
+    return _warp(images, amounts, displacements)
 
 
 # Compiled to one kernel, it takes half the time. Random numbers and the products of
 # matrices that blur them stay outside: on a CPU, XLA is slower at those.
 @tf.function(autograph=False, jit_compile=True)
 def _warp(
-    images: tf.Tensor,
-    draws: tf.Tensor,
-    displacements: list[tf.Tensor],
-    settings: OnlineSettings,
+    images: tf.Tensor, amounts: tf.Tensor, displacements: list[tf.Tensor]
 ) -> tf.Tensor:
-    """Applies the transforms that are on, by their draws and displacements."""
+    """Applies every affine transform, by amounts [transforms, 2, N] that may be 0."""
     matrices = [
-        affine(draws[number], settings)
-        for number, (name, affine) in enumerate(AFFINES.items())
-        if getattr(settings, name)
+        affine(some)
+        for affine, some in zip(AFFINES.values(), tf.unstack(amounts), strict=True)
     ]
-    none = tf.eye(3, batch_shape=tf.shape(images)[:1])
-    x, y = positions(functools.reduce(tf.matmul, matrices, none))
+    x, y = positions(functools.reduce(tf.matmul, matrices))
     for displacement in displacements:
         dx, dy = tf.unstack(tf.reshape(displacement, [-1, 2, SIDE * SIDE]), axis=1)
         x, y = x + dx, y + dy
