@@ -101,7 +101,7 @@ def transform(
     if images.dtype != tf.uint8 or images.shape[1:] != [SIDE, SIDE, 1]:
         raise ValueError(
             "online augmentation takes uint8 images [N, 28, 28, 1] and was given"
-            f" {images.dtype.name} {images.shape}"
+            f" {images.dtype.name} {images.shape.as_list()}"
         )
     if settings == OnlineSettings():
         return images
