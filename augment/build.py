@@ -25,9 +25,13 @@ from tqdm import tqdm
 
 import cli
 import data
+from augment import online_settings
+from augment.online_settings import OnlineSettings
 from augment.plan import DIGITS, Part, Settings, define_flags, plan, settings_from
 from augment.shift import DIRECTIONS
 from data import idx
+
+ONLINE_ROWS = 3  # of the preview, that show all online transforms together
 
 FORMAT = 1  # of the folder; a new number makes every set be built again
 # scipy and hashlib let go of the interpreter lock, so threads suffice. Each holds a
@@ -273,10 +277,43 @@ def preview_rows(
     return rows
 
 
+def online_rows(
+    dataset: data.Dataset, settings: OnlineSettings
+) -> list[tuple[str, list[np.ndarray | None]]]:
+    """Transforms the first training image of each digit as training may, at random.
+
+    Returns:
+      As of `preview_rows`, for each online transform alone, then for all together,
+      at seed 0 and a few steps; empty if none is on.
+    """
+    alone = online_settings.each_alone(settings)
+    if not alone:
+        return []
+    # Here, because loading TensorFlow takes longer than building a set.
+    import device  # isort: skip  (first: it loads TensorFlow)
+    from augment import online
+
+    device.set_threads(0)
+    present, first = np.unique(dataset.train_labels, return_index=True)
+    images = device.tf.constant(dataset.train_images[first])
+    together = [(f"online, step {step}", settings, step) for step in range(ONLINE_ROWS)]
+    rows = []
+    for label, some, step in [*((*pair, 0) for pair in alone), *together]:
+        seed = device.tf.constant([0, step])
+        cells = dict(
+            zip(present.tolist(), online.transform(images, seed, some).numpy())
+        )
+        rows.append((label, [cells.get(digit) for digit in DIGITS]))
+    return rows
+
+
 def preview(
-    dataset: data.Dataset, settings: Settings, path: str | os.PathLike[str]
+    dataset: data.Dataset,
+    settings: Settings,
+    path: str | os.PathLike[str],
+    online: OnlineSettings = OnlineSettings(),
 ) -> None:
-    """Writes a contact sheet of the transforms, a PNG.
+    """Writes a contact sheet of the transforms, offline and then online, a PNG.
 
     Raises:
       cli.UserError: if it cannot be written, or there is nothing to show.
@@ -284,13 +321,15 @@ def preview(
     # matplotlib is slow to load, and training never needs it.
     from augment.preview import write_contact_sheet
 
-    write_contact_sheet(preview_rows(dataset, settings), path)
+    rows = preview_rows(dataset, settings) + online_rows(dataset, online)
+    write_contact_sheet(rows, path)
 
 
 def main(argv: list[str]) -> None:
     """Builds, or verifies, the set that the flags describe."""
     values = flags.FLAGS.flag_values_dict()
     settings = settings_from(values)
+    online = online_settings.settings_from(values)
     dataset = data.load(values["dataset"], values["data_dir"])
     enlarged = enlarge(dataset, settings, values["augmented_dir"])
     rows = [
@@ -300,13 +339,16 @@ def main(argv: list[str]) -> None:
     print(tabulate.tabulate(rows, headers=["transform", "images"], intfmt=","))
     print(enlarged.directory or "plain originals: nothing to keep on disk")
     if values["preview"]:
-        preview(dataset, settings, values["preview"])
+        preview(dataset, settings, values["preview"], online)
         print(values["preview"])
 
 
 if __name__ == "__main__":
     define_flags()
+    online_settings.define_flags()
     flags.DEFINE_enum("dataset", "mnist", sorted(data.DATASETS), "What to enlarge.")
     flags.DEFINE_string("data_dir", None, "Where the files of the dataset lie.")
-    flags.DEFINE_string("preview", None, "PNG file to draw a contact sheet to.")
+    flags.DEFINE_string(
+        "preview", None, "PNG file to draw a contact sheet to, online transforms too."
+    )
     cli.run(main)

@@ -1,0 +1,403 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of augment/online.py, augment/online_settings.py and what shows them."""
+
+import dataclasses
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy import ndimage
+
+import cli
+import data
+from augment import build, online, online_settings
+from augment.online_settings import OnlineSettings, each_alone, settings_from
+from benchmarks import online as benchmark
+
+ROOT = Path(__file__).parent.parent
+ELASTIC = OnlineSettings(elastic_alpha=34.0, elastic_sigma=4.0)
+ALONE = {
+    "rotation": OnlineSettings(rotation=10.0),
+    "zoom": OnlineSettings(zoom=0.1),
+    "shift": OnlineSettings(shift=0.1),
+    "shear": OnlineSettings(shear=10.0),
+    "elastic": ELASTIC,
+}
+ALL = OnlineSettings(10.0, 0.1, 0.1, 10.0, 34.0, 4.0)
+EACH = pytest.mark.parametrize("settings", [*ALONE.values(), ALL], ids=[*ALONE, "all"])
+
+
+def noise(count):
+    """Images without two equal neighbours: whatever moves one changes it."""
+    return np.random.default_rng(0).integers(0, 256, (count, 28, 28, 1), np.uint8)
+
+
+def smooth(count):
+    """Blots that stay clear of the border, as digits do."""
+    images = np.zeros((count, 28, 28, 1), np.float32)
+    images[:, 9:19, 9:19] = noise(count)[:, 9:19, 9:19]
+    return ndimage.gaussian_filter(images, (0, 1, 1, 0)).astype(np.uint8)
+
+
+def transform(images, step, settings, seed=5):
+    return online.transform(
+        tf.constant(images), tf.constant([seed, step]), settings
+    ).numpy()
+
+
+def mean_places(images):
+    """Centre of mass (y, x) of each image."""
+    return np.array([ndimage.center_of_mass(image[..., 0]) for image in images])
+
+
+# --- resampling ---
+
+
+@pytest.mark.parametrize(
+    "matrix, image, expected",
+    [
+        # Clockwise by 90 degrees: the first row becomes the last column.
+        (
+            online.rotation(tf.constant([[90.0], [0.0]])),
+            noise(1),
+            np.rot90(noise(1), -1, (1, 2)),
+        ),
+        (
+            online.shift(tf.constant([[3 / 28], [-2 / 28]])),
+            noise(1),
+            ndimage.shift(noise(1), (0, -2, 3, 0), order=0),
+        ),
+    ],
+    ids=["rotation", "shift"],
+)
+def test_whole_pixels_are_exact(matrix, image, expected):
+    x, y = online.positions(matrix)
+    # cos 90° is not quite 0 in floats; bilinear weights of 1e-6 are rounded away.
+    np.testing.assert_array_equal(online.sample(tf.constant(image), x, y), expected)
+
+
+@pytest.mark.parametrize(
+    "affine, amounts, point",
+    [
+        # Where (0, −10), ten pixels above the centre, is to be seen.
+        (online.rotation, (30.0, 9.0), (5.0, -10 * math.cos(math.radians(30)))),
+        (online.shear, (45.0, 9.0), (10.0, -10.0)),
+        (online.zoom, (0.5, -0.2), (0.0, -8.0)),
+        (online.shift, (0.25, -0.5), (7.0, -24.0)),
+    ],
+    ids=["rotation", "shear", "zoom", "shift"],
+)
+def test_matrices_invert_what_is_seen(affine, amounts, point):
+    (matrix,) = affine(tf.constant(amounts)[:, tf.newaxis]).numpy()
+    np.testing.assert_allclose(matrix @ [*point, 1], [0, -10, 1], atol=1e-5)
+
+
+def test_zoom_has_a_factor_for_each_axis():
+    (matrix,) = online.zoom(tf.constant([[0.25], [-0.5]])).numpy()
+    np.testing.assert_allclose(matrix, np.diag([1 / 1.25, 2, 1]))
+
+
+def test_affine_is_that_of_scipy():
+    amounts = tf.constant([[25.0, -70.0], [0.0, 0.0]])
+    matrices = online.shift(amounts / 500) @ online.rotation(amounts)
+    images = noise(2)
+    ours = online.sample(tf.constant(images), *online.positions(matrices)).numpy()
+    for image, matrix, own in zip(images, matrices.numpy(), ours, strict=True):
+        swapped = matrix[[1, 0]][:, [1, 0, 2]].astype(float)  # scipy counts (y, x)
+        offset = swapped[:, 2] + 13.5 - swapped[:, :2] @ [13.5, 13.5]
+        expected = ndimage.affine_transform(
+            image[..., 0].astype(float),
+            swapped[:, :2],
+            offset,
+            order=1,
+            mode="grid-constant",
+        )
+        assert abs(own[..., 0] - expected).max() <= 0.501
+
+
+def test_sampling_is_that_of_scipy():
+    rng = np.random.default_rng(1)
+    # From far beyond one border to far beyond the other.
+    x, y = rng.uniform(-40, 70, (2, 3, 784)).astype(np.float32)
+    x[:, :400], y[:, :400] = rng.uniform(-1.5, 28.5, (2, 3, 400))
+    images = noise(3)
+    ours = online.sample(tf.constant(images), x, y).numpy()
+    for image, own, across, down in zip(images, ours, x, y, strict=True):
+        expected = ndimage.map_coordinates(
+            image[..., 0].astype(float), [down, across], order=1, mode="grid-constant"
+        )
+        assert abs(own.ravel() - expected).max() <= 0.501
+
+
+# --- elastic deformation ---
+
+
+@pytest.mark.parametrize("sigma", [0.5, 1.0, 4.0, 10.0])
+def test_displacements_are_blurred_as_by_scipy(sigma):
+    field = np.random.default_rng(2).uniform(-1, 1, (3, 2, 28, 28)).astype(np.float32)
+    settings = OnlineSettings(elastic_alpha=34.0, elastic_sigma=sigma)
+    expected = 34 * ndimage.gaussian_filter(
+        field, (0, 0, sigma, sigma), mode="constant"
+    )
+    ours = online.elastic(tf.constant(field), settings)
+    np.testing.assert_allclose(ours, expected, atol=1e-4)
+
+
+def test_noise_is_uniform_and_has_no_mean():
+    field = online._noise(tf.constant([1, 2]), 100).numpy()
+    assert field.shape == (100, 2, 28, 28)
+    assert abs(field).max() == 127.5 / 128
+    assert abs(field.mean()) < 0.01  # six standard deviations of the mean
+    assert abs(field.var() - 1 / 3) < 0.01
+    # Neither the axes nor neighbours know of each other.
+    assert abs((field[:, 0] * field[:, 1]).mean()) < 0.01
+    assert abs((field[..., 1:] * field[..., :-1]).mean()) < 0.01
+
+
+def test_displacements_of_simard_are_of_the_size_that_is_told():
+    field = online.elastic(online._noise(tf.constant([1, 2]), 200), ELASTIC).numpy()
+    # 34 · √(1/3) · Σ of the squares of the weights of a line, 1 / (2 σ √π).
+    expected = 34 / math.sqrt(3) / (8 * math.sqrt(math.pi))
+    assert round(expected, 1) == 1.4
+    middle = field[..., 13:15, 13:15]
+    assert math.sqrt((middle**2).mean()) == pytest.approx(expected, rel=0.1)
+    assert abs(middle.mean()) < 0.3
+
+
+def test_elastic_is_sampled_where_the_displacements_say():
+    images, step = noise(4), 3
+    seeds = tf.random.split(tf.constant([5, step]), 2)
+    dx, dy = np.moveaxis(
+        online.elastic(online._noise(seeds[1], 4), ELASTIC).numpy(), 1, 0
+    )
+    row, column = np.indices((28, 28))
+    for image, own, across, down in zip(
+        images, transform(images, step, ELASTIC), dx, dy, strict=True
+    ):
+        expected = ndimage.map_coordinates(
+            image[..., 0].astype(float),
+            [row + down, column + across],
+            order=1,
+            mode="grid-constant",
+        )
+        assert abs(own[..., 0] - expected).max() <= 0.51
+
+
+# --- draws ---
+
+
+def test_nothing_on_is_the_same_tensor():
+    images = tf.constant(noise(3))
+    assert online.transform(images, tf.constant([0, 0]), OnlineSettings()) is images
+
+
+@EACH
+def test_images_are_a_function_of_the_seed(settings):
+    images = noise(4)
+    first = transform(images, 0, settings)
+    assert first.dtype == np.uint8 and first.shape == images.shape
+    np.testing.assert_array_equal(transform(images, 0, settings), first)
+    others = [transform(images, 1, settings), transform(images, 0, settings, seed=6)]
+    for other in others:
+        assert (other != first).any(axis=(1, 2, 3)).all()
+
+
+@EACH
+def test_every_image_has_its_own_draw(settings):
+    images = transform(np.repeat(noise(1), 20, axis=0), 0, settings)
+    assert len({image.tobytes() for image in images}) == 20
+
+
+def test_seed_may_be_int64():
+    images = tf.constant(noise(2))
+    seed = tf.constant([5, 1 << 40], tf.int64)
+    assert (online.transform(images, seed, ALL) != images).numpy().any()
+
+
+def test_a_transform_draws_alike_in_company():
+    images = smooth(3)
+    alone = transform(images, 0, OnlineSettings(rotation=30.0))
+    company = transform(images, 0, OnlineSettings(rotation=30.0, zoom=1e-6))
+    assert abs(alone.astype(int) - company).max() <= 1
+
+
+def test_shifts_fill_their_range_and_no_more():
+    images = np.zeros((400, 28, 28, 1), np.uint8)
+    images[:, 14, 14] = 255
+    moves = mean_places(transform(images, 0, OnlineSettings(shift=0.25))) - 14
+    # Bilinear weights, rounded to 1 / 255, tell the place to about 0.01 pixels.
+    assert (abs(moves) < 7.02).all()
+    assert (moves.min(axis=0) < -6.5).all() and (moves.max(axis=0) > 6.5).all()
+    assert (abs(moves.mean(axis=0)) < 0.8).all()  # four standard deviations
+    assert abs(np.corrcoef(moves.T)[0, 1]) < 0.2
+
+
+def test_rotations_fill_their_range_and_no_more():
+    images = np.zeros((400, 28, 28, 1), np.uint8)
+    images[:, 3, 13:15] = 255  # above the centre
+    y, x = (mean_places(transform(images, 0, OnlineSettings(rotation=40.0))) - 13.5).T
+    angles = np.degrees(np.arctan2(x, -y))
+    assert abs(angles).max() < 40.1
+    assert angles.min() < -38 and angles.max() > 38
+    assert abs(angles.mean()) < 5
+    # What turns neither nears the centre nor leaves it.
+    np.testing.assert_allclose(np.hypot(x, y), 10.5, atol=0.15)
+
+
+def test_draws_of_the_transforms_are_independent():
+    images = np.zeros((400, 28, 28, 1), np.uint8)
+    images[:, 3, 13:15] = 255
+    angle = mean_places(transform(images, 0, OnlineSettings(rotation=20.0)))[:, 1]
+    slant = mean_places(transform(images, 0, OnlineSettings(shear=20.0)))[:, 1]
+    move = mean_places(transform(images, 0, OnlineSettings(shift=0.1)))[:, 1]
+    correlations = np.corrcoef([angle, slant, move]) - np.eye(3)
+    assert abs(correlations).max() < 0.2
+
+
+# --- in the graph ---
+
+
+def test_in_a_loop_of_the_graph():
+    images = tf.constant(smooth(4))
+
+    @tf.function(autograph=False)
+    def loop(count):
+        def body(step, results):
+            seed = tf.stack([5, step])
+            return step + 1, results.write(step, online.transform(images, seed, ALL))
+
+        results = tf.TensorArray(tf.uint8, count)
+        start = [tf.constant(0), results]
+        return tf.while_loop(lambda s, _: s < count, body, start)[1].stack()
+
+    for step, result in enumerate(loop(tf.constant(3)).numpy()):
+        np.testing.assert_array_equal(result, transform(images, step, ALL))
+
+
+def test_no_image():
+    assert transform(noise(1)[:0], 0, ALL).shape == (0, 28, 28, 1)
+
+
+@pytest.mark.parametrize(
+    "shape, dtype",
+    [
+        ([2, 28, 28, 1], tf.float32),
+        ([2, 28, 28], tf.uint8),
+        ([2, 27, 28, 1], tf.uint8),
+        ([2, 28, 28, 3], tf.uint8),
+    ],
+)
+def test_other_images_are_refused(shape, dtype):
+    with pytest.raises(ValueError, match=f"uint8 images .*{dtype.name}"):
+        online.transform(tf.zeros(shape, dtype), tf.constant([0, 0]), ALL)
+
+
+# --- settings ---
+
+
+def test_settings_from_flags():
+    values = {"rotation": 10, "zoom": 0.1, "shift": 0.1, "shear": 0.0}
+    values |= {"elastic_alpha": 34, "elastic_sigma": 4, "epochs": 3}
+    assert settings_from(values) == dataclasses.replace(ALL, shear=0.0)
+    assert settings_from(dataclasses.asdict(ALL)) == ALL
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("rotation", -1.0),
+        ("rotation", 181.0),
+        ("zoom", 1.0),
+        ("shift", math.nan),
+        ("shear", 90.0),
+        ("elastic_alpha", 34.0),
+        ("elastic_alpha", math.inf),
+        ("elastic_sigma", 4.0),
+    ],
+)
+def test_impossible_settings(name, value):
+    with pytest.raises(cli.UserError, match=name) as error:
+        settings_from({**dataclasses.asdict(OnlineSettings()), name: value})
+    assert str(value) in str(error.value)
+
+
+def test_every_registered_transform_is_turned_on_by_a_setting():
+    names = {field.name for field in dataclasses.fields(OnlineSettings)}
+    assert {*online.AFFINES, *online.DISPLACEMENTS} == names - {"elastic_sigma"}
+    assert set(online_settings._FLAGS) == names
+
+
+def test_each_alone():
+    assert each_alone(OnlineSettings()) == []
+    labels, settings = zip(*each_alone(ALL), strict=True)
+    assert settings == tuple(ALONE.values())
+    assert labels[0] == "rotation ±10°"
+    assert labels[-1] == "elastic α 34, σ 4"
+
+
+# --- preview and benchmark ---
+
+
+def run(tmp_path, *arguments):
+    command = [sys.executable, "-m", "augment.build", "--dataset=digits"]
+    command += [f"--augmented_dir={tmp_path / 'augmented'}"]
+    command += ["--shift_directions=", "--flip_codes=", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    "flag", ["--rotation=181", "--zoom=nan", "--shear=x", "--elastic_alpha=34"]
+)
+def test_bad_flag_is_one_line(tmp_path, flag):
+    done = run(tmp_path, flag)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert flag[2:].partition("=")[0] in done.stderr
+
+
+def test_program_draws_online_transforms_and_says_nothing_of_it(tmp_path):
+    sheet = tmp_path / "sheet.png"
+    done = run(tmp_path, "--rotation=20", "--zoom=0.2", f"--preview={sheet}")
+    assert (done.returncode, done.stderr) == (0, "")
+    height = cv2.imread(str(sheet)).shape[0]
+    assert height // 62 == 6  # the originals, two alone, three together
+
+
+def test_preview_rows():
+    images = noise(20)
+    labels = np.tile(np.arange(0, 10, 2, dtype=np.uint8), 4)  # even digits only
+    dataset = data.Dataset("noise", images, labels, images, labels, {}, "")
+    assert build.online_rows(dataset, OnlineSettings()) == []
+    rows = build.online_rows(dataset, OnlineSettings(rotation=20.0, zoom=0.2))
+    assert [label for label, _ in rows] == [
+        "rotation ±20°",
+        "zoom 1 ± 0.2",
+        "online, step 0",
+        "online, step 1",
+        "online, step 2",
+    ]
+    for _, cells in rows:
+        assert [cell is None for cell in cells] == [False, True] * 5
+    expected = transform(images[:5], 1, OnlineSettings(rotation=20.0, zoom=0.2), seed=0)
+    np.testing.assert_array_equal(rows[3][1][::2], expected)
+
+
+def test_benchmark_measures_the_step_and_every_transform():
+    seconds = benchmark.measure(rounds=1, steps=2, threads=0)
+    assert list(seconds) == ["training step", *benchmark.TRANSFORMS]
+    for values in seconds.values():
+        assert len(values) == 1 and 0 < values[0] < math.inf
+
+
+def test_benchmark_table():
+    seconds = {"training step": [0.01, 0.02, 0.01], "zoom": [0.001, 0.001, 0.003]}
+    rows = [line.split() for line in benchmark.table(seconds).splitlines()]
+    assert rows[2:] == [
+        ["training", "step", "10.00", "100.0%", "100.0%", "100.0%"],
+        ["zoom", "1.00", "10.0%", "5.0%", "30.0%"],
+    ]
