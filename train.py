@@ -27,6 +27,7 @@ import models
 from augment import build, online, online_settings, plan
 from data import batches
 from evaluation import result, scoring
+from models import layers
 from training import checkpoints, losses, optimizers, runs, schedules, summaries
 
 FLAGS = flags.FLAGS
@@ -394,7 +395,9 @@ def train(
     ):
         if step == 0:
             some = np.random.default_rng(0).integers(len(sets.train_labels), size=100)
-            seen = make_augment(config)(tf.gather(images, some), tf.zeros([2], tf.int32))
+            seen = make_augment(config)(
+                tf.gather(images, some), tf.zeros([2], tf.int32)
+            )
             log.start(config, predict.graph, seen.numpy())
         for epoch in range(step // epoch_steps, config["epochs"]):
             bar.set_description(f"epoch {epoch}")
@@ -528,7 +531,7 @@ def _describe(row: Mapping[str, float]) -> str:
     figures = [
         f"{name.replace('_', ' ')} {value:.4f}"
         for name, value in row.items()
-        if name.endswith(("loss", "accuracy"))
+        if name.endswith(("loss", "accuracy")) and "binary" not in name
     ]
     return f"epoch {row['epoch']:3d}  {'  '.join(figures)}  {row['seconds']:.0f} s"
 

@@ -9,6 +9,7 @@ peer runs in a process of its own, one at a time and in turns, so that a slow mi
 the machine does not fall on one peer alone. Tracing and the first steps are not timed.
 """
 
+import dataclasses
 import importlib.metadata
 import json
 import os
@@ -25,6 +26,7 @@ from absl import flags
 from tabulate import tabulate
 
 import cli
+from augment.online_settings import OnlineSettings
 
 # A peer loads its library itself, so that no process holds that of another.
 
@@ -69,12 +71,16 @@ def ours(steps: int, threads: int) -> float:
         "batch_norm_decay": BATCH_NORM_DECAY,
         "dropout": DROPOUT,
         "dropout_kind": "standard",
+        **dataclasses.asdict(OnlineSettings()),
         "sampler": "epochs",
+        "loss": "softmax_cross_entropy",
+        "label_smoothing": 0.0,
+        "optimizer": "adam",
         "learning_rate": LEARNING_RATE,
-        "schedule": "constant",
         "weight_decay": 0.0,
         "weight_average": 0.0,
-        "label_smoothing": 0.0,
+        "schedule": "constant",
+        "epochs": 1,
     }
     device.set_threads(threads)
     images, labels = map(tf.constant, noise())

@@ -252,9 +252,10 @@ def test_training_defaults_to_false(config, sets):
 def accuracies(monkeypatch):
     """accuracies(a, b, …): what validation finds after each epoch from now on."""
 
+    evaluate = train._evaluate
+
     def script(*values):
         left = list(values)
-        evaluate = train._evaluate
 
         def scripted(*arguments):
             return {**evaluate(*arguments), "validation_accuracy": left.pop(0)}
