@@ -2,12 +2,13 @@
 """Pictures of a finished run: pure functions of arrays → matplotlib figures.
 
 Figures are as wide as a phone shows them legibly, about five inches, and keep their
-meaning in grey. Loading this module loads matplotlib, which takes a second: import it
-where a picture is drawn, not at the top of a file.
+meaning in grey. Loading this module loads matplotlib: import it where a picture is
+drawn, not at the top of a file that train.py loads.
 """
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import cv2
 import matplotlib
@@ -39,7 +40,7 @@ SPLITS = {
     "test": ("test", BLUE, "-", "o"),
 }
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "axes.edgecolor": "#555555",
     "axes.grid": True,
     "axes.spines.right": False,
@@ -134,12 +135,12 @@ def _plotted(axes: Axes) -> np.ndarray:
 def _stretch_towards_one(axes: Axes) -> None:
     """An axis on which 90 %, 99 % and 99.9 % are equally far apart."""
     low, high = _plotted(axes).min(), _plotted(axes).max()
+    low, high = _CEILING - 1.2 * (_CEILING - low), _CEILING - (_CEILING - high) / 1.2
+    axes.set_ylim(low, high)  # first, or the scale is asked for values above 1
     axes.set_yscale(
         "function",
         functions=(lambda a: -np.log10(_CEILING - a), lambda y: _CEILING - 10.0**-y),
     )
-    low, high = _CEILING - 1.2 * (_CEILING - low), _CEILING - (_CEILING - high) / 1.2
-    axes.set_ylim(low, high)
     ticks = [tick for tick in _ACCURACY_TICKS if low <= tick <= high]
     axes.yaxis.set_major_locator(
         FixedLocator(ticks) if len(ticks) > 2 else MaxNLocator(4)
