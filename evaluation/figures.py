@@ -104,9 +104,11 @@ def learning_curves(
             )
     _log_if_wide(loss, ticks=(1, 2, 5))
     _stretch_towards_one(accuracy)
-    accuracy.legend(loc="lower right")
+    # Above the panel, where no curve can run through it.
+    loss.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2)
     for axes in rate:
         axes.plot(epochs, [row["learning_rate"] for row in rows], "k.-", linewidth=1)
+        axes.set_ylim(bottom=0)
         _log_if_wide(axes, ticks=(1,))
     for axes, name in zip(panels, names, strict=True):
         axes.set_ylabel(name.replace("_", " "))
@@ -114,7 +116,9 @@ def learning_curves(
             axes.axvline(scored_epoch, color="black", linewidth=0.8, linestyle=":")
     panels[-1].set_xlabel("epoch")
     panels[-1].set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
-    panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True, steps=(1, 2, 5, 10)))
+    panels[-1].xaxis.set_major_locator(
+        MaxNLocator(integer=True, steps=(1, 2, 5, 10), min_n_ticks=1)
+    )
     return figure
 
 
@@ -290,34 +294,40 @@ def filters(kernel: np.ndarray) -> Figure:
 
 @styled
 def feature_maps(images: np.ndarray, maps: np.ndarray) -> Figure:
-    """What a first layer makes of a few digits: a row per digit, a column per map.
+    """What a first layer makes of a few digits.
 
     Args:
       images: uint8 [N, 28, 28, 1].
-      maps: float [N, h, w, C], of which the first `MOST_MAPS` are drawn, or [N, units]
-        of a dense layer, of which the first `MOST_FILTERS` make one map of eight
-        columns, in the order of `filters`.
+      maps: float [N, h, w, C], of which the first `MOST_MAPS` are drawn, in a row
+        behind their digit; or [N, units] of a dense layer, of which the first
+        `MOST_FILTERS` make one picture below their digit, in rows of eight.
     """
-    if maps.ndim == 2:
+    dense = maps.ndim == 2
+    if dense:
         units = maps[:, :MOST_FILTERS]
         units = np.pad(units, [(0, 0), (0, -units.shape[1] % 8)])
         maps = units.reshape(len(maps), -1, 8, 1)
     maps = maps[..., :MOST_MAPS].transpose(0, 3, 1, 2)  # [N, C, h, w]
     colours = _diverging(np.abs(maps).max())
-    rgb = _paint(maps, colours)
+    painted = _paint(maps, colours)
     ink = np.repeat(255 - images, 3, axis=-1)  # [N, 28, 28, 3]
-    tiles = [
-        _tile(tile)
-        for image, row in zip(ink, rgb, strict=True)
-        for tile in (image, *row)
-    ]
-    columns = 1 + maps.shape[1]
-    picture = _mosaic(np.array(tiles), columns)
+    tiles = np.array(
+        [
+            [_tile(image), *(_tile(tile) for tile in row)]
+            for image, row in zip(ink, painted, strict=True)
+        ]
+    )  # [N, 1 + C, TILE, TILE, 3]
+    if dense:
+        tiles = tiles.swapaxes(0, 1)
+    columns = tiles.shape[1]
+    picture = _mosaic(tiles.reshape(-1, *tiles.shape[2:]), columns)
     figure, axes = _picture(picture, max(WIDTH, 0.55 * columns), bar=1.15)
-    axes.xaxis.tick_top()
-    middles = (np.arange(columns) + 0.5) * (TILE + GAP)
-    axes.set_xticks(middles, ["digit", *map(str, range(1, columns))])
     axes.set_yticks([])
+    axes.set_xticks([])
+    if not dense:
+        axes.xaxis.tick_top()
+        middles = (np.arange(columns) + 0.5) * (TILE + GAP)
+        axes.set_xticks(middles, ["digit", *map(str, range(1, columns))])
     figure.colorbar(colours, ax=axes, location="bottom", label="output", aspect=40)
     return figure
 

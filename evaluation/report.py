@@ -204,7 +204,7 @@ def what_is_scored(
         which = f"epoch {best:.0f}, the one with the best validation accuracy"
     else:
         which = f"the last step, at the end of epoch {rows[-1]['epoch']:.0f}"
-    said = [f"Scored is {weights} after {which} (epochs count from 0)."]
+    said = [f"Scored: {weights} after {which} (epochs count from 0)."]
     if len(rows) < config["epochs"]:
         said.append(f"Training ended after {len(rows)} of {config['epochs']} epochs.")
     steered = (

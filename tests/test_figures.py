@@ -194,7 +194,7 @@ def test_outputs_of_a_dense_layer_are_one_map_in_the_order_of_its_units():
     outputs = np.zeros((1, 20))
     outputs[0, 9] = -1  # second row, second of eight columns
     figure = figures.feature_maps(np.zeros((1, 28, 28, 1), np.uint8), outputs)
-    units = tile(figure.axes[0].images[0].get_array(), 0, 1)
+    units = tile(figure.axes[0].images[0].get_array(), 1, 0)
     y, x = np.mean(np.nonzero(units[..., 0] < 200), axis=1)
     assert x / figures.TILE == pytest.approx(1.5 / 8, abs=0.02)
     assert y / figures.TILE == pytest.approx(1.5 / 3, abs=0.02)
