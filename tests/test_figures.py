@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Figures: that they hold the numbers they were given, and survive the extremes."""
+
+import xml.etree.ElementTree as ElementTree
+
+import cv2
+import numpy as np
+import pytest
+
+from evaluation import figures
+
+CONFIDENCES = np.array([1.0, 0.99, 0.98, 0.97, 0.55, 0.35])
+HITS = np.array([True, True, True, False, True, False])
+
+
+def make_rows(count, splits=("train", "test"), rate=True):
+    rows = []
+    for epoch in range(count):
+        row = {"epoch": float(epoch)} | ({"learning_rate": 0.1**epoch} if rate else {})
+        for number, split in enumerate(splits):
+            row[f"{split}_loss"] = 0.5 / (epoch + 1 + number)
+            row[f"{split}_accuracy"] = 1 - 0.1 / (epoch + 1 + number)
+        rows.append(row)
+    return rows
+
+
+def texts(axes):
+    return [text.get_text() for text in axes.texts]
+
+
+def test_learning_curves_hold_the_rows():
+    rows = make_rows(4, ("train", "validation", "test"))
+    figure = figures.learning_curves(rows)
+    loss, accuracy, rate = figure.axes
+    for axes, metric in ((loss, "loss"), (accuracy, "accuracy")):
+        assert [line.get_label() for line in axes.lines] == [
+            *("training", "validation", "test")
+        ]
+        for line, split in zip(axes.lines, ("train", "validation", "test")):
+            assert line.get_xdata().tolist() == [0, 1, 2, 3]
+            assert list(line.get_ydata()) == [row[f"{split}_{metric}"] for row in rows]
+    assert list(rate.lines[0].get_ydata()) == [row["learning_rate"] for row in rows]
+    assert (loss.get_yscale(), rate.get_yscale()) == ("linear", "log")
+
+
+@pytest.mark.parametrize("count", [1, 2, 30])
+def test_curves_without_rate_validation_or_second_epoch(count):
+    figure = figures.learning_curves(make_rows(count, rate=False))
+    assert [axes.get_ylabel() for axes in figure.axes] == ["loss", "accuracy"]
+    assert len(figure.axes[0].lines) == 2
+    assert figures.raster(figure).std() > 0
+
+
+def test_the_scored_epoch_is_marked():
+    for axes in figures.learning_curves(make_rows(4), scored_epoch=2).axes:
+        assert list(axes.lines[-1].get_xdata()) == [2, 2]
+
+
+@pytest.mark.parametrize("accuracies", [(0.0, 1.0), (1.0, 1.0), (0.9951, 0.9952)])
+def test_extreme_accuracies_stay_in_the_panel(accuracies):
+    rows = make_rows(2)
+    for row, accuracy in zip(rows, accuracies):
+        row["train_accuracy"] = row["test_accuracy"] = accuracy
+    axes = figures.learning_curves(rows).axes[1]
+    low, high = axes.get_ylim()
+    assert low < min(accuracies) and max(accuracies) < high
+    ticks = [tick for tick in axes.get_yticks() if low <= tick <= high]
+    assert ticks
+
+
+def test_accuracy_axis_is_stretched():
+    axes = figures.learning_curves(make_rows(30)).axes[1]
+    height = axes.transData.transform([(0, a) for a in (0.8, 0.9, 0.98)])[:, 1]
+    # Halving the errors and dividing them by five: log 2 to log 5, roughly.
+    assert (height[2] - height[1]) / (height[1] - height[0]) == pytest.approx(
+        np.log(5) / np.log(2), rel=0.05
+    )
+
+
+def test_confusion_matrix_has_the_counts():
+    matrix = np.diag(np.arange(900, 1000, 10))
+    matrix[4, 9], matrix[9, 4], matrix[2, 7] = 5, 12, 1
+    axes = figures.confusion_matrix(matrix).axes[0]
+    placed = {text.get_position(): text.get_text() for text in axes.texts}
+    assert len(placed) == 13
+    assert (placed[9.5, 4.5], placed[4.5, 9.5], placed[7.5, 2.5]) == ("5", "12", "1")
+    assert placed[3.5, 3.5] == "930"
+    # Rows go down, and only errors are in colour, the more the darker.
+    assert axes.get_ylim() == (10, 0)
+    colours = axes.collections[0].get_array()[..., :3]
+    saturation = np.ptp(colours, axis=-1)
+    brightness = colours.mean(-1)
+    assert brightness[9, 4] < brightness[4, 9] < brightness[2, 7]
+    assert saturation[matrix < 100][matrix[matrix < 100] > 0].min() > 0.1
+    assert saturation[matrix == 0].max() < 0.01
+    assert np.diag(saturation).max() < 0.05
+
+
+def test_confusion_matrix_without_errors():
+    figure = figures.confusion_matrix(np.diag([3, 0, 5]))
+    assert texts(figure.axes[0]) == ["3", "5"]
+
+
+def test_wilson_by_hand():
+    # (p + z²/2n ± z √(p(1−p)/n + z²/4n²)) / (1 + z²/n) with z = 1.959964, 8 of 10.
+    assert figures.wilson(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
+    assert figures.wilson(10, 10)[1] == pytest.approx(1)
+
+
+def test_reliability_diagram():
+    upper, lower = figures.reliability(CONFIDENCES, HITS, bins=10).axes
+    points = upper.lines[1]
+    assert points.get_xdata() == pytest.approx([0.35, 0.55, 0.985])
+    assert points.get_ydata() == pytest.approx([0, 1, 0.75])
+    assert texts(lower) == ["1", "1", "4"]
+    assert [bar.get_height() for bar in lower.patches] == [
+        *[0] * 3,
+        1,
+        0,
+        1,
+        0,
+        0,
+        0,
+        4,
+    ]
+    # (0.35 + 0.45 + 4 · 0.235) / 6
+    assert upper.get_title("left") == "expected calibration error 29.00 %"
+
+
+def test_confidence_histogram_separates_right_from_wrong():
+    legend = figures.confidence_histogram(CONFIDENCES, HITS).axes[0].get_legend()
+    assert [t.get_text() for t in legend.get_texts()] == ["right: 4", "wrong: 2"]
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_all_right_and_all_wrong(right):
+    hits = np.full(6, right)
+    for draw in (figures.reliability, figures.confidence_histogram):
+        assert figures.raster(draw(CONFIDENCES, hits)).std() > 0
+
+
+def tile(picture, row, column):
+    """The middle of a mosaic's tile, without the gaps."""
+    side, half = figures.TILE + figures.GAP, figures.GAP // 2
+    y, x = row * side + half, column * side + half
+    return picture[y : y + figures.TILE, x : x + figures.TILE]
+
+
+def test_filters_share_a_symmetrical_scale():
+    kernel = np.zeros((3, 3, 1, 5), np.float32)
+    kernel[0, 0, 0, 0], kernel[2, 1, 0, 4] = 0.5, -1
+    figure = figures.filters(kernel)
+    picture = figure.axes[0].images[0].get_array()
+    assert (figure.axes[1].get_xlim()) == (-1, 1)
+    zero = tile(picture, 0, 1)
+    assert np.ptp(zero) <= 2 and zero.min() > 240
+    positive, negative = tile(picture, 0, 0), tile(picture, 1, 0)
+    red, _, blue = positive[5, 5].astype(int)
+    assert red > blue + 50
+    red, _, blue = negative[-5, figures.TILE // 2].astype(int)
+    assert blue > red + 50
+    assert (tile(picture, 1, 3) == 255).all()  # there are five, in rows of four
+
+
+@pytest.mark.parametrize("units, rows", [(10, 3), (64, 8), (300, 8)])
+def test_units_of_a_dense_layer_are_pictures(units, rows):
+    kernel = np.random.default_rng(0).normal(size=(784, units))
+    figure = figures.filters(kernel)
+    height = figure.axes[0].images[0].get_array().shape[0]
+    assert height == rows * (figures.TILE + figures.GAP)
+
+
+def test_weights_of_nothing_but_zeros():
+    assert figures.raster(figures.filters(np.zeros((3, 3, 1, 4)))).std() > 0
+
+
+def test_feature_maps_begin_with_the_digit():
+    images = np.zeros((2, 28, 28, 1), np.uint8)
+    images[1, 14:] = 255
+    maps = np.zeros((2, 7, 7, 20))
+    maps[0, :, :, 2] = 3
+    figure = figures.feature_maps(images, maps)
+    picture = figure.axes[0].images[0].get_array()
+    ticks = [t.get_text() for t in figure.axes[0].get_xticklabels()]
+    assert ticks == ["digit", *map(str, range(1, 17))]
+    assert (tile(picture, 0, 0) == 255).all()
+    assert (tile(picture, 1, 0)[figures.TILE // 2 :] == 0).all()
+    red, _, blue = tile(picture, 0, 3)[40, 40].astype(int)
+    assert red > blue + 50
+    assert tile(picture, 1, 3).min() > 240
+
+
+def test_outputs_of_a_dense_layer_are_one_map_in_the_order_of_its_units():
+    outputs = np.zeros((1, 20))
+    outputs[0, 9] = -1  # second row, second of eight columns
+    figure = figures.feature_maps(np.zeros((1, 28, 28, 1), np.uint8), outputs)
+    units = tile(figure.axes[0].images[0].get_array(), 1, 0)
+    y, x = np.mean(np.nonzero(units[..., 0] < 200), axis=1)
+    assert x / figures.TILE == pytest.approx(1.5 / 8, abs=0.02)
+    assert y / figures.TILE == pytest.approx(1.5 / 3, abs=0.02)
+
+
+@pytest.mark.parametrize("count, shown", [(1, 1), (7, 7), (40, figures.MOST_WORST)])
+def test_worst_errors(count, shown):
+    images = np.zeros((count, 28, 28, 1), np.uint8)
+    figure = figures.worst_errors(images, [f"error {i}" for i in range(count)])
+    drawn = [axes for axes in figure.axes if axes.images]
+    assert [texts(axes)[0] for axes in drawn] == [f"error {i}" for i in range(shown)]
+
+
+def test_svg_is_well_formed_the_same_each_time_and_needs_no_font():
+    first, again = (figures.svg(figures.learning_curves(make_rows(3))) for _ in "ab")
+    assert first == again
+    root = ElementTree.fromstring(first)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert not list(root.iter("{http://www.w3.org/2000/svg}text"))
+
+
+def test_raster_and_png():
+    pixels = figures.raster(figures.learning_curves(make_rows(3)))
+    assert pixels.dtype == np.uint8 and pixels.shape[1:] == (
+        round(figures.WIDTH * figures.DPI),
+        3,
+    )
+    pixels[0, 0] = 255, 128, 0
+    for picture in (pixels, pixels[..., 0]):
+        encoded = np.frombuffer(figures.png(picture), np.uint8)
+        decoded = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
+        if picture.ndim == 3:
+            decoded = decoded[..., ::-1]  # OpenCV's order is blue, green, red
+        np.testing.assert_array_equal(decoded, picture)

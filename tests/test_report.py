@@ -1,0 +1,412 @@
+# SPDX-License-Identifier: Apache-2.0
+"""report.html: what it says, that it is whole, and how a real browser takes it."""
+
+import html.parser
+import json
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from evaluation import report, scoring
+from evaluation.scoring import Scores
+from models import layers
+from models.lenet import LeNet
+from training import runs
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
+    None,
+)
+PHONE, DESKTOP = 360, 1280
+VOID = {"br", "img", "link", "meta"}
+
+CONFIG = {
+    "dataset": "mnist",
+    "network": "lenet",
+    "epochs": 3,
+    "batch_size": 64,
+    "learning_rate": 1e-3,
+    "loss": "softmax_cross_entropy",
+    "weight_average": 0.0,
+    "keep_best": False,
+    "shift_directions": ["up", "down"],
+    "hidden_units": None,
+    "seed": 4,
+}
+CURVE = {"train": 0.9, "validation": 0.95, "test": 0.94}
+
+
+class OneLayer(tf.Module):
+    """A network whose first layer is dense, with the contract of models/."""
+
+    def __init__(self):
+        super().__init__("one_layer")
+        self.dense1 = layers.Dense(784, 10, seed=(0, 1), name="dense1")
+
+    def __call__(self, images, *, training, seed=None, taps=None):
+        x = layers.flatten(tf.cast(images, tf.float32) / 255)
+        taps["dense1"] = x = self.dense1(x)
+        return x, []
+
+
+def make_rows(count, splits, rate=True):
+    return [
+        {"epoch": float(epoch), "step": 10.0 * (epoch + 1), "seconds": epoch + 1.0}
+        | ({"learning_rate": 1e-3} if rate else {})
+        | {f"{split}_loss": 1 / (epoch + 1) for split in splits}
+        | {f"{split}_accuracy": CURVE[split] + 0.01 * epoch for split in splits}
+        for epoch in range(count)
+    ]
+
+
+def make_scores(count, wrong):
+    """`count` digits of which the first `wrong` are read as the next digit.
+
+    The later an error, the closer the call.
+    """
+    labels = (np.arange(count) % 10).astype(np.uint8)
+    probabilities = np.full((count, 10), 0.01, np.float32)
+    probabilities[np.arange(count), labels] = 0.91
+    for i in range(wrong):
+        share = 0.9 - 0.4 * i / wrong
+        probabilities[i, (labels[i] + 1) % 10] = share
+        probabilities[i, labels[i]] = 0.92 - share
+    return Scores(labels, probabilities, 0.25)
+
+
+def write(folder, split, rows, scores, network, /, **config):
+    images = np.random.default_rng(0).integers(
+        0, 256, (len(scores.labels), 28, 28, 1), np.uint8
+    )
+    result = {
+        split: scoring.summarise(scores),
+        "parameters": 12_345,
+        "epochs": len(rows),
+        "steps": int(rows[-1]["step"]),
+        "training_seconds": 572.4,
+        "config": {**CONFIG, **config},
+        "data": {"test_labels": "f7ae60f9" * 8},
+        "environment": {"version": "0.1.0", "commit": "abc123", "onednn": None},
+    }
+    folder.mkdir(exist_ok=True)
+    return report.write(folder, split, result, rows, scores, images, network)
+
+
+class Page(html.parser.HTMLParser):
+    """A page's text, tags and attributes; fails on tags that do not match."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.tags, self.words, self._open = [], [], []
+        self.source = path.read_text(encoding="utf-8")
+        self.feed(self.source)
+        self.close()
+        assert not self._open
+        self.text = re.sub(r"\s+", " ", "".join(self.words))
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self.words.append(" ")
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag, f"line {self.getpos()[0]}: </{tag}>"
+
+    def handle_data(self, data):
+        if "style" not in self._open:
+            self.words.append(data)
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """Two reports and their pictures: one with all there is, one with the least."""
+    folder = tmp_path_factory.mktemp("reports")
+    pictures = {
+        "full": write(
+            folder / "full",
+            "test",
+            make_rows(3, ("train", "validation", "test")),
+            make_scores(300, 120),
+            LeNet(),
+            keep_best=True,
+            network='<img src="x">',
+        ),
+        "least": write(
+            folder / "least",
+            "validation",
+            make_rows(1, ("train", "validation"), rate=False),
+            make_scores(20, 0),
+            OneLayer(),
+            epochs=1,
+        ),
+    }
+    return folder, pictures
+
+
+@pytest.fixture(scope="module")
+def pages(written):
+    return {name: Page(written[0] / name / report.REPORT) for name in written[1]}
+
+
+# --- what it is computed from ---
+
+
+def test_errors_by_the_gap_to_the_true_class():
+    probabilities = np.array(
+        [[0.6, 0.4, 0], [0.1, 0.9, 0], [0.5, 0.0, 0.5], [0.2, 0.1, 0.7]], np.float32
+    )
+    scores = Scores(np.array([1, 1, 1, 0], np.uint8), probabilities, 0.0)
+    errors = report.find_errors(scores)
+    # Gaps: number 0 0.2, number 2 0.5 (a tie is read as the first), number 3 0.5.
+    assert [(e.index, e.true, e.read) for e in errors] == [
+        *((2, 1, 0), (3, 0, 2), (0, 1, 0))
+    ]
+    assert errors[1].true_probability == pytest.approx(0.2)
+    assert errors[1].read_probability == pytest.approx(0.7)
+
+
+def test_confusions_name_all_of_equal_count_or_none():
+    matrix = np.diag([90, 80, 70, 60])
+    matrix[3, 0], matrix[1, 2] = 5, 3
+    assert report.confusions(matrix) == [(3, 0, 5), (1, 2, 3)]
+    matrix[0, 1] = matrix[0, 2] = 1
+    assert report.confusions(matrix) == [(3, 0, 5), (1, 2, 3)]
+    assert len(report.confusions(matrix, limit=4)) == 4
+    assert report.confusions(np.ones((4, 4), int), 2) == [(0, 1, 1), (0, 2, 1)]
+    assert report.confusions(np.eye(4, dtype=int)) == []
+
+
+def test_first_layer_is_the_first_tap():
+    labels = np.array([7, 7, 2, 1, 0, 4, 9], np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (7, 28, 28, 1), np.uint8)
+    network = LeNet()
+    kernel, digits, maps = report.first_layer(network, images, labels)
+    np.testing.assert_array_equal(digits, images[[0, 2, 3, 4, 5]])
+    assert kernel.shape == (3, 3, 1, 12) and maps.shape == (5, 13, 13, 12)
+    taps = {}
+    network(tf.constant(images[2:3]), training=False, taps=taps)
+    np.testing.assert_allclose(maps[1:2], taps["conv1"], rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_scored_is_told():
+    rows = make_rows(3, ("train", "validation"))
+    rows[1]["validation_accuracy"] = 0.99
+    last = report.what_is_scored("test", CONFIG, rows)
+    assert "the network after the last step, at the end of epoch 2" in last
+    assert "chose nothing" in last and "Training ended" not in last
+    best = {**CONFIG, "keep_best": True, "weight_average": 0.99, "epochs": 9}
+    said = report.what_is_scored("validation", best, rows)
+    assert "average" in said and "(decay 0.99) after epoch 1, " in said
+    assert "Training ended after 3 of 9 epochs." in said
+    assert "flatter" in said
+    assert "flatter" not in report.what_is_scored("validation", CONFIG, rows)
+
+
+@pytest.mark.parametrize(
+    "function, value, text",
+    [
+        (report.percent, 0.9959, "99.59 %"),
+        (report.probability, 0.986, "98.6 %"),
+        (report.probability, 0.99996, ">99.9 %"),
+        (report.probability, 0.00004, "<0.1 %"),
+        (report.probability, 1.0, "100.0 %"),
+        (report.duration, 4.4, "4 s"),
+        (report.duration, 572.4, "9 min 32 s"),
+        (report.duration, 7322, "2 h 2 min"),
+        (report.setting, ["up", "down"], "up, down"),
+        (report.setting, 1e-7, "1e-07"),
+        (report.setting, True, "yes"),
+        (report.setting, None, "–"),
+    ],
+)
+def test_words_for_values(function, value, text):
+    assert function(value).replace("\N{NO-BREAK SPACE}", " ") == text
+
+
+# --- the page ---
+
+
+def test_what_the_page_says(pages):
+    text = pages["full"].text
+    for phrase in (
+        "60.00 % of 300 test digits read rightly",
+        "120 errors of 300.",
+        "95 % interval 54.36 % to 65.38 %",  # 180 of 300, Wilson
+        "after epoch 2, the one with the best validation accuracy",
+        "9 min 32 s",
+        "12,345",
+        "30 steps of 64 images",
+        "0 read as 1: 12 times; 1 read as 2: 12 times; 2 read as 3: 12 times.",
+        "The 100 worst of 120 errors",
+        "true 0 (2.0 %) read 1 (90.0 %) no. 0",
+        "--shift_directions up, down",
+        "f7ae60f9",
+        "abc123",
+    ):
+        assert phrase in text, phrase
+    # Mean confidence of the right ones 0.91, of the wrong ones 0.7 and a little.
+    assert re.search(r"Its mean is 82\.\d\d %, and 60\.00 % were right", text)
+
+
+def test_the_least_page_says_what_is_missing(pages):
+    text = pages["least"].text
+    for phrase in (
+        "100.00 % of 20 held-out digits read rightly",
+        "0 errors of 20.",
+        "No digit was misread.",
+        "There are none: all 20 held-out digits were read rightly.",
+        "All 10 units, each drawn as the image",
+    ):
+        assert phrase in text, phrase
+
+
+@pytest.mark.parametrize("name", ["full", "least"])
+def test_the_page_is_whole_and_loads_nothing(pages, name):
+    page = pages[name]
+    assert page.source.startswith("<!DOCTYPE html>")
+    assert [a["lang"] for a in page.all("html")] == ["en"]
+    assert "width=device-width" in str(page.all("meta"))
+    assert len(page.all("h1")) == 1
+    assert not page.all("script")
+    pictures = page.all("img")
+    assert len(pictures) == 6 + (100 if name == "full" else 0)
+    for picture in pictures:
+        assert picture["src"].startswith("data:image/")
+        assert len(picture["alt"]) > 20
+    identifiers = [a["id"] for _, a in page.tags if "id" in a]
+    assert len(set(identifiers)) == len(identifiers)
+    for link in page.all("a"):
+        assert link["href"].removeprefix("#") in identifiers
+    assert "url(" not in page.source and "@import" not in page.source
+    assert len(page.source) < 2_000_000
+
+
+def test_words_from_outside_are_escaped(pages):
+    assert '<img src="x">' in pages["full"].text
+    assert '<img src="x">' not in pages["full"].source
+
+
+def test_the_pictures_for_tensorboard(written):
+    pictures = written[1]
+    always = {
+        *("calibration", "confidence", "confusion_matrix", "feature_maps", "filters"),
+        "learning_curves",
+    }
+    assert set(pictures["full"]) == always | {"worst_errors"}
+    assert set(pictures["least"]) == always
+    for picture in (*pictures["full"].values(), *pictures["least"].values()):
+        assert picture.dtype == np.uint8 and picture.ndim == 3
+        assert picture.shape[2] == 3 and picture.std() > 0
+
+
+def test_a_page_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / report.REPORT).mkdir()  # a folder in the file's place
+    with pytest.raises(runs.RunError, match="cannot write .*report.html"):
+        write(
+            tmp_path, "test", make_rows(1, ("train",)), make_scores(20, 1), OneLayer()
+        )
+    assert [path.name for path in tmp_path.iterdir()] == [report.REPORT]
+
+
+# --- in a real browser ---
+
+PROBE = """<script>
+const problems = [];
+addEventListener("error", e => problems.push(e.message || "not loaded: "
+  + e.target.tagName), true);
+console.error = (...words) => problems.push("console: " + words.join(" "));
+addEventListener("load", () => {
+  for (const image of document.images)
+    if (!image.complete || !image.naturalWidth || !image.clientWidth)
+      problems.push("broken picture: " + image.alt);
+  const width = document.documentElement.scrollWidth;
+  if (width > innerWidth) problems.push(width + " px wide");
+  parent.postMessage({width: innerWidth, images: document.images.length, problems},
+    "*");
+});
+</script>"""
+
+# The narrowest window of Chromium is wider than a phone; a frame may be narrower.
+WRAPPER = """<!DOCTYPE html><title>frames</title><script>
+addEventListener("message", e => document.body.append(Object.assign(
+  document.createElement("pre"), {{textContent: JSON.stringify(e.data)}})));
+</script><body>{frames}"""
+
+
+def look_at(folder, pages, widths):
+    """Opens pages at each width in a browser.
+
+    Returns:
+      Per page and width what the probe in it found: `width` (of the screen), `images`
+      (their number) and `problems`.
+    """
+    frames = []
+    for number, page in enumerate(pages):
+        source = page.read_text(encoding="utf-8")
+        assert source.count("<head>") == 1
+        copy = folder / f"{number}.html"
+        copy.write_text(source.replace("<head>", f"<head>{PROBE}"), encoding="utf-8")
+        frames += [
+            f'<iframe src="{copy.name}" width="{width}" height="800"></iframe>'
+            for width in widths
+        ]
+    wrapper = folder / "wrapper.html"
+    wrapper.write_text(WRAPPER.format(frames="".join(frames)), encoding="utf-8")
+    done = subprocess.run(
+        [
+            CHROMIUM,
+            *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"),
+            *("--no-first-run", "--disable-background-networking"),
+            *("--disable-component-update", "--disable-sync"),
+            f"--user-data-dir={folder / 'profile'}",
+            "--virtual-time-budget=10000",
+            "--dump-dom",
+            wrapper.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    found = re.findall("<pre>(.*?)</pre>", done.stdout, re.DOTALL)
+    return [json.loads(html.unescape(text)) for text in found]
+
+
+in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+
+
+@in_a_browser
+def test_no_picture_is_broken_and_nothing_sticks_out(written, tmp_path):
+    pages = [written[0] / name / report.REPORT for name in ("full", "least")]
+    found = look_at(tmp_path, pages, (PHONE, DESKTOP))
+    assert [f["problems"] for f in found] == [[], [], [], []]
+    assert sorted((f["width"], f["images"]) for f in found) == [
+        *((PHONE, 6), (PHONE, 106), (DESKTOP, 6), (DESKTOP, 106))
+    ]
+
+
+@in_a_browser
+def test_the_browser_does_find_what_is_broken(tmp_path):
+    page = tmp_path / "broken.html"
+    page.write_text(
+        '<!DOCTYPE html><html lang="en"><head><title>broken</title></head><body>'
+        '<img src="data:image/png;base64,AAAA" alt="of nothing">'
+        '<div style="width: 500px">wide</div>'
+        '<script>console.error("oops"); nowhere();</script></body></html>',
+        encoding="utf-8",
+    )
+    [found] = look_at(tmp_path, [page], (PHONE,))
+    problems = "\n".join(found["problems"])
+    for problem in (
+        *("broken picture: of nothing", "console: oops", "nowhere is not defined"),
+        *("not loaded: IMG", "px wide"),
+    ):
+        assert problem in problems
