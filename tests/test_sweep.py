@@ -31,6 +31,15 @@ if "stubborn" in values:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 if "wait" in values and int(values["seed"]) >= int(values["wait"]):
     time.sleep(60)
+while values.get("outlive") == values["seed"]:  # until the sweep has seen run 1 end
+    pid = run_dir.with_name("one-s1") / "pid"
+    try:
+        os.kill(int(pid.read_text()), 0)
+    except ProcessLookupError:
+        break
+    except (FileNotFoundError, ValueError):
+        pass
+    time.sleep(0.01)
 if values.get("fail") == values["seed"]:
     print("step 1\\rstep 2\\r\\nout of luck", file=sys.stderr)
     sys.exit(3)
@@ -222,7 +231,7 @@ def test_a_run_without_a_score_is_a_failure(folder):
 
 def test_jobs_are_at_work_together(folder):
     # The first is still at it when the second fails, and is not begun a second time.
-    runs = plan("one.flags", seeds=[5, 1, 0], extra=["--fail=1"])
+    runs = plan("one.flags", seeds=[5, 1, 0], extra=["--fail=1", "--outlive=5"])
     with pytest.raises(SweepError, match="one-s1"):
         sweep.sweep(runs, jobs=2)
     assert [len(begun(run.name)) for run in runs] == [1, 1, 0]
