@@ -2,13 +2,15 @@
 """Scores a finished run, or compares several.
 
 python eval.py --run_dir=runs/lenet-s0
+python eval.py --run_dir=runs/kaggle-s0 --data_dir=kaggle --submission=submission.csv
 python eval.py --compare runs/lenet-s0 runs/lenet_plain-s0
 """
 
 import device  # isort: skip  (first: it loads TensorFlow)
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -17,7 +19,8 @@ from absl import flags
 import cli
 import data
 import models
-from evaluation import result
+from data import kaggle
+from evaluation import result, scoring
 from training import checkpoints, runs
 
 FLAGS = flags.FLAGS
@@ -29,6 +32,12 @@ def define_flags() -> None:
     flags.DEFINE_string("data_dir", None, "Where the data lie; default: see BUILD.md.")
     flags.DEFINE_bool(
         "compare", False, "Compare the runs whose directories are the arguments."
+    )
+    flags.DEFINE_string(
+        "submission",
+        None,
+        "CSV file that gets what each test digit is read as, in the form of Kaggle's"
+        " competition: ImageId,Label.",
     )
 
 
@@ -49,35 +58,39 @@ def load_network(run_dir: Path) -> tf.Module:
     return network
 
 
-def load_scored(
-    run_dir: Path, data_dir: str | None
-) -> tuple[str, np.ndarray, np.ndarray]:
-    """What a run is scored on: the test set, or its held-out images.
-
-    Returns:
-      "test" or "validation", images uint8 [N, 28, 28, 1], labels uint8 [N].
+def load_data(run_dir: Path, data_dir: str | None) -> data.Dataset:
+    """The data that a run was trained on.
 
     Raises:
-      RunError: it has neither.
+      RunError: the directory holds no run, or one of other data.
       DataError: the data are missing or damaged.
     """
     run = runs.read_run(run_dir)
-    config, dataset = run["config"], data.load(run["config"]["dataset"], data_dir)
+    dataset = data.load(run["config"]["dataset"], data_dir)
     if dataset.hashes != run["data"]:
         raise runs.RunError(
             f"{run_dir} was trained on other files than those of {dataset.source}:"
             " give the --data_dir of that run"
         )
+    return dataset
+
+
+def scored(
+    config: Mapping[str, Any], dataset: data.Dataset
+) -> tuple[str, np.ndarray, np.ndarray] | None:
+    """What a run is scored on: the test set or, if it has no labels, held-out images.
+
+    Returns:
+      "test" or "validation", images uint8 [N, 28, 28, 1], labels uint8 [N]; None if
+      there are neither.
+    """
     if dataset.test_labels is not None:
         return "test", dataset.test_images, dataset.test_labels
     _, held_out = data.split(
         len(dataset.train_labels), config["validation_size"], config["seed"]
     )
     if not len(held_out):
-        raise runs.RunError(
-            f"{run_dir} has nothing to be scored on: its test set has no labels, and no"
-            " images were held out; train with --validation_size"
-        )
+        return None
     images, labels = dataset.train_images, dataset.train_labels
     return "validation", images[held_out], labels[held_out]
 
@@ -90,6 +103,8 @@ def _check_usage(arguments: Sequence[str]) -> None:
             " compared: give one of the two"
         )
     if FLAGS.compare:
+        if FLAGS.submission:
+            raise cli.UsageError("--submission is of one run: give --run_dir=RUN")
         return
     if arguments:
         raise cli.UsageError(
@@ -114,7 +129,18 @@ def main(argv: list[str]) -> None:
     device.set_threads(0)
     run_dir = Path(FLAGS.run_dir)
     network = load_network(run_dir)
-    result.evaluate(run_dir, network, *load_scored(run_dir, FLAGS.data_dir))
+    dataset = load_data(run_dir, FLAGS.data_dir)
+    if FLAGS.submission:
+        logits = scoring.predict_all(scoring.Predict(network), dataset.test_images)
+        kaggle.write_submission(FLAGS.submission, logits.argmax(1))
+        print(FLAGS.submission)
+    if found := scored(runs.read_run(run_dir)["config"], dataset):
+        result.evaluate(run_dir, network, *found)
+    elif not FLAGS.submission:
+        raise runs.RunError(
+            f"{run_dir} has nothing to be scored on: its test set has no labels, and no"
+            " images were held out; give --submission, or train with --validation_size"
+        )
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 import cli
 import data
+import files
 from augment import online_settings
 from augment.online_settings import OnlineSettings
 from augment.plan import DIGITS, Part, Settings, define_flags, plan, settings_from
@@ -169,10 +170,10 @@ def _write(
                 sums |= some
         path = unfinished / "manifest.json"
         path.write_text(json.dumps({**manifest, "sha256": sums}, indent=1) + "\n")
-        _flush(path)
-        _flush(unfinished)
+        files.flush(path)
+        files.flush(unfinished)
         unfinished.rename(directory)
-        _flush(directory.parent)
+        files.flush(directory.parent)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -186,18 +187,9 @@ def _write_shard(
     idx.write_idx(folder / shard["labels"], dataset.train_labels[part.indices])
     sums = {}
     for name in (shard["images"], shard["labels"]):
-        _flush(folder / name)
+        files.flush(folder / name)
         sums[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
     return sums
-
-
-def _flush(path: Path) -> None:
-    """Waits until a file, or the names in a folder, would survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _read(directory: Path, parts: list[Part], manifest: dict[str, Any]) -> Enlarged:

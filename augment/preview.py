@@ -4,12 +4,12 @@
 import io
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
 import cli
+import files
 
 SCALE = 2  # screen pixels per pixel of a digit, along each axis
 GAP = 6  # screen pixels between two digits, and around the sheet
@@ -35,17 +35,12 @@ def write_contact_sheet(
       cli.UserError: if the file cannot be written.
     """
     png = _draw(rows)
-    target = Path(path)
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        try:
-            unfinished.write_bytes(png)
-            unfinished.replace(target)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        with files.replacing(path) as file:
+            file.write(png)
     except OSError as error:
         raise cli.UserError(
-            f"cannot write the preview {target}: {error.strerror}; "
+            f"cannot write the preview {os.fspath(path)}: {error.strerror}; "
             "choose another --preview"
         ) from error
 

@@ -9,16 +9,16 @@ Pixel i lies in row i div 28 and column i mod 28; 0 is paper, 255 ink.
 """
 
 import codecs
-import contextlib
 import csv
 import hashlib
 import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import BinaryIO, TextIO
+from typing import BinaryIO
 
 import numpy as np
 
+import files
 from data.dataset import Dataset
 from data.idx import DataError, Path
 
@@ -260,28 +260,13 @@ def write_submission(path: Path, predictions: np.ndarray) -> None:
 
 
 def _write(path: Path, names: Sequence[str], rows: Iterable[np.ndarray]) -> None:
-    with _replacing(os.fspath(path)) as file:
-        file.write(",".join(names) + "\n")
-        for row in rows:
-            file.write(",".join(map(str, row.tolist())) + "\n")
-
-
-@contextlib.contextmanager
-def _replacing(path: str) -> Iterator[TextIO]:
-    """Opens a file that gets its name when it is whole, and is removed if it is not."""
-    folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f".{name}.{os.getpid()}")
     try:
-        with open(temporary, "w", encoding="ascii", newline="") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with files.replacing(path) as file:
+            file.write(f"{','.join(names)}\n".encode())
+            for row in rows:
+                file.write(f"{','.join(map(str, row.tolist()))}\n".encode())
     except OSError as error:
         raise DataError(
-            f"{path}: cannot be written ({error.strerror}); free some space or choose "
-            "another place"
+            f"{os.fspath(path)}: cannot be written ({error.strerror}); free some space "
+            "or choose another place"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):  # most often: it has its name already
-            os.remove(temporary)

@@ -174,7 +174,7 @@ def test_a_failed_save_leaves_the_old_ones(folder, monkeypatch):
     def full(file):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoints, "_flush", full)
+    monkeypatch.setattr(checkpoints.files, "flush", full)
     with pytest.raises(CheckpointError, match="No space left on device; make room"):
         checkpoints.save(make_state(), folder, 3)
     assert names_in(folder) == ["step-00000001", "step-00000002"]

@@ -133,3 +133,51 @@ def test_a_run_without_a_checkpoint(trained, tmp_path):
 def test_no_run_at_all(tmp_path):
     with pytest.raises(RunError, match="holds no run"):
         program.load_network(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def competition(tmp_path_factory):
+    """A folder with files of Kaggle's form, 300 digits to train on and 100 to read."""
+    folder = tmp_path_factory.mktemp("competition")
+    made = command(
+        *("-m", "data.make_kaggle", f"--kaggle_dir={folder}", "--dataset=digits"),
+        *("--train_rows=300", "--test_rows=100"),
+    )
+    assert made.returncode == 0, made.stderr
+    return folder
+
+
+def test_a_competition_from_its_files_to_the_submission(competition, tmp_path):
+    run_dir, submission = tmp_path / "run", tmp_path / "submission.csv"
+    trained = command(
+        *("train.py", "--dataset=kaggle", f"--data_dir={competition}"),
+        *("--shift_directions=", "--flip_codes=", "--network=mlp", "--hidden_units=30"),
+        *("--validation_size=60", "--epochs=8", "--batch_size=30", "--sampler=epochs"),
+        *("--keep_best", "--rotation=5", f"--run_dir={run_dir}"),
+    )
+    assert trained.returncode == 0, trained.stderr
+    assert "errors of 60" in trained.stdout
+    assert set(result(run_dir)) >= {"validation", "validation_accuracy_by_epoch"}
+    assert "test" not in result(run_dir)
+    done = command(
+        *("eval.py", f"--run_dir={run_dir}", f"--data_dir={competition}"),
+        f"--submission={submission}",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "errors of 60" in done.stdout  # the very ones held out in training
+    assert done.stdout.splitlines()[-3:] == trained.stdout.splitlines()[-3:]
+    answers = submission.read_text().splitlines()
+    key = (competition / "test_labels.csv").read_text().splitlines()
+    assert len(answers) == len(key) == 101
+    assert answers[0] == key[0] == "ImageId,Label"
+    right = sum(map(str.__eq__, answers[1:], key[1:]))
+    assert right > 50  # 10 would be chance
+
+
+def test_a_run_of_other_files_is_refused(trained, tmp_path):
+    run_dir, _ = trained
+    with pytest.raises(RunError, match="was trained on other files"):
+        stored = json.loads((run_dir / "run.json").read_text())
+        stored["data"] = {"a": "b"}
+        (tmp_path / "run.json").write_text(json.dumps(stored))
+        program.load_data(tmp_path, None)

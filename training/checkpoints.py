@@ -7,13 +7,13 @@ of its own, `checkpoints/step-00000469/`, written under another name, flushed, a
 renamed; the folders themselves say which is the last.
 """
 
-import os
 import shutil
 from pathlib import Path
 
 import tensorflow as tf
 
 import cli
+import files
 
 BEST = "best"  # folder of a run for the one checkpoint that --keep_best keeps
 PREFIX = "step-"
@@ -51,12 +51,12 @@ def save(state: tf.train.Checkpoint, folder: Path, step: int, keep: int = 2) -> 
         unfinished.mkdir()
         state.write(str(unfinished / FILES))
         for file in unfinished.iterdir():
-            _flush(file)
-        _flush(unfinished)
+            files.flush(file)
+        files.flush(unfinished)
         # A run that was resumed before this step may write it a second time.
         shutil.rmtree(path(folder, step), ignore_errors=True)
         unfinished.rename(path(folder, step))
-        _flush(folder)
+        files.flush(folder)
     except (OSError, tf.errors.OpError) as error:
         shutil.rmtree(unfinished, ignore_errors=True)
         reason = getattr(error, "strerror", None) or getattr(error, "message", error)
@@ -66,14 +66,6 @@ def save(state: tf.train.Checkpoint, folder: Path, step: int, keep: int = 2) -> 
         ) from None
     for old in steps(folder)[:-keep]:
         shutil.rmtree(path(folder, old))
-
-
-def _flush(file: Path) -> None:
-    descriptor = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def restore(

@@ -26,6 +26,7 @@ import tensorflow as tf
 
 import cli
 import device
+import files
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -45,15 +46,10 @@ def write_atomically(path: Path, content: str | bytes) -> None:
       RunError: the disk is full, the folder not writable, …
     """
     content = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with open(temporary, "wb") as file:
+        with files.replacing(path) as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise RunError(
             f"cannot write {path}: {error.strerror}; make room, or choose another"
             " --run_dir"

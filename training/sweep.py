@@ -26,6 +26,7 @@ from absl import flags
 from tqdm import tqdm
 
 import cli
+import files
 
 FLAGS = flags.FLAGS
 
@@ -298,14 +299,11 @@ def _describe_failure(child: Child, bar: tqdm) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    """Writes a file so that a reader sees the old one or the new, whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
+        with files.replacing(path) as file:
+            file.write(text.encode())
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise SweepError(f"cannot write {path}: {error.strerror}") from None
 
 

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is stored of a finished run, all of it by one call."""
+
+import json
+
+import numpy as np
+import pytest
+
+from evaluation import result, scoring
+from models.mlp import MLP
+from training import runs
+
+LABELS = np.array([3, 1, 4, 1, 5, 9, 2], np.uint8)
+CONFIG = {
+    "seed": 4,
+    "network": "mlp",
+    "dataset": "digits",
+    "loss": "binary_cross_entropy",
+}
+CONFIG |= {"weight_average": 0.0, "keep_best": False, "early_stopping": 0, "epochs": 2}
+CONFIG |= {
+    "schedule": "constant",
+    "validation_size": 5,
+    "batch_size": 50,
+    "epoch_images": 0,
+}
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).integers(0, 256, (7, 28, 28, 1), np.uint8)
+
+
+@pytest.mark.parametrize("split", ["test", "validation"])
+def test_the_score_and_the_history_are_stored(tmp_path, capsys, images, split):
+    runs.open_run(
+        tmp_path, CONFIG, "--seed=4\n", {"data": {"a": "b"}, "environment": {}}
+    )
+    rows = [
+        {
+            "epoch": e,
+            "step": 10 * (e + 1),
+            "images": 50 * (e + 1),
+            "seconds": 1.5 + 2 * e,
+        }
+        | {"learning_rate": 1e-3, "train_loss": 1.0, "train_accuracy": 0.5}
+        | {f"{split}_loss": 1.0, f"{split}_accuracy": 0.5 + e / 4}
+        for e in (0, 1)
+    ]
+    runs.write_metrics(tmp_path, rows)
+    network = MLP()
+    result.evaluate(tmp_path, network, split, images, LABELS)
+    scores = scoring.score(
+        scoring.Predict(network), images, LABELS, "binary_cross_entropy"
+    )
+    summary = scoring.summarise(scores)
+    stored = json.loads((tmp_path / "result.json").read_text())
+    assert stored == {
+        split: summary,
+        "parameters": 50_890,
+        "epochs": 2,
+        "steps": 20,
+        "training_seconds": 3.5,
+        f"{split}_accuracy_by_epoch": [0.5, 0.75],
+        **{"config": CONFIG, "data": {"a": "b"}, "environment": {}},
+    }
+    assert scoring.show(summary) in capsys.readouterr().out
+    labels, probabilities = scoring.read_predictions(tmp_path)
+    np.testing.assert_array_equal(labels, LABELS)
+    np.testing.assert_array_equal(probabilities, scores.probabilities)
+    assert "</html>" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert list((tmp_path / split).iterdir())
+
+
+def test_a_run_without_history_is_refused(tmp_path, images):
+    runs.open_run(tmp_path, CONFIG, "--seed=4\n", {"data": {}})
+    with pytest.raises(runs.RunError, match="no metrics.csv: train it to its end"):
+        result.evaluate(tmp_path, MLP(), "test", images, LABELS)
+    assert not (tmp_path / "result.json").exists()
