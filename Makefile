@@ -33,6 +33,7 @@ tensorboard: .venv/installed
 
 benchmark: .venv/installed
 	$(BIN)/python -m benchmarks.step
+	$(BIN)/python -m benchmarks.online
 
 clean:
 	rm -rf .venv build *.egg-info .coverage .mypy_cache .pytest_cache

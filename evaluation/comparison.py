@@ -167,7 +167,7 @@ def read(directory: Path) -> Run:
     labels, probabilities = scoring.read_predictions(directory)
     scored = _read_result(directory)
     config = run["config"]
-    if scored["epochs"] < config["epochs"] and not config.get("early_stopping"):
+    if scored["epochs"] < config["epochs"] and not config["early_stopping"]:
         raise runs.RunError(
             f"{directory} was scored after {scored['epochs']} of its"
             f" {config['epochs']} epochs: train it to its end by python train.py"

@@ -112,8 +112,8 @@ def write(
         result=result,
         summary=summary,
         config=config,
-        data=result.get("data", {}),
-        environment=result.get("environment", {}),
+        data=result["data"],
+        environment=result["environment"],
         rows=rows,
         scored=what_is_scored(split, config, rows),
         interval=figures.wilson(
@@ -184,7 +184,7 @@ def scored_epoch(
     config: Mapping[str, Any], rows: Sequence[Mapping[str, float]]
 ) -> float | None:
     """The epoch whose weights --keep_best kept; None where the last is scored."""
-    if not config.get("keep_best"):
+    if not config["keep_best"]:
         return None
     return max(rows, key=lambda row: row["validation_accuracy"])["epoch"]
 
@@ -194,7 +194,7 @@ def what_is_scored(
 ) -> str:
     """Says which weights the figures are of, and what chose them."""
     weights = "the network"
-    if config.get("weight_average"):
+    if config["weight_average"]:
         weights = (
             "the exponential average of the network’s weights"
             f" (decay {config['weight_average']:g})"
@@ -209,8 +209,8 @@ def what_is_scored(
         said.append(f"Training ended after {len(rows)} of {config['epochs']} epochs.")
     steered = (
         best is not None
-        or config.get("early_stopping")
-        or config.get("schedule") == "plateau"
+        or config["early_stopping"]
+        or config["schedule"] == "plateau"
     )
     if split == "test":
         said.append("The test digits chose nothing.")
