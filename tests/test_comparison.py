@@ -13,6 +13,7 @@ from training.runs import RunError
 
 LABELS = np.arange(100, dtype=np.uint8) % 10
 CONFIG = {"seed": 0, "epochs": 2, "network": "lenet", "flip_codes": ["1"]}
+CONFIG |= {"early_stopping": 0}
 
 
 def hits(text):

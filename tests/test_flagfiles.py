@@ -49,7 +49,7 @@ def test_flagfile_parses(path, parse):
         if text and isinstance(values[name], (int, float)) and values[name] is not True:
             assert values[name] == float(text), line
         elif text and isinstance(values[name], list):
-            assert values[name] == text.split(","), line
+            assert [str(value) for value in values[name]] == text.split(","), line
     run_dir = train._run_dir({**values, "seed": 7})
     assert "{" not in str(run_dir)
     assert str(run_dir).endswith("s7")

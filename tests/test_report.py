@@ -33,6 +33,8 @@ CONFIG = {
     "loss": "softmax_cross_entropy",
     "weight_average": 0.0,
     "keep_best": False,
+    "early_stopping": 0,
+    "schedule": "constant",
     "shift_directions": ["up", "down"],
     "hidden_units": None,
     "seed": 4,
