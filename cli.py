@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the programs share: one-line errors and exit codes."""
+"""What the programs share: one-line errors, exit codes, help with flags."""
 
 import functools
 import inspect
@@ -12,7 +12,7 @@ from typing import Any
 
 from absl import app, flags, logging
 
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 
 USAGE_ERROR = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it

@@ -8,11 +8,9 @@ python eval.py --compare runs/lenet-s0 runs/lenet_plain-s0
 
 import device  # isort: skip  (first: it loads TensorFlow)
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import tensorflow as tf
 from absl import flags
 
@@ -52,47 +50,10 @@ def load_network(run_dir: Path) -> tf.Module:
     network = models.build(config)
     scored = "average" if config["weight_average"] else "network"
     state = tf.train.Checkpoint(**{scored: network})
-    folder = run_dir / (checkpoints.BEST if config["keep_best"] else "checkpoints")
+    folder = run_dir / (checkpoints.BEST if config["keep_best"] else checkpoints.FOLDER)
     if checkpoints.restore(state, folder, partial=True) is None:
         raise runs.RunError(f"{run_dir} has no checkpoint yet: train it first")
     return network
-
-
-def load_data(run_dir: Path, data_dir: str | None) -> data.Dataset:
-    """The data that a run was trained on.
-
-    Raises:
-      RunError: the directory holds no run, or one of other data.
-      DataError: the data are missing or damaged.
-    """
-    run = runs.read_run(run_dir)
-    dataset = data.load(run["config"]["dataset"], data_dir)
-    if dataset.hashes != run["data"]:
-        raise runs.RunError(
-            f"{run_dir} was trained on other files than those of {dataset.source}:"
-            " give the --data_dir of that run"
-        )
-    return dataset
-
-
-def scored(
-    config: Mapping[str, Any], dataset: data.Dataset
-) -> tuple[str, np.ndarray, np.ndarray] | None:
-    """What a run is scored on: the test set or, if it has no labels, held-out images.
-
-    Returns:
-      "test" or "validation", images uint8 [N, 28, 28, 1], labels uint8 [N]; None if
-      there are neither.
-    """
-    if dataset.test_labels is not None:
-        return "test", dataset.test_images, dataset.test_labels
-    _, held_out = data.split(
-        len(dataset.train_labels), config["validation_size"], config["seed"]
-    )
-    if not len(held_out):
-        return None
-    images, labels = dataset.train_images, dataset.train_labels
-    return "validation", images[held_out], labels[held_out]
 
 
 def _check_usage(arguments: Sequence[str]) -> None:
@@ -129,13 +90,16 @@ def main(argv: list[str]) -> None:
     device.set_threads(0)
     run_dir = Path(FLAGS.run_dir)
     network = load_network(run_dir)
-    dataset = load_data(run_dir, FLAGS.data_dir)
+    config = runs.read_run(run_dir)["config"]
+    dataset = data.load(config["dataset"], FLAGS.data_dir)
+    runs.check_data(run_dir, dataset.hashes)
     if FLAGS.submission:
         logits = scoring.predict_all(scoring.Predict(network), dataset.test_images)
         kaggle.write_submission(FLAGS.submission, logits.argmax(1))
         print(FLAGS.submission)
-    if found := scored(runs.read_run(run_dir)["config"], dataset):
-        result.evaluate(run_dir, network, *found)
+    scored = data.scored(dataset, config["validation_size"], config["split_seed"])
+    if scored:
+        result.evaluate(run_dir, network, scored)
     elif not FLAGS.submission:
         raise runs.RunError(
             f"{run_dir} has nothing to be scored on: its test set has no labels, and no"

@@ -98,9 +98,16 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "seed",
         0,
-        "Of weights, batches, dropout and the held-out split.",
+        "Of weights, batches, dropout and online augmentation.",
         lower_bound=0,
         upper_bound=2**31 - 1,
+    )
+    flags.DEFINE_integer(
+        "split_seed",
+        0,
+        "Of the held-out images: apart from --seed, so that all seeds of a recipe hold"
+        " out the same and can be compared.",
+        lower_bound=0,
     )
     flags.DEFINE_integer(
         "threads",
@@ -131,26 +138,17 @@ def _has_validation(values: Mapping[str, Any]) -> bool:
 
 
 class Sets(NamedTuple):
-    """uint8 images [N, 28, 28, 1] and labels [N]; the validation set may be empty.
+    """uint8 images [N, 28, 28, 1] and labels [N].
 
-    `test_labels` is None where nobody has told the labels.
+    Attributes:
+      train_images: enlarged, the held-out ones left out.
+      train_labels: of these.
+      scored: images and labels of "validation" and "test", where there are any.
     """
 
     train_images: np.ndarray
     train_labels: np.ndarray
-    validation_images: np.ndarray
-    validation_labels: np.ndarray
-    test_images: np.ndarray
-    test_labels: np.ndarray | None
-
-    def scored(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Images and labels of the sets that can be scored, by name."""
-        found = {}
-        if len(self.validation_labels):
-            found["validation"] = self.validation_images, self.validation_labels
-        if self.test_labels is not None:
-            found["test"] = self.test_images, self.test_labels
-        return found
+    scored: Mapping[str, tuple[np.ndarray, np.ndarray]]
 
 
 class Totals(NamedTuple):
@@ -176,22 +174,14 @@ def load_sets(
     dataset: data.Dataset, config: Mapping[str, Any], augmented_dir: str
 ) -> Sets:
     """The dataset, held-out images set apart, the rest enlarged offline."""
-    train, validation = data.split(
-        len(dataset.train_labels), config["validation_size"], config["seed"]
-    )
+    size, seed = config["validation_size"], config["split_seed"]
     enlarged = build.enlarge(dataset, plan.settings_from(config), augmented_dir)
     images, labels = enlarged.images, enlarged.labels
-    if len(validation):
+    if size:
+        train, _ = data.split(len(dataset.train_labels), size, seed)
         kept = np.isin(enlarged.source, train)
         images, labels = images[kept], labels[kept]
-    return Sets(
-        images,
-        labels,
-        dataset.train_images[validation],
-        dataset.train_labels[validation],
-        dataset.test_images,
-        dataset.test_labels,
-    )
+    return Sets(images, labels, data.scored(dataset, size, seed))
 
 
 class State(NamedTuple):
@@ -370,7 +360,7 @@ def train(
         (config["epoch_images"] or len(sets.train_labels)) / batch_size
     )
     total_steps = config["epochs"] * epoch_steps
-    folder = run_dir / "checkpoints"
+    folder = run_dir / checkpoints.FOLDER
     step = checkpoints.restore(state.checkpoint, folder) or 0
     if step == total_steps or _stopped_early(config, state.watch):
         print(f"{run_dir} is trained to its last step, {step:,}")
@@ -384,7 +374,7 @@ def train(
     images, labels = tf.constant(sets.train_images), tf.constant(sets.train_labels)
     train_steps = make_train_steps(state, images, labels, config, epoch_steps)
     with (
-        summaries.Summaries(run_dir, ["train", *sets.scored()]) as log,
+        summaries.Summaries(run_dir, ["train", *sets.scored]) as log,
         tqdm(
             total=total_steps * batch_size,
             initial=step * batch_size,
@@ -425,11 +415,7 @@ def train(
             }
             rows.append(row)
             bar.write(_describe(row))
-            log.epoch(row)
-            taps: dict[str, tf.Tensor] = {}
-            state.network(images[:HISTOGRAM_IMAGES], training=False, taps=taps)
-            log.network(epoch, state.network, totals.gradient_norms, taps)
-            log.flush()
+            _log_epoch(log, state.network, row, totals, images[:HISTOGRAM_IMAGES])
             runs.write_metrics(run_dir, rows)
             _watch(config, state, row, run_dir)
             stop = _stopped_early(config, state.watch)
@@ -439,6 +425,21 @@ def train(
                 bar.write("stopped early: the validation accuracy gets no better")
                 break
     return _final(config, state, run_dir)
+
+
+def _log_epoch(
+    log: summaries.Summaries,
+    network: tf.Module,
+    row: Mapping[str, float],
+    totals: Totals,
+    images: tf.Tensor,
+) -> None:
+    """TensorBoard after an epoch; the activations are those of `images`."""
+    log.epoch(row)
+    taps: dict[str, tf.Tensor] = {}
+    network(images, training=False, taps=taps)
+    log.network(int(row["epoch"]), network, totals.gradient_norms, taps)
+    log.flush()
 
 
 def _watch(
@@ -467,7 +468,11 @@ def _stopped_early(config: Mapping[str, Any], watch: schedules.Watch) -> bool:
 def _final(config: Mapping[str, Any], state: State, run_dir: Path) -> tf.Module:
     """The network that is scored, with the best weights if those are wanted."""
     if config["keep_best"]:
-        checkpoints.restore(state.best(), run_dir / checkpoints.BEST)
+        folder = run_dir / checkpoints.BEST
+        if checkpoints.restore(state.best(), folder) is None:
+            raise checkpoints.CheckpointError(
+                f"{folder} has lost the best weights: train again in another --run_dir"
+            )
     return state.scored
 
 
@@ -481,7 +486,7 @@ def _check_finite(totals: Totals, network: tf.Module, run_dir: Path) -> None:
         offence = "a weight"
     else:
         return
-    folder = run_dir / "checkpoints"
+    folder = run_dir / checkpoints.FOLDER
     kept = checkpoints.steps(folder)
     last = checkpoints.path(folder, kept[-1]) if kept else "none yet"
     raise TrainingError(
@@ -519,7 +524,7 @@ def _log_steps(
 def _evaluate(predict: scoring.Predict, sets: Sets, loss: str) -> dict[str, float]:
     """Loss and accuracies on the validation and the test set, where there is one."""
     row = {}
-    for split, (images, labels) in sets.scored().items():
+    for split, (images, labels) in sets.scored.items():
         scores = scoring.score(predict, images, labels, loss)
         row[f"{split}_loss"] = scores.loss
         row[f"{split}_accuracy"] = scores.accuracy
@@ -550,8 +555,10 @@ def main(_: list[str]) -> None:
     """Trains the run that the flags describe, and scores it."""
     run_flags = FLAGS.get_key_flags_for_module(sys.argv[0])
     values: dict[str, Any] = {flag.name: flag.value for flag in run_flags}
+    # Written out, so that another version's defaults cannot change their meaning.
+    for name, value in (models.options(values) | optimizers.options(values)).items():
+        FLAGS[name].value = values[name] = value
     config = {k: v for k, v in values.items() if k not in HOUSEKEEPING}
-    config |= models.options(config) | optimizers.options(config)
     run_dir = _run_dir(values)
     device.set_threads(values["threads"])
     dataset = data.load(values["dataset"], values["data_dir"])
@@ -570,10 +577,8 @@ def main(_: list[str]) -> None:
         log_steps=values["log_steps"],
         checkpoint_epochs=values["checkpoint_epochs"],
     )
-    for split in ("test", "validation"):
-        if split in sets.scored():
-            result.evaluate(run_dir, network, split, *sets.scored()[split])
-            break
+    if sets.scored:
+        result.evaluate(run_dir, network, sets.scored)
     else:
         print("nothing to score: the test set has no labels, and none were held out")
 

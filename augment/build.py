@@ -310,7 +310,7 @@ def preview(
     Raises:
       cli.UserError: if it cannot be written, or there is nothing to show.
     """
-    # matplotlib is slow to load, and training never needs it.
+    # matplotlib is slow to load, and only a preview needs it here.
     from augment.preview import write_contact_sheet
 
     rows = preview_rows(dataset, settings) + online_rows(dataset, online)

@@ -10,7 +10,7 @@ from data import digits, kaggle, mnist
 from data.dataset import Dataset
 from data.idx import DataError
 
-__all__ = ["DATASETS", "DataError", "Dataset", "load", "split"]
+__all__ = ["DATASETS", "DataError", "Dataset", "load", "scored", "split"]
 
 # A new data set is one more line: its name and what loads it from a folder, or from
 # wherever it is found when the folder is None.
@@ -61,3 +61,28 @@ def split(
         )
     order = np.random.Generator(np.random.PCG64(seed)).permutation(labels_count)
     return np.sort(order[validation_size:]), np.sort(order[:validation_size])
+
+
+def scored(
+    dataset: Dataset, validation_size: int, seed: int
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """What there is to score a network on, by name: "validation", "test".
+
+    Args:
+      dataset: its test digits count if they have labels.
+      validation_size: as of `split`; 0 leaves "validation" out.
+      seed: as of `split`.
+
+    Returns:
+      Images uint8 [N, 28, 28, 1] and labels uint8 [N] of each.
+    """
+    _, held_out = split(len(dataset.train_labels), validation_size, seed)
+    found = {}
+    if len(held_out):
+        found["validation"] = (
+            dataset.train_images[held_out],
+            dataset.train_labels[held_out],
+        )
+    if dataset.test_labels is not None:
+        found["test"] = dataset.test_images, dataset.test_labels
+    return found

@@ -208,9 +208,7 @@ def what_is_scored(
     if len(rows) < config["epochs"]:
         said.append(f"Training ended after {len(rows)} of {config['epochs']} epochs.")
     steered = (
-        best is not None
-        or config["early_stopping"]
-        or config["schedule"] == "plateau"
+        best is not None or config["early_stopping"] or config["schedule"] == "plateau"
     )
     if split == "test":
         said.append("The test digits chose nothing.")

@@ -2,13 +2,14 @@
 """The result of a finished run: on the console, in its directory, in TensorBoard."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
 from evaluation import report, scoring
-from training import runs, summaries
+from training import checkpoints, runs, summaries
 
 RESULT = "result.json"
 
@@ -16,33 +17,35 @@ RESULT = "result.json"
 def evaluate(
     run_dir: Path,
     network: tf.Module,
-    split: str,
-    images: np.ndarray,
-    labels: np.ndarray,
+    scored: Mapping[str, tuple[np.ndarray, np.ndarray]],
 ) -> None:
-    """Scores a finished run and stores all there is to say about it.
+    """Scores a run at its last checkpoint and stores all there is to say about it.
 
     Args:
       run_dir: gets result.json, predictions.npz, report.html and TensorBoard events.
-      network: as it is to be scored.
-      split: "test", or "validation" where the test set has no labels.
-      images: uint8 [N, 28, 28, 1], of that split.
-      labels: uint8 [N].
+      network: with the weights that are to be scored.
+      scored: images uint8 [N, 28, 28, 1] and labels uint8 [N] by name; "test" is
+        taken or, where the test set has no labels, "validation".
 
     Raises:
       RunError: the run has no history, or its directory cannot be written.
     """
-    if not (rows := runs.read_metrics(run_dir)):
-        raise runs.RunError(f"{run_dir} has no metrics.csv: train it to its end first")
-    run = runs.read_run(run_dir)
-    predict = scoring.Predict(network)
-    scores = scoring.score(predict, images, labels, run["config"]["loss"])
+    run, rows = runs.read_run(run_dir), _history(run_dir)
+    config = run["config"]
+    split = "test" if "test" in scored else "validation"
+    images, labels = scored[split]
+    scores = scoring.score(scoring.Predict(network), images, labels, config["loss"])
     summary = scoring.summarise(scores)
+    best = max(rows, key=lambda row: row.get("validation_accuracy", 0))
+    since_best = len(rows) - 1 - rows.index(best)
     result = {
         split: summary,
         "parameters": sum(v.shape.num_elements() for v in network.trainable_variables),
         "epochs": len(rows),
         "steps": int(rows[-1]["step"]),
+        "finished": len(rows) == config["epochs"]
+        or 0 < config["early_stopping"] <= since_best,
+        "scored_epoch": int((best if config["keep_best"] else rows[-1])["epoch"]),
         "training_seconds": rows[-1]["seconds"],
         f"{split}_accuracy_by_epoch": [row[f"{split}_accuracy"] for row in rows],
         **run,
@@ -54,3 +57,16 @@ def evaluate(
     summaries.write_score(run_dir, split, result["steps"], text, summary, pictures)
     print(text)
     print(run_dir / report.REPORT)
+
+
+def _history(run_dir: Path) -> list[dict[str, float]]:
+    """The epochs up to the last checkpoint; a killed run may have begun others."""
+    steps = checkpoints.steps(run_dir / checkpoints.FOLDER)
+    rows = [
+        row
+        for row in runs.read_metrics(run_dir)
+        if row["step"] <= max(steps, default=0)
+    ]
+    if not rows:
+        raise runs.RunError(f"{run_dir} has no epoch behind it yet: train it first")
+    return rows

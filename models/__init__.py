@@ -19,7 +19,6 @@ import cli
 from models import layers, lenet
 from models.bn_cnn import BNCNN
 from models.double_conv import DoubleConv
-from models.layers import count_parameters
 from models.lenet import LeNet
 from models.mlp import MLP
 
@@ -27,7 +26,6 @@ __all__ = [
     "NETWORKS",
     "OPTIONS",
     "build",
-    "count_parameters",
     "define_flags",
     "options",
 ]

@@ -11,7 +11,7 @@ PACKAGES = ("augment", "data", "evaluation", "models", "training")
 PROGRAMS = ("train", "eval")
 LEAVES = ("cli", "device", "files")
 
-# What a part may import beside itself, cli and device.
+# What a part may import beside itself and the leaves.
 MAY_IMPORT = {
     "cli": set(),
     "device": set(),

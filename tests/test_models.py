@@ -392,7 +392,7 @@ def test_learns_32_images(variant):
 )
 def test_lenet_parameters(batch_norm, batch_norm_first, count):
     network = build("lenet", batch_norm=batch_norm, batch_norm_first=batch_norm_first)
-    assert models.count_parameters(network) == count
+    assert layers.count_parameters(network) == count
 
 
 @pytest.mark.parametrize("batch_norm", ["none", "all"])
@@ -480,7 +480,7 @@ def test_lenet_is_the_plain_formulation(
 )
 def test_mlp_parameters(hidden_units, count):
     network = build("mlp", hidden_units=hidden_units)
-    assert models.count_parameters(network) == count
+    assert layers.count_parameters(network) == count
     assert mlp.PARAMETERS.get(hidden_units, count) == count
 
 
@@ -544,7 +544,7 @@ def test_bn_cnn_parameters(bn_axis, norms):
         *(576 * 3168 + 3168, 3168 * 10 + 10),
     )
     assert count == (320, 13_872, 12_352, 1_827_936, 31_690)
-    assert models.count_parameters(network) == sum(count) + 2 * sum(norms)
+    assert layers.count_parameters(network) == sum(count) + 2 * sum(norms)
     for norm, size in zip(
         (network.norm1, network.norm2, network.norm3), norms, strict=True
     ):
@@ -620,7 +620,7 @@ def test_double_conv_parameters():
         *(7 * 7 * 64 * 256 + 256, 256 * 10 + 10),
     )
     assert count == (832, 25_632, 18_496, 36_928, 803_072, 2_570)
-    assert models.count_parameters(build("double_conv")) == sum(count) == 887_530
+    assert layers.count_parameters(build("double_conv")) == sum(count) == 887_530
 
 
 def test_double_conv_taps():

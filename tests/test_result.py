@@ -6,9 +6,10 @@ import json
 import numpy as np
 import pytest
 
+import cli
 from evaluation import result, scoring
 from models.mlp import MLP
-from training import runs
+from training import checkpoints, runs
 
 LABELS = np.array([3, 1, 4, 1, 5, 9, 2], np.uint8)
 CONFIG = {
@@ -47,9 +48,11 @@ def test_the_score_and_the_history_are_stored(tmp_path, capsys, images, split):
         | {f"{split}_loss": 1.0, f"{split}_accuracy": 0.5 + e / 4}
         for e in (0, 1)
     ]
-    runs.write_metrics(tmp_path, rows)
+    begun = {**rows[-1], "epoch": 2, "step": 30}  # and not come to its checkpoint
+    runs.write_metrics(tmp_path, [*rows, begun])
+    checkpoints.path(tmp_path / "checkpoints", 20).mkdir(parents=True)
     network = MLP()
-    result.evaluate(tmp_path, network, split, images, LABELS)
+    result.evaluate(tmp_path, network, {split: (images, LABELS)})
     scores = scoring.score(
         scoring.Predict(network), images, LABELS, "binary_cross_entropy"
     )
@@ -60,8 +63,11 @@ def test_the_score_and_the_history_are_stored(tmp_path, capsys, images, split):
         "parameters": 50_890,
         "epochs": 2,
         "steps": 20,
+        "finished": True,
+        "scored_epoch": 1,
         "training_seconds": 3.5,
         f"{split}_accuracy_by_epoch": [0.5, 0.75],
+        "version": cli.VERSION,
         **{"config": CONFIG, "data": {"a": "b"}, "environment": {}},
     }
     assert scoring.show(summary) in capsys.readouterr().out
@@ -72,8 +78,40 @@ def test_the_score_and_the_history_are_stored(tmp_path, capsys, images, split):
     assert list((tmp_path / split).iterdir())
 
 
+@pytest.mark.parametrize(
+    "changes, finished, scored_epoch",
+    [
+        ({}, True, 2),
+        ({"epochs": 4}, False, 2),
+        ({"epochs": 4, "early_stopping": 2}, False, 2),
+        ({"epochs": 4, "early_stopping": 1}, True, 2),
+        ({"keep_best": True}, True, 1),
+    ],
+)
+def test_what_came_to_its_end_and_what_was_scored(
+    tmp_path, images, changes, finished, scored_epoch
+):
+    config = {**CONFIG, "epochs": 3, **changes}
+    runs.open_run(tmp_path, config, "", {"data": {}, "environment": {"a": "b"}})
+    rows = [
+        {"epoch": e, "step": e + 1, "images": 50, "seconds": 1.0, "learning_rate": 1.0}
+        | {"train_loss": 1.0, "train_accuracy": 0.5, "test_loss": 1.0}
+        | {
+            "validation_loss": 1.0,
+            "validation_accuracy": accuracy,
+            "test_accuracy": 0.5,
+        }
+        for e, accuracy in enumerate((0.5, 0.6, 0.6))
+    ]
+    runs.write_metrics(tmp_path, rows)
+    checkpoints.path(tmp_path / "checkpoints", 3).mkdir(parents=True)
+    result.evaluate(tmp_path, MLP(), {"test": (images, LABELS)})
+    stored = json.loads((tmp_path / "result.json").read_text())
+    assert (stored["finished"], stored["scored_epoch"]) == (finished, scored_epoch)
+
+
 def test_a_run_without_history_is_refused(tmp_path, images):
     runs.open_run(tmp_path, CONFIG, "--seed=4\n", {"data": {}})
-    with pytest.raises(runs.RunError, match="no metrics.csv: train it to its end"):
-        result.evaluate(tmp_path, MLP(), "test", images, LABELS)
+    with pytest.raises(runs.RunError, match="has no epoch behind it yet"):
+        result.evaluate(tmp_path, MLP(), {"test": (images, LABELS)})
     assert not (tmp_path / "result.json").exists()

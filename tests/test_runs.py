@@ -26,7 +26,9 @@ def test_open_run_makes_the_directory(tmp_path):
     open_run(run_dir)
     assert visible(run_dir) == ["flags.txt", "run.json"]
     assert (run_dir / "flags.txt").read_text() == "--epochs=3\n"
-    assert runs.read_run(run_dir) == {"config": CONFIG, "data": {"a": "b"}}
+    assert runs.read_run(run_dir) == {
+        **{"version": cli.VERSION, "config": CONFIG, "data": {"a": "b"}}
+    }
 
 
 def test_the_same_configuration_goes_on(tmp_path):
@@ -117,12 +119,11 @@ def test_write_atomically_replaces_and_leaves_nothing_else(tmp_path):
 def test_environment_is_json_and_says_what_matters():
     environment = runs.environment()
     assert json.loads(json.dumps(environment)) == environment
-    assert environment["version"] == cli.VERSION
     assert environment["tensorflow"] == tf.__version__
     assert environment["cores"] >= 1
     assert environment["processor"] and environment["commit"]
     assert set(environment) == {
-        *("version", "commit", "python", "tensorflow", "numpy", "processor"),
+        *("commit", "python", "tensorflow", "numpy", "processor"),
         *("cores", "intra_op_threads", "inter_op_threads", "onednn"),
     }
 
@@ -130,3 +131,27 @@ def test_environment_is_json_and_says_what_matters():
 def test_environment_without_git(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert runs.environment()["commit"] == "unknown"
+
+
+def test_other_data_are_refused(tmp_path):
+    open_run(tmp_path)
+    before = (tmp_path / "run.json").read_bytes()
+    with pytest.raises(RunError, match="was trained on other files .* --data_dir"):
+        runs.open_run(tmp_path, CONFIG, "", {"data": {"a": "c"}})
+    assert (tmp_path / "run.json").read_bytes() == before
+    runs.check_data(tmp_path, {"a": "b"})
+
+
+def test_a_run_of_another_version_is_refused(tmp_path):
+    open_run(tmp_path)
+    for version in ({"version": "0.0.9"}, {}):
+        run = {**version, "config": CONFIG, "data": {"a": "b"}}
+        (tmp_path / "run.json").write_text(json.dumps(run))
+        with pytest.raises(RunError, match=f"and this is {cli.VERSION}"):
+            open_run(tmp_path)
+
+
+def test_a_file_is_no_run(tmp_path):
+    (tmp_path / "log").touch()
+    with pytest.raises(RunError, match="log holds no run"):
+        runs.read_run(tmp_path / "log")

@@ -9,9 +9,11 @@ import tensorflow as tf
 from absl import flags
 
 import data
+import models
 import train
 from evaluation import scoring
-from training import checkpoints, runs
+from models import layers
+from training import checkpoints, optimizers, runs
 
 STEPS = 4  # per epoch, with SMALL
 SMALL = {
@@ -21,6 +23,7 @@ SMALL = {
     "batch_norm": "conv",
     "dropout": 0.2,
     "weight_average": 0.9,
+    "rotation": 10.0,
     "schedule": "cosine",
     "batch_size": 32,
     "epochs": 3,
@@ -51,10 +54,15 @@ def digits():
 def sets(digits):
     """128 images to train on, 50 held out, 60 to test on."""
     images, labels = digits.train_images, digits.train_labels
-    return train.Sets(
-        *(images[:128], labels[:128], images[200:250], labels[200:250]),
-        *(digits.test_images[:60], digits.test_labels[:60]),
-    )
+    scored = {
+        "validation": (images[200:250], labels[200:250]),
+        "test": (digits.test_images[:60], digits.test_labels[:60]),
+    }
+    return train.Sets(images[:128], labels[:128], scored)
+
+
+def only(sets, split):
+    return sets._replace(scored={split: sets.scored[split]})
 
 
 @pytest.fixture(scope="module")
@@ -161,17 +169,56 @@ def test_a_finished_run_is_left_alone(config, sets, finished, capsys):
     predict = scoring.Predict(train.train(config, sets, finished))
     assert "is trained to its last step, 12" in capsys.readouterr().out
     assert {p: p.stat().st_mtime_ns for p in finished.rglob("*")} == before
-    scores = scoring.score(predict, sets.test_images, sets.test_labels)
+    scores = scoring.score(predict, *sets.scored["test"])
     last = runs.read_metrics(finished)[-1]
     assert scores.accuracy == pytest.approx(last["test_accuracy"])
     assert scores.loss == pytest.approx(last["test_loss"])
+
+
+def test_online_augmentation_is_part_of_a_step(config, sets, finished, tmp_path):
+    train.train({**config, "rotation": 0.0}, sets, tmp_path)
+    assert values(config, tmp_path) != values(config, finished)
+
+
+def test_online_augmentation_and_dropout_share_no_random_numbers(config):
+    seeds = []
+
+    def transform(images, seed, settings):
+        assert settings.rotation == 10
+        seeds.append(tuple(seed.numpy()))
+        return images
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train.online, "transform", transform)
+        augment = train.make_augment(config)
+        for step in (0, 5):
+            augment(tf.zeros([1, 28, 28, 1], tf.uint8), tf.constant([3, step]))
+    of_dropout = {
+        tuple(layers.mask_seed(tf.constant([3, step]), number).numpy())
+        for step in (0, 5)
+        for number in range(layers.MASKS)
+    }
+    assert len({*seeds, *of_dropout}) == len(seeds) + len(of_dropout)
+
+
+def test_best_weights_that_are_gone_are_missed(config, sets, accuracies, tmp_path):
+    accuracies(*[0.5] * 6)
+    choosing = {**config, **CHOOSING}
+    train.train(choosing, sets, tmp_path)
+    (tmp_path / "best").rename(tmp_path / "elsewhere")
+    with pytest.raises(checkpoints.CheckpointError, match="has lost the best weights"):
+        train.train(choosing, sets, tmp_path)
+
+
+def test_every_option_of_a_network_or_a_rule_is_a_flag(config):
+    assert {*models.OPTIONS, *optimizers.OPTIONS} <= set(config)
 
 
 def test_the_average_is_what_is_scored(config, sets, finished):
     state, _ = restored(config, finished)
     last = runs.read_metrics(finished)[-1]
     scored, raw = (
-        scoring.score(scoring.Predict(n), sets.test_images, sets.test_labels)
+        scoring.score(scoring.Predict(n), *sets.scored["test"])
         for n in (state.average, state.network)
     )
     assert scored.loss == pytest.approx(last["test_loss"])
@@ -290,12 +337,12 @@ def test_the_best_weights_are_scored(config, sets, accuracies, tmp_path):
     choosing = {**config, **CHOOSING}
     network = train.train(choosing, sets, tmp_path)
     assert checkpoints.steps(tmp_path / "best") == [2 * STEPS]
-    best = scoring.score(scoring.Predict(network), sets.test_images, sets.test_labels)
+    best = scoring.score(scoring.Predict(network), *sets.scored["test"])
     rows = runs.read_metrics(tmp_path)
     assert best.loss == pytest.approx(rows[1]["test_loss"])
     assert abs(best.loss - rows[-1]["test_loss"]) > 1e-3
     again = scoring.Predict(train.train(choosing, sets, tmp_path))
-    finished = scoring.score(again, sets.test_images, sets.test_labels)
+    finished = scoring.score(again, *sets.scored["test"])
     assert finished.loss == best.loss
 
 
@@ -345,14 +392,14 @@ def test_the_loss_is_the_one_asked_for(config, sets, tmp_path):
     assert row["train_loss"] < 0.6
     scores = scoring.score(
         scoring.Predict(network),
-        *(sets.test_images, sets.test_labels, "binary_cross_entropy"),
+        *(*sets.scored["test"], "binary_cross_entropy"),
     )
     assert row["test_loss"] == pytest.approx(scores.loss)
     assert row["test_binary_accuracy"] == pytest.approx(scores.binary_accuracy)
 
 
 def test_a_test_set_without_labels_is_not_scored(config, sets, tmp_path):
-    train.train({**config, "epochs": 1}, sets._replace(test_labels=None), tmp_path)
+    train.train({**config, "epochs": 1}, only(sets, "validation"), tmp_path)
     (row,) = runs.read_metrics(tmp_path)
     assert "validation_accuracy" in row
     assert not [name for name in row if name.startswith("test")]
@@ -362,7 +409,7 @@ def test_a_test_set_without_labels_is_not_scored(config, sets, tmp_path):
 def test_epoch_images_decide_the_steps(config, sets, tmp_path):
     plain = {**config, "batch_norm": "none", "dropout": 0.0, "weight_average": 0.0}
     short = {**plain, "epoch_images": 65, "epochs": 1}
-    train.train(short, sets._replace(validation_labels=np.empty(0)), tmp_path)
+    train.train(short, only(sets, "test"), tmp_path)
     (row,) = runs.read_metrics(tmp_path)
     assert (row["step"], row["images"]) == (3, 96)  # 65 images are 3 batches of 32
     assert "validation_loss" not in row
@@ -388,15 +435,27 @@ def test_held_out_images_have_no_descendant_in_training(config, distinct, tmp_pa
     enlarging = {"shift_directions": ["up", "left"], "flip_codes": ["1"]}
     options = {**config, **enlarging, "validation_size": 7}
     sets = train.load_sets(distinct, options, str(tmp_path))
-    held_out = set(numbers(sets.validation_images))
-    assert len(held_out) == len(sets.validation_labels) == 7
+    held_out = set(numbers(sets.scored["validation"][0]))
+    assert len(held_out) == len(sets.scored["validation"][1]) == 7
     trained = numbers(sets.train_images)
     assert set(trained) == set(range(40)) - held_out
     assert len(trained) == 33 * 4  # original, up, left, flipped
     np.testing.assert_array_equal(sets.train_labels, trained % 10)
     np.testing.assert_array_equal(
-        sets.validation_labels, numbers(sets.validation_images) % 10
+        sets.scored["validation"][1], numbers(sets.scored["validation"][0]) % 10
     )
     everything = train.load_sets(distinct, {**config, **enlarging}, str(tmp_path))
     assert len(everything.train_labels) == 40 * 4
-    assert len(everything.validation_labels) == 0
+    assert set(everything.scored) == {"test"}
+
+
+def test_all_seeds_of_a_recipe_hold_out_the_same(config, distinct, tmp_path):
+    def held_out(**changes):
+        options = {**config, "validation_size": 7, **changes}
+        images, _ = train.load_sets(distinct, options, str(tmp_path)).scored[
+            "validation"
+        ]
+        return set(numbers(images))
+
+    assert held_out(seed=1) == held_out(seed=2)
+    assert held_out(split_seed=1) != held_out(split_seed=2)

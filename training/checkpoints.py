@@ -15,6 +15,7 @@ import tensorflow as tf
 import cli
 import files
 
+FOLDER = "checkpoints"  # of a run
 BEST = "best"  # folder of a run for the one checkpoint that --keep_best keeps
 PREFIX = "step-"
 UNFINISHED = ".unfinished-"
@@ -96,8 +97,10 @@ def restore(
             status.assert_consumed()
     except (tf.errors.OpError, IndexError, ValueError, AssertionError) as error:
         reason = str(getattr(error, "message", error)).splitlines()[0]
+        remedy = "train again in another --run_dir"
+        if len(found) > 1:
+            remedy = "delete that folder to go on from the checkpoint before it"
         raise CheckpointError(
-            f"{last} is damaged or belongs to another network ({reason}): delete that"
-            " folder to go on from the checkpoint before it"
+            f"{last} is damaged or belongs to another network ({reason}): {remedy}"
         ) from None
     return found[-1]

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run directory: what a run was asked to do, where it ran, how far it came.
 
-flags.txt      every flag of the run, usable as --flagfile
-run.json       the same as JSON, with what else the result depends on
-metrics.csv    one row per epoch
-checkpoints/   see training.checkpoints
-best/          with --keep_best: the weights of the best validation accuracy so far
+flags.txt        every flag of the run, usable as --flagfile
+run.json         the same as JSON, with what else the result depends on
+metrics.csv      one row per epoch
+checkpoints/     see training.checkpoints
+best/            with --keep_best: the weights of the best validation accuracy so far
 train/ validation/ test/   TensorBoard events
-result.json    the score, once there is one
-predictions.npz   what each test digit was read as
-report.html    both as a page
+result.json      the score, once there is one
+predictions.npz  the label and the probabilities of each digit that was scored
+report.html      all of it as a page
+sweep.json       the flags it was finished with, if a sweep trained it
 """
 
 import csv
@@ -59,7 +60,6 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 def environment() -> dict[str, Any]:
     """What a result depends on besides the flags and the data."""
     return {
-        "version": cli.VERSION,
         "commit": _commit(),
         "python": platform.python_version(),
         "tensorflow": tf.__version__,
@@ -106,14 +106,16 @@ def open_run(
       run_dir: made if it is not there.
       config: everything that decides the result; JSON types only.
       flags_text: for flags.txt.
-      facts: the environment, data hashes and the like, for run.json.
+      facts: the environment and the like, for run.json; among them `data`, the hash
+        of each file of the data.
 
     Raises:
-      RunError: the directory holds a run of another configuration, something that is
-        no run, or cannot be made.
+      RunError: the directory holds a run of another configuration or other data,
+        something that is no run, or cannot be made.
     """
     if (run_dir / "run.json").exists():
         _check_same(run_dir, config)
+        check_data(run_dir, facts["data"])
         return
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -124,8 +126,8 @@ def open_run(
                 " this program: choose another --run_dir or empty that one"
             )
         write_atomically(run_dir / "flags.txt", flags_text)
-        run = json.dumps({"config": dict(config), **facts}, indent=1)
-        write_atomically(run_dir / "run.json", run + "\n")
+        run = {"version": cli.VERSION, "config": dict(config), **facts}
+        write_atomically(run_dir / "run.json", json.dumps(run, indent=1) + "\n")
     except OSError as error:
         raise RunError(
             f"cannot write the run directory {run_dir}: {error.strerror};"
@@ -144,16 +146,29 @@ def _check_same(run_dir: Path, config: Mapping[str, Any]) -> None:
             )
 
 
+def check_data(run_dir: Path, hashes: Mapping[str, str]) -> None:
+    """Makes sure that data are those that a run was trained on.
+
+    Raises:
+      RunError: they are others.
+    """
+    if read_run(run_dir)["data"] != dict(hashes):
+        raise RunError(
+            f"{run_dir} was trained on other files than those that were found: give the"
+            " --data_dir of that run, or choose another --run_dir"
+        )
+
+
 def read_run(run_dir: Path) -> dict[str, Any]:
     """What `open_run` stored in run.json.
 
     Raises:
-      RunError: there is no run, or its run.json is damaged.
+      RunError: there is no run, one of another version, or its run.json is damaged.
     """
     path = run_dir / "run.json"
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise RunError(
             f"{run_dir} holds no run: {path.name} is missing; give the --run_dir of a"
             " training run"
@@ -162,6 +177,12 @@ def read_run(run_dir: Path) -> dict[str, Any]:
         raise RunError(f"{path} cannot be read: {error}; train again") from None
     if not isinstance(run, dict) or not isinstance(run.get("config"), dict):
         raise RunError(f"{path} has no configuration in it: train again")
+    if run.get("version") != cli.VERSION:
+        raise RunError(
+            f"{run_dir} holds a run of version {run.get('version', '0.1.0')} of this"
+            f" project, and this is {cli.VERSION}, whose settings are others: use that"
+            " version, or train again in another --run_dir"
+        )
     return run
 
 

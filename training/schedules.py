@@ -118,7 +118,8 @@ class Watch(tf.Module):
     def plateau(self, patience: int, factor: float, floor: float) -> None:
         """Lowers the rate once `patience` epochs brought no better accuracy.
 
-        And again after as many more. As Keras' ReduceLROnPlateau does; to be called
+        And again after as many more, as Keras' ReduceLROnPlateau does, save that any
+        better accuracy counts, and not only one that is better by 0.0001. To be called
         after each `update`.
 
         Args:
@@ -127,7 +128,8 @@ class Watch(tf.Module):
           floor: the least factor on the peak rate.
         """
         if self.waited > 0 and self.waited % patience == 0:
-            self.factor.assign(tf.maximum(self.factor * factor, floor))
+            lower = tf.maximum(self.factor * factor, floor)
+            self.factor.assign(tf.minimum(self.factor, lower))
 
 
 def build(
