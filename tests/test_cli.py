@@ -10,6 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from absl import flags
+
+import cli
 
 ROOT = Path(__file__).parent.parent
 
@@ -71,6 +74,8 @@ BAD_FLAGS = {
     "--shift_pixels=5": "shift_pixels must be 1 to 4",
     "--flip_codes=2": "'2' is not one of 0, 1",
     "--shift_directions=north": "'north' is not one of up",
+    "--rotation=181": "rotation must be 0 to 180 degrees",
+    "--elastic_alpha=8": "elastic_alpha and elastic_sigma must both be above 0",
     "digits": "unexpected argument 'digits': flags start with --",
     "--flagfile=no/such.flags": "no/such.flags",
 }
@@ -162,6 +167,17 @@ def test_a_bad_evaluation_is_one_line(evaluations, line, expected):
     code, out, error = evaluations[line]
     assert (code, out) == (expected[0], "")
     check_line(error, expected[1], "eval")
+
+
+def test_a_validator_refuses_what_its_check_refuses():
+    def check(value):
+        if value < 0:
+            raise cli.UserError(f"{value} is below 0")
+
+    accepts = cli.validator(check)
+    assert accepts(0) is True
+    with pytest.raises(flags.ValidationError, match="^-1 is below 0$"):
+        accepts(-1)
 
 
 def test_an_error_brings_its_exit_code(attempts):

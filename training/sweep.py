@@ -313,16 +313,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("jobs", 1, "Runs at a time.", lower_bound=1)
     flags.DEFINE_string("runs", "runs", "Folder for the directories of the runs.")
     flags.DEFINE_string("results", None, "Folder for a copy of each result.json.")
-    flags.register_validator("seeds", _are_seeds)
-
-
-def _are_seeds(text: str) -> bool:
-    """Tells absl whether `parse_seeds` takes a text."""
-    try:
-        parse_seeds(text)
-    except cli.UserError as error:
-        raise flags.ValidationError(str(error)) from error
-    return True
+    flags.register_validator("seeds", cli.validator(parse_seeds))
 
 
 def main(argv: list[str]) -> None:
