@@ -98,6 +98,8 @@ BAD_EVALUATIONS = {
     "runs/a": (2, "unexpected argument 'runs/a'"),
     "runs/a runs/b --run_dir=runs/c": (2, "unexpected argument 'runs/a'"),
     "--compare --run_dir=runs/a runs/b": (2, "give one of the two"),
+    "--compare runs/a runs/b --submission=s.csv": (2, "give one of the two"),
+    "--submission=s.csv": (2, "nothing to do: give --run_dir=RUN"),
     "--compare": (2, "two runs or more"),
     "--compare runs/a": (2, "two runs or more"),
     "--compare=maybe runs/a runs/b": (2, "compare"),
