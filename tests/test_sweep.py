@@ -145,7 +145,7 @@ def test_plan(folder):
     runs = plan("one.flags", "two.flags", extra=["--epochs=1"])
     assert [run.name for run in runs] == ["one-s0", "one-s1", "two-s0", "two-s1"]
     assert runs[3].directory == Path("runs/two-s1")
-    assert runs[3].log == Path("runs/two-s1.log")
+    assert runs[3].log == Path("runs/logs/two-s1.log")
     own = ["--epochs=1", "--seed=1", "--run_dir=runs/two-s1"]
     assert runs[3].arguments == ["--flagfile=two.flags", *own]
     assert runs[3].flags() == ["--epochs=3", "--epochs=4", *own]
@@ -185,6 +185,8 @@ def test_a_sweep_trains_each_run_once(folder, capsys):
     assert capsys.readouterr().out.splitlines() == out
     assert (folder / "results" / "new" / "one-s0.json").exists()
     assert all(len(begun(run.name)) == 1 for run in runs)
+    # What the shell makes of runs/one-s*, for eval.py --compare.
+    assert sorted(Path("runs").glob("one-s*")) == [run.directory for run in runs[:2]]
 
 
 def test_what_is_not_surely_the_same_run_is_left_to_train_py(folder):
@@ -209,7 +211,8 @@ def test_a_failure_is_shown_and_begins_no_other(folder, capsys):
     with pytest.raises(SweepError) as caught:
         sweep.sweep(runs)
     message = str(caught.value)
-    assert message.startswith("one-s1 failed with exit code 3: see runs/one-s1.log; ")
+    log = Path("runs/logs/one-s1.log")
+    assert message.startswith(f"one-s1 failed with exit code 3: see {log}; ")
     assert message.endswith(f"{folder}/train.py {' '.join(runs[1].arguments)}")
     assert len(message.splitlines()) == 1
     captured = capsys.readouterr()
@@ -220,7 +223,7 @@ def test_a_failure_is_shown_and_begins_no_other(folder, capsys):
     with pytest.raises(SweepError):
         sweep.sweep(runs)
     assert capsys.readouterr().err == captured.err
-    assert Path("runs/one-s1.log").read_text().count("out of luck") == 2
+    assert log.read_text().count("out of luck") == 2
 
 
 def test_a_run_without_a_score_is_a_failure(folder):

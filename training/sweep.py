@@ -4,8 +4,8 @@
     python -m training.sweep flags/lenet_plain.flags --seeds=0-4 -- --threads=1
 
 A run is a process of train.py, so that none inherits anything from the one before. It
-goes to runs/<flagfile>-s<seed>, and what it says to the log beside that. The same
-command goes on where an interrupted sweep stopped.
+goes to runs/<flagfile>-s<seed>, and what it says to runs/logs/<flagfile>-s<seed>.log.
+The same command goes on where an interrupted sweep stopped.
 """
 
 import collections
@@ -62,8 +62,12 @@ class Run(NamedTuple):
 
     @property
     def log(self) -> Path:
-        """Beside the directory, which train.py wants to make itself."""
-        return self.directory.with_name(f"{self.name}.log")
+        """In a folder of all the logs.
+
+        train.py wants to make the run's directory itself, and the shell's runs/lenet-s*
+        is to be runs only.
+        """
+        return self.directory.with_name("logs") / f"{self.name}.log"
 
     @property
     def command(self) -> list[str]:
