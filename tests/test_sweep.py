@@ -26,9 +26,9 @@ run_dir = pathlib.Path(values["run_dir"])
 run_dir.mkdir(parents=True, exist_ok=True)
 with open(run_dir / "begun", "a") as file:
     print(*sys.argv[1:], file=file)
-(run_dir / "pid").write_text(str(os.getpid()))
 if "stubborn" in values:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+(run_dir / "pid").write_text(str(os.getpid()))  # from here on a test may interrupt it
 if "wait" in values and int(values["seed"]) >= int(values["wait"]):
     time.sleep(60)
 while values.get("outlive") == values["seed"]:  # until the sweep has seen run 1 end
@@ -252,7 +252,8 @@ def test_a_folder_that_cannot_be_written(folder):
 
 def wait_for(process, path):
     """Waits until a run has begun."""
-    for _ in range(1000):
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
         if path.exists() and path.read_text():
             return
         assert process.poll() is None, process.communicate()
