@@ -241,6 +241,15 @@ def test_jobs_are_at_work_together(folder):
     assert Path("runs/one-s5/sweep.json").exists()
 
 
+def test_a_run_that_cannot_be_begun_ends_no_other(folder):
+    runs = plan("one.flags", seeds=[0, 1, 2])
+    runs[1].log.mkdir(parents=True)
+    with pytest.raises(SweepError, match="cannot write runs/logs/one-s1.log: Is a dir"):
+        sweep.sweep(runs, jobs=2)
+    assert [len(begun(run.name)) for run in runs] == [1, 0, 0]
+    assert Path("runs/one-s0/sweep.json").exists()
+
+
 def test_a_folder_that_cannot_be_written(folder):
     (folder / "runs").write_text("a file")
     with pytest.raises(SweepError, match="choose another --runs"):

@@ -204,7 +204,8 @@ def sweep(
       results: folder for a copy of each run's result.json.
 
     Raises:
-      SweepError: a run failed; those at work then were waited for, no other was begun.
+      SweepError: a run failed or could not be begun; those at work then were waited
+        for, no other was begun.
     """
     waiting = collections.deque(sweep_runs)
     children: list[Child] = []
@@ -213,23 +214,22 @@ def sweep(
     with tqdm(total=len(sweep_runs), unit="run", disable=None) as bar:
         try:
             while children or (waiting and not failures):
-                while waiting and not failures and len(children) < jobs:
-                    run = waiting.popleft()
-                    if is_finished(run):
-                        _conclude(run, results, bar)
-                    else:
-                        children.append(_start(run))
+                try:
+                    while waiting and not failures and len(children) < jobs:
+                        run = waiting.popleft()
+                        if is_finished(run):
+                            _conclude(run, results, bar)
+                        else:
+                            children.append(_start(run))
+                    for child in [c for c in children if c.process.poll() is not None]:
+                        children.remove(child)
+                        _finish(child, results, bar)
+                except SweepError as error:
+                    failures.append(str(error))
                 bar.set_description(" ".join(child.run.name for child in children))
-                for child in [c for c in children if c.process.poll() is not None]:
-                    children.remove(child)
-                    if child.process.returncode == 0 and _is_scored(child.run):
-                        _write(child.run.directory / FINISHED, json.dumps(child.flags))
-                        _conclude(child.run, results, bar)
-                    else:
-                        failures.append(_describe_failure(child, bar))
                 if children:
                     time.sleep(POLL)
-        finally:
+        finally:  # at an interrupt; else there is none left
             _end(children)
     if failures:
         raise SweepError("; ".join(failures))
@@ -279,6 +279,24 @@ def _end(children: Sequence[Child]) -> None:
             child.process.wait()
 
 
+def _finish(child: Child, results: Path | None, bar: tqdm) -> None:
+    """Marks as finished what train.py has trained and scored.
+
+    Raises:
+      SweepError: train.py failed; the end of its log is shown.
+    """
+    if child.process.returncode == 0 and _is_scored(child.run):
+        _write(child.run.directory / FINISHED, json.dumps(child.flags))
+        _conclude(child.run, results, bar)
+        return
+    for line in child.last_lines():
+        bar.write(f"{child.run.name}: {line}", file=sys.stderr)
+    code = child.process.returncode
+    how = f"failed with exit code {code}" if code else f"has no {' and '.join(SCORED)}"
+    command = shlex.join(child.run.command)
+    raise SweepError(f"{child.run.name} {how}: see {child.run.log}; command: {command}")
+
+
 def _conclude(run: Run, results: Path | None, bar: tqdm) -> None:
     """Tells the score of a finished run, and keeps a copy of its result."""
     text = (run.directory / RESULT).read_text(encoding="utf-8")
@@ -290,16 +308,6 @@ def _conclude(run: Run, results: Path | None, bar: tqdm) -> None:
     bar.update()
     if results:
         _write(results / f"{run.name}.json", text)
-
-
-def _describe_failure(child: Child, bar: tqdm) -> str:
-    """Shows the end of the log of a failed run; returns a line that names it."""
-    for line in child.last_lines():
-        bar.write(f"{child.run.name}: {line}", file=sys.stderr)
-    code = child.process.returncode
-    how = f"failed with exit code {code}" if code else f"has no {' and '.join(SCORED)}"
-    command = shlex.join(child.run.command)
-    return f"{child.run.name} {how}: see {child.run.log}; command: {command}"
 
 
 def _write(path: Path, text: str) -> None:
