@@ -44,6 +44,7 @@ if values.get("fail") == values["seed"]:
     print("step 1\\rstep 2\\r\\nout of luck", file=sys.stderr)
     sys.exit(3)
 score = dict(accuracy=0.75, errors=int(values["seed"]), images=2000)
+score["binary_accuracy"] = 0.9512
 if "unscored" not in values:
     (run_dir / "result.json").write_text(json.dumps({"test": score}))
     (run_dir / "predictions.npz").touch()
@@ -96,6 +97,12 @@ def start(folder, *arguments):
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def line_of(name, errors):
+    """What a sweep says of a run of the stand-in."""
+    score = f"test accuracy 75.00%, {errors} errors of 2,000, binary accuracy 95.12%"
+    return f"{name}: {score}"
 
 
 def finish(process):
@@ -173,7 +180,7 @@ def test_a_sweep_trains_each_run_once(folder, capsys):
     runs = plan("one.flags", "two.flags", extra=["--wait=9"])
     sweep.sweep(runs, results=Path("results/new"))
     out = capsys.readouterr().out.splitlines()
-    assert out[1] == "one-s1: test accuracy 75.00%, 1 errors of 2,000"
+    assert out[1] == line_of("one-s1", 1)
     assert [line.partition(":")[0] for line in out] == [run.name for run in runs]
     for run in runs:
         assert begun(run.name) == [" ".join(run.arguments)]
@@ -232,6 +239,15 @@ def test_a_run_without_a_score_is_a_failure(folder):
     assert not Path("runs/one-s0/sweep.json").exists()
 
 
+def test_a_result_without_what_is_told_is_a_failure(folder):
+    runs = plan("one.flags", seeds=[0])
+    sweep.sweep(runs)
+    for damage in ("{", "[]", '{"test": {"accuracy": 0.75}}'):
+        Path("runs/one-s0/result.json").write_text(damage)
+        with pytest.raises(SweepError, match="python eval.py --run_dir=runs/one-s0"):
+            sweep.sweep(runs)
+
+
 def test_jobs_are_at_work_together(folder):
     # The first is still at it when the second fails, and is not begun a second time.
     runs = plan("one.flags", seeds=[5, 1, 0], extra=["--fail=1", "--outlive=5"])
@@ -285,7 +301,7 @@ def test_the_program_ends_with_the_comparison(folder):
         Path("r/two-s5/begun").read_text()
     )
     assert finish(start(folder, "one.flags", "--seeds=3", "--runs=r"))[1] == (
-        "one-s3: test accuracy 75.00%, 3 errors of 2,000\n"
+        line_of("one-s3", 3) + "\n"
     )
 
 
@@ -301,7 +317,7 @@ def test_an_interrupt_ends_the_runs_and_the_command_goes_on(
     process.send_signal(signal_number)
     code, out, error = finish(process)
     assert (code, error) == (130, "-c: interrupted\n")
-    assert out == "one-s0: test accuracy 75.00%, 0 errors of 2,000\n"
+    assert out == line_of("one-s0", 0) + "\n"
     for name in ("one-s1", "one-s2"):
         with pytest.raises(ProcessLookupError):
             os.kill(int((folder / "runs" / name / "pid").read_text()), 0)

@@ -298,13 +298,27 @@ def _finish(child: Child, results: Path | None, bar: tqdm) -> None:
 
 
 def _conclude(run: Run, results: Path | None, bar: tqdm) -> None:
-    """Tells the score of a finished run, and keeps a copy of its result."""
-    text = (run.directory / RESULT).read_text(encoding="utf-8")
-    result = json.loads(text)
-    split = "test" if "test" in result else "validation"
-    score = result[split]
-    errors = f"{score['errors']} errors of {score['images']:,}"
-    bar.write(f"{run.name}: {split} accuracy {score['accuracy']:.2%}, {errors}")
+    """Tells the score of a finished run, and keeps a copy of its result.
+
+    Raises:
+      SweepError: the result is damaged or an old one, or the copy cannot be written.
+    """
+    path = run.directory / RESULT
+    try:
+        text = path.read_text(encoding="utf-8")
+        result = json.loads(text)
+        split = "test" if "test" in result else "validation"
+        score = result[split]
+        told = (
+            f"{split} accuracy {score['accuracy']:.2%}, {score['errors']} errors of"
+            f" {score['images']:,}, binary accuracy {score['binary_accuracy']:.2%}"
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SweepError(
+            f"{path} is damaged or of an older version ({type(error).__name__}): run"
+            f" python eval.py --run_dir={run.directory} to make it anew"
+        ) from None
+    bar.write(f"{run.name}: {told}")
     bar.update()
     if results:
         _write(results / f"{run.name}.json", text)
