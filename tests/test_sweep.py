@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import cli
+from evaluation import result, scoring
 from training import sweep
 from training.sweep import SweepError
 
@@ -231,6 +232,12 @@ def test_a_failure_is_shown_and_begins_no_other(folder, capsys):
         sweep.sweep(runs)
     assert capsys.readouterr().err == captured.err
     assert log.read_text().count("out of luck") == 2
+
+
+def test_a_scored_run_has_what_evaluation_writes():
+    # training may not import evaluation, and so has the names a second time.
+    assert sweep.SCORED == (result.RESULT, scoring.PREDICTIONS)
+    assert sweep.RESULT == result.RESULT
 
 
 def test_a_run_without_a_score_is_a_failure(folder):
