@@ -63,6 +63,24 @@ def options(
     return json.loads(json.dumps(values))
 
 
+def validator(check: Callable[[Any], object]) -> Callable[[Any], bool]:
+    """Turns a check that raises UserError into a validator as absl wants it.
+
+    Args:
+      check: gets the value of a flag or, for `flags.register_multi_flags_validator`,
+        the values of several by name; what it returns is not looked at.
+    """
+
+    def accepts(value: Any) -> bool:
+        try:
+            check(value)
+        except UserError as error:
+            raise flags.ValidationError(str(error)) from error
+        return True
+
+    return accepts
+
+
 def require_share(*names: str) -> None:
     """Refuses values of these flags outside of [0, 1); None is no value."""
     for name in names:

@@ -56,23 +56,26 @@ def load_network(run_dir: Path) -> tf.Module:
     return network
 
 
-def _check_usage(arguments: Sequence[str]) -> None:
-    """Raises cli.UsageError unless runs are given, the one way or the other."""
-    if FLAGS.compare and FLAGS.run_dir:
+def _check_usage(
+    compare: bool, run_dir: str | None, submission: str | None, arguments: Sequence[str]
+) -> None:
+    """Raises cli.UsageError unless it is one run to be scored, or some to be compared.
+
+    Args:
+      compare: the flag, as are `run_dir` and `submission`.
+      arguments: that are no flags.
+    """
+    if compare and (run_dir or submission):
         raise cli.UsageError(
-            "--run_dir names a run to be scored, --compare RUN RUN some to be"
-            " compared: give one of the two"
+            "--run_dir and --submission are of one run to be scored, --compare RUN RUN"
+            " is of some to be compared: give one of the two"
         )
-    if FLAGS.compare:
-        if FLAGS.submission:
-            raise cli.UsageError("--submission is of one run: give --run_dir=RUN")
-        return
-    if arguments:
+    if arguments and not compare:
         raise cli.UsageError(
             f"unexpected argument {arguments[0]!r}: name a run to be scored by"
             " --run_dir=RUN, runs to be compared by --compare RUN RUN"
         )
-    if not FLAGS.run_dir:
+    if not (compare or run_dir):
         raise cli.UsageError(
             "nothing to do: give --run_dir=RUN to score a run, or --compare RUN RUN"
         )
@@ -81,7 +84,7 @@ def _check_usage(arguments: Sequence[str]) -> None:
 def main(argv: list[str]) -> None:
     """Scores the run that --run_dir names, or compares those that are arguments."""
     _, *arguments = argv
-    _check_usage(arguments)
+    _check_usage(FLAGS.compare, FLAGS.run_dir, FLAGS.submission, arguments)
     if FLAGS.compare:
         from evaluation import comparison  # loads scipy.stats, which takes a second
 

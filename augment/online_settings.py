@@ -70,26 +70,9 @@ def define_flags() -> None:
     for name, flag in _FLAGS.items():
         text = f"{flag.help}, 0 to {flag.most:g} {flag.unit}; 0 for none."
         flags.DEFINE_float(name, getattr(OnlineSettings(), name), text)
-        flags.register_validator(name, functools.partial(_validate, name))
-    flags.register_multi_flags_validator(_ELASTIC, _validate_elastic)
-
-
-def _validate(name: str, value: float) -> bool:
-    """Tells absl whether a flag's value is one that `settings_from` takes."""
-    try:
-        _check_range(name, value)
-    except cli.UserError as error:
-        raise flags.ValidationError(str(error)) from error
-    return True
-
-
-def _validate_elastic(values: Mapping[str, Any]) -> bool:
-    """The same for the two flags that go together."""
-    try:
-        _check_elastic(values)
-    except cli.UserError as error:
-        raise flags.ValidationError(str(error)) from error
-    return True
+        check = functools.partial(_check_range, name)
+        flags.register_validator(name, cli.validator(check))
+    flags.register_multi_flags_validator(_ELASTIC, cli.validator(_check_elastic))
 
 
 def settings_from(values: Mapping[str, Any]) -> OnlineSettings:

@@ -94,16 +94,13 @@ def define_flags() -> None:
         "augmented_dir", "augmented", "Where enlarged training sets are kept."
     )
     for name in dataclasses.asdict(default):
-        flags.register_validator(name, functools.partial(_validate, name))
+        check = functools.partial(_check_alone, name)
+        flags.register_validator(name, cli.validator(check))
 
 
-def _validate(name: str, value: Any) -> bool:
-    """Tells absl whether a flag's value is one that `settings_from` takes."""
-    try:
-        settings_from({**dataclasses.asdict(Settings()), name: value})
-    except cli.UserError as error:
-        raise flags.ValidationError(str(error)) from error
-    return True
+def _check_alone(name: str, value: Any) -> None:
+    """Raises cli.UserError unless `settings_from` takes a value of this setting."""
+    settings_from({**dataclasses.asdict(Settings()), name: value})
 
 
 def settings_from(values: Mapping[str, Any]) -> Settings:

@@ -121,6 +121,7 @@ class Run(NamedTuple):
     split: what was scored: "test" or "validation".
     labels: uint8 [N].
     hits: bool [N], which digits it reads rightly.
+    binary_accuracy: in %, as `scoring.Scores` has it.
     """
 
     directory: Path
@@ -129,6 +130,7 @@ class Run(NamedTuple):
     split: str
     labels: np.ndarray
     hits: np.ndarray
+    binary_accuracy: float
 
     @property
     def name(self) -> str:
@@ -165,31 +167,34 @@ def read(directory: Path) -> Run:
     """
     run = runs.read_run(directory)
     labels, probabilities = scoring.read_predictions(directory)
-    scored = _read_result(directory)
-    config = run["config"]
-    if scored["epochs"] < config["epochs"] and not config["early_stopping"]:
+    split, finished, binary_accuracy = _read_result(directory)
+    if not finished:
         raise runs.RunError(
-            f"{directory} was scored after {scored['epochs']} of its"
-            f" {config['epochs']} epochs: train it to its end by python train.py"
-            f" --flagfile={directory / 'flags.txt'}"
+            f"{directory} was scored before its training came to its end: train it on"
+            f" by python train.py --flagfile={directory / 'flags.txt'}"
         )
-    split = "test" if "test" in scored else "validation"
     hits = probabilities.argmax(1) == labels
-    return Run(directory, config, run["data"], split, labels, hits)
+    return Run(
+        directory, run["config"], run["data"], split, labels, hits, binary_accuracy
+    )
 
 
-def _read_result(directory: Path) -> dict[str, Any]:
+def _read_result(directory: Path) -> tuple[str, bool, float]:
+    """The split that was scored, whether at the end, the binary accuracy in %."""
     path = directory / result.RESULT
     try:
         scored = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(scored["epochs"], int):
+        split = "test" if "test" in scored else "validation"
+        binary_accuracy = 100 * float(scored[split]["binary_accuracy"])
+        if not isinstance(scored["finished"], bool):
             raise ValueError(path)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise runs.RunError(
-            f"{path} is missing or damaged ({type(error).__name__}): run python eval.py"
-            f" --run_dir={directory} to make it anew"
+            f"{path} is missing, damaged or of an older version"
+            f" ({type(error).__name__}): run python eval.py --run_dir={directory} to"
+            " make it anew"
         ) from None
-    return scored
+    return split, scored["finished"], binary_accuracy
 
 
 def _check_comparable(compared: Sequence[Run]) -> None:
@@ -210,7 +215,7 @@ def _check_comparable(compared: Sequence[Run]) -> None:
         if not np.array_equal(one.labels, other.labels):
             raise runs.RunError(
                 f"{both} were scored on different digits: compare runs that held out"
-                " the same ones, those of the same --seed and --validation_size"
+                " the same ones, those of the same --split_seed and --validation_size"
             )
         if one.config == other.config:
             raise runs.RunError(
@@ -303,19 +308,25 @@ def _recipe_table(groups: Mapping[str, Sequence[Run]]) -> str:
     rows = []
     for name, members in groups.items():
         accuracies = [run.accuracy for run in members]
-        mean, interval = f"{statistics.mean(accuracies):.3f}", NOTHING
+        interval = NOTHING
         if len(members) > 1:
-            mean += f" ± {statistics.stdev(accuracies):.3f}"
             low, high = mean_interval(accuracies)
             # Student's t knows of no bounds, and few seeds make it go beyond them.
             interval = f"{max(low, 0):.3f} to {min(high, 100):.3f}"
         seeds = ", ".join(str(run.seed) for run in members)
         errors = ", ".join(str(run.errors) for run in members)
-        rows.append([name, seeds, errors, mean, interval])
+        binary = _mean([run.binary_accuracy for run in members])
+        rows.append([name, seeds, errors, _mean(accuracies), interval, binary])
     run = next(iter(groups.values()))[0]
-    errors, accuracy = f"errors of {len(run.labels):,}", f"{run.split} accuracy %"
-    mean = f"{accuracy}, mean ± sd"
-    return _table(["recipe", "seeds", errors, mean, "95 % of the mean"], rows)
+    errors, mean = f"errors of {len(run.labels):,}", f"{run.split} accuracy %"
+    header = ["recipe", "seeds", errors, f"{mean}, mean ± sd", "95 % of the mean"]
+    return _table([*header, "binary accuracy %"], rows)
+
+
+def _mean(values: Sequence[float]) -> str:
+    """The mean; with its standard deviation if there are two values or more."""
+    mean = f"{statistics.mean(values):.3f}"
+    return f"{mean} ± {statistics.stdev(values):.3f}" if len(values) > 1 else mean
 
 
 def _run_table(groups: Mapping[str, Sequence[Run]], names: Mapping[Path, str]) -> str:

@@ -10,6 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from absl import flags
+
+import cli
 
 ROOT = Path(__file__).parent.parent
 
@@ -72,7 +75,6 @@ BAD_FLAGS = {
     "--plateau_floor=0": "expected a number above 0",
     "--bn_axis=2": "expected -1 or 1",
     "--hidden_units=64,0": "expected whole numbers above 0, such as 150,100",
-    "--rotation=181": "rotation must be 0 to 180 degrees, got 181",
     "--elastic_alpha=34": "elastic_alpha and elastic_sigma must both be above 0",
     "--bn_axis=1": "--network=lenet has no --bn_axis; it takes --activation",
     "--rho=0.9": "--optimizer=adam has no --rho; it takes --epsilon",
@@ -82,6 +84,8 @@ BAD_FLAGS = {
     "--shift_pixels=5": "shift_pixels must be 1 to 4",
     "--flip_codes=2": "'2' is not one of 0, 1",
     "--shift_directions=north": "'north' is not one of up",
+    "--rotation=181": "rotation must be 0 to 180 degrees",
+    "--elastic_alpha=8": "elastic_alpha and elastic_sigma must both be above 0",
     "digits": "unexpected argument 'digits': flags start with --",
     "--flagfile=no/such.flags": "no/such.flags",
 }
@@ -104,10 +108,13 @@ BAD_EVALUATIONS = {
     "runs/a": (2, "unexpected argument 'runs/a'"),
     "runs/a runs/b --run_dir=runs/c": (2, "unexpected argument 'runs/a'"),
     "--compare --run_dir=runs/a runs/b": (2, "give one of the two"),
+    "--compare runs/a runs/b --submission=s.csv": (2, "give one of the two"),
+    "--submission=s.csv": (2, "nothing to do: give --run_dir=RUN"),
     "--compare": (2, "two runs or more"),
     "--compare runs/a": (2, "two runs or more"),
     "--compare=maybe runs/a runs/b": (2, "compare"),
     "tests --compare data": (1, "tests holds no run"),
+    "--compare README.md data": (1, "README.md holds no run"),
     "--run_dir=tests": (1, "tests holds no run"),
 }
 
@@ -173,6 +180,17 @@ def test_a_bad_evaluation_is_one_line(evaluations, line, expected):
     code, out, error = evaluations[line]
     assert (code, out) == (expected[0], "")
     check_line(error, expected[1], "eval")
+
+
+def test_a_validator_refuses_what_its_check_refuses():
+    def check(value):
+        if value < 0:
+            raise cli.UserError(f"{value} is below 0")
+
+    accepts = cli.validator(check)
+    assert accepts(0) is True
+    with pytest.raises(flags.ValidationError, match="^-1 is below 0$"):
+        accepts(-1)
 
 
 def test_an_error_brings_its_exit_code(attempts):

@@ -13,7 +13,6 @@ from training.runs import RunError
 
 LABELS = np.arange(100, dtype=np.uint8) % 10
 CONFIG = {"seed": 0, "epochs": 2, "network": "lenet", "flip_codes": ["1"]}
-CONFIG |= {"early_stopping": 0}
 
 
 def hits(text):
@@ -24,17 +23,22 @@ def hits(text):
 def make_run(tmp_path):
     """make_run(name, wrong digits, flags) → a scored run's directory."""
 
-    def make(name, wrong=(), labels=LABELS, data="ab", split="test", epochs=2, **flags):
+    def make(
+        name, wrong=(), labels=LABELS, data="ab", split="test", finished=True, **flags
+    ):
         run_dir = tmp_path / name
         run_dir.mkdir(parents=True)
         run = {"config": {**CONFIG, **flags}, "data": {"images": data}}
+        run["version"] = cli.VERSION
         (run_dir / "run.json").write_text(json.dumps(run))
-        scored = {split: {}, "epochs": epochs, **run}
-        (run_dir / "result.json").write_text(json.dumps(scored))
         read = labels.copy()
         read[list(wrong)] = (read[list(wrong)] + 1) % 10
         probabilities = np.eye(10, dtype=np.float32)[read]
-        write_predictions(run_dir, Scores(labels, probabilities, 0.5))
+        scores = Scores(labels, probabilities, 0.5)
+        write_predictions(run_dir, scores)
+        summary = {"binary_accuracy": scores.binary_accuracy}
+        scored = {split: summary, "finished": finished, **run}
+        (run_dir / "result.json").write_text(json.dumps(scored))
         return run_dir
 
     return make
@@ -150,7 +154,7 @@ def test_differences_name_flags_and_values(make_run):
 def test_two_networks(make_run):
     a, b = make_run("a-s0", range(6)), make_run("b-s0", range(5, 19), network="mlp")
     text = comparison.compare([a, b])
-    assert row(text, "a", "0") == ["a", "0", "6", "94.000", "–"]
+    assert row(text, "a", "0") == ["a", "0", "6", "94.000", "–", "98.800"]
     # Wilson of 86 in 100
     assert row(text, "b-s0", "14") == ["b-s0", "14", "86.00", "77.86", "to", "91.47"]
     assert "errors of 100    test accuracy %" in text
@@ -170,7 +174,8 @@ def test_two_networks_that_differ_beyond_chance(make_run):
     assert "b makes fewer errors than a, 0 against 10" in text
     assert "is more than chance at 5 % (p = 0.002)." in text  # 2 of 2¹⁰
     assert "differ in" not in text  # two seeds of one recipe
-    expected = "a 0, 1 10, 0 95.000 ± 7.071 31.469 to 100.000"
+    # A wrong digit is two wrong answers in ten: 98 % and 100 %.
+    expected = "a 0, 1 10, 0 95.000 ± 7.071 31.469 to 100.000 99.000 ± 1.414"
     assert row(text, "a", "0,") == expected.split()
 
 
@@ -255,6 +260,10 @@ def test_no_run_or_no_scores(make_run, tmp_path):
             assert f"python eval.py --run_dir={b}" in message
         (b / name).write_bytes(content)
     comparison.compare([a, b])
+    whole = json.loads((b / "result.json").read_bytes())
+    for damage in ({"finished": None}, {"test": {}}, {"test": []}):
+        (b / "result.json").write_text(json.dumps(whole | damage))
+        assert "result.json is missing, damaged" in refused(RunError, a, b)
 
 
 def test_the_same_run_twice(make_run):
@@ -268,8 +277,11 @@ def test_the_same_run_twice(make_run):
     [
         ({"data": "cd"}, "have different data"),
         ({"split": "validation"}, "different digits, test and validation"),
-        ({"labels": LABELS[::-1].copy()}, "the same --seed and --validation_size"),
-        ({"labels": LABELS[:99]}, "the same --seed and --validation_size"),
+        (
+            {"labels": LABELS[::-1].copy()},
+            "the same --split_seed and --validation_size",
+        ),
+        ({"labels": LABELS[:99]}, "the same --split_seed and --validation_size"),
     ],
 )
 def test_other_digits(make_run, other, what):
@@ -279,9 +291,8 @@ def test_other_digits(make_run, other, what):
 
 
 def test_a_run_that_is_not_at_its_end(make_run):
-    a, b = make_run("a"), make_run("b", seed=1, epochs=1)
+    # Early stopping may come yet, and is no excuse.
+    a, b = make_run("a"), make_run("b", finished=False, early_stopping=3)
     message = refused(RunError, a, b)
-    assert "after 1 of its 2 epochs" in message
+    assert f"{b} was scored before its training came to its end" in message
     assert f"python train.py --flagfile={b / 'flags.txt'}" in message
-    stopped = make_run("c", seed=2, epochs=1, early_stopping=3)
-    assert "early_stopping" in comparison.compare([a, stopped])

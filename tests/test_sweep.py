@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import cli
+from evaluation import result, scoring
 from training import sweep
 from training.sweep import SweepError
 
@@ -26,9 +27,9 @@ run_dir = pathlib.Path(values["run_dir"])
 run_dir.mkdir(parents=True, exist_ok=True)
 with open(run_dir / "begun", "a") as file:
     print(*sys.argv[1:], file=file)
-(run_dir / "pid").write_text(str(os.getpid()))
 if "stubborn" in values:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+(run_dir / "pid").write_text(str(os.getpid()))  # from here on a test may interrupt it
 if "wait" in values and int(values["seed"]) >= int(values["wait"]):
     time.sleep(60)
 while values.get("outlive") == values["seed"]:  # until the sweep has seen run 1 end
@@ -44,6 +45,7 @@ if values.get("fail") == values["seed"]:
     print("step 1\\rstep 2\\r\\nout of luck", file=sys.stderr)
     sys.exit(3)
 score = dict(accuracy=0.75, errors=int(values["seed"]), images=2000)
+score["binary_accuracy"] = 0.9512
 if "unscored" not in values:
     (run_dir / "result.json").write_text(json.dumps({"test": score}))
     (run_dir / "predictions.npz").touch()
@@ -98,6 +100,12 @@ def start(folder, *arguments):
     )
 
 
+def line_of(name, errors):
+    """What a sweep says of a run of the stand-in."""
+    score = f"test accuracy 75.00%, {errors} errors of 2,000, binary accuracy 95.12%"
+    return f"{name}: {score}"
+
+
 def finish(process):
     out, error = process.communicate(timeout=60)
     return process.returncode, out, error
@@ -145,7 +153,7 @@ def test_plan(folder):
     runs = plan("one.flags", "two.flags", extra=["--epochs=1"])
     assert [run.name for run in runs] == ["one-s0", "one-s1", "two-s0", "two-s1"]
     assert runs[3].directory == Path("runs/two-s1")
-    assert runs[3].log == Path("runs/two-s1.log")
+    assert runs[3].log == Path("runs/logs/two-s1.log")
     own = ["--epochs=1", "--seed=1", "--run_dir=runs/two-s1"]
     assert runs[3].arguments == ["--flagfile=two.flags", *own]
     assert runs[3].flags() == ["--epochs=3", "--epochs=4", *own]
@@ -173,7 +181,7 @@ def test_a_sweep_trains_each_run_once(folder, capsys):
     runs = plan("one.flags", "two.flags", extra=["--wait=9"])
     sweep.sweep(runs, results=Path("results/new"))
     out = capsys.readouterr().out.splitlines()
-    assert out[1] == "one-s1: test accuracy 75.00%, 1 errors of 2,000"
+    assert out[1] == line_of("one-s1", 1)
     assert [line.partition(":")[0] for line in out] == [run.name for run in runs]
     for run in runs:
         assert begun(run.name) == [" ".join(run.arguments)]
@@ -185,6 +193,8 @@ def test_a_sweep_trains_each_run_once(folder, capsys):
     assert capsys.readouterr().out.splitlines() == out
     assert (folder / "results" / "new" / "one-s0.json").exists()
     assert all(len(begun(run.name)) == 1 for run in runs)
+    # What the shell makes of runs/one-s*, for eval.py --compare.
+    assert sorted(Path("runs").glob("one-s*")) == [run.directory for run in runs[:2]]
 
 
 def test_what_is_not_surely_the_same_run_is_left_to_train_py(folder):
@@ -209,7 +219,8 @@ def test_a_failure_is_shown_and_begins_no_other(folder, capsys):
     with pytest.raises(SweepError) as caught:
         sweep.sweep(runs)
     message = str(caught.value)
-    assert message.startswith("one-s1 failed with exit code 3: see runs/one-s1.log; ")
+    log = Path("runs/logs/one-s1.log")
+    assert message.startswith(f"one-s1 failed with exit code 3: see {log}; ")
     assert message.endswith(f"{folder}/train.py {' '.join(runs[1].arguments)}")
     assert len(message.splitlines()) == 1
     captured = capsys.readouterr()
@@ -220,13 +231,28 @@ def test_a_failure_is_shown_and_begins_no_other(folder, capsys):
     with pytest.raises(SweepError):
         sweep.sweep(runs)
     assert capsys.readouterr().err == captured.err
-    assert Path("runs/one-s1.log").read_text().count("out of luck") == 2
+    assert log.read_text().count("out of luck") == 2
+
+
+def test_a_scored_run_has_what_evaluation_writes():
+    # training may not import evaluation, and so has the names a second time.
+    assert sweep.SCORED == (result.RESULT, scoring.PREDICTIONS)
+    assert sweep.RESULT == result.RESULT
 
 
 def test_a_run_without_a_score_is_a_failure(folder):
     with pytest.raises(SweepError, match="one-s0 has no result.json and predictions"):
         sweep.sweep(plan("one.flags", extra=["--unscored=1"]))
     assert not Path("runs/one-s0/sweep.json").exists()
+
+
+def test_a_result_without_what_is_told_is_a_failure(folder):
+    runs = plan("one.flags", seeds=[0])
+    sweep.sweep(runs)
+    for damage in ("{", "[]", '{"test": {"accuracy": 0.75}}'):
+        Path("runs/one-s0/result.json").write_text(damage)
+        with pytest.raises(SweepError, match="python eval.py --run_dir=runs/one-s0"):
+            sweep.sweep(runs)
 
 
 def test_jobs_are_at_work_together(folder):
@@ -236,6 +262,15 @@ def test_jobs_are_at_work_together(folder):
         sweep.sweep(runs, jobs=2)
     assert [len(begun(run.name)) for run in runs] == [1, 1, 0]
     assert Path("runs/one-s5/sweep.json").exists()
+
+
+def test_a_run_that_cannot_be_begun_ends_no_other(folder):
+    runs = plan("one.flags", seeds=[0, 1, 2])
+    runs[1].log.mkdir(parents=True)
+    with pytest.raises(SweepError, match="cannot write runs/logs/one-s1.log: Is a dir"):
+        sweep.sweep(runs, jobs=2)
+    assert [len(begun(run.name)) for run in runs] == [1, 0, 0]
+    assert Path("runs/one-s0/sweep.json").exists()
 
 
 def test_a_folder_that_cannot_be_written(folder):
@@ -249,7 +284,8 @@ def test_a_folder_that_cannot_be_written(folder):
 
 def wait_for(process, path):
     """Waits until a run has begun."""
-    for _ in range(1000):
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
         if path.exists() and path.read_text():
             return
         assert process.poll() is None, process.communicate()
@@ -272,7 +308,7 @@ def test_the_program_ends_with_the_comparison(folder):
         Path("r/two-s5/begun").read_text()
     )
     assert finish(start(folder, "one.flags", "--seeds=3", "--runs=r"))[1] == (
-        "one-s3: test accuracy 75.00%, 3 errors of 2,000\n"
+        line_of("one-s3", 3) + "\n"
     )
 
 
@@ -288,7 +324,7 @@ def test_an_interrupt_ends_the_runs_and_the_command_goes_on(
     process.send_signal(signal_number)
     code, out, error = finish(process)
     assert (code, error) == (130, "-c: interrupted\n")
-    assert out == "one-s0: test accuracy 75.00%, 0 errors of 2,000\n"
+    assert out == line_of("one-s0", 0) + "\n"
     for name in ("one-s1", "one-s2"):
         with pytest.raises(ProcessLookupError):
             os.kill(int((folder / "runs" / name / "pid").read_text()), 0)

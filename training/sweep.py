@@ -4,8 +4,8 @@
     python -m training.sweep flags/lenet_plain.flags --seeds=0-4 -- --threads=1
 
 A run is a process of train.py, so that none inherits anything from the one before. It
-goes to runs/<flagfile>-s<seed>, and what it says to the log beside that. The same
-command goes on where an interrupted sweep stopped.
+goes to runs/<flagfile>-s<seed>, and what it says to runs/logs/<flagfile>-s<seed>.log.
+The same command goes on where an interrupted sweep stopped.
 """
 
 import collections
@@ -62,8 +62,12 @@ class Run(NamedTuple):
 
     @property
     def log(self) -> Path:
-        """Beside the directory, which train.py wants to make itself."""
-        return self.directory.with_name(f"{self.name}.log")
+        """In a folder of all the logs.
+
+        train.py wants to make the run's directory itself, and the shell's runs/lenet-s*
+        is to be runs only.
+        """
+        return self.directory.with_name("logs") / f"{self.name}.log"
 
     @property
     def command(self) -> list[str]:
@@ -200,7 +204,8 @@ def sweep(
       results: folder for a copy of each run's result.json.
 
     Raises:
-      SweepError: a run failed; those at work then were waited for, no other was begun.
+      SweepError: a run failed or could not be begun; those at work then were waited
+        for, no other was begun.
     """
     waiting = collections.deque(sweep_runs)
     children: list[Child] = []
@@ -209,23 +214,22 @@ def sweep(
     with tqdm(total=len(sweep_runs), unit="run", disable=None) as bar:
         try:
             while children or (waiting and not failures):
-                while waiting and not failures and len(children) < jobs:
-                    run = waiting.popleft()
-                    if is_finished(run):
-                        _conclude(run, results, bar)
-                    else:
-                        children.append(_start(run))
+                try:
+                    while waiting and not failures and len(children) < jobs:
+                        run = waiting.popleft()
+                        if is_finished(run):
+                            _conclude(run, results, bar)
+                        else:
+                            children.append(_start(run))
+                    for child in [c for c in children if c.process.poll() is not None]:
+                        children.remove(child)
+                        _finish(child, results, bar)
+                except SweepError as error:
+                    failures.append(str(error))
                 bar.set_description(" ".join(child.run.name for child in children))
-                for child in [c for c in children if c.process.poll() is not None]:
-                    children.remove(child)
-                    if child.process.returncode == 0 and _is_scored(child.run):
-                        _write(child.run.directory / FINISHED, json.dumps(child.flags))
-                        _conclude(child.run, results, bar)
-                    else:
-                        failures.append(_describe_failure(child, bar))
                 if children:
                     time.sleep(POLL)
-        finally:
+        finally:  # at an interrupt; else there is none left
             _end(children)
     if failures:
         raise SweepError("; ".join(failures))
@@ -275,27 +279,49 @@ def _end(children: Sequence[Child]) -> None:
             child.process.wait()
 
 
-def _conclude(run: Run, results: Path | None, bar: tqdm) -> None:
-    """Tells the score of a finished run, and keeps a copy of its result."""
-    text = (run.directory / RESULT).read_text(encoding="utf-8")
-    result = json.loads(text)
-    split = "test" if "test" in result else "validation"
-    score = result[split]
-    errors = f"{score['errors']} errors of {score['images']:,}"
-    bar.write(f"{run.name}: {split} accuracy {score['accuracy']:.2%}, {errors}")
-    bar.update()
-    if results:
-        _write(results / f"{run.name}.json", text)
+def _finish(child: Child, results: Path | None, bar: tqdm) -> None:
+    """Marks as finished what train.py has trained and scored.
 
-
-def _describe_failure(child: Child, bar: tqdm) -> str:
-    """Shows the end of the log of a failed run; returns a line that names it."""
+    Raises:
+      SweepError: train.py failed; the end of its log is shown.
+    """
+    if child.process.returncode == 0 and _is_scored(child.run):
+        _write(child.run.directory / FINISHED, json.dumps(child.flags))
+        _conclude(child.run, results, bar)
+        return
     for line in child.last_lines():
         bar.write(f"{child.run.name}: {line}", file=sys.stderr)
     code = child.process.returncode
     how = f"failed with exit code {code}" if code else f"has no {' and '.join(SCORED)}"
     command = shlex.join(child.run.command)
-    return f"{child.run.name} {how}: see {child.run.log}; command: {command}"
+    raise SweepError(f"{child.run.name} {how}: see {child.run.log}; command: {command}")
+
+
+def _conclude(run: Run, results: Path | None, bar: tqdm) -> None:
+    """Tells the score of a finished run, and keeps a copy of its result.
+
+    Raises:
+      SweepError: the result is damaged or an old one, or the copy cannot be written.
+    """
+    path = run.directory / RESULT
+    try:
+        text = path.read_text(encoding="utf-8")
+        result = json.loads(text)
+        split = "test" if "test" in result else "validation"
+        score = result[split]
+        told = (
+            f"{split} accuracy {score['accuracy']:.2%}, {score['errors']} errors of"
+            f" {score['images']:,}, binary accuracy {score['binary_accuracy']:.2%}"
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SweepError(
+            f"{path} is damaged or of an older version ({type(error).__name__}): run"
+            f" python eval.py --run_dir={run.directory} to make it anew"
+        ) from None
+    bar.write(f"{run.name}: {told}")
+    bar.update()
+    if results:
+        _write(results / f"{run.name}.json", text)
 
 
 def _write(path: Path, text: str) -> None:
@@ -313,16 +339,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("jobs", 1, "Runs at a time.", lower_bound=1)
     flags.DEFINE_string("runs", "runs", "Folder for the directories of the runs.")
     flags.DEFINE_string("results", None, "Folder for a copy of each result.json.")
-    flags.register_validator("seeds", _are_seeds)
-
-
-def _are_seeds(text: str) -> bool:
-    """Tells absl whether `parse_seeds` takes a text."""
-    try:
-        parse_seeds(text)
-    except cli.UserError as error:
-        raise flags.ValidationError(str(error)) from error
-    return True
+    flags.register_validator("seeds", cli.validator(parse_seeds))
 
 
 def main(argv: list[str]) -> None:
