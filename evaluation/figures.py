@@ -25,9 +25,8 @@ from matplotlib.ticker import (
     NullLocator,
     PercentFormatter,
 )
-from scipy import stats
 
-from evaluation import calibration
+from evaluation import calibration, intervals
 
 WIDTH = 4.8  # inches
 DPI = 160  # of pictures made of pixels
@@ -207,7 +206,9 @@ def reliability(
     there = found.counts > 0
     counts = found.counts[there]
     accuracy, confidence = found.hits[there] / counts, found.confidence[there] / counts
-    ends = np.array([wilson(int(h), n) for h, n in zip(found.hits[there], counts)])
+    ends = np.array(
+        [intervals.share_interval(int(h), n) for h, n in zip(found.hits[there], counts)]
+    )
     figure = Figure(figsize=(WIDTH, 5.6), layout="constrained")
     upper, lower = figure.subplots(2, sharex=True, height_ratios=[4.2, 1.4])
     upper.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
@@ -215,7 +216,7 @@ def reliability(
         confidence,
         accuracy,
         # Rounding may put an end on the wrong side of its point by a hair.
-        yerr=np.maximum(np.abs(ends.T - accuracy), 0),
+        yerr=np.abs(ends.T - accuracy),
         fmt="o",
         color=BLUE,
         ecolor="#7fb8d8",
@@ -235,12 +236,6 @@ def reliability(
     lower.set(xlabel="confidence", ylabel="digits", ylim=(0.7, 12 * counts.max()))
     lower.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
     return figure
-
-
-def wilson(hits: int, count: int) -> tuple[float, float]:
-    """The 95 % interval of a share of `hits` in `count`. Wilson, 1927."""
-    interval = stats.binomtest(hits, count).proportion_ci(0.95, method="wilson")
-    return float(interval.low), float(interval.high)
 
 
 @styled

@@ -15,7 +15,7 @@ import jinja2
 import numpy as np
 import tensorflow as tf
 
-from evaluation import calibration
+from evaluation import calibration, intervals
 from evaluation.scoring import Scores
 from training import runs
 
@@ -116,7 +116,7 @@ def write(
         environment=result["environment"],
         rows=rows,
         scored=what_is_scored(split, config, rows),
-        interval=figures.wilson(
+        interval=intervals.share_interval(
             summary["images"] - summary["errors"], summary["images"]
         ),
         confusions=confusions(matrix),
@@ -208,9 +208,7 @@ def what_is_scored(
     if len(rows) < config["epochs"]:
         said.append(f"Training ended after {len(rows)} of {config['epochs']} epochs.")
     steered = (
-        best is not None
-        or config["early_stopping"]
-        or config["schedule"] == "plateau"
+        best is not None or config["early_stopping"] or config["schedule"] == "plateau"
     )
     if split == "test":
         said.append("The test digits chose nothing.")

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from evaluation import figures
+from evaluation import figures, intervals
 
 CONFIDENCES = np.array([1.0, 0.99, 0.98, 0.97, 0.55, 0.35])
 HITS = np.array([True, True, True, False, True, False])
@@ -101,17 +101,15 @@ def test_confusion_matrix_without_errors():
     assert texts(figure.axes[0]) == ["3", "5"]
 
 
-def test_wilson_by_hand():
-    # (p + z²/2n ± z √(p(1−p)/n + z²/4n²)) / (1 + z²/n) with z = 1.959964, 8 of 10.
-    assert figures.wilson(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
-    assert figures.wilson(10, 10)[1] == pytest.approx(1)
-
-
 def test_reliability_diagram():
     upper, lower = figures.reliability(CONFIDENCES, HITS, bins=10).axes
     points = upper.lines[1]
     assert points.get_xdata() == pytest.approx([0.35, 0.55, 0.985])
     assert points.get_ydata() == pytest.approx([0, 1, 0.75])
+    (whiskers,) = [c for c in upper.collections if len(c.get_segments()) == 3]
+    ends = [segment[:, 1].tolist() for segment in whiskers.get_segments()]
+    expected = [intervals.share_interval(h, n) for h, n in [(0, 1), (1, 1), (3, 4)]]
+    assert ends == [pytest.approx(both) for both in expected]
     assert texts(lower) == ["1", "1", "4"]
     assert [bar.get_height() for bar in lower.patches] == [
         *[0] * 3,
