@@ -21,10 +21,9 @@ from scipy import stats
 from tabulate import tabulate
 
 import cli
-from evaluation import result, scoring
+from evaluation import intervals, result, scoring
 from training import runs
 
-CONFIDENCE = 0.95
 LEVEL = 0.05  # a difference with a smaller p is called more than chance
 MAX_PAIRS = 30  # of networks; a longer table is read by nobody
 NOTHING = "–"
@@ -97,20 +96,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float]:
     """The 95 % interval of the mean of two or more values, by Student's t."""
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)
+    half = stats.t.ppf((1 + intervals.CONFIDENCE) / 2, len(values) - 1)
     half *= statistics.stdev(values) / math.sqrt(len(values))
     return statistics.mean(values) - half, statistics.mean(values) + half
-
-
-def share_interval(successes: int, count: int) -> tuple[float, float]:
-    """The 95 % interval of a share, in [0, 1].
-
-    Wilson, "Probable Inference, the Law of Succession, and Statistical Inference",
-    1927.
-    """
-    test = stats.binomtest(successes, count)
-    low, high = test.proportion_ci(CONFIDENCE, method="wilson")
-    return float(low), float(high)
 
 
 class Run(NamedTuple):
@@ -332,7 +320,7 @@ def _mean(values: Sequence[float]) -> str:
 def _run_table(groups: Mapping[str, Sequence[Run]], names: Mapping[Path, str]) -> str:
     rows = []
     for run in itertools.chain(*groups.values()):
-        low, high = share_interval(len(run.hits) - run.errors, len(run.hits))
+        low, high = intervals.share_interval(len(run.hits) - run.errors, len(run.hits))
         interval = f"{100 * low:.2f} to {100 * high:.2f}"
         rows.append([names[run.directory], run.errors, f"{run.accuracy:.2f}", interval])
     return _table(["run", "errors", "accuracy %", "95 % of the run"], rows)

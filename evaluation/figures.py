@@ -25,9 +25,8 @@ from matplotlib.ticker import (
     NullLocator,
     PercentFormatter,
 )
-from scipy import stats
 
-from evaluation import calibration
+from evaluation import calibration, intervals
 
 WIDTH = 4.8  # inches
 DPI = 160  # of pictures made of pixels
@@ -63,6 +62,9 @@ styled = matplotlib.rc_context(STYLE)
 _CEILING = 1.0005
 _ACCURACY_TICKS = (0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 1)
 WIDE = 10  # a curve whose ends differ by this factor is drawn on a log scale
+# A rate below this share of its peak is meant for 0, where smooth schedules end: a log
+# scale would be about that end alone. Three steps to a tenth are still above it.
+ZERO = 0.9e-3
 
 MOST_FILTERS = 64
 MOST_MAPS = 16
@@ -75,19 +77,18 @@ GAP = 6  # screen pixels between two tiles
 def learning_curves(
     rows: Sequence[Mapping[str, float]], scored_epoch: float | None = None
 ) -> Figure:
-    """Loss, accuracy and, where the rows have it, learning rate against the epoch.
+    """Loss, accuracy and learning rate against the epoch.
 
     Args:
       rows: of metrics.csv, at least one; `<split>_loss` and `<split>_accuracy` of
         the splits in `SPLITS` that are there.
       scored_epoch: gets a vertical line, if given.
     """
-    names = ["loss", "accuracy", "learning_rate"][: 2 + ("learning_rate" in rows[0])]
-    heights = [2.0, 2.3, 1.1][: len(names)]
+    heights = [2.0, 2.3, 1.1]
     figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
-    panels = figure.subplots(len(names), sharex=True, height_ratios=heights)
+    panels = figure.subplots(len(heights), sharex=True, height_ratios=heights)
     epochs = [row["epoch"] for row in rows]
-    loss, accuracy, *rate = panels
+    loss, accuracy, rate = panels
     for split, (label, colour, line, marker) in SPLITS.items():
         if f"{split}_loss" not in rows[0]:
             continue
@@ -102,16 +103,15 @@ def learning_curves(
                 marker=marker if len(rows) <= 20 else None,
                 markersize=3.5,
             )
+    rate.plot(epochs, [row["learning_rate"] for row in rows], "k.-", linewidth=1)
     _log_if_wide(loss, ticks=(1, 2, 5))
     _stretch_towards_one(accuracy)
+    if not _log_if_wide(rate, ticks=(1, 3), deepest=ZERO):
+        rate.set_ylim(bottom=0)
     # Above the panel, where no curve can run through it.
     loss.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2)
-    for axes in rate:
-        axes.plot(epochs, [row["learning_rate"] for row in rows], "k.-", linewidth=1)
-        axes.set_ylim(bottom=0)
-        _log_if_wide(axes, ticks=(1,))
-    for axes, name in zip(panels, names, strict=True):
-        axes.set_ylabel(name.replace("_", " "))
+    for axes, name in zip(panels, ("loss", "accuracy", "learning rate"), strict=True):
+        axes.set_ylabel(name)
         if scored_epoch is not None:
             axes.axvline(scored_epoch, color="black", linewidth=0.8, linestyle=":")
     panels[-1].set_xlabel("epoch")
@@ -122,14 +122,27 @@ def learning_curves(
     return figure
 
 
-def _log_if_wide(axes: Axes, ticks: Sequence[int]) -> None:
-    """A log scale, with these ticks in each decade, for curves that fall far."""
+def _log_if_wide(axes: Axes, ticks: Sequence[int], deepest: float = 0) -> bool:
+    """A log scale for curves that fall far.
+
+    Args:
+      axes: with the curves.
+      ticks: in each decade, from 1 to 9; over many decades 1 alone.
+      deepest: share of the largest value that the least must exceed.
+
+    Returns:
+      Whether the scale is a log one now.
+    """
     values = _plotted(axes)
-    if values.min() > 0 and values.max() / values.min() >= WIDE:
+    least, largest = values.min(), values.max()
+    wide = bool(least > deepest * largest and largest >= WIDE * least)
+    if wide:
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=ticks))
+        ticks = ticks if largest < 300 * least else (1,)
+        axes.yaxis.set_major_locator(LogLocator(subs=ticks, numticks=9))
         axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter("{x:g}")
+    return wide
 
 
 def _plotted(axes: Axes) -> np.ndarray:
@@ -207,7 +220,9 @@ def reliability(
     there = found.counts > 0
     counts = found.counts[there]
     accuracy, confidence = found.hits[there] / counts, found.confidence[there] / counts
-    ends = np.array([wilson(int(h), n) for h, n in zip(found.hits[there], counts)])
+    ends = np.array(
+        [intervals.share_interval(int(h), n) for h, n in zip(found.hits[there], counts)]
+    )
     figure = Figure(figsize=(WIDTH, 5.6), layout="constrained")
     upper, lower = figure.subplots(2, sharex=True, height_ratios=[4.2, 1.4])
     upper.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
@@ -215,7 +230,7 @@ def reliability(
         confidence,
         accuracy,
         # Rounding may put an end on the wrong side of its point by a hair.
-        yerr=np.maximum(np.abs(ends.T - accuracy), 0),
+        yerr=np.abs(ends.T - accuracy),
         fmt="o",
         color=BLUE,
         ecolor="#7fb8d8",
@@ -235,12 +250,6 @@ def reliability(
     lower.set(xlabel="confidence", ylabel="digits", ylim=(0.7, 12 * counts.max()))
     lower.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
     return figure
-
-
-def wilson(hits: int, count: int) -> tuple[float, float]:
-    """The 95 % interval of a share of `hits` in `count`. Wilson, 1927."""
-    interval = stats.binomtest(hits, count).proportion_ci(0.95, method="wilson")
-    return float(interval.low), float(interval.high)
 
 
 @styled
@@ -357,6 +366,7 @@ def worst_errors(
 
 def _diverging(limit: float) -> ScalarMappable:
     """White at 0, red up to `limit`, blue down to −`limit`; NaN is white too."""
+    limit = limit or 1  # where all is 0, a scale from 0 to 0 has no middle
     colours = matplotlib.colormaps["RdBu_r"].with_extremes(bad="white")
     return ScalarMappable(Normalize(-limit, limit), colours)
 

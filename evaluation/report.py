@@ -9,13 +9,13 @@ import base64
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 import numpy as np
 import tensorflow as tf
 
-from evaluation import calibration
+from evaluation import calibration, intervals
 from evaluation.scoring import Scores
 from training import runs
 
@@ -47,6 +47,18 @@ class Error:
     read_probability: float
 
 
+class FirstLayer(NamedTuple):
+    """Attributes:
+    kernel: float32, of the layer that fills the first tap.
+    digits: uint8 [n, 28, 28, 1], the first image of each of the first classes met.
+    maps: float32 [n, …], the tap.
+    """
+
+    kernel: np.ndarray
+    digits: np.ndarray
+    maps: np.ndarray
+
+
 def write(
     run_dir: Path,
     split: str,
@@ -75,69 +87,106 @@ def write(
     """
     from evaluation import figures  # loads matplotlib: not when training begins
 
-    summary, config = result[split], result["config"]
-    matrix = np.array(summary["confusion_matrix"])
+    errors = find_errors(scores)
+    layer = first_layer(network, images, scores.labels)
+    vectors, pixels = _draw(split, result, rows, scores, layer)
+    pictures = {name: figures.raster(figure) for name, figure in vectors.items()}
+    pictures |= pixels
+    if errors:
+        pictures["worst_errors"] = _draw_worst(images, errors)
+
+    uris = {n: _data_uri(figures.svg(f), "svg+xml") for n, f in vectors.items()}
+    uris |= {n: _data_uri(figures.png(p), "png") for n, p in pixels.items()}
+    page = _environment().get_template(TEMPLATE)
+    content = page.render(
+        **_facts(split, result, rows, scores, layer),
+        errors=_gallery(images, errors),
+        shown=(figures.MOST_FILTERS, figures.MOST_MAPS),
+        pictures=uris,
+    )
+    runs.write_atomically(run_dir / REPORT, content)
+    return pictures
+
+
+def _draw(
+    split: str,
+    result: Mapping[str, Any],
+    rows: Sequence[Mapping[str, float]],
+    scores: Scores,
+    layer: FirstLayer,
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The page's pictures by name: figures of lines, and uint8 [H, W, 3] of pixels."""
+    from evaluation import figures
+
     confidences = scores.probabilities.max(1)
     hits = scores.predictions == scores.labels
-    errors = find_errors(scores)
-    kernel, digits, maps = first_layer(network, images, scores.labels)
-
+    # The last epoch is where the curves end, and needs no mark.
+    marked = result["scored_epoch"] if result["config"]["keep_best"] else None
     vectors = {
-        "learning_curves": figures.learning_curves(rows, scored_epoch(config, rows)),
-        "confusion_matrix": figures.confusion_matrix(matrix),
+        "learning_curves": figures.learning_curves(rows, marked),
+        "confusion_matrix": figures.confusion_matrix(
+            np.array(result[split]["confusion_matrix"])
+        ),
         "calibration": figures.reliability(confidences, hits),
         "confidence": figures.confidence_histogram(confidences, hits),
     }
     pixels = {
-        "filters": figures.raster(figures.filters(kernel)),
-        "feature_maps": figures.raster(figures.feature_maps(digits, maps)),
+        "filters": figures.raster(figures.filters(layer.kernel)),
+        "feature_maps": figures.raster(figures.feature_maps(layer.digits, layer.maps)),
     }
-    pictures = {name: figures.raster(figure) for name, figure in vectors.items()}
-    pictures |= pixels
-    if errors:
-        worst = errors[: figures.MOST_WORST]
-        pictures["worst_errors"] = figures.raster(
-            figures.worst_errors(
-                images[[e.index for e in worst]],
-                [
-                    f"{e.true} read as {e.read}\n{probability(e.read_probability)}"
-                    for e in worst
-                ],
-            )
-        )
+    return vectors, pixels
 
-    page = _environment().get_template(TEMPLATE)
-    content = page.render(
-        split=split,
-        result=result,
-        summary=summary,
-        config=config,
-        data=result["data"],
-        environment=result["environment"],
-        rows=rows,
-        scored=what_is_scored(split, config, rows),
-        interval=figures.wilson(
+
+def _draw_worst(images: np.ndarray, errors: Sequence[Error]) -> np.ndarray:
+    """The first errors with captions, for TensorBoard: uint8 [H, W, 3]."""
+    from evaluation import figures
+
+    worst = errors[: figures.MOST_WORST]
+    captions = [
+        f"{e.true} read as {e.read}\n{probability(e.read_probability)}" for e in worst
+    ]
+    chosen = images[[e.index for e in worst]]
+    return figures.raster(figures.worst_errors(chosen, captions))
+
+
+def _gallery(images: np.ndarray, errors: Sequence[Error]) -> list[tuple[Error, str]]:
+    """The first errors, each with the data URI of its picture."""
+    from evaluation import figures
+
+    return [
+        (error, _data_uri(figures.png(255 - images[error.index, ..., 0]), "png"))
+        for error in errors[:GALLERY]
+    ]
+
+
+def _facts(
+    split: str,
+    result: Mapping[str, Any],
+    rows: Sequence[Mapping[str, float]],
+    scores: Scores,
+    layer: FirstLayer,
+) -> dict[str, Any]:
+    """The page's variables, all but pictures."""
+    summary = result[split]
+    return {
+        "split": split,
+        "result": result,
+        "summary": summary,
+        "config": result["config"],
+        "data": result["data"],
+        "environment": result["environment"],
+        "rows": rows,
+        "scored": what_is_scored(split, result),
+        "interval": intervals.share_interval(
             summary["images"] - summary["errors"], summary["images"]
         ),
-        confusions=confusions(matrix),
-        per_class=_per_class(summary),
-        errors=[
-            (error, _data_uri(figures.png(255 - images[error.index, ..., 0]), "png"))
-            for error in errors[:GALLERY]
-        ],
-        calibration_error=calibration.expected_calibration_error(confidences, hits),
-        bins=calibration.BINS,
-        mean_confidence=float(confidences.mean()),
-        kernel_shape=kernel.shape,
-        maps_shape=maps.shape,
-        shown=(figures.MOST_FILTERS, figures.MOST_MAPS),
-        pictures={
-            **{n: _data_uri(figures.svg(f), "svg+xml") for n, f in vectors.items()},
-            **{n: _data_uri(figures.png(p), "png") for n, p in pixels.items()},
-        },
-    )
-    runs.write_atomically(run_dir / REPORT, content)
-    return pictures
+        "confusions": confusions(np.array(summary["confusion_matrix"])),
+        "per_class": _per_class(summary),
+        "bins": calibration.BINS,
+        "mean_confidence": float(scores.probabilities.max(1).mean()),
+        "kernel_shape": layer.kernel.shape,
+        "maps_shape": layer.maps.shape,
+    }
 
 
 def find_errors(scores: Scores) -> list[Error]:
@@ -180,35 +229,30 @@ def confusions(
     return [c for c in wrong[:limit] if c[2] > next_count] or wrong[:limit]
 
 
-def scored_epoch(
-    config: Mapping[str, Any], rows: Sequence[Mapping[str, float]]
-) -> float | None:
-    """The epoch whose weights --keep_best kept; None where the last is scored."""
-    if not config["keep_best"]:
-        return None
-    return max(rows, key=lambda row: row["validation_accuracy"])["epoch"]
-
-
-def what_is_scored(
-    split: str, config: Mapping[str, Any], rows: Sequence[Mapping[str, float]]
-) -> str:
+def what_is_scored(split: str, result: Mapping[str, Any]) -> str:
     """Says which weights the figures are of, and what chose them."""
+    config, epochs = result["config"], result["epochs"]
     weights = "the network"
     if config["weight_average"]:
         weights = (
             "the exponential average of the network’s weights"
             f" (decay {config['weight_average']:g})"
         )
-    best = scored_epoch(config, rows)
-    if best is not None:
-        which = f"epoch {best:.0f}, the one with the best validation accuracy"
+    if config["keep_best"]:
+        which = "epoch {}, the one with the best validation accuracy"
     else:
-        which = f"the last step, at the end of epoch {rows[-1]['epoch']:.0f}"
+        which = "the last step, at the end of epoch {}"
+    which = which.format(result["scored_epoch"])
     said = [f"Scored: {weights} after {which} (epochs count from 0)."]
-    if len(rows) < config["epochs"]:
-        said.append(f"Training ended after {len(rows)} of {config['epochs']} epochs.")
+    progress = f"{epochs} of {config['epochs']} epochs"
+    if not result["finished"]:
+        said.append(f"Training is unfinished: {progress} so far.")
+    elif epochs < config["epochs"]:
+        said.append(f"Training stopped early, after {progress}.")
     steered = (
-        best is not None or config["early_stopping"] or config["schedule"] == "plateau"
+        config["keep_best"]
+        or config["early_stopping"]
+        or config["schedule"] == "plateau"
     )
     if split == "test":
         said.append("The test digits chose nothing.")
@@ -227,25 +271,20 @@ def what_is_scored(
 
 def first_layer(
     network: tf.Module, images: np.ndarray, labels: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> FirstLayer:
     """The kernel of the first layer and what it makes of a few digits.
 
     Args:
       network: fills `taps` in the order of its layers.
       images: uint8 [N, 28, 28, 1].
       labels: uint8 [N].
-
-    Returns:
-      kernel: float32, of the layer that fills the first tap.
-      digits: uint8 [n, 28, 28, 1], the first image of each of the first classes met.
-      maps: float32 [n, …], the tap.
     """
     _, first = np.unique(labels, return_index=True)
     digits = images[np.sort(first)[:FEATURE_DIGITS]]
     taps: dict[str, tf.Tensor] = {}
     network(tf.constant(digits), training=False, taps=taps)
     name = next(iter(taps))
-    return getattr(network, name).w.numpy(), digits, taps[name].numpy()
+    return FirstLayer(getattr(network, name).w.numpy(), digits, taps[name].numpy())
 
 
 def _per_class(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -302,14 +341,12 @@ def duration(seconds: float) -> str:
 
 
 def setting(value: Any) -> str:
-    """A flag's value as one types it."""
+    """A flag's value as one types it or, in brackets, that there is none."""
     if isinstance(value, list):
-        return ", ".join(map(str, value)) or "–"
+        return ",".join(map(str, value)) or "(none)"
     if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:g}"
-    return "–" if value is None else str(value)
+        return str(value).lower()
+    return "(not set)" if value is None else str(value)
 
 
 def _data_uri(content: bytes, kind: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from evaluation import calibration
 from training import losses, runs
 
 PREDICTIONS = "predictions.npz"
@@ -122,7 +123,7 @@ def predict_all(
 
 
 def summarise(scores: Scores) -> dict[str, Any]:
-    """Accuracy, errors, loss, confusion matrix and per-class figures, for JSON."""
+    """Accuracy, errors, loss, calibration, confusions, per-class figures, for JSON."""
     from sklearn import metrics  # takes a second to load, and is wanted only here
 
     classes = list(range(CLASSES))
@@ -135,6 +136,9 @@ def summarise(scores: Scores) -> dict[str, Any]:
         "errors": scores.errors,
         "images": len(scores.labels),
         "loss": scores.loss,
+        "calibration_error": calibration.expected_calibration_error(
+            scores.probabilities.max(1), scores.predictions == scores.labels
+        ),
         "confusion_matrix": metrics.confusion_matrix(
             scores.labels, scores.predictions, labels=classes
         ).tolist(),

@@ -99,16 +99,6 @@ def test_interval_of_a_mean():
     assert comparison.mean_interval([5.0, 5.0]) == (5, 5)
 
 
-@pytest.mark.parametrize("successes, count", [(9959, 10_000), (5, 10), (10, 10)])
-def test_interval_of_a_share(successes, count):
-    z, share = 1.959964, successes / count
-    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z * (share * (1 - share) / count + z**2 / (4 * count**2)) ** 0.5
-    half /= 1 + z**2 / count
-    expected = (centre - half, centre + half)
-    assert comparison.share_interval(successes, count) == pytest.approx(expected)
-
-
 # --- runs and recipes ---
 
 

@@ -7,16 +7,16 @@ import cv2
 import numpy as np
 import pytest
 
-from evaluation import figures
+from evaluation import figures, intervals
 
 CONFIDENCES = np.array([1.0, 0.99, 0.98, 0.97, 0.55, 0.35])
 HITS = np.array([True, True, True, False, True, False])
 
 
-def make_rows(count, splits=("train", "test"), rate=True):
+def make_rows(count, splits=("train", "test")):
     rows = []
     for epoch in range(count):
-        row = {"epoch": float(epoch)} | ({"learning_rate": 0.1**epoch} if rate else {})
+        row = {"epoch": float(epoch), "learning_rate": 0.1**epoch}
         for number, split in enumerate(splits):
             row[f"{split}_loss"] = 0.5 / (epoch + 1 + number)
             row[f"{split}_accuracy"] = 1 - 0.1 / (epoch + 1 + number)
@@ -44,11 +44,63 @@ def test_learning_curves_hold_the_rows():
 
 
 @pytest.mark.parametrize("count", [1, 2, 30])
-def test_curves_without_rate_validation_or_second_epoch(count):
-    figure = figures.learning_curves(make_rows(count, rate=False))
-    assert [axes.get_ylabel() for axes in figure.axes] == ["loss", "accuracy"]
+def test_curves_without_validation_or_second_epoch(count):
+    figure = figures.learning_curves(make_rows(count))
     assert len(figure.axes[0].lines) == 2
     assert figures.raster(figure).std() > 0
+
+
+def rate_panel(rates):
+    """The panel of the learning rate, drawn, and its points' heights: 0 to 1."""
+    rows = make_rows(len(rates))
+    for row, rate in zip(rows, rates, strict=True):
+        row["learning_rate"] = rate
+    figure = figures.learning_curves(rows)
+    figures.raster(figure)  # lays it out
+    axes = figure.axes[2]
+    pixels = axes.transData.transform([(0, rate) for rate in rates])[:, 1]
+    return axes, (pixels - axes.bbox.y0) / axes.bbox.height
+
+
+def test_a_rate_that_falls_in_stairs_is_readable():
+    # A plateau schedule: halved every third epoch, from 1e-3 to its floor of 1e-5.
+    rates = [max(1e-3 * 0.5 ** (epoch // 3), 1e-5) for epoch in range(25)]
+    axes, heights = rate_panel(rates)
+    assert axes.get_yscale() == "log"
+    assert 0.8 < heights[0] < 1 and 0 < heights[-1] < 0.2
+    stairs = np.diff(heights)[2:-1:3]
+    assert stairs[:6] == pytest.approx(stairs[0]) and stairs[0] < -0.08
+
+
+@pytest.mark.parametrize(
+    "last, ticks",
+    [
+        (2e-4, [0.0003, 0.001, 0.003]),
+        (3e-5, [3e-5, 0.0001, 0.0003, 0.001, 0.003]),
+        (3e-6, [1e-5, 0.0001, 0.001]),
+    ],
+)
+def test_ticks_of_a_rate_on_a_log_scale(last, ticks):
+    axes, _ = rate_panel([3e-3, last])
+    low, high = axes.get_ylim()
+    shown = [tick for tick in axes.get_yticks() if low <= tick <= high]
+    assert shown == pytest.approx(ticks)
+
+
+@pytest.mark.parametrize(
+    "rates",
+    [
+        [1e-3] * 4,
+        [1e-3, 1e-3, 5e-4, 2.5e-4],
+        1e-3 * (1 + np.cos(np.pi * np.linspace(1e-6, 1 - 1e-6, 9))) / 2,  # cosine
+        [4e-5, 5e-4, 1e-3, 8.5e-4, 5e-4, 1.5e-4, 6e-9],  # one cycle
+    ],
+)
+def test_a_rate_that_ends_at_nothing_or_hardly_moves_is_drawn_from_zero(rates):
+    axes, heights = rate_panel(rates)
+    assert axes.get_yscale() == "linear"
+    assert heights == pytest.approx(np.array(rates) / axes.get_ylim()[1])
+    assert 0.8 < heights.max() < 1
 
 
 def test_the_scored_epoch_is_marked():
@@ -101,17 +153,15 @@ def test_confusion_matrix_without_errors():
     assert texts(figure.axes[0]) == ["3", "5"]
 
 
-def test_wilson_by_hand():
-    # (p + z²/2n ± z √(p(1−p)/n + z²/4n²)) / (1 + z²/n) with z = 1.959964, 8 of 10.
-    assert figures.wilson(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
-    assert figures.wilson(10, 10)[1] == pytest.approx(1)
-
-
 def test_reliability_diagram():
     upper, lower = figures.reliability(CONFIDENCES, HITS, bins=10).axes
     points = upper.lines[1]
     assert points.get_xdata() == pytest.approx([0.35, 0.55, 0.985])
     assert points.get_ydata() == pytest.approx([0, 1, 0.75])
+    (whiskers,) = [c for c in upper.collections if len(c.get_segments()) == 3]
+    ends = [segment[:, 1].tolist() for segment in whiskers.get_segments()]
+    expected = [intervals.share_interval(h, n) for h, n in [(0, 1), (1, 1), (3, 4)]]
+    assert ends == [pytest.approx(both) for both in expected]
     assert texts(lower) == ["1", "1", "4"]
     assert [bar.get_height() for bar in lower.patches] == [
         *[0] * 3,
@@ -170,8 +220,9 @@ def test_units_of_a_dense_layer_are_pictures(units, rows):
     assert height == rows * (figures.TILE + figures.GAP)
 
 
-def test_weights_of_nothing_but_zeros():
-    assert figures.raster(figures.filters(np.zeros((3, 3, 1, 4)))).std() > 0
+def test_weights_of_nothing_but_zeros_are_white():
+    figure = figures.filters(np.zeros((3, 3, 1, 4)))
+    assert figure.axes[0].images[0].get_array().min() > 240
 
 
 def test_feature_maps_begin_with_the_digit():
@@ -188,6 +239,13 @@ def test_feature_maps_begin_with_the_digit():
     red, _, blue = tile(picture, 0, 3)[40, 40].astype(int)
     assert red > blue + 50
     assert tile(picture, 1, 3).min() > 240
+
+
+@pytest.mark.parametrize("shape", [(1, 7, 7, 4), (1, 20)])
+def test_outputs_of_nothing_but_zeros_are_white(shape):
+    images = np.zeros((1, 28, 28, 1), np.uint8)
+    figure = figures.feature_maps(images, np.zeros(shape, np.float32))
+    assert figure.axes[0].images[0].get_array().min() > 240
 
 
 def test_outputs_of_a_dense_layer_are_one_map_in_the_order_of_its_units():

@@ -55,10 +55,10 @@ class OneLayer(tf.Module):
         return x, []
 
 
-def make_rows(count, splits, rate=True):
+def make_rows(count, splits):
     return [
         {"epoch": float(epoch), "step": 10.0 * (epoch + 1), "seconds": epoch + 1.0}
-        | ({"learning_rate": 1e-3} if rate else {})
+        | {"learning_rate": 1e-3}
         | {f"{split}_loss": 1 / (epoch + 1) for split in splits}
         | {f"{split}_accuracy": CURVE[split] + 0.01 * epoch for split in splits}
         for epoch in range(count)
@@ -89,10 +89,13 @@ def write(folder, split, rows, scores, network, /, **config):
         "parameters": 12_345,
         "epochs": len(rows),
         "steps": int(rows[-1]["step"]),
+        "scored_epoch": 1 if config.get("keep_best") else len(rows) - 1,
+        "finished": True,
         "training_seconds": 572.4,
         "config": {**CONFIG, **config},
         "data": {"test_labels": "f7ae60f9" * 8},
-        "environment": {"version": "0.1.0", "commit": "abc123", "onednn": None},
+        "version": "0.2.0",
+        "environment": {"commit": "abc123", "onednn": None},
     }
     folder.mkdir(exist_ok=True)
     return report.write(folder, split, result, rows, scores, images, network)
@@ -144,7 +147,7 @@ def written(tmp_path_factory):
         "least": write(
             folder / "least",
             "validation",
-            make_rows(1, ("train", "validation"), rate=False),
+            make_rows(1, ("train", "validation")),
             make_scores(20, 0),
             OneLayer(),
             epochs=1,
@@ -198,18 +201,29 @@ def test_first_layer_is_the_first_tap():
     np.testing.assert_allclose(maps[1:2], taps["conv1"], rtol=1e-4, atol=1e-5)
 
 
+def told(split, scored_epoch=2, finished=True, **config):
+    result = {"epochs": 3, "scored_epoch": scored_epoch, "finished": finished}
+    return report.what_is_scored(split, {**result, "config": {**CONFIG, **config}})
+
+
 def test_what_is_scored_is_told():
-    rows = make_rows(3, ("train", "validation"))
-    rows[1]["validation_accuracy"] = 0.99
-    last = report.what_is_scored("test", CONFIG, rows)
+    last = told("test")
     assert "the network after the last step, at the end of epoch 2" in last
-    assert "chose nothing" in last and "Training ended" not in last
-    best = {**CONFIG, "keep_best": True, "weight_average": 0.99, "epochs": 9}
-    said = report.what_is_scored("validation", best, rows)
-    assert "average" in said and "(decay 0.99) after epoch 1, " in said
-    assert "Training ended after 3 of 9 epochs." in said
-    assert "flatter" in said
-    assert "flatter" not in report.what_is_scored("validation", CONFIG, rows)
+    assert "chose nothing" in last and "Training" not in last
+    best = told("validation", scored_epoch=1, keep_best=True, weight_average=0.99)
+    assert "average" in best and "(decay 0.99) after epoch 1, the one with" in best
+    assert "flatter" in best
+    assert "flatter" not in told("validation")
+
+
+def test_what_ended_training_is_told():
+    early = told("test", epochs=9, early_stopping=2)
+    assert "Training stopped early, after 3 of 9 epochs." in early
+    # Interrupted: so may be one that would stop early.
+    for patience in (0, 2):
+        so_far = told("test", epochs=9, early_stopping=patience, finished=False)
+        assert "Training is unfinished: 3 of 9 epochs so far." in so_far
+        assert "stopped" not in so_far
 
 
 @pytest.mark.parametrize(
@@ -223,10 +237,14 @@ def test_what_is_scored_is_told():
         (report.duration, 4.4, "4 s"),
         (report.duration, 572.4, "9 min 32 s"),
         (report.duration, 7322, "2 h 2 min"),
-        (report.setting, ["up", "down"], "up, down"),
+        (report.setting, ["up", "down"], "up,down"),
+        (report.setting, [300, 100], "300,100"),
+        (report.setting, [], "(none)"),
         (report.setting, 1e-7, "1e-07"),
-        (report.setting, True, "yes"),
-        (report.setting, None, "–"),
+        (report.setting, 0.123456789, "0.123456789"),
+        (report.setting, True, "true"),
+        (report.setting, False, "false"),
+        (report.setting, None, "(not set)"),
     ],
 )
 def test_words_for_values(function, value, text):
@@ -242,14 +260,22 @@ def test_what_the_page_says(pages):
         "60.00 % of 300 test digits read rightly",
         "120 errors of 300.",
         "95 % interval 54.36 % to 65.38 %",  # 180 of 300, Wilson
-        "after epoch 2, the one with the best validation accuracy",
+        "after epoch 1, the one with the best validation accuracy",
         "9 min 32 s",
         "12,345",
         "30 steps of 64 images",
         "0 read as 1: 12 times; 1 read as 2: 12 times; 2 read as 3: 12 times.",
         "The 100 worst of 120 errors",
         "true 0 (2.0 %) read 1 (90.0 %) no. 0",
-        "--shift_directions up, down",
+        "--shift_directions up,down",
+        "--hidden_units (not set)",
+        "after activation and whatever pooling and batch norm it has",
+        # The right ones share a bin with eleven wrong: |16.2 − 9.717| / 300, and the
+        # other wrong ones on their own, 74.483 / 300.
+        "Expected calibration error: 26.99 %",
+        "lenet-selu 0.1.0, commit abc123. The same pictures are in TensorBoard, the"
+        " scores in result.json, the curves in metrics.csv, each digit’s probabilities"
+        " in predictions.npz.",
         "f7ae60f9",
         "abc123",
     ):

@@ -35,7 +35,10 @@ def images():
 @pytest.mark.parametrize("split", ["test", "validation"])
 def test_the_score_and_the_history_are_stored(tmp_path, capsys, images, split):
     runs.open_run(
-        tmp_path, CONFIG, "--seed=4\n", {"data": {"a": "b"}, "environment": {}}
+        tmp_path,
+        CONFIG,
+        "--seed=4\n",
+        {"data": {"a": "b"}, "environment": {"commit": "abc"}},
     )
     rows = [
         {
@@ -68,7 +71,7 @@ def test_the_score_and_the_history_are_stored(tmp_path, capsys, images, split):
         "training_seconds": 3.5,
         f"{split}_accuracy_by_epoch": [0.5, 0.75],
         "version": cli.VERSION,
-        **{"config": CONFIG, "data": {"a": "b"}, "environment": {}},
+        **{"config": CONFIG, "data": {"a": "b"}, "environment": {"commit": "abc"}},
     }
     assert scoring.show(summary) in capsys.readouterr().out
     labels, probabilities = scoring.read_predictions(tmp_path)
@@ -92,7 +95,7 @@ def test_what_came_to_its_end_and_what_was_scored(
     tmp_path, images, changes, finished, scored_epoch
 ):
     config = {**CONFIG, "epochs": 3, **changes}
-    runs.open_run(tmp_path, config, "", {"data": {}, "environment": {"a": "b"}})
+    runs.open_run(tmp_path, config, "", {"data": {}, "environment": {"commit": "abc"}})
     rows = [
         {"epoch": e, "step": e + 1, "images": 50, "seconds": 1.0, "learning_rate": 1.0}
         | {"train_loss": 1.0, "train_accuracy": 0.5, "test_loss": 1.0}

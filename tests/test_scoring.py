@@ -81,6 +81,7 @@ def test_summary_by_hand():
     assert (summary["errors"], summary["images"], summary["loss"]) == (3, 7, 0.5)
     assert summary["binary_accuracy"] == pytest.approx(64 / 70)
     assert summary["accuracy"] == pytest.approx(4 / 7)
+    assert summary["calibration_error"] == pytest.approx(3 / 7)  # always sure
     one, nine, four = (summary["classes"][digit] for digit in (1, 9, 4))
     assert (one["precision"], one["recall"], one["images"]) == (0.5, 0.5, 2)
     assert (nine["precision"], nine["recall"], nine["images"]) == (0.5, 1, 1)
@@ -89,6 +90,14 @@ def test_summary_by_hand():
     assert (four["precision"], four["recall"], four["f1"]) == (0, 0, 0)
     assert summary["classes"][8]["images"] == 0
     assert json.loads(json.dumps(summary)) == summary
+
+
+def test_calibration_error_by_hand():
+    probabilities = np.full((4, 10), 0.02, np.float32)
+    probabilities[range(4), [3, 1, 4, 1]] = 0.82
+    scores = Scores(np.array([3, 1, 4, 5], np.uint8), probabilities, 0.5)
+    error = scoring.summarise(scores)["calibration_error"]
+    assert error == pytest.approx(0.82 - 3 / 4)  # all in one bin
 
 
 def test_show_has_the_counts():
