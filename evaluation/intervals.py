@@ -7,7 +7,8 @@ CONFIDENCE = 0.95
 def share_interval(successes: int, count: int) -> tuple[float, float]:
     """The 95 % interval of a share, in [0, 1].
 
-    Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", 1927.
+    Wilson, "Probable Inference, the Law of Succession, and Statistical Inference",
+    1927.
 
     Args:
       successes: of `count`.

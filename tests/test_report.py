@@ -273,7 +273,7 @@ def test_what_the_page_says(pages):
         # The right ones share a bin with eleven wrong: |16.2 − 9.717| / 300, and the
         # other wrong ones on their own, 74.483 / 300.
         "Expected calibration error: 26.99 %",
-        "lenet-selu 0.1.0, commit abc123. The same pictures are in TensorBoard, the"
+        "lenet-selu 0.2.0, commit abc123. The same pictures are in TensorBoard, the"
         " scores in result.json, the curves in metrics.csv, each digit’s probabilities"
         " in predictions.npz.",
         "f7ae60f9",
