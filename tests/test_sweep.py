@@ -94,6 +94,9 @@ def start(folder, *arguments):
     return subprocess.Popen(
         [sys.executable, "-c", driver, *arguments],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
+        # A shell has what it starts in the background ignore SIGINT, also when
+        # that is a test.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
