@@ -171,15 +171,15 @@ def _parse_sound(block: bytes, names: Sequence[str]) -> np.ndarray:
     values = pd.read_csv(
         io.BytesIO(block),
         header=None,
-        dtype=np.uint8,
+        dtype=np.int64,  # as uint8, older pandas would take 256 for 0 without a word
         engine="c",
         na_filter=False,
         quoting=csv.QUOTE_NONE,
         skip_blank_lines=False,
     ).to_numpy()
     if (values.max(0) > _limits(names)).any():
-        raise ValueError("a label above 9")
-    return values
+        raise ValueError("a value too large")
+    return values.astype(np.uint8)
 
 
 def _limits(names: Sequence[str]) -> list[int]:
