@@ -92,17 +92,17 @@ def main(argv: list[str]) -> None:
         return
     device.set_threads(0)
     run_dir = Path(FLAGS.run_dir)
-    network = load_network(run_dir)
+    predict = scoring.Predict(load_network(run_dir))
     config = runs.read_run(run_dir)["config"]
     dataset = data.load(config["dataset"], FLAGS.data_dir)
     runs.check_data(run_dir, dataset.hashes)
     if FLAGS.submission:
-        logits = scoring.predict_all(scoring.Predict(network), dataset.test_images)
+        logits = scoring.predict_all(predict, dataset.test_images)
         kaggle.write_submission(FLAGS.submission, logits.argmax(1))
         print(FLAGS.submission)
     scored = data.scored(dataset, config["validation_size"], config["split_seed"])
     if scored:
-        result.evaluate(run_dir, network, scored)
+        result.evaluate(run_dir, predict, scored)
     elif not FLAGS.submission:
         raise runs.RunError(
             f"{run_dir} has nothing to be scored on: its test set has no labels, and no"

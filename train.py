@@ -337,7 +337,7 @@ def train(
     *,
     log_steps: int = 100,
     checkpoint_epochs: int = 1,
-) -> tf.Module:
+) -> scoring.Predict:
     """Trains to the end of the last epoch, from the last checkpoint if there is one.
 
     Args:
@@ -348,7 +348,7 @@ def train(
       checkpoint_epochs: epochs between checkpoints.
 
     Returns:
-      The trained network as it is to be scored.
+      The trained network's graph, with the weights that are to be scored.
 
     Raises:
       TrainingError: a loss or a gradient became NaN or infinite.
@@ -364,7 +364,8 @@ def train(
     step = checkpoints.restore(state.checkpoint, folder) or 0
     if step == total_steps or _stopped_early(config, state.watch):
         print(f"{run_dir} is trained to its last step, {step:,}")
-        return _final(config, state, run_dir)
+        _restore_best(config, state, run_dir)
+        return predict
     if step:
         print(f"going on with {run_dir} from step {step:,}")
     rows = [row for row in runs.read_metrics(run_dir) if row["step"] <= step]
@@ -424,7 +425,8 @@ def train(
             if stop:
                 bar.write("stopped early: the validation accuracy gets no better")
                 break
-    return _final(config, state, run_dir)
+    _restore_best(config, state, run_dir)
+    return predict
 
 
 def _log_epoch(
@@ -465,15 +467,14 @@ def _stopped_early(config: Mapping[str, Any], watch: schedules.Watch) -> bool:
     return bool(patience and watch.waited >= patience)
 
 
-def _final(config: Mapping[str, Any], state: State, run_dir: Path) -> tf.Module:
-    """The network that is scored, with the best weights if those are wanted."""
+def _restore_best(config: Mapping[str, Any], state: State, run_dir: Path) -> None:
+    """Goes back to the best weights, if those are to be scored."""
     if config["keep_best"]:
         folder = run_dir / checkpoints.BEST
         if checkpoints.restore(state.best(), folder) is None:
             raise checkpoints.CheckpointError(
                 f"{folder} has lost the best weights: train again in another --run_dir"
             )
-    return state.scored
 
 
 def _check_finite(totals: Totals, network: tf.Module, run_dir: Path) -> None:
@@ -570,7 +571,7 @@ def main(_: list[str]) -> None:
         "".join(f"{flag.serialize()}\n" for flag in run_flags if flag.serialize()),
         {"data": dict(dataset.hashes), "environment": runs.environment()},
     )
-    network = train(
+    predict = train(
         config,
         sets,
         run_dir,
@@ -578,7 +579,7 @@ def main(_: list[str]) -> None:
         checkpoint_epochs=values["checkpoint_epochs"],
     )
     if sets.scored:
-        result.evaluate(run_dir, network, sets.scored)
+        result.evaluate(run_dir, predict, sets.scored)
     else:
         print("nothing to score: the test set has no labels, and none were held out")
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 
 from evaluation import report, scoring
 from training import checkpoints, runs, summaries
@@ -16,14 +15,14 @@ RESULT = "result.json"
 
 def evaluate(
     run_dir: Path,
-    network: tf.Module,
+    predict: scoring.Predict,
     scored: Mapping[str, tuple[np.ndarray, np.ndarray]],
 ) -> None:
     """Scores a run at its last checkpoint and stores all there is to say about it.
 
     Args:
       run_dir: gets result.json, predictions.npz, report.html and TensorBoard events.
-      network: with the weights that are to be scored.
+      predict: of the network with the weights that are to be scored.
       scored: images uint8 [N, 28, 28, 1] and labels uint8 [N] by name; "test" is
         taken or, where the test set has no labels, "validation".
 
@@ -34,13 +33,14 @@ def evaluate(
     config = run["config"]
     split = "test" if "test" in scored else "validation"
     images, labels = scored[split]
-    scores = scoring.score(scoring.Predict(network), images, labels, config["loss"])
+    scores = scoring.score(predict, images, labels, config["loss"])
     summary = scoring.summarise(scores)
+    weights = predict.network.trainable_variables
     best = max(rows, key=lambda row: row.get("validation_accuracy", 0))
     since_best = len(rows) - 1 - rows.index(best)
     result = {
         split: summary,
-        "parameters": sum(v.shape.num_elements() for v in network.trainable_variables),
+        "parameters": sum(w.shape.num_elements() for w in weights),
         "epochs": len(rows),
         "steps": int(rows[-1]["step"]),
         "finished": len(rows) == config["epochs"]
@@ -52,7 +52,9 @@ def evaluate(
     }
     runs.write_atomically(run_dir / RESULT, json.dumps(result, indent=1) + "\n")
     scoring.write_predictions(run_dir, scores)
-    pictures = report.write(run_dir, split, result, rows, scores, images, network)
+    pictures = report.write(
+        run_dir, split, result, rows, scores, images, predict.network
+    )
     text = scoring.show(summary)
     summaries.write_score(run_dir, split, result["steps"], text, summary, pictures)
     print(text)

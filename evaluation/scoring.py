@@ -68,6 +68,7 @@ class Predict:
     [N, 10]; N may differ from call to call.
 
     Attributes:
+      network: that is predicted with.
       graph: for TensorBoard.
     """
 
@@ -82,6 +83,7 @@ class Predict:
             logits, _ = network(images, training=training, seed=tf.zeros([2], tf.int32))
             return logits
 
+        self.network = network
         self._predict = predict
         self.graph: tf.Graph = predict.get_concrete_function().graph
 

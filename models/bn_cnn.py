@@ -77,23 +77,7 @@ class BNCNN(tf.Module):
         seed: tf.Tensor | None = None,
         taps: dict[str, tf.Tensor] | None = None,
     ) -> tuple[tf.Tensor, layers.UpdateOps]:
-        """Classifies images. Changes no variable.
-
-        Args:
-          images: uint8 [N, 28, 28, 1].
-          training: Python bool or scalar bool tensor; switches batch norm and dropout.
-          seed: int32 [2] for this step's dropout mask; needed only in training.
-          taps: if given, is filled with the output of each layer, activation, batch
-            norm and pool included, under the name of its attribute.
-
-        Returns:
-          logits: float32 [N, 10].
-          update_ops: pairs of a moving average and its next value.
-
-        Raises:
-          ValueError: images of another dtype or shape.
-        """
-        layers.check_images(self, images)
+        """Classifies images. Args, result and errors as of `models.lenet.LeNet`."""
         update_ops: layers.UpdateOps = []
         taps = {} if taps is None else taps
 
@@ -105,7 +89,7 @@ class BNCNN(tf.Module):
             taps[conv.name] = x = layers.max_pool(x, 2, 2)
             return x
 
-        x = tf.cast(images, tf.float32) / 255.0  # [N, 28, 28, 1], in [0, 1]
+        x = layers.scale_pixels(self, images)  # [N, 28, 28, 1], in [0, 1]
         x = block(x, self.conv1, self.norm1)  # [N, 26, 26, 32] → [N, 13, 13, 32]
         x = layers.pad(x)  # [N, 15, 15, 32]
         x = block(x, self.conv2, self.norm2)  # [N, 13, 13, 48] → [N, 6, 6, 48]

@@ -58,23 +58,10 @@ class DoubleConv(tf.Module):
         seed: tf.Tensor | None = None,
         taps: dict[str, tf.Tensor] | None = None,
     ) -> tuple[tf.Tensor, layers.UpdateOps]:
-        """Classifies images. Changes no variable.
+        """Classifies images. Args, result and errors as of `models.lenet.LeNet`.
 
-        Args:
-          images: uint8 [N, 28, 28, 1].
-          training: Python bool or scalar bool tensor; switches dropout.
-          seed: int32 [2] for this step's dropout masks; needed only in training.
-          taps: if given, is filled with the output of each layer, activation and pool
-            included, under the name of its attribute.
-
-        Returns:
-          logits: float32 [N, 10].
-          update_ops: none.
-
-        Raises:
-          ValueError: images of another dtype or shape.
+        There are no update_ops.
         """
-        layers.check_images(self, images)
         taps = {} if taps is None else taps
 
         def dropout(x, rate, number):
@@ -87,7 +74,7 @@ class DoubleConv(tf.Module):
             taps[second.name] = x = self.activation(layers.max_pool(second(x), 2, 2))
             return x
 
-        x = tf.cast(images, tf.float32) / 255.0  # [N, 28, 28, 1], in [0, 1]
+        x = layers.scale_pixels(self, images)  # [N, 28, 28, 1], in [0, 1]
         x = block(x, self.conv1, self.conv2)  # [N, 28, 28, 32] → [N, 14, 14, 32]
         x = dropout(x, self.conv_dropout, 1)
         x = block(x, self.conv3, self.conv4)  # [N, 14, 14, 64] → [N, 7, 7, 64]

@@ -62,13 +62,21 @@ def count_parameters(network: tf.Module) -> int:
     return sum(v.shape.num_elements() for v in network.trainable_variables)
 
 
-def check_images(network: tf.Module, images: tf.Tensor) -> None:
-    """Raises ValueError unless images are uint8 [N, 28, 28, 1]."""
+def scale_pixels(network: tf.Module, images: tf.Tensor) -> tf.Tensor:
+    """uint8 images [N, 28, 28, 1] → float32 of the same shape, 0 to 1.
+
+    The first operation of every network, so that training, evaluation and export
+    cannot disagree.
+
+    Raises:
+      ValueError: images of another dtype or shape; it names the network.
+    """
     if images.dtype != tf.uint8 or images.shape[1:] != [28, 28, 1]:
         raise ValueError(
             f"{type(network).__name__} takes uint8 images [N, 28, 28, 1] and was given"
             f" {images.dtype.name} {images.shape.as_list()}"
         )
+    return tf.cast(images, tf.float32) / 255.0
 
 
 def _check_input(

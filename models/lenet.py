@@ -107,7 +107,6 @@ class LeNet(tf.Module):
         Raises:
           ValueError: images of another dtype or shape.
         """
-        layers.check_images(self, images)
         update_ops: layers.UpdateOps = []
         taps = {} if taps is None else taps
 
@@ -137,7 +136,7 @@ class LeNet(tf.Module):
             mask_seed = layers.mask_seed(seed, number)
             return self.dropout(x, self.dropout_rate, training=training, seed=mask_seed)
 
-        x = tf.cast(images, tf.float32) / 255.0  # [N, 28, 28, 1], in [0, 1]
+        x = layers.scale_pixels(self, images)  # [N, 28, 28, 1], in [0, 1]
         taps["conv1"] = x = conv_block(x, self.conv1, self.norm1)  # [N, 13, 13, 12]
         taps["conv2"] = x = conv_block(x, self.conv2, self.norm2)  # [N, 6, 6, 16]
         x = layers.flatten(x)  # [N, 576]

@@ -53,25 +53,13 @@ class MLP(tf.Module):
         seed: tf.Tensor | None = None,
         taps: dict[str, tf.Tensor] | None = None,
     ) -> tuple[tf.Tensor, layers.UpdateOps]:
-        """Classifies images. Changes no variable, and is in training as it always is.
+        """Classifies images, in training as always; `seed` is of no effect.
 
-        Args:
-          images: uint8 [N, 28, 28, 1].
-          training: of no effect; nor has `seed`.
-          taps: if given, is filled with the output of each layer, activation
-            included, under the name of its attribute.
-
-        Returns:
-          logits: float32 [N, 10].
-          update_ops: none.
-
-        Raises:
-          ValueError: images of another dtype or shape.
+        Args, result and errors as of `models.lenet.LeNet`; no update_ops.
         """
-        layers.check_images(self, images)
         taps = {} if taps is None else taps
 
-        x = tf.cast(images, tf.float32) / 255.0  # [N, 28, 28, 1], in [0, 1]
+        x = layers.scale_pixels(self, images)  # [N, 28, 28, 1], in [0, 1]
         x = layers.flatten(x)  # [N, 784]
         for name in self.hidden:
             taps[name] = x = self.activation(getattr(self, name)(x))  # [N, units]

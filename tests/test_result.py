@@ -55,7 +55,7 @@ def test_the_score_and_the_history_are_stored(tmp_path, capsys, images, split):
     runs.write_metrics(tmp_path, [*rows, begun])
     checkpoints.path(tmp_path / "checkpoints", 20).mkdir(parents=True)
     network = MLP()
-    result.evaluate(tmp_path, network, {split: (images, LABELS)})
+    result.evaluate(tmp_path, scoring.Predict(network), {split: (images, LABELS)})
     scores = scoring.score(
         scoring.Predict(network), images, LABELS, "binary_cross_entropy"
     )
@@ -108,7 +108,7 @@ def test_what_came_to_its_end_and_what_was_scored(
     ]
     runs.write_metrics(tmp_path, rows)
     checkpoints.path(tmp_path / "checkpoints", 3).mkdir(parents=True)
-    result.evaluate(tmp_path, MLP(), {"test": (images, LABELS)})
+    result.evaluate(tmp_path, scoring.Predict(MLP()), {"test": (images, LABELS)})
     stored = json.loads((tmp_path / "result.json").read_text())
     assert (stored["finished"], stored["scored_epoch"]) == (finished, scored_epoch)
 
@@ -116,5 +116,5 @@ def test_what_came_to_its_end_and_what_was_scored(
 def test_a_run_without_history_is_refused(tmp_path, images):
     runs.open_run(tmp_path, CONFIG, "--seed=4\n", {"data": {}})
     with pytest.raises(runs.RunError, match="has no epoch behind it yet"):
-        result.evaluate(tmp_path, MLP(), {"test": (images, LABELS)})
+        result.evaluate(tmp_path, scoring.Predict(MLP()), {"test": (images, LABELS)})
     assert not (tmp_path / "result.json").exists()

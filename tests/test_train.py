@@ -166,7 +166,7 @@ def test_log_and_checkpoint_intervals_change_nothing(config, sets, finished, tmp
 
 def test_a_finished_run_is_left_alone(config, sets, finished, capsys):
     before = {p: p.stat().st_mtime_ns for p in finished.rglob("*")}
-    predict = scoring.Predict(train.train(config, sets, finished))
+    predict = train.train(config, sets, finished)
     assert "is trained to its last step, 12" in capsys.readouterr().out
     assert {p: p.stat().st_mtime_ns for p in finished.rglob("*")} == before
     scores = scoring.score(predict, *sets.scored["test"])
@@ -335,13 +335,13 @@ def test_a_plateau_lowers_the_rate_of_the_next_epoch(
 def test_the_best_weights_are_scored(config, sets, accuracies, tmp_path):
     accuracies(0.5, 0.7, 0.6, 0.7, 0.6, 0.6)
     choosing = {**config, **CHOOSING}
-    network = train.train(choosing, sets, tmp_path)
+    predict = train.train(choosing, sets, tmp_path)
     assert checkpoints.steps(tmp_path / "best") == [2 * STEPS]
-    best = scoring.score(scoring.Predict(network), *sets.scored["test"])
+    best = scoring.score(predict, *sets.scored["test"])
     rows = runs.read_metrics(tmp_path)
     assert best.loss == pytest.approx(rows[1]["test_loss"])
     assert abs(best.loss - rows[-1]["test_loss"]) > 1e-3
-    again = scoring.Predict(train.train(choosing, sets, tmp_path))
+    again = train.train(choosing, sets, tmp_path)
     finished = scoring.score(again, *sets.scored["test"])
     assert finished.loss == best.loss
 
@@ -386,12 +386,12 @@ def test_what_validation_decides_survives_an_interruption(
 
 def test_the_loss_is_the_one_asked_for(config, sets, tmp_path):
     binary = {**config, "loss": "binary_cross_entropy", "epochs": 1}
-    network = train.train(binary, sets, tmp_path)
+    predict = train.train(binary, sets, tmp_path)
     (row,) = runs.read_metrics(tmp_path)
     # An untrained network's: −(log 0.1 + 9 log 0.9) / 10; of softmax it is 2.3.
     assert row["train_loss"] < 0.6
     scores = scoring.score(
-        scoring.Predict(network),
+        predict,
         *(*sets.scored["test"], "binary_cross_entropy"),
     )
     assert row["test_loss"] == pytest.approx(scores.loss)
