@@ -72,6 +72,9 @@ def define_flags() -> None:
         "Units of each hidden layer, such as 150,100; empty for none.",
         serializer=flags.CsvListSerializer(","),
     )
+    flags.DEFINE_integer(
+        "width", None, "Factor on the maps of the convolutions.", lower_bound=1
+    )
     flags.DEFINE_enum(
         "activation", None, sorted(layers.ACTIVATIONS), "After each hidden layer."
     )

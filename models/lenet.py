@@ -21,6 +21,7 @@ class LeNet(tf.Module):
 
     Args:
       seed: of the initial weights.
+      width: factor on the maps of both convolutions, 1 or more.
       activation: a name in `layers.ACTIVATIONS`.
       batch_norm: after which layers: "none", "conv" (both convolutions) or "all"
         (the two hidden dense layers too).
@@ -34,6 +35,7 @@ class LeNet(tf.Module):
         self,
         *,
         seed: int = 0,
+        width: int = 1,
         activation: str = "selu",
         batch_norm: str = "none",
         batch_norm_first: bool = True,
@@ -52,9 +54,10 @@ class LeNet(tf.Module):
                 return None
             return layers.BatchNorm(channels, decay=batch_norm_decay, name=name)
 
+        maps1, maps2 = 12 * width, 16 * width
         with self.name_scope:
-            self.norm1 = norm("conv", 12, "norm1")
-            self.norm2 = norm("conv", 16, "norm2")
+            self.norm1 = norm("conv", maps1, "norm1")
+            self.norm2 = norm("conv", maps2, "norm2")
             self.norm3 = norm("dense", 288, "norm3")
             self.norm4 = norm("dense", 144, "norm4")
 
@@ -65,20 +68,20 @@ class LeNet(tf.Module):
             # Negative second halves: the steps of a run, which seed all its other
             # random numbers, count from 0 up.
             self.conv1 = layers.Conv(
-                1, 12, 3, seed=(seed, -1), bias=bias(self.norm1), name="conv1"
+                1, maps1, 3, seed=(seed, -1), bias=bias(self.norm1), name="conv1"
             )
             self.conv2 = layers.Conv(
-                12, 16, 3, seed=(seed, -2), bias=bias(self.norm2), name="conv2"
+                maps1, maps2, 3, seed=(seed, -2), bias=bias(self.norm2), name="conv2"
             )
             self.dense1 = layers.Dense(
-                576, 288, seed=(seed, -3), bias=bias(self.norm3), name="dense1"
+                36 * maps2, 288, seed=(seed, -3), bias=bias(self.norm3), name="dense1"
             )
             self.dense2 = layers.Dense(
                 288, 144, seed=(seed, -4), bias=bias(self.norm4), name="dense2"
             )
             self.logits = layers.Dense(144, 10, seed=(seed, -5), name="logits")
 
-        if batch_norm == "none":
+        if batch_norm == "none" and width == 1:
             count = layers.count_parameters(self)
             assert count == PLAIN_PARAMETERS, count
 
@@ -136,6 +139,7 @@ class LeNet(tf.Module):
             mask_seed = layers.mask_seed(seed, number)
             return self.dropout(x, self.dropout_rate, training=training, seed=mask_seed)
 
+        # The margin gives the shapes at width 1.
         x = layers.scale_pixels(self, images)  # [N, 28, 28, 1], in [0, 1]
         taps["conv1"] = x = conv_block(x, self.conv1, self.norm1)  # [N, 13, 13, 12]
         taps["conv2"] = x = conv_block(x, self.conv2, self.norm2)  # [N, 6, 6, 16]

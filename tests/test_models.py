@@ -26,7 +26,7 @@ VARIANTS = {
     },
     "lenet": {
         "plain": {},
-        "conv": {"batch_norm": "conv", "dropout": 0.4},
+        "conv": {"batch_norm": "conv", "dropout": 0.4, "width": 2},
         "all": {"batch_norm": "all", "dropout": 0.1, "dropout_kind": "alpha"},
         "after": {"batch_norm": "all", "batch_norm_first": False, "activation": "relu"},
     },
@@ -122,7 +122,7 @@ def test_options_are_those_of_the_contract():
     assert set(models.OPTIONS) == {
         *("seed", "activation", "hidden_units", "dropout", "dropout_kind"),
         *("batch_norm", "batch_norm_first", "batch_norm_decay"),
-        *("bn_axis", "conv_dropout"),
+        *("bn_axis", "conv_dropout", "width"),
     }
 
 
@@ -392,6 +392,13 @@ def test_learns_32_images(variant):
 )
 def test_lenet_parameters(batch_norm, batch_norm_first, count):
     network = build("lenet", batch_norm=batch_norm, batch_norm_first=batch_norm_first)
+    assert layers.count_parameters(network) == count
+
+
+def test_lenet_wider():
+    # 24 and 32 maps: 240 + 24·9·32 + 32, the dense layers 6·6·32·288 + 288, the rest.
+    network = build("lenet", width=2)
+    count = 240 + 6_944 + 332_064 + 41_616 + 1_450
     assert layers.count_parameters(network) == count
 
 
