@@ -9,6 +9,7 @@ interrupted run stopped.
 
 import device  # isort: skip  (first: it loads TensorFlow)
 
+import functools
 import math
 import sys
 import time
@@ -28,7 +29,15 @@ from augment import build, online, online_settings, plan
 from data import batches
 from evaluation import result, scoring
 from models import layers
-from training import checkpoints, losses, optimizers, runs, schedules, summaries
+from training import (
+    checkpoints,
+    losses,
+    optimizers,
+    runs,
+    schedules,
+    strategy,
+    summaries,
+)
 
 FLAGS = flags.FLAGS
 
@@ -113,6 +122,13 @@ def define_flags() -> None:
         "threads",
         0,
         "CPU threads; 0: one per core. Bits of the result depend on it.",
+        lower_bound=0,
+    )
+    flags.DEFINE_integer(
+        "replicas",
+        0,
+        "Parts of a batch that are trained on side by side, each with batch-norm"
+        " statistics of its own; 1: none, the exact variant; 0: as many as are fast.",
         lower_bound=0,
     )
     flags.DEFINE_integer(
@@ -264,22 +280,40 @@ def make_train_steps(
     weights = network.trainable_variables
     seed, batch_size = config["seed"], config["batch_size"]
 
+    moving_averages: list[tf.Variable] = []  # filled when `part_step` is traced
+
     # Kept out of line: in the cyclic graph of a loop, whether TensorFlow gives a max
     # pool's gradient to oneDNN depends on the order in which it meets the nodes, so
     # that about one graph in forty differed from the others in the last bits.
-    @tf.function(autograph=False, experimental_attributes={"_noinline": True})
+    out_of_line = functools.partial(
+        tf.function, autograph=False, experimental_attributes={"_noinline": True}
+    )
+
+    @out_of_line()
+    def part_step(indices, seed, share, training):
+        x = augment(tf.gather(images, indices), seed)  # [part of B, 28, 28, 1]
+        y = tf.gather(labels, indices)  # [part of B]
+        with tf.GradientTape() as tape:
+            logits, update_ops = network(x, training=training, seed=seed)
+            loss = share * loss_function(logits, y, config["label_smoothing"])
+        gradients = tape.gradient(loss, weights)
+        moving_averages[:] = [average for average, _ in update_ops]
+        averages = [value for _, value in update_ops]
+        return strategy.Part(loss, losses.correct(logits, y), gradients, averages)
+
+    @out_of_line()
     def train_step(step, training):
         indices = sample(seed, step, batch_size, len(labels))  # [B]
         step_seed = tf.stack([seed, tf.cast(step, tf.int32)])
-        x = augment(tf.gather(images, indices), step_seed)  # [B, 28, 28, 1]
-        y = tf.gather(labels, indices)  # [B]
-        with tf.GradientTape() as tape:
-            logits, update_ops = network(x, training=training, seed=step_seed)
-            loss = loss_function(logits, y, config["label_smoothing"])
-        gradients = tape.gradient(loss, weights)
+        loss, correct, gradients, averages = strategy.run(
+            functools.partial(part_step, training=training),
+            indices,
+            step_seed,
+            config["replicas"],
+        )
         rate = config["learning_rate"] * schedule(step)
         optimizer.apply(gradients, step=step, rate=rate)
-        for moving_average, value in update_ops:
+        for moving_average, value in zip(moving_averages, averages, strict=True):
             moving_average.assign(value)
         if average is not None:
             for slow, fast in zip(average.variables, network.variables, strict=True):
@@ -289,7 +323,7 @@ def make_train_steps(
                     )
                 )
         norms = tf.stack([tf.norm(g) for g in gradients])
-        return loss, losses.correct(logits, y), norms, rate
+        return loss, correct, norms, rate
 
     @tf.function(
         autograph=False,
@@ -559,9 +593,13 @@ def main(_: list[str]) -> None:
     # Written out, so that another version's defaults cannot change their meaning.
     for name, value in (models.options(values) | optimizers.options(values)).items():
         FLAGS[name].value = values[name] = value
+    threads = values["threads"] or device.cores()
+    replicas = values["replicas"] or strategy.choose(values["batch_size"], threads)
+    FLAGS["replicas"].value = values["replicas"] = replicas
     config = {k: v for k, v in values.items() if k not in HOUSEKEEPING}
     run_dir = _run_dir(values)
-    device.set_threads(values["threads"])
+    device.set_threads(threads, replicas)
+    print(f"{replicas} replicas of a batch on {threads} threads")
     dataset = data.load(values["dataset"], values["data_dir"])
     print(f"{dataset.name}: {dataset.source}")
     sets = load_sets(dataset, config, values["augmented_dir"])
