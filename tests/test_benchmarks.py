@@ -308,6 +308,12 @@ def test_environment(facts, monkeypatch):
     assert environment.describe(facts).startswith("A processor, 2 cores, load average")
 
 
+def test_a_busy_machine_is_told(facts):
+    assert "NOT TO BE TRUSTED" not in environment.describe(facts)
+    busy = environment.describe({**facts, "load_average_before": 1.5})
+    assert busy.splitlines()[2].startswith("NOT TO BE TRUSTED: other programs")
+
+
 def test_results_are_written(tmp_path, result, facts):
     folder = tmp_path / "new"
     section, drawn = step.markdown(result), step.plots(result)
