@@ -140,6 +140,11 @@ def define_flags() -> None:
 
     cli.require_share("label_smoothing", "weight_average")
     flags.register_multi_flags_validator(
+        ["batch_size", "replicas"],
+        lambda values: values["replicas"] <= values["batch_size"],
+        "more --replicas than --batch_size has images",
+    )
+    flags.register_multi_flags_validator(
         ["validation_size", "schedule", "early_stopping", "keep_best"],
         _has_validation,
         "--schedule=plateau, --early_stopping and --keep_best go by the validation"
@@ -593,13 +598,12 @@ def main(_: list[str]) -> None:
     # Written out, so that another version's defaults cannot change their meaning.
     for name, value in (models.options(values) | optimizers.options(values)).items():
         FLAGS[name].value = values[name] = value
-    threads = values["threads"] or device.cores()
-    replicas = values["replicas"] or strategy.choose(values["batch_size"], threads)
+    replicas = strategy.choose(values, device.cores())
     FLAGS["replicas"].value = values["replicas"] = replicas
     config = {k: v for k, v in values.items() if k not in HOUSEKEEPING}
     run_dir = _run_dir(values)
-    device.set_threads(threads, replicas)
-    print(f"{replicas} replicas of a batch on {threads} threads")
+    device.set_threads(values["threads"], replicas)
+    print(f"replicas: {replicas}")
     dataset = data.load(values["dataset"], values["data_dir"])
     print(f"{dataset.name}: {dataset.source}")
     sets = load_sets(dataset, config, values["augmented_dir"])

@@ -122,9 +122,11 @@ def ours(**settings: Any) -> Loop:
     import tensorflow as tf
 
     import train
+    from training import strategy
 
     config = train_config(**settings)
-    device.set_threads(config["threads"])
+    config["replicas"] = strategy.choose(config, device.cores())
+    device.set_threads(config["threads"], config["replicas"])
     images, labels = map(tf.constant, noise())
     state = train.build_state(config)
     epoch_steps = math.ceil(IMAGES / BATCH_SIZE)

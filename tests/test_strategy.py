@@ -11,12 +11,22 @@ INDICES = tf.range(10, 17, dtype=tf.int64)
 SEED = tf.constant([3, 8])
 
 
+def choose(batch_size, threads, *, replicas=0, cores=2):
+    config = {"batch_size": batch_size, "threads": threads, "replicas": replicas}
+    return strategy.choose(config, cores)
+
+
 @pytest.mark.parametrize(
     "batch_size, threads, replicas",
     [(128, 1, 1), (128, 2, 2), (128, 8, 8), (64, 8, 4), (31, 2, 1), (1, 2, 1)],
 )
 def test_choose(batch_size, threads, replicas):
-    assert strategy.choose(batch_size, threads) == replicas
+    assert choose(batch_size, threads) == replicas
+
+
+def test_choose_goes_by_the_cores_and_obeys():
+    assert choose(128, 0, cores=3) == 3
+    assert choose(128, 0, replicas=5) == 5
 
 
 @pytest.mark.parametrize(

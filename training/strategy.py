@@ -9,8 +9,8 @@ whole, which is the exact variant. The moving averages become the mean of those 
 replicas. All else is the same mathematics, whatever the number of replicas.
 """
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -38,9 +38,19 @@ class Part(NamedTuple):
 PartStep = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], Part]
 
 
-def choose(batch_size: int, threads: int) -> int:
-    """How many replicas are fastest: one a thread, of `LEAST_IMAGES` at the least."""
-    return max(1, min(threads, batch_size // LEAST_IMAGES))
+def choose(config: Mapping[str, Any], cores: int) -> int:
+    """How many replicas a run has: as its flags say or, of 0, as many as are fast.
+
+    That is one a thread, of `LEAST_IMAGES` at the least.
+
+    Args:
+      config: the run's flags.
+      cores: that the process may use: as many threads, unless the flags say otherwise.
+    """
+    if config["replicas"]:
+        return config["replicas"]
+    threads = config["threads"] or cores
+    return max(1, min(threads, config["batch_size"] // LEAST_IMAGES))
 
 
 def sizes(batch_size: int, replicas: int) -> list[int]:
