@@ -62,6 +62,30 @@ def test_native_noise_is_shown_when_loading_fails(stand_in):
     assert "ImportError: broken" in loaded.stderr
 
 
+@pytest.mark.parametrize("first, seen", [("", "no keras"), ("import keras; ", "keras")])
+def test_tensorflow_sees_no_keras_unless_it_is_loaded(stand_in, first, seen):
+    (stand_in / "keras.py").write_text("NAME = 'keras'")
+    (stand_in / "tensorflow.py").write_text(
+        "try:\n    import keras\n    print('keras')\n"
+        "except ImportError:\n    print('no keras')\n"
+    )
+    loaded = load(stand_in, code=f"{first}import device; import keras; keras.NAME")
+    assert (loaded.stdout, loaded.stderr) == (f"{seen}\n", "")
+
+
+def test_keras_is_found_again_when_loading_fails(stand_in):
+    (stand_in / "keras.py").write_text("NAME = 'keras'")
+    (stand_in / "tensorflow.py").write_text("raise ImportError('broken')")
+    code = """
+try:
+    import device
+except ImportError:
+    import keras
+    print(keras.NAME)
+"""
+    assert load(stand_in, code=code).stdout == "keras\n"
+
+
 def test_tensorflow_itself_loads_quietly_and_takes_the_threads():
     code = """
 import device
