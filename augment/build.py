@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tabulate
 from absl import flags
 from tqdm import tqdm
 
@@ -319,6 +318,8 @@ def preview(
 
 def main(argv: list[str]) -> None:
     """Builds, or verifies, the set that the flags describe."""
+    import tabulate  # here, because train.py, which imports this module, needs none
+
     values = flags.FLAGS.flag_values_dict()
     settings = settings_from(values)
     online = online_settings.settings_from(values)
