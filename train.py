@@ -404,7 +404,7 @@ def train(
                 _log_steps(log, bar, totals, count, batch_size, elapsed)
                 if not rows and step == count:
                     since_start = time.perf_counter() - device.START
-                    bar.write(f"{count:,} steps done {since_start:.1f} s after start")
+                    bar.write(f"step {step} done {since_start:.1f} s after the start")
             row = {
                 "epoch": epoch,
                 "step": step,
