@@ -1,9 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Loads TensorFlow the way a CPU wants it. Programs import this before all else."""
 
+import contextlib
+import gc
 import os
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+START = time.perf_counter()  # of the program, but for Python's own 0.02 s
+
+ALIGNMENT = 64  # bytes; TensorFlow ends the process at a tensor of less
 
 
 def cores() -> int:
@@ -13,6 +24,36 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+@contextlib.contextmanager
+def _no_keras() -> Iterator[None]:
+    """Makes Keras look as if it were not installed, unless it is loaded already."""
+    if "keras" in sys.modules:
+        yield
+        return
+    sys.modules["keras"] = None  # type: ignore[assignment]  # Python's way to say so
+    try:
+        yield
+    finally:
+        del sys.modules["keras"]
+
+
+@contextlib.contextmanager
+def _no_garbage() -> Iterator[None]:
+    """Keeps Python from looking for garbage among modules that are here to stay.
+
+    It would do so hundreds of times while TensorFlow loads, a sixth of the time, and
+    again whenever a graph is traced.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if enabled:
+            gc.enable()
+
+
 def _load_tensorflow():
     """Imports TensorFlow with oneDNN on, and quietly.
 
@@ -20,12 +61,17 @@ def _load_tensorflow():
     once, when it is loaded, and on some processors it is off by default. While it
     loads, its native libraries announce themselves on standard error whatever the log
     level; that is held back, and shown only if loading fails.
+
+    At its end TensorFlow also loads Keras, if there is one, and Keras all of
+    scikit-learn, pandas and matplotlib, if there are any, which together take as long
+    as TensorFlow itself. It is made to see no Keras while it loads; tf.keras and
+    `import keras` find it afterwards.
     """
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
     stderr = os.dup(2)
-    with tempfile.TemporaryFile() as held_back:
+    with tempfile.TemporaryFile() as held_back, _no_keras(), _no_garbage():
         os.dup2(held_back.fileno(), 2)
         try:
             import tensorflow
@@ -40,6 +86,22 @@ def _load_tensorflow():
 
 
 tf = _load_tensorflow()
+
+
+def tensor(array: np.ndarray) -> Any:  # a tf.Tensor
+    """The array as a tensor, in the same memory where possible.
+
+    `tf.constant` copies numpy's own arrays twice: beside a set of a gigabyte there
+    would be two more for a moment, and one for good.
+
+    Args:
+      array: of any shape and number type, as `data.dataset.empty` makes them; of
+        another, that is read-only or badly aligned, the tensor is a copy. Not to be
+        written to any more.
+    """
+    if not array.flags.carray or array.ctypes.data % ALIGNMENT:
+        return tf.constant(array)
+    return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
 
 
 def set_threads(threads: int, replicas: int = 1) -> None:

@@ -197,12 +197,10 @@ def load_sets(
     """The dataset, held-out images set apart, the rest enlarged offline."""
     size, seed = config["validation_size"], config["split_seed"]
     enlarged = build.enlarge(dataset, plan.settings_from(config), augmented_dir)
-    images, labels = enlarged.images, enlarged.labels
     if size:
         train, _ = data.split(len(dataset.train_labels), size, seed)
-        kept = np.isin(enlarged.source, train)
-        images, labels = images[kept], labels[kept]
-    return Sets(images, labels, data.scored(dataset, size, seed))
+        enlarged = build.keep(enlarged, train)
+    return Sets(enlarged.images, enlarged.labels, data.scored(dataset, size, seed))
 
 
 class State(NamedTuple):
@@ -411,7 +409,7 @@ def train(
     seconds = rows[-1]["seconds"] if rows else 0.0
 
     # Once over to the device, as bytes.
-    images, labels = tf.constant(sets.train_images), tf.constant(sets.train_labels)
+    images, labels = device.tensor(sets.train_images), device.tensor(sets.train_labels)
     train_steps = make_train_steps(state, images, labels, config, epoch_steps)
     with (
         summaries.Summaries(run_dir, ["train", *sets.scored]) as log,
@@ -443,6 +441,9 @@ def train(
                 loss += float(totals.loss)
                 correct += int(totals.correct)
                 _log_steps(log, bar, totals, count, batch_size, elapsed)
+                if not rows and step == count:
+                    since_start = time.perf_counter() - device.START
+                    bar.write(f"step {step} done {since_start:.1f} s after the start")
             row = {
                 "epoch": epoch,
                 "step": step,
@@ -607,11 +608,13 @@ def main(_: list[str]) -> None:
     dataset = data.load(values["dataset"], values["data_dir"])
     print(f"{dataset.name}: {dataset.source}")
     sets = load_sets(dataset, config, values["augmented_dir"])
+    facts = {"data": dict(dataset.hashes), "environment": runs.environment()}
+    del dataset  # with its training images, which an enlarged set has, too
     runs.open_run(
         run_dir,
         config,
         "".join(f"{flag.serialize()}\n" for flag in run_flags if flag.serialize()),
-        {"data": dict(dataset.hashes), "environment": runs.environment()},
+        facts,
     )
     predict = train(
         config,

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tabulate
 from absl import flags
 from tqdm import tqdm
 
@@ -31,8 +30,11 @@ from augment.online_settings import OnlineSettings
 from augment.plan import DIGITS, Part, Settings, define_flags, plan, settings_from
 from augment.shift import DIRECTIONS
 from data import idx
+from data.dataset import empty
 
 ONLINE_ROWS = 3  # of the preview, that show all online transforms together
+
+MOVED_TOGETHER = 10_000  # images
 
 FORMAT = 1  # of the folder; a new number makes every set be built again
 # scipy and hashlib let go of the interpreter lock, so threads suffice. Each holds a
@@ -82,6 +84,33 @@ def enlarge(
     if not os.path.exists(directory):
         _build(directory, dataset, parts, manifest)
     return _read(directory, parts, manifest)
+
+
+def keep(enlarged: Enlarged, sources: np.ndarray) -> Enlarged:
+    """The part of an enlarged set that comes from some of the originals, in order.
+
+    Its images move together where they are, so that there is never a second set in
+    memory: `enlarged` is not to be used any more. Plain originals, which belong to the
+    data set, are left alone and copied.
+
+    Args:
+      enlarged: the whole set.
+      sources: int [n], indices of originals.
+    """
+    rows = np.flatnonzero(np.isin(enlarged.source, sources))
+    images = enlarged.images
+    if enlarged.directory is None:
+        images = empty((len(rows), *images.shape[1:]))
+    for start in range(0, len(rows), MOVED_TOGETHER):
+        # No image moves back, so none is overwritten before its turn.
+        some = rows[start : start + MOVED_TOGETHER]
+        images[start : start + len(some)] = enlarged.images[some]
+    return Enlarged(
+        images[: len(rows)],
+        enlarged.labels[rows],
+        enlarged.source[rows],
+        enlarged.directory,
+    )
 
 
 def _manifest(
@@ -196,7 +225,7 @@ def _read(directory: Path, parts: list[Part], manifest: dict[str, Any]) -> Enlar
     """Reads every shard into its place in one array, and verifies it."""
     sums = _read_manifest(directory, manifest)
     source = np.concatenate([part.indices for part in parts])
-    images = np.empty((len(source), 28, 28, 1), np.uint8)
+    images = empty((len(source), 28, 28, 1))
     labels = np.empty(len(source), np.uint8)
     ends = np.cumsum([len(part.indices) for part in parts])
     jobs = []
@@ -319,6 +348,8 @@ def preview(
 
 def main(argv: list[str]) -> None:
     """Builds, or verifies, the set that the flags describe."""
+    import tabulate  # here, because train.py, which imports this module, needs none
+
     values = flags.FLAGS.flag_values_dict()
     settings = settings_from(values)
     online = online_settings.settings_from(values)

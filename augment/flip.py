@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Mirror images of digits, by OpenCV as in the LeNet-SELU write-up."""
 
-import cv2
 import numpy as np
 
 # OpenCV's names for the axes: 0 is upside down, 1 is left-right.
@@ -21,6 +20,9 @@ def flip(images: np.ndarray, code: int) -> np.ndarray:
     Raises:
       ValueError: on any other code.
     """
+    # Here, because reading a set that is built already should not cost its loading.
+    import cv2
+
     if code not in CODES:
         raise ValueError(f"flip code {code!r} is not one of {CODES}")
     # OpenCV drops the axis of a single channel; the reshape puts it back.

@@ -5,7 +5,6 @@ import itertools
 from collections.abc import Collection
 
 import numpy as np
-from scipy import ndimage
 
 # (dy, dx) of one pixel's motion; y grows downwards.
 DIRECTIONS = {"up": (-1, 0), "down": (1, 0), "left": (0, -1), "right": (0, 1)}
@@ -22,6 +21,9 @@ def shift(images: np.ndarray, dy: int, dx: int) -> np.ndarray:
     Returns:
       uint8 [N, 28, 28, 1], a copy: what leaves the picture is lost, what enters is 0.
     """
+    # Here, because reading a set that is built already should not cost its loading.
+    from scipy import ndimage
+
     # Order 0 copies the nearest pixel: exact for whole pixels, and many times faster
     # than the default cubic spline, which would also have to be rounded back to uint8.
     return ndimage.shift(images, (0, dy, dx, 0), order=0, mode="constant", cval=0)

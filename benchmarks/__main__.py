@@ -17,11 +17,11 @@ from types import ModuleType
 from absl import flags
 
 import cli
-from benchmarks import environment, peers, results, step
+from benchmarks import environment, peers, results, startup, step
 
 FLAGS = flags.FLAGS
 
-BENCHMARKS: dict[str, ModuleType] = {"step": step}
+BENCHMARKS: dict[str, ModuleType] = {"step": step, "startup": startup}
 
 
 def define_flags() -> None:

@@ -2,9 +2,23 @@
 """What every loader returns. A module of its own, so that loaders can import it."""
 
 import dataclasses
-from collections.abc import Mapping
+import math
+import mmap
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+
+
+def empty(shape: Sequence[int]) -> np.ndarray:
+    """An uninitialised uint8 array that starts with a page of memory.
+
+    TensorFlow can take it over as it is (see `device.tensor`). Numpy's own arrays
+    start 16 bytes into a page, which does not suffice.
+    """
+    size = math.prod(shape)
+    memory = np.empty(size + mmap.PAGESIZE, np.uint8)
+    start = -memory.ctypes.data % mmap.PAGESIZE
+    return memory[start : start + size].reshape(shape)
 
 
 @dataclasses.dataclass(frozen=True)

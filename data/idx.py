@@ -16,6 +16,7 @@ import zlib
 import numpy as np
 
 import cli
+from data.dataset import empty
 
 # The most that one file may hold: 2.7 million images of 28×28.
 MAX_BYTES = 1 << 31
@@ -74,7 +75,7 @@ def _read(
     dims = _read_header(file, path, shape)
     # The system hands out pages as they are first written to: a header that promises
     # far more than the file holds costs address space, not memory.
-    array = np.empty(dims, np.uint8)
+    array = empty(dims)
     view = array.reshape(-1).data
     filled = 0
     while filled < len(view):

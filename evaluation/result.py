@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation import report, scoring
+from evaluation import scoring
 from training import checkpoints, runs, summaries
 
 RESULT = "result.json"
@@ -29,6 +29,8 @@ def evaluate(
     Raises:
       RunError: the run has no history, or its directory cannot be written.
     """
+    from evaluation import report  # loads Jinja: not when training begins
+
     run, rows = runs.read_run(run_dir), _history(run_dir)
     config = run["config"]
     split = "test" if "test" in scored else "validation"

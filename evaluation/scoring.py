@@ -74,10 +74,11 @@ class Predict:
 
     def __init__(self, network: tf.Module):
         @tf.function(
+            autograph=False,
             input_signature=[
                 tf.TensorSpec([None, 28, 28, 1], tf.uint8, name="images"),
                 tf.TensorSpec([], tf.bool, name="training"),
-            ]
+            ],
         )
         def predict(images, training):
             logits, _ = network(images, training=training, seed=tf.zeros([2], tf.int32))

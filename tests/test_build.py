@@ -213,6 +213,24 @@ def test_two_builders_at_once(dataset, tmp_path):
     }
 
 
+@pytest.mark.parametrize("settings", [Settings(), Settings((), flip_codes=())])
+@pytest.mark.parametrize("moved_together", [7, 10_000])
+def test_keep_has_the_images_of_some_originals_in_order(
+    dataset, tmp_path, monkeypatch, settings, moved_together
+):
+    monkeypatch.setattr(build, "MOVED_TOGETHER", moved_together)
+    originals = dataset.train_images.copy()
+    whole = build.enlarge(dataset, settings, tmp_path)
+    again = build.enlarge(dataset, settings, tmp_path)
+    some = build.keep(again, np.array([3, 5, 6, 30, 39]))
+    rows = [i for i, s in enumerate(whole.source) if s in (3, 5, 6, 30, 39)]
+    for name in ("images", "labels", "source"):
+        np.testing.assert_array_equal(getattr(some, name), getattr(whole, name)[rows])
+    # What was read for it alone is reused; what belongs to the data set is not.
+    assert np.shares_memory(some.images, again.images) == bool(whole.directory)
+    np.testing.assert_array_equal(dataset.train_images, originals)
+
+
 def test_leftovers_of_a_killed_build_are_removed(dataset, tmp_path):
     directory = build.enlarge(dataset, Settings(), tmp_path).directory
     leftover = directory.with_name(f".{directory.name}.unfinished")

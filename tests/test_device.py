@@ -3,14 +3,17 @@
 same name stands for it, which costs no seconds.
 """
 
+import gc
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import device
+from data.dataset import empty
 
 ROOT = Path(__file__).parent.parent
 STAND_IN = """
@@ -62,6 +65,30 @@ def test_native_noise_is_shown_when_loading_fails(stand_in):
     assert "ImportError: broken" in loaded.stderr
 
 
+@pytest.mark.parametrize("first, seen", [("", "no keras"), ("import keras; ", "keras")])
+def test_tensorflow_sees_no_keras_unless_it_is_loaded(stand_in, first, seen):
+    (stand_in / "keras.py").write_text("NAME = 'keras'")
+    (stand_in / "tensorflow.py").write_text(
+        "try:\n    import keras\n    print('keras')\n"
+        "except ImportError:\n    print('no keras')\n"
+    )
+    loaded = load(stand_in, code=f"{first}import device; import keras; keras.NAME")
+    assert (loaded.stdout, loaded.stderr) == (f"{seen}\n", "")
+
+
+def test_keras_is_found_again_when_loading_fails(stand_in):
+    (stand_in / "keras.py").write_text("NAME = 'keras'")
+    (stand_in / "tensorflow.py").write_text("raise ImportError('broken')")
+    code = """
+try:
+    import device
+except ImportError:
+    import keras
+    print(keras.NAME)
+"""
+    assert load(stand_in, code=code).stdout == "keras\n"
+
+
 def test_tensorflow_itself_loads_quietly_and_takes_the_threads():
     code = """
 import device
@@ -81,6 +108,33 @@ print(device.tf.reduce_sum([1, 2]).numpy())
 """
     loaded = load(code=code)
     assert (loaded.stdout, loaded.stderr) == ("True\n3\n1\n2\n4\n1\n2\n3\n", "")
+
+
+@pytest.mark.parametrize("shape", [(3, 28, 28, 1), (5,)])
+def test_a_tensor_shares_the_memory_of_an_aligned_array(shape):
+    array = empty(shape)
+    array[:] = 7
+    tensor = device.tensor(array)
+    assert (tensor.dtype, tensor.shape) == (np.uint8, shape)
+    array[0] = 9
+    np.testing.assert_array_equal(tensor, array)
+    del array  # the tensor keeps the memory alive
+    gc.collect()
+    assert set(tensor[0].numpy().ravel()) == {9}
+    assert set(tensor[1:].numpy().ravel()) == {7}
+
+
+def test_a_tensor_of_any_other_array_is_a_copy():
+    aligned = empty((200,))
+    aligned[:] = 7
+    frozen = aligned.view()
+    frozen.flags.writeable = False
+    for array in (aligned[1:], aligned[::2], frozen):
+        tensor = device.tensor(array)
+        np.testing.assert_array_equal(tensor, array)
+        aligned[:] = 9
+        assert set(tensor.numpy()) == {7}
+        aligned[:] = 7
 
 
 def test_cores():

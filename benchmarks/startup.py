@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From command to first step, time of an evaluation, and memory.
+
+`python train.py --flagfile=lenet.flags` is started in a new process, watched until it
+says that its first step is done, and ended; `python -c "import tensorflow"` beside it,
+in turns, so that a slow minute of the machine falls on both. The goal is a ratio of at
+most 1.5. The enlarged set is built beforehand, as it is for all runs but the first.
+"""
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from tabulate import tabulate
+
+from benchmarks import peers, step_peers
+
+RUN = ("--flagfile=lenet.flags",)
+IMPORT, FIRST_STEP = "import tensorflow", "to the first step"
+SAID = "after the start"  # by train.py, when its first call of the graph is done
+EVALUATED = 10_000  # images
+
+
+def import_seconds() -> float:
+    """Seconds that a new Python takes to import TensorFlow, as anyone does it."""
+    began = time.perf_counter()
+    subprocess.run(
+        [sys.executable, "-c", IMPORT],
+        cwd=peers.PROJECT,
+        stderr=subprocess.DEVNULL,
+        check=True,
+    )
+    return time.perf_counter() - began
+
+
+def first_step(arguments: Sequence[str]) -> tuple[float, int]:
+    """Starts a training run and ends it after its first step.
+
+    Args:
+      arguments: of train.py, but for --run_dir and --log_steps.
+
+    Returns:
+      Seconds from command to the end of the first step, and the most memory that was
+      resident until then, in bytes.
+
+    Raises:
+      BenchmarkError: the run ends before its first step.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-u", "train.py", *arguments, "--log_steps=1"]
+        began = time.perf_counter()
+        with subprocess.Popen(
+            [*command, f"--run_dir={folder}/run"],
+            cwd=peers.PROJECT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as run:
+            assert run.stdout and run.stderr
+            said = any(SAID in line for line in run.stdout)
+            seconds = time.perf_counter() - began
+            peak = _peak_bytes(run.pid) if said else 0
+            run.kill()
+            if not said:
+                reason = (run.stderr.read().strip() or "no message").splitlines()[-1]
+                raise peers.BenchmarkError(f"train.py took no step: {reason}")
+    return seconds, peak
+
+
+def _peak_bytes(process: int) -> int:
+    """The most memory that a running process had resident; Linux only, else 0."""
+    try:
+        status = Path(f"/proc/{process}/status").read_text(encoding="ascii")
+    except OSError:
+        return 0
+    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+
+
+def evaluation() -> Callable[[int], float]:
+    """LeNet-SELU with random weights, on a thread per core.
+
+    Returns:
+      From a number of images to the seconds that it takes to score them, when warm.
+    """
+    import device  # isort: skip  (first: it loads TensorFlow)
+    import models
+    from evaluation import scoring
+
+    device.set_threads(0)
+    network = models.build({"network": "lenet", "batch_norm": "all", "dropout": 0.3})
+    predict = scoring.Predict(network)
+    images, labels = step_peers.noise()
+
+    def seconds(count: int) -> float:
+        began = time.perf_counter()
+        scoring.score(predict, images[:count], labels[:count])
+        return time.perf_counter() - began
+
+    seconds(EVALUATED)
+    return seconds
+
+
+PEERS = {"evaluation": evaluation}
+
+
+def measure(rounds: int, arguments: Sequence[str] = RUN) -> dict[str, Any]:
+    """Start-up and evaluation in each round.
+
+    Args:
+      rounds: of each.
+      arguments: of train.py.
+
+    Returns:
+      seconds: of each round, to import TensorFlow and to the first step.
+      peak_bytes: the most memory resident up to the first step, of the last round.
+      evaluation_seconds: of each round, for 10,000 images.
+
+    Raises:
+      BenchmarkError: the run ends before its first step.
+    """
+    first_step(arguments)  # builds the enlarged set, fills the cache of the disk
+    seconds: dict[str, list[float]] = {IMPORT: [], FIRST_STEP: []}
+    peak = 0
+    for number in range(1, rounds + 1):
+        seconds[IMPORT].append(import_seconds())
+        own, peak = first_step(arguments)
+        seconds[FIRST_STEP].append(own)
+        print(f"round {number} of {rounds}: {own:.2f} s {FIRST_STEP}")
+    with peers.Peer("benchmarks.startup", "evaluation", {}) as peer:
+        scored = [peer.ask(EVALUATED) for _ in range(rounds)]
+    return {
+        "arguments": list(arguments),
+        "seconds": seconds,
+        "peak_bytes": peak,
+        "evaluation_seconds": scored,
+    }
+
+
+def ratio(results: Mapping[str, Any]) -> float:
+    """From command to first step, in imports: the median of the rounds' ratios."""
+    seconds = results["seconds"]
+    pairs = zip(seconds[FIRST_STEP], seconds[IMPORT], strict=True)
+    return statistics.median(own / of for own, of in pairs)
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    """A section with the table of what `measure` returned."""
+    seconds = {
+        **results["seconds"],
+        f"{EVALUATED:,} digits scored": results["evaluation_seconds"],
+    }
+    rows = [
+        [name, f"{statistics.median(v):.2f} s", f"{min(v):.2f}–{max(v):.2f} s"]
+        for name, v in seconds.items()
+    ]
+    rows += [
+        [f"{FIRST_STEP} / {IMPORT}", f"{ratio(results):.2f}", ""],
+        ["most memory up to it", f"{results['peak_bytes'] / 1e9:.2f} GB", ""],
+    ]
+    table = tabulate(rows, ["", "median", "range"], "github", disable_numparse=True)
+    command = f"python train.py {' '.join(results['arguments'])}"
+    return f"## Start-up of `{command}`, and evaluation\n\n{table}"
+
+
+def plots(results: Mapping[str, Any]) -> dict[str, Figure]:
+    """None: the table says it all."""
+    return {}

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a training run loads before its first step, and how its time is told."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import peers, startup
+
+ROOT = Path(__file__).parent.parent
+UNUSED = (
+    *("cv2", "jinja2", "keras", "matplotlib", "pandas", "pooch", "scipy.ndimage"),
+    *("scipy.stats", "sklearn", "tabulate"),
+)
+# To the first step: the graph is traced and called once, on a set that is built.
+CODE = f"""
+import sys
+import train
+import numpy as np
+
+class FirstStep(Exception):
+    pass
+
+def stop(*_):
+    raise FirstStep
+
+train._log_steps = stop
+images = np.zeros([8, 28, 28, 1], np.uint8)
+labels = np.zeros(8, np.uint8)
+train.define_flags()
+FLAGS = train.FLAGS
+FLAGS(["train", "--epochs=1", "--batch_size=4", "--replicas=1"])
+config = {{flag.name: flag.value for flag in FLAGS.get_key_flags_for_module("train")}}
+try:
+    sets = train.Sets(images, labels, {{}})
+    train.train(config, sets, train.Path(sys.argv[1]))
+except FirstStep:
+    print([name for name in {UNUSED} if name in sys.modules])
+"""
+
+
+def test_a_run_loads_nothing_that_its_first_step_does_not_use(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_first_step_of_a_run(tmp_path):
+    arguments = ["--flagfile=flags/digits.flags", f"--augmented_dir={tmp_path}"]
+    seconds, peak = startup.first_step(arguments)
+    assert 0.1 < seconds < math.inf
+    # TensorFlow alone is more than that; 0 where the system does not tell.
+    assert peak > 1e8 or not Path("/proc/self/status").exists()
+
+
+def test_a_run_without_a_first_step_is_told_with_its_last_line():
+    with pytest.raises(peers.BenchmarkError, match="no step: train.py: .*nonesuch"):
+        startup.first_step(["--nonesuch"])
+
+
+def test_evaluation_takes_some_time():
+    with peers.Peer("benchmarks.startup", "evaluation", {}) as peer:
+        assert 0 < peer.ask(10) < math.inf
+
+
+def test_table_of_stored_results():
+    results = {
+        "arguments": ["--flagfile=lenet.flags"],
+        "seconds": {startup.IMPORT: [2.0, 3.0, 7.0], startup.FIRST_STEP: [3, 6, 7]},
+        "peak_bytes": 1_234_567_890,
+        "evaluation_seconds": [0.5, 0.567, 0.6],
+    }
+    section = startup.markdown(json.loads(json.dumps(results)))
+    assert section.startswith("## Start-up of `python train.py --flagfile=lenet.flags`")
+    lines = [line for line in section.splitlines() if line.startswith("|")][2:]
+    assert [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines] == [
+        ["import tensorflow", "3.00 s", "2.00–7.00 s"],
+        ["to the first step", "6.00 s", "3.00–7.00 s"],
+        ["10,000 digits scored", "0.57 s", "0.50–0.60 s"],
+        ["to the first step / import tensorflow", "1.50", ""],
+        ["most memory up to it", "1.23 GB", ""],
+    ]
