@@ -458,6 +458,7 @@ def plain_lenet(network, images, training, activation, batch_norm_first):
 def test_lenet_is_the_plain_formulation(
     activation, batch_norm, batch_norm_first, training
 ):
+    """To float32 rounding: logits, and gradients of a loss."""
     network = build(
         "lenet",
         activation=activation,
@@ -466,10 +467,22 @@ def test_lenet_is_the_plain_formulation(
     )
     unsettle(network)
     images = tf.constant(digits(6))
-    expected = plain_lenet(
-        network, images, training, layers.ACTIVATIONS[activation], batch_norm_first
-    )
-    close(call(network, images, training)[0], expected)
+    weights = network.trainable_variables
+    with tf.GradientTape() as tape, tf.GradientTape() as plain_tape:
+        logits = call(network, images, training)[0]
+        expected = plain_lenet(
+            network, images, training, layers.ACTIVATIONS[activation], batch_norm_first
+        )
+        losses = [
+            tf.nn.sparse_softmax_cross_entropy_with_logits(tf.range(6), some)
+            for some in (logits, expected)
+        ]
+    close(logits, expected)
+    gradients = tape.gradient(losses[0], weights)
+    plain_gradients = plain_tape.gradient(losses[1], weights)
+    for ours, plain in zip(gradients, plain_gradients, strict=True):
+        size = tf.norm(plain)
+        np.testing.assert_allclose(ours / size, plain / size, atol=2e-4)
 
 
 # --- MLP ---
