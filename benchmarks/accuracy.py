@@ -500,6 +500,8 @@ def plot(results: Sequence[Mapping[str, Any]], path: str | Path) -> None:
         axes.set(xscale="log", yscale="log")
         axes.set(xlabel="seconds of data and training", ylabel="test error, %")
         for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(figures.LogLocator(subs=(1, 2, 5), numticks=12))
+            axis.set_minor_locator(figures.NullLocator())
             axis.set_major_formatter("{x:g}")
         if axes.lines[len(MARKS) :]:
             axes.legend()

@@ -345,7 +345,7 @@ def plot(records: Sequence[Mapping[str, Any]], path: str | Path) -> None:
                 memory = axes.twinx()
                 _curve(memory, rows, "resident_bytes", 1e9, figures.ORANGE, "s-")
                 _curve(memory, rows, "set_bytes", 1e9, figures.GREY, "--")
-                memory.set_ylabel("GB: resident (squares), the set (dashes)")
+                memory.set_ylabel("GB resident (dashed: the set)")
                 memory.set_ylim(bottom=0)
                 memory.spines["right"].set_visible(True)
                 memory.grid(False)
