@@ -31,9 +31,14 @@ lint: .venv/installed-test
 tensorboard: .venv/installed
 	$(BIN)/tensorboard --logdir=runs --host=localhost
 
-benchmark: .venv/installed
-	$(BIN)/python -m benchmarks.step
+# QUICK=1: the ratios of the training step alone, in three minutes.
+benchmark: .venv/installed-benchmark
+ifeq ($(filter-out 0,$(QUICK)),)
+	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.online
+else
+	$(BIN)/python -m benchmarks --quick
+endif
 
 clean:
 	rm -rf .venv build *.egg-info .coverage* .mypy_cache .pytest_cache
@@ -47,3 +52,9 @@ clean:
 .venv/installed-test: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	touch $@
+
+# Not fatal, and tried again next time: a peer that cannot be had is reported missing.
+.venv/installed-benchmark: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[benchmark]' \
+		&& touch $@ \
+		|| echo 'make: not every peer of the benchmark could be installed' >&2

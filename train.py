@@ -9,6 +9,7 @@ interrupted run stopped.
 
 import device  # isort: skip  (first: it loads TensorFlow)
 
+import functools
 import math
 import sys
 import time
@@ -28,7 +29,15 @@ from augment import build, online, online_settings, plan
 from data import batches
 from evaluation import result, scoring
 from models import layers
-from training import checkpoints, losses, optimizers, runs, schedules, summaries
+from training import (
+    checkpoints,
+    losses,
+    optimizers,
+    runs,
+    schedules,
+    strategy,
+    summaries,
+)
 
 FLAGS = flags.FLAGS
 
@@ -116,6 +125,13 @@ def define_flags() -> None:
         lower_bound=0,
     )
     flags.DEFINE_integer(
+        "replicas",
+        0,
+        "Parts of a batch that are trained on side by side, each with batch-norm"
+        " statistics of its own; 1: none, the exact variant; 0: as many as are fast.",
+        lower_bound=0,
+    )
+    flags.DEFINE_integer(
         "checkpoint_epochs", 1, "Epochs between checkpoints.", lower_bound=1
     )
     flags.DEFINE_integer(
@@ -123,6 +139,11 @@ def define_flags() -> None:
     )
 
     cli.require_share("label_smoothing", "weight_average")
+    flags.register_multi_flags_validator(
+        ["batch_size", "replicas"],
+        lambda values: values["replicas"] <= values["batch_size"],
+        "more --replicas than --batch_size has images",
+    )
     flags.register_multi_flags_validator(
         ["validation_size", "schedule", "early_stopping", "keep_best"],
         _has_validation,
@@ -264,22 +285,40 @@ def make_train_steps(
     weights = network.trainable_variables
     seed, batch_size = config["seed"], config["batch_size"]
 
+    moving_averages: list[tf.Variable] = []  # filled when `part_step` is traced
+
     # Kept out of line: in the cyclic graph of a loop, whether TensorFlow gives a max
     # pool's gradient to oneDNN depends on the order in which it meets the nodes, so
     # that about one graph in forty differed from the others in the last bits.
-    @tf.function(autograph=False, experimental_attributes={"_noinline": True})
+    out_of_line = functools.partial(
+        tf.function, autograph=False, experimental_attributes={"_noinline": True}
+    )
+
+    @out_of_line()
+    def part_step(indices, seed, share, training):
+        x = augment(tf.gather(images, indices), seed)  # [part of B, 28, 28, 1]
+        y = tf.gather(labels, indices)  # [part of B]
+        with tf.GradientTape() as tape:
+            logits, update_ops = network(x, training=training, seed=seed)
+            loss = share * loss_function(logits, y, config["label_smoothing"])
+        gradients = tape.gradient(loss, weights)
+        moving_averages[:] = [average for average, _ in update_ops]
+        averages = [value for _, value in update_ops]
+        return strategy.Part(loss, losses.correct(logits, y), gradients, averages)
+
+    @out_of_line()
     def train_step(step, training):
         indices = sample(seed, step, batch_size, len(labels))  # [B]
         step_seed = tf.stack([seed, tf.cast(step, tf.int32)])
-        x = augment(tf.gather(images, indices), step_seed)  # [B, 28, 28, 1]
-        y = tf.gather(labels, indices)  # [B]
-        with tf.GradientTape() as tape:
-            logits, update_ops = network(x, training=training, seed=step_seed)
-            loss = loss_function(logits, y, config["label_smoothing"])
-        gradients = tape.gradient(loss, weights)
+        loss, correct, gradients, averages = strategy.run(
+            functools.partial(part_step, training=training),
+            indices,
+            step_seed,
+            config["replicas"],
+        )
         rate = config["learning_rate"] * schedule(step)
         optimizer.apply(gradients, step=step, rate=rate)
-        for moving_average, value in update_ops:
+        for moving_average, value in zip(moving_averages, averages, strict=True):
             moving_average.assign(value)
         if average is not None:
             for slow, fast in zip(average.variables, network.variables, strict=True):
@@ -289,7 +328,7 @@ def make_train_steps(
                     )
                 )
         norms = tf.stack([tf.norm(g) for g in gradients])
-        return loss, losses.correct(logits, y), norms, rate
+        return loss, correct, norms, rate
 
     @tf.function(
         autograph=False,
@@ -559,9 +598,12 @@ def main(_: list[str]) -> None:
     # Written out, so that another version's defaults cannot change their meaning.
     for name, value in (models.options(values) | optimizers.options(values)).items():
         FLAGS[name].value = values[name] = value
+    replicas = strategy.choose(values, device.cores())
+    FLAGS["replicas"].value = values["replicas"] = replicas
     config = {k: v for k, v in values.items() if k not in HOUSEKEEPING}
     run_dir = _run_dir(values)
-    device.set_threads(values["threads"])
+    device.set_threads(values["threads"], replicas)
+    print(f"replicas: {replicas}")
     dataset = data.load(values["dataset"], values["data_dir"])
     print(f"{dataset.name}: {dataset.source}")
     sets = load_sets(dataset, config, values["augmented_dir"])

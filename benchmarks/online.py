@@ -3,12 +3,12 @@
 
     python -m benchmarks.online
 
-A step of 128 images, as `benchmarks.step` has it, and each transform of 128 images, in
-one process and in turns, so that a slow minute of the machine falls on all of them. The
-goal is a share of at most 15 %. Tracing and the first calls are not timed.
+A step of 128 images, as `benchmarks.step_peers` has it, and each transform of 128
+images, in one process and in turns, so that a slow minute of the machine falls on all
+of them. The goal is a share of at most 15 %. Tracing and the first calls are not timed.
 """
 
-import device  # isort: skip  (first: it loads TensorFlow)
+import device  # noqa: F401  isort: skip  (first: it loads TensorFlow)
 
 import statistics
 import time
@@ -19,9 +19,10 @@ from absl import flags
 from tabulate import tabulate
 
 import cli
+import train
 from augment import online
 from augment.online_settings import OnlineSettings
-from benchmarks import step
+from benchmarks import environment, step_peers
 
 FLAGS = flags.FLAGS
 
@@ -41,7 +42,7 @@ TRANSFORMS = {
 
 def transform_timer(settings: OnlineSettings) -> Callable[[int], float]:
     """Returns timer(count): seconds per transform, of `count` in a graph's loop."""
-    images = tf.constant(step.noise()[0][: step.BATCH_SIZE])
+    images = tf.constant(step_peers.noise()[0][: step_peers.BATCH_SIZE])
 
     @tf.function(
         autograph=False, input_signature=[tf.TensorSpec([], tf.int32, name="count")]
@@ -65,17 +66,18 @@ def transform_timer(settings: OnlineSettings) -> Callable[[int], float]:
         traced(tf.constant(count)).numpy()  # waits for the result
         return (time.perf_counter() - began) / count
 
-    timer(step.WARM_UP_STEPS)
+    timer(step_peers.WARM_UP_STEPS)
     return timer
 
 
 def measure(rounds: int, steps: int, threads: int) -> dict[str, list[float]]:
     """Seconds of the step and of each transform in each round, one after the other."""
-    device.set_threads(threads)
+    loop = step_peers.ours(threads=threads)
+    loop.run(step_peers.WARM_UP_STEPS)
     timers = {name: transform_timer(some) for name, some in TRANSFORMS.items()}
     seconds: dict[str, list[float]] = {STEP: [], **{name: [] for name in timers}}
     for number in range(1, rounds + 1):
-        seconds[STEP].append(step.BATCH_SIZE / step.ours(steps, threads))
+        seconds[STEP].append(loop.run(steps) / steps)
         for name, timer in timers.items():
             seconds[name].append(timer(steps))
         print(f"round {number} of {rounds}: {STEP} {1e3 * seconds[STEP][-1]:.2f} ms")
@@ -105,12 +107,13 @@ def define_flags() -> None:
     """The flags of the benchmark."""
     flags.DEFINE_integer("rounds", 5, "Measurements of each.", lower_bound=1)
     flags.DEFINE_integer("steps", 200, "Timed steps of each.", lower_bound=1)
-    flags.DEFINE_integer("threads", 0, "CPU threads; 0: one per core.", lower_bound=0)
+    train.define_flags()  # --threads, and those that the step is configured with
+    flags.declare_key_flag("threads")
 
 
 def main(_: list[str]) -> None:
     """Measures and prints."""
-    print(step.conditions(FLAGS.threads))
+    print(environment.describe(environment.facts()), f"threads={FLAGS.threads}")
     print(table(measure(FLAGS.rounds, FLAGS.steps, FLAGS.threads)))
 
 

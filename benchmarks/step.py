@@ -1,258 +1,293 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training speed of LeNet-SELU: this project's loop beside Keras' `fit`.
+"""Training speed of LeNet-SELU: this project's loop beside Keras and PyTorch.
 
-    python -m benchmarks.step
-
-The network is system A1 (batch norm on the convolutions, dropout 0.2, Adam), the batch
-128, the data 60,000 images of noise: the speed does not depend on what they show. Each
-peer runs in a process of its own, one at a time and in turns, so that a slow minute of
-the machine does not fall on one peer alone. Tracing and the first steps are not timed.
+Each peer is first tried at the settings of a small table and then measured at the best
+of them. All are asked in turns, so that a slow minute of the machine does not fall on
+one peer alone, and beside them the machine's own matrix product.
 """
 
-import dataclasses
-import importlib.metadata
-import json
-import os
-import signal
+import contextlib
 import statistics
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import numpy as np
-from absl import flags
+from matplotlib.figure import Figure
 from tabulate import tabulate
 
-import cli
-from augment.online_settings import OnlineSettings
+from benchmarks import flops, peers
+from benchmarks.step_peers import BATCH_SIZE, GEMM_SIZE
 
-# A peer loads its library itself, so that no process holds that of another.
+Settings = dict[str, Any]
 
-FLAGS = flags.FLAGS
+PEERS = "benchmarks.step_peers"
 
-PROJECT = Path(__file__).resolve().parent.parent
-PACKAGES = ("tensorflow", "keras", "numpy")
-
-IMAGES = 60_000
-BATCH_SIZE = 128
-WARM_UP_STEPS = 50
-DROPOUT = 0.2
-BATCH_NORM_DECAY = 0.9
-LEARNING_RATE = 1e-3
-
-
-class BenchmarkError(cli.UserError):
-    """A peer could not be measured."""
-
-
-def noise() -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 [60000, 28, 28, 1] and labels uint8 [60000], the same each time."""
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (IMAGES, 28, 28, 1), np.uint8)
-    return images, rng.integers(0, 10, IMAGES, np.uint8)
-
-
-def ours(steps: int, threads: int) -> float:
-    """Images per second of train.py's loop: `steps` steps in one call of the graph."""
-    import device  # isort: skip  (first: it loads TensorFlow)
-    import tensorflow as tf
-
-    import train
-
-    config = {
-        "seed": 0,
-        "batch_size": BATCH_SIZE,
-        "network": "lenet",
-        "activation": "selu",
-        "batch_norm": "conv",
-        "batch_norm_first": True,
-        "batch_norm_decay": BATCH_NORM_DECAY,
-        "dropout": DROPOUT,
-        "dropout_kind": "standard",
-        **dataclasses.asdict(OnlineSettings()),
-        "sampler": "epochs",
-        "loss": "softmax_cross_entropy",
-        "label_smoothing": 0.0,
-        "optimizer": "adam",
-        "learning_rate": LEARNING_RATE,
-        "weight_decay": 0.0,
-        "weight_average": 0.0,
-        "schedule": "constant",
-        "epochs": 1,
-    }
-    device.set_threads(threads)
-    images, labels = map(tf.constant, noise())
-    total = WARM_UP_STEPS + steps
-    state = train.build_state(config)
-    train_steps = train.make_train_steps(state, images, labels, config, total)
-    train_steps(0, WARM_UP_STEPS, training=True)
-    began = time.perf_counter()
-    totals = train_steps(WARM_UP_STEPS, steps, training=True)
-    done = int(totals.step)  # waits for the result
-    seconds = time.perf_counter() - began
-    if done != total:  # the loop ends early at a loss that is not finite
-        raise BenchmarkError(f"training broke off at step {done} of {total}")
-    return steps * BATCH_SIZE / seconds
-
-
-def keras(steps: int, threads: int) -> float:
-    """Images per second of one epoch of `steps` steps in a Keras 3 `fit`.
-
-    Written as its guides have it, SELU before the pool, but for the spared progress
-    bar. oneDNN is on; Keras as shipped leaves that to TensorFlow and the processor.
-    """
-    os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever ~/.keras says
-    import device  # isort: skip  (first: it loads TensorFlow)
-    import keras
-    from keras import layers
-
-    if threads:  # otherwise as Keras has it: one per core, in and between operations
-        device.set_threads(threads)
-    lecun = {"kernel_initializer": "lecun_normal"}
-    network = keras.Sequential(
-        [
-            keras.Input((28, 28, 1)),
-            layers.Conv2D(12, 3, padding="same", **lecun),
-            layers.BatchNormalization(momentum=BATCH_NORM_DECAY),
-            layers.Activation("selu"),
-            layers.MaxPooling2D(3, 2),
-            layers.Conv2D(16, 3, padding="same", **lecun),
-            layers.BatchNormalization(momentum=BATCH_NORM_DECAY),
-            layers.Activation("selu"),
-            layers.MaxPooling2D(3, 2),
-            layers.Flatten(),
-            layers.Dense(288, activation="selu", **lecun),
-            layers.Dropout(DROPOUT),
-            layers.Dense(144, activation="selu", **lecun),
-            layers.Dropout(DROPOUT),
-            layers.Dense(10, **lecun),
+# What each peer is tried at, the likeliest first; threads 0 is its own choice.
+SETTINGS: dict[str, list[Settings]] = {
+    "ours": [{"threads": 0}, {"threads": 0, "replicas": 1}, {"threads": 1}],
+    "keras": [
+        {"threads": 0, "jit_compile": "auto", "steps_per_execution": 1},  # as shipped
+        {"threads": 0, "jit_compile": False, "steps_per_execution": 32},
+        {"threads": 0, "jit_compile": False, "steps_per_execution": 1},
+        {"threads": 2, "jit_compile": False, "steps_per_execution": 32},
+        {"threads": 1, "jit_compile": False, "steps_per_execution": 32},
+    ],
+    **{
+        peer: [
+            {"threads": threads, "channels_last": channels_last}
+            for threads in (0, 2, 1)
+            for channels_last in (True, False)
         ]
-    )
-    network.compile(
-        keras.optimizers.Adam(LEARNING_RATE),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
-    images, labels = noise()
+        for peer in ("torch_eager", "torch_compile")
+    },
+}
 
-    def fit(steps, callbacks):
-        # As many images, some of them twice if need be, as make whole batches.
-        x = np.resize(images, (steps * BATCH_SIZE, 28, 28, 1))
-        x = x.astype(np.float32) / 255
-        y = np.resize(labels, steps * BATCH_SIZE)
-        network.fit(x, y, batch_size=BATCH_SIZE, verbose=0, callbacks=callbacks)
+TURNS = 3  # of each of the settings, from which the best is chosen
+TURN_SECONDS = 1.0
+ROUND_SECONDS = 5.0
 
-    clock: list[float] = []  # by the epoch: fit copies the images before its first
-    tick = keras.callbacks.LambdaCallback(
-        on_epoch_begin=lambda epoch, logs: clock.append(time.perf_counter()),
-        on_epoch_end=lambda epoch, logs: clock.append(time.perf_counter()),
-    )
-    fit(WARM_UP_STEPS, [])
-    fit(steps, [tick])
-    began, ended = clock
-    return steps * BATCH_SIZE / (ended - began)
+# Under three minutes with a compiler that takes half a minute.
+QUICK_SETTINGS = {"ours": 1, "keras": 2, "torch_eager": 2, "torch_compile": 1}
+QUICK_ROUND_SECONDS = 1.0
 
 
-# name: function(steps, threads) → images per second, in a process of its own;
-# threads 0: one per core.
-PEERS: dict[str, Callable[[int, int], float]] = {"ours": ours, "keras": keras}
+def measure(rounds: int, quick: bool = False) -> dict[str, Any]:
+    """Measures all peers; `quick` tries the first settings alone, and briefly.
 
-
-def run_peer(peer: str, steps: int, threads: int) -> float:
-    """Images per second of a peer, measured in a new process.
+    Returns:
+      What `compare` does.
 
     Raises:
-      BenchmarkError: it failed.
+      peers.BenchmarkError: see `compare`.
     """
-    command = [sys.executable, "-m", "benchmarks.step", f"--peer={peer}"]
-    command += [f"--steps={steps}", f"--threads={threads}"]
-    done = subprocess.run(
-        command, cwd=PROJECT, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        if done.returncode < 0:
-            reason = f"killed by {signal.Signals(-done.returncode).name}"
-        else:
-            reason = (done.stderr.strip() or "no message").splitlines()[-1]
-        raise BenchmarkError(
-            f"the peer {peer} failed: {reason}; to see all it says:"
-            f" python {' '.join(command[1:])}"
-        )
-    return json.loads(done.stdout.splitlines()[-1])["images_per_second"]
+    if not quick:
+        return compare(SETTINGS, rounds, ROUND_SECONDS)
+    first = {peer: some[: QUICK_SETTINGS[peer]] for peer, some in SETTINGS.items()}
+    return compare(first, rounds, QUICK_ROUND_SECONDS)
 
 
-def measure(rounds: int, steps: int, threads: int) -> dict[str, list[float]]:
-    """Images per second of each peer in each round, one peer after the other."""
-    speeds: dict[str, list[float]] = {peer: [] for peer in PEERS}
+def compare(
+    settings: Mapping[str, Sequence[Settings]],
+    rounds: int,
+    seconds: float,
+    turn_seconds: float = TURN_SECONDS,
+) -> dict[str, Any]:
+    """Measures peers at the best of their settings, in turns.
+
+    Args:
+      settings: of each peer, "ours" among them, at least one.
+      rounds: how often each is asked.
+      seconds: about how long each time.
+      turn_seconds: the same while settings are tried.
+
+    Returns:
+      batch_size: images per step.
+      flops: per image and layer, see `flops.training_step`.
+      gemm: size of the matrices, and GFLOP/s of each round.
+      peers: of each {"settings", "images_per_second" of each round, "parameters",
+        "tried"}, or {"missing": the reason}.
+
+    Raises:
+      peers.BenchmarkError: a peer failed, or trains another network.
+    """
+    with contextlib.ExitStack() as stack:
+        found: dict[str, dict[str, Any]] = {}
+        running: dict[str, peers.Peer] = {}
+        for name, some in settings.items():
+            try:
+                running[name], tried = _choose(stack, name, some, turn_seconds)
+            except peers.Missing as missing:
+                if name == "ours":
+                    raise
+                print(f"{name} is missing: {missing}")
+                found[name] = {"missing": str(missing)}
+            else:
+                found[name] = {"settings": running[name].settings, "tried": tried}
+        running["gemm"] = stack.enter_context(peers.Peer(PEERS, "gemm", {}))
+        answers = _ask_in_turns(running, rounds, seconds)
+    gflops = [answer["gflops"] for answer in answers.pop("gemm")]
+    for name, of_peer in answers.items():
+        found[name]["parameters"] = of_peer[0]["parameters"]
+        found[name]["images_per_second"] = [a["images_per_second"] for a in of_peer]
+    _check_same_network(found)
+    return {
+        "batch_size": BATCH_SIZE,
+        "flops": flops.training_step(),
+        "gemm": {"size": GEMM_SIZE, "gflops": gflops},
+        "peers": found,
+    }
+
+
+def _ask_in_turns(
+    running: Mapping[str, peers.Peer], rounds: int, seconds: float
+) -> dict[str, list[dict[str, float]]]:
+    """The answers of each peer, one for each round."""
+    answers: dict[str, list[dict[str, float]]] = {name: [] for name in running}
     for number in range(1, rounds + 1):
-        for peer, so_far in speeds.items():
-            so_far.append(run_peer(peer, steps, threads))
-            print(f"round {number} of {rounds}: {peer} {so_far[-1]:,.0f} images/s")
-    return speeds
+        said = []
+        for name, peer in running.items():
+            answers[name].append(peer.ask(seconds))
+            figure = next(iter(answers[name][-1].values()))
+            said.append(f"{name} {figure:,.0f}")
+        print(f"round {number} of {rounds}, images/s: {', '.join(said)} GFLOP/s")
+    return answers
 
 
-def table(speeds: Mapping[str, Sequence[float]]) -> str:
-    """One line per peer; the last column is our median speed in that of the peer."""
-    medians = {peer: statistics.median(values) for peer, values in speeds.items()}
-    rows = [
-        [
-            peer,
-            *(f"{s:,.0f}" for s in (medians[peer], min(values), max(values))),
-            f"{medians['ours'] / medians[peer]:.2f}",
-        ]
-        for peer, values in speeds.items()
+def _choose(
+    stack: contextlib.ExitStack,
+    name: str,
+    settings: Sequence[Settings],
+    seconds: float,
+) -> tuple[peers.Peer, list[dict[str, Any]]]:
+    """Starts a peer at each of its settings; keeps the fastest, closes the others.
+
+    Returns:
+      The peer, which the stack will close, and what was tried, if there was a choice:
+      {"settings", "images_per_second" of each turn}.
+    """
+    candidates = [
+        stack.enter_context(peers.Peer(PEERS, name, some)) for some in settings
     ]
-    headers = ["peer", "median images/s", "min", "max", "ours / peer"]
-    # The numbers are text by now, and are to stay as they are.
-    align = ["left"] + ["right"] * 4
-    return tabulate(rows, headers, colalign=align, disable_numparse=True)
+    if len(candidates) == 1:
+        return candidates[0], []
+    speeds: list[list[float]] = [[] for _ in candidates]
+    for _ in range(TURNS):
+        for candidate, so_far in zip(candidates, speeds, strict=True):
+            so_far.append(candidate.ask(seconds)["images_per_second"])
+    medians = [statistics.median(values) for values in speeds]
+    fastest = candidates[medians.index(max(medians))]
+    for candidate, speed in zip(candidates, medians, strict=True):
+        print(f"{name} ({_text(candidate.settings)}): {speed:,.0f} images/s")
+        if candidate is not fastest:
+            candidate.close()
+    return fastest, [
+        {"settings": candidate.settings, "images_per_second": values}
+        for candidate, values in zip(candidates, speeds, strict=True)
+    ]
 
 
-def conditions(threads: int) -> str:
-    """Processor, cores, threads, load and versions: what the speeds depend on."""
-    load = os.getloadavg()[0]  # before TensorFlow is loaded, which is load as well
-    from training import runs
+def _check_same_network(found: Mapping[str, Mapping[str, Any]]) -> None:
+    counts = {name: peer["parameters"] for name, peer in measured(found).items()}
+    for name, count in counts.items():
+        if count != counts["ours"]:
+            raise peers.BenchmarkError(
+                f"the peer {name} trains {count} parameters and ours {counts['ours']}:"
+                " build the network of lenet.flags in benchmarks/step_peers.py"
+            )
 
-    facts = runs.environment()
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in PACKAGES]
-    return "\n".join(
+
+def measured(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Those of the peers that are not missing."""
+    return {name: peer for name, peer in found.items() if "missing" not in peer}
+
+
+def _text(settings: Settings) -> str:
+    return ", ".join(f"{name} {value}" for name, value in settings.items())
+
+
+def ratio(result: Mapping[str, Any], peer: str) -> float:
+    """How many times as fast as a peer we are: the median of the rounds' ratios."""
+    speeds = [result["peers"][name]["images_per_second"] for name in ("ours", peer)]
+    return statistics.median(own / of for own, of in zip(*speeds, strict=True))
+
+
+def share(result: Mapping[str, Any], peer: str) -> float:
+    """How much of the matrix product's best rate a peer puts into its products."""
+    speed = statistics.median(result["peers"][peer]["images_per_second"])
+    rate = 1e9 * max(result["gemm"]["gflops"])
+    return speed * flops.total(result["flops"]) / rate
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    """A section with the table of peers, what it comes to, and that of FLOPs."""
+    rows = []
+    for name, peer in result["peers"].items():
+        if "missing" in peer:
+            rows.append([name, f"missing: {peer['missing']}", *["–"] * 5])
+            continue
+        speeds = peer["images_per_second"]
+        figures = (statistics.median(speeds), min(speeds), max(speeds))
+        rows.append(
+            [
+                name,
+                _text(peer["settings"]),
+                *(f"{figure:,.0f}" for figure in figures),
+                f"{ratio(result, name):.2f}",
+                f"{share(result, name):.1%}",
+            ]
+        )
+    headers = ["peer", "best settings", "median images/s", "min", "max"]
+    headers += ["ours / peer", "of the matrix product"]
+    gflops = result["gemm"]["gflops"]
+    mflops = flops.total(result["flops"]) / 1e6
+    return "\n\n".join(
         [
-            f"{facts['processor']}, {facts['cores']} cores,"
-            f" {threads or facts['cores']} threads, load average before {load:.2f}",
-            f"lenet-selu {facts['commit']}, python {facts['python']},"
-            f" {', '.join(versions)}, TF_ENABLE_ONEDNN_OPTS={facts['onednn']}",
+            f"## Training step, batch {result['batch_size']}",
+            _table(rows, headers, texts=2),
+            _verdict(result),
+            f"Medians of {len(gflops)} rounds; ours / peer is the median of the"
+            f" rounds' ratios. {result['gemm']['size']}³ float32 matrix product, a"
+            f" thread per core: {max(gflops):.1f} GFLOP/s (median of rounds"
+            f" {statistics.median(gflops):.1f}). A step takes {mflops:.2f} MFLOP an"
+            " image:",
+            _flops_table(result["flops"]),
         ]
     )
 
 
-def define_flags() -> None:
-    """The flags of the benchmark."""
-    flags.DEFINE_integer("rounds", 5, "Measurements of each peer.", lower_bound=1)
-    flags.DEFINE_integer("steps", 469, "Timed steps of each.", lower_bound=1)
-    flags.DEFINE_integer(
-        "threads", 0, "CPU threads of each peer; 0: one per core.", lower_bound=0
-    )
-    flags.DEFINE_enum(
-        "peer",
-        None,
-        list(PEERS),
-        "Measure this one alone, once, in this process, and print a line of JSON.",
+def _verdict(result: Mapping[str, Any]) -> str:
+    others = [name for name in measured(result["peers"]) if name != "ours"]
+    if not others:
+        return "Nothing to compare with: all other peers are missing."
+    least = min(others, key=lambda name: ratio(result, name))
+    return (
+        f"**{ratio(result, least):.2f} times** the images/s of the best of the others,"
+        f" {least}; **{share(result, 'ours'):.1%}** of what the matrix product allows."
     )
 
 
-def main(_: list[str]) -> None:
-    """Measures one peer, or starts itself for each of them in turn."""
-    if FLAGS.peer:
-        speed = PEERS[FLAGS.peer](FLAGS.steps, FLAGS.threads)
-        print(json.dumps({"images_per_second": speed}))
-        return
-    print(conditions(FLAGS.threads))
-    speeds = measure(FLAGS.rounds, FLAGS.steps, FLAGS.threads)
-    print(table(speeds))
+def _flops_table(layers: Mapping[str, Mapping[str, int]]) -> str:
+    counts = {layer: list(passes.values()) for layer, passes in layers.items()}
+    counts["all"] = [sum(column) for column in zip(*counts.values())]
+    rows = [
+        [layer, *(f"{count:,}" for count in [*passes, sum(passes)])]
+        for layer, passes in counts.items()
+    ]
+    return _table(rows, ["FLOP an image", "forward", "backward", "step"], texts=1)
 
 
-if __name__ == "__main__":
-    define_flags()
-    cli.run(main)
+def _table(rows: Sequence[Sequence[str]], headers: Sequence[str], texts: int) -> str:
+    """Markdown; the first `texts` columns are no numbers."""
+    align = ["left"] * texts + ["right"] * (len(headers) - texts)
+    # The numbers are text by now, and are to stay as they are.
+    return tabulate(
+        rows, headers, tablefmt="pipe", colalign=align, disable_numparse=True
+    )
+
+
+def plots(result: Mapping[str, Any]) -> dict[str, Figure]:
+    """ "step": a bar for each peer's median, a line from its slowest to its fastest."""
+    from evaluation import figures
+
+    @figures.styled
+    def draw() -> Figure:
+        there = measured(result["peers"])
+        speeds = [peer["images_per_second"] for peer in there.values()]
+        medians = [statistics.median(values) for values in speeds]
+        below = [m - min(values) for m, values in zip(medians, speeds, strict=True)]
+        above = [max(values) - m for m, values in zip(medians, speeds, strict=True)]
+        figure = Figure(
+            figsize=(figures.WIDTH, 0.6 + 0.4 * len(there)), layout="constrained"
+        )
+        axes = figure.subplots()
+        colours = [figures.BLUE if name == "ours" else figures.GREY for name in there]
+        bars = axes.barh(list(there), medians, color=colours, xerr=[below, above])
+        axes.bar_label(
+            bars, [f"{m:,.0f} " for m in medians], label_type="center", color="white"
+        )
+        axes.invert_yaxis()
+        axes.grid(False, axis="y")
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.set_xlabel(f"images/s, batch {result['batch_size']}")
+        return figure
+
+    return {"step": draw()}

@@ -125,9 +125,16 @@ class Conv(tf.Module):
             self.b = tf.Variable(tf.zeros([outputs]), name="b") if bias else None
 
     @tf.Module.with_name_scope
-    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+    def __call__(
+        self, x: tf.Tensor, pool: Callable[[tf.Tensor], tf.Tensor] = tf.identity
+    ) -> tf.Tensor:
+        """Convolves. A max pool may be given to stand before the bias, not behind it.
+
+        The largest of several sums with one number is the largest plus that number, to
+        the bit; and the pool leaves the bias, and its gradient, fewer values to visit.
+        """
         _check_input(self, x, 4, self.inputs)
-        x = tf.nn.conv2d(x, self.w, strides=1, padding=self.padding)
+        x = pool(tf.nn.conv2d(x, self.w, strides=1, padding=self.padding))
         return x if self.b is None else tf.nn.bias_add(x, self.b)
 
 

@@ -120,14 +120,16 @@ class LeNet(tf.Module):
             update_ops.extend(updates)
             return x
 
+        def pool(x):
+            return layers.max_pool(x, 3, 2)
+
         def conv_block(x, conv, norm):
-            x = conv(x)
-            if self.batch_norm_first:
-                x = normalise(x, norm)
             # An increasing function and a maximum change places freely, and the pool
-            # leaves it a quarter of the values to work on.
-            x = self.activation(layers.max_pool(x, 3, 2))
-            return x if self.batch_norm_first else normalise(x, norm)
+            # leaves it a quarter of the values to work on. Batch norm is none: its
+            # scale may be negative.
+            if norm is not None and self.batch_norm_first:
+                return self.activation(pool(normalise(conv(x), norm)))
+            return normalise(self.activation(conv(x, pool)), norm)
 
         def dense_block(x, dense, norm, number):
             x = dense(x)

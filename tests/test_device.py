@@ -71,10 +71,16 @@ print(threading.get_intra_op_parallelism_threads() == device.cores())
 device.set_threads(3)
 print(threading.get_intra_op_parallelism_threads())
 print(threading.get_inter_op_parallelism_threads())
+device.set_threads(8, replicas=4)
+print(threading.get_intra_op_parallelism_threads())
+print(threading.get_inter_op_parallelism_threads())
+device.set_threads(1, replicas=2)
+print(threading.get_intra_op_parallelism_threads())
+print(threading.get_inter_op_parallelism_threads())
 print(device.tf.reduce_sum([1, 2]).numpy())
 """
     loaded = load(code=code)
-    assert (loaded.stdout, loaded.stderr) == ("True\n3\n1\n3\n", "")
+    assert (loaded.stdout, loaded.stderr) == ("True\n3\n1\n2\n4\n1\n2\n3\n", "")
 
 
 def test_cores():

@@ -204,7 +204,7 @@ def test_apply_stores_what_adam_returns():
     for i, w in enumerate(weights):
         stored = w, adam.slots["m"][i], adam.slots["v"][i]
         for ours, expected in zip(stored, adam_steps(start + i, 3), strict=True):
-            np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-7)
+            np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_a_missing_gradient_is_refused():

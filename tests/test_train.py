@@ -26,6 +26,7 @@ SMALL = {
     "rotation": 10.0,
     "schedule": "cosine",
     "batch_size": 32,
+    "replicas": 2,
     "epochs": 3,
     "seed": 1,
 }
@@ -273,6 +274,38 @@ def test_the_check_names_loss_gradient_or_weight(config, tmp_path):
     network.conv1.w.assign(network.conv1.w * math.inf)
     with pytest.raises(train.TrainingError, match="a weight .* step 5"):
         check(1.0, 1.0)
+
+
+@pytest.mark.parametrize("replicas", [2, 3])
+def test_replicas_take_the_step_of_the_whole_batch(config, sets, replicas):
+    def weights(replicas):
+        exact = {"dropout": 0.0, "batch_norm": "none", "rotation": 0.0, "shear": 0.0}
+        chosen = {**config, **exact, "replicas": replicas, "optimizer": "momentum"}
+        state = train.build_state(chosen)
+        data = tf.constant(sets.train_images), tf.constant(sets.train_labels)
+        totals = train.make_train_steps(state, *data, chosen, 4)(0, 4, training=True)
+        values = [v.numpy() for v in state.network.variables]
+        return values, totals.loss, totals.correct, totals.gradient_norms
+
+    ours, exact = weights(replicas), weights(1)
+    for a, b in zip(tf.nest.flatten(ours), tf.nest.flatten(exact), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_replicas_of_batch_norm_average_their_statistics(config, sets):
+    """Two replicas of one batch leave the moving averages between them."""
+    chosen = {**config, "dropout": 0.0, "rotation": 0.0, "weight_average": 0.0}
+    data = tf.constant(sets.train_images), tf.constant(sets.train_labels)
+
+    def mean(replicas):
+        state = train.build_state({**chosen, "replicas": replicas})
+        steps = train.make_train_steps(
+            state, *data, {**chosen, "replicas": replicas}, 1
+        )
+        steps(0, 1, training=True)
+        return state.network.norm1.mean.numpy()
+
+    np.testing.assert_allclose(mean(2), mean(1), rtol=1e-4, atol=1e-6)
 
 
 def test_training_defaults_to_false(config, sets):

@@ -44,6 +44,34 @@ def adam(
     return weight - rate * m / (tf.sqrt(v) + epsilon), m, v
 
 
+def adam_in_place(
+    weight: tf.Variable,
+    gradient: tf.Tensor,
+    m: tf.Variable,
+    v: tf.Variable,
+    *,
+    step: tf.Tensor,
+    rate: tf.Tensor,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    epsilon: float = 1e-8,
+) -> None:
+    """`adam` in a single pass over variables, by TensorFlow's own kernel."""
+    t = tf.cast(step + 1, tf.float32)
+    tf.raw_ops.ResourceApplyAdam(
+        var=weight.handle,
+        m=m.handle,
+        v=v.handle,
+        beta1_power=beta1**t,
+        beta2_power=beta2**t,
+        lr=rate,
+        beta1=beta1,
+        beta2=beta2,
+        epsilon=epsilon,
+        grad=gradient,
+    )
+
+
 def rmsprop(
     weight: tf.Tensor,
     gradient: tf.Tensor,
@@ -107,14 +135,22 @@ def weight_average(
 
 
 class Rule(NamedTuple):
-    """An update rule and the names of its slots, in the order of its arguments."""
+    """An update rule.
+
+    Attributes:
+      update: the rule, a pure function.
+      slots: the names of its slots, in the order of its arguments.
+      in_place: the same on variables, where there is a faster way than to assign what
+        `update` returns.
+    """
 
     update: Callable[..., tuple[tf.Tensor, ...]]
     slots: tuple[str, ...]
+    in_place: Callable[..., None] | None = None
 
 
 RULES = {
-    "adam": Rule(adam, ("m", "v")),
+    "adam": Rule(adam, ("m", "v"), adam_in_place),
     "momentum": Rule(momentum_sgd, ("m",)),
     "rmsprop": Rule(rmsprop, ("v",)),
 }
@@ -183,8 +219,10 @@ class Optimizer(tf.Module):
     ):
         super().__init__(rule)
         self.weight_decay = weight_decay
-        update, slots = RULES[rule]
-        self._update = functools.partial(update, **options)
+        update, slots, in_place = RULES[rule]
+        self._apply = functools.partial(
+            in_place or functools.partial(_assign, update), **options
+        )
         # Wrapped, because the weights belong to the network: as an attribute they
         # would become this module's too, and be stored twice in a checkpoint.
         self._weights = lambda: variables
@@ -199,12 +237,23 @@ class Optimizer(tf.Module):
         for w, g, slots in zip(
             self._weights(), gradients, slots_of_weights, strict=True
         ):
-            next_w, *next_slots = self._update(w, g, *slots, step=step, rate=rate)
             if w.shape.rank > 1 and self.weight_decay:
-                next_w -= rate * self.weight_decay * w
-            w.assign(next_w)
-            for slot, value in zip(slots, next_slots, strict=True):
-                slot.assign(value)
+                # First: no rule's step depends on the weight, so the sum is the same.
+                w.assign(w * (1 - rate * self.weight_decay))
+            self._apply(w, g, *slots, step=step, rate=rate)
+
+
+def _assign(
+    update: Callable[..., tuple[tf.Tensor, ...]],
+    weight: tf.Variable,
+    gradient: tf.Tensor,
+    *slots: tf.Variable,
+    **settings: Any,
+) -> None:
+    next_weight, *next_slots = update(weight, gradient, *slots, **settings)
+    weight.assign(next_weight)
+    for slot, value in zip(slots, next_slots, strict=True):
+        slot.assign(value)
 
 
 def _zeros(weight: tf.Variable, name: str) -> tf.Variable:

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the figures of a benchmark depend on besides the code that is measured."""
+
+import datetime
+import importlib.metadata
+import os
+from collections.abc import Mapping
+from typing import Any
+
+PACKAGES = ("tensorflow", "keras", "torch", "numpy")
+
+BUSY = 0.5  # load average per core
+# Threads that wait for each other at every operation then wait for other programs:
+# PyTorch's eager loop, on two threads, was seen to fall to a hundredth of its speed.
+WARNING = (
+    "\nNOT TO BE TRUSTED: other programs were at work, which slows the peers unequally;"
+    " measure again on a quiet machine"
+)
+
+
+def facts() -> dict[str, Any]:
+    """Date, commit, processor, cores, load and versions; None: not installed."""
+    load = os.getloadavg()[0]  # before TensorFlow is loaded, which is load as well
+    import device  # noqa: F401  isort: skip  (first: it loads TensorFlow)
+
+    from training import runs
+
+    found = runs.environment()
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat("T", "seconds"),
+        **{name: found[name] for name in ("commit", "processor", "cores", "onednn")},
+        "load_average_before": load,
+        "versions": {
+            "python": found["python"],
+            **{package: _version(package) for package in PACKAGES},
+        },
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def describe(facts: Mapping[str, Any]) -> str:
+    """The facts in two lines, and a third if the machine was busy."""
+    versions = ", ".join(f"{k} {v or 'missing'}" for k, v in facts["versions"].items())
+    busy = facts["load_average_before"] > BUSY * facts["cores"]
+    return (
+        f"{facts['processor']}, {facts['cores']} cores, load average before"
+        f" {facts['load_average_before']:.2f}, {facts['date']}\n"
+        f"lenet-selu {facts['commit']}, {versions},"
+        f" TF_ENABLE_ONEDNN_OPTS={facts['onednn']}" + (WARNING if busy else "")
+    )

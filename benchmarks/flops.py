@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Floating-point operations of a training step of LeNet-SELU, layer by layer.
+
+Counted are the products of convolutions and dense layers, a multiply-add as two.
+Pools, activations, batch norm, dropout and the optimizer are left out: next to nothing
+in operations, if not in time, so that a share of the machine's rate is never flattered.
+"""
+
+from collections.abc import Mapping
+
+KERNEL = 3 * 3
+
+
+def multiply_adds(width: int = 1) -> dict[str, int]:
+    """Multiply-adds per image of each layer's forward pass.
+
+    Args:
+      width: factor on the maps of both convolutions, as of `models.lenet.LeNet`.
+    """
+    maps1, maps2 = 12 * width, 16 * width
+    return {
+        "conv1": 28 * 28 * KERNEL * maps1,
+        "conv2": 13 * 13 * KERNEL * maps1 * maps2,
+        "dense1": 6 * 6 * maps2 * 288,
+        "dense2": 288 * 144,
+        "logits": 144 * 10,
+    }
+
+
+def training_step(width: int = 1) -> dict[str, dict[str, int]]:
+    """FLOPs per image of each layer: "forward" and "backward".
+
+    Backward is twice forward, one product for the gradient of the weights and one for
+    that of the layer's input; but nobody wants the gradient of the image.
+    """
+    return {
+        layer: {
+            "forward": 2 * count,
+            "backward": (2 if layer == "conv1" else 4) * count,
+        }
+        for layer, count in multiply_adds(width).items()
+    }
+
+
+def total(layers: Mapping[str, Mapping[str, int]]) -> int:
+    """The sum of what `training_step` returns."""
+    return sum(sum(passes.values()) for passes in layers.values())

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The peers of a comparison, each in a process of its own.
+
+A module of benchmarks names its peers in `PEERS`: name → maker. `maker(**settings)`
+loads the peer's library, builds and warms up what is measured, and returns a function
+from a request to an answer; settings, requests and answers are JSON. A peer lives until
+it is closed, so that it loads and compiles once, and sleeps while the others are asked.
+`benchmarks.serve` is its end of the pipe.
+"""
+
+import json
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import cli
+
+PROJECT = Path(__file__).resolve().parent.parent
+CLOSING_SECONDS = 20  # that a peer has to end by itself
+
+
+class BenchmarkError(cli.UserError):
+    """A peer could not be measured."""
+
+
+class Missing(BenchmarkError):
+    """Something that a peer needs is not installed; the message is what."""
+
+
+class Peer:
+    """A running peer.
+
+    Args:
+      module: dotted name of the module that has it in `PEERS`.
+      name: its key there.
+      settings: keyword arguments of its maker.
+
+    Raises:
+      Missing: its library is not installed.
+      BenchmarkError: it failed.
+    """
+
+    def __init__(self, module: str, name: str, settings: Mapping[str, Any]):
+        self.name = name
+        self.settings = dict(settings)
+        self._arguments = ["-m", "benchmarks.serve", module, name, json.dumps(settings)]
+        # A file, since a pipe that nobody empties would stop a talkative library.
+        self._messages = tempfile.TemporaryFile("w+", errors="replace")
+        self._process = subprocess.Popen(
+            [sys.executable, *self._arguments],
+            cwd=PROJECT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._messages,
+            text=True,
+        )
+        try:
+            missing = self._read()
+            if missing is not None:
+                raise Missing(missing)
+        except BaseException:
+            self.close()
+            raise
+
+    def ask(self, request: Any) -> Any:
+        """The peer's answer.
+
+        Raises:
+          BenchmarkError: it failed.
+        """
+        assert self._process.stdin is not None
+        try:
+            print(json.dumps(request), file=self._process.stdin, flush=True)
+        except BrokenPipeError:
+            pass  # it has ended: there will be no answer either
+        return self._read()
+
+    def _read(self) -> Any:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise BenchmarkError(self._failure())
+        return json.loads(line)
+
+    def _failure(self) -> str:
+        code = self._process.wait()
+        if code < 0:
+            reason = f"killed by {signal.Signals(-code).name}"
+        else:
+            self._messages.seek(0)
+            reason = (self._messages.read().strip() or "no message").splitlines()[-1]
+        return (
+            f"the peer {self.name} failed: {reason}; to see all it says:"
+            f" echo 1 | python {shlex.join(self._arguments)}"
+        )
+
+    def close(self) -> None:
+        """Ends the process, if it has not ended yet."""
+        process = self._process
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            process.stdin.close()  # which the peer takes for the end
+        except BrokenPipeError:
+            pass
+        try:
+            process.wait(CLOSING_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
+        self._messages.close()
+
+    def __enter__(self) -> "Peer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A peer's own process: makes it, then answers each line of standard input.
+
+    echo 100 | python -m benchmarks.serve benchmarks.step_peers keras '{"threads": 2}'
+
+The first line of its output is null, or what is missing for the peer; then comes one
+line for each answer. All is JSON. See `benchmarks.peers`.
+"""
+
+import importlib
+import json
+import os
+import sys
+from typing import Any
+
+import cli
+from benchmarks import peers
+
+
+def main(module: str, name: str, settings: str) -> None:
+    """Serves the peer `name` of a module until the input ends.
+
+    Raises:
+      cli.UserError: of the peer.
+    """
+    # Whatever a library prints goes to standard error, answers alone to the pipe.
+    pipe = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+    def tell(answer: Any) -> None:
+        print(json.dumps(answer), file=pipe, flush=True)
+
+    make = importlib.import_module(module).PEERS[name]
+    try:
+        answer = make(**json.loads(settings))
+    except (ImportError, peers.Missing) as error:
+        tell(" ".join(str(error).split()))
+        return
+    tell(None)
+    for line in iter(sys.stdin.readline, ""):
+        tell(answer(json.loads(line)))
+
+
+if __name__ == "__main__":
+    try:
+        main(*sys.argv[1:])
+    except cli.UserError as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(cli.INTERRUPTED)  # the program that started it says so

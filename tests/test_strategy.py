@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of training/strategy.py."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from training import strategy
+
+INDICES = tf.range(10, 17, dtype=tf.int64)
+SEED = tf.constant([3, 8])
+
+
+def choose(batch_size, threads, *, replicas=0, cores=2):
+    config = {"batch_size": batch_size, "threads": threads, "replicas": replicas}
+    return strategy.choose(config, cores)
+
+
+@pytest.mark.parametrize(
+    "batch_size, threads, replicas",
+    [(128, 1, 1), (128, 2, 2), (128, 8, 8), (64, 8, 4), (31, 2, 1), (1, 2, 1)],
+)
+def test_choose(batch_size, threads, replicas):
+    assert choose(batch_size, threads) == replicas
+
+
+def test_choose_goes_by_the_cores_and_obeys():
+    assert choose(128, 0, cores=3) == 3
+    assert choose(128, 0, replicas=5) == 5
+
+
+@pytest.mark.parametrize(
+    "batch_size, replicas, sizes",
+    [(7, 1, [7]), (7, 2, [4, 3]), (7, 3, [3, 2, 2]), (6, 3, [2, 2, 2]), (2, 2, [1, 1])],
+)
+def test_sizes(batch_size, replicas, sizes):
+    assert strategy.sizes(batch_size, replicas) == sizes
+
+
+def run(replicas):
+    """Runs a step whose results tell what it was given; returns the seeds too."""
+    seeds = []
+
+    def step(indices, seed, share):
+        seeds.append(tuple(seed.numpy()))
+        values = tf.cast(indices, tf.float32)
+        mean = tf.reduce_mean(values)
+        gradients = [share * mean, share * tf.stack([mean, -mean])]
+        return strategy.Part(share * mean, len(indices), gradients, [mean])
+
+    return strategy.run(step, INDICES, SEED, replicas), seeds
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 3, 7])
+def test_parts_make_up_the_batch(replicas):
+    part, _ = run(replicas)
+    np.testing.assert_allclose(part.loss, 13, rtol=1e-6)
+    assert part.correct == 7
+    np.testing.assert_allclose(part.gradients[0], 13, rtol=1e-6)
+    np.testing.assert_allclose(part.gradients[1], [13, -13], rtol=1e-6)
+    np.testing.assert_allclose(part.averages, [13], rtol=1e-6)
+
+
+def test_seeds_are_those_of_the_step_and_differ():
+    assert run(1)[1] == [(3, 8)]
+    first, *others = run(7)[1]
+    assert first == (3, 8)
+    assert len({first, *others}) == 7
+    assert run(3)[1] == [first, *others[:2]]
