@@ -35,7 +35,6 @@ tensorboard: .venv/installed
 benchmark: .venv/installed-benchmark
 ifeq ($(filter-out 0,$(QUICK)),)
 	$(BIN)/python -m benchmarks
-	$(BIN)/python -m benchmarks.online
 else
 	$(BIN)/python -m benchmarks --quick
 endif

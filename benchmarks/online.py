@@ -1,30 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cost of the online augmentation beside a training step of LeNet-SELU.
 
-    python -m benchmarks.online
-
 A step of 128 images, as `benchmarks.step_peers` has it, and each transform of 128
-images, in one process and in turns, so that a slow minute of the machine falls on all
-of them. The goal is a share of at most 15 %. Tracing and the first calls are not timed.
+images, in as many parts as the step has replicas, in one process and in turns, so that
+a slow minute of the machine falls on all of them. The goal is a share of at most 15 %.
+Tracing and the first calls are not timed.
 """
-
-import device  # noqa: F401  isort: skip  (first: it loads TensorFlow)
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from typing import Any
 
-import tensorflow as tf
-from absl import flags
+from matplotlib.figure import Figure
 from tabulate import tabulate
 
-import cli
-import train
-from augment import online
 from augment.online_settings import OnlineSettings
-from benchmarks import environment, step_peers
-
-FLAGS = flags.FLAGS
+from benchmarks import peers, step_peers
 
 STEP = "training step"
 AFFINE = {"rotation": 10.0, "zoom": 0.1, "shift": 0.1}  # system D
@@ -38,85 +30,122 @@ TRANSFORMS = {
     "elastic": OnlineSettings(**ELASTIC),
     "all": OnlineSettings(shear=10.0, **AFFINE, **ELASTIC),
 }
+THREADS = (0, 1)  # one per core; one
+STEPS = 200  # of each, in a round
 
 
-def transform_timer(settings: OnlineSettings) -> Callable[[int], float]:
-    """Returns timer(count): seconds per transform, of `count` in a graph's loop."""
-    images = tf.constant(step_peers.noise()[0][: step_peers.BATCH_SIZE])
+def transform_loop(settings: OnlineSettings, replicas: int) -> Callable[[int], float]:
+    """Returns run(count): seconds of `count` transforms in one call of a graph."""
+    import device  # noqa: F401  isort: skip  (first: it loads TensorFlow)
+    import tensorflow as tf
+
+    from augment import online
+    from training import strategy
+
+    images = tf.constant(step_peers.noise(step_peers.BATCH_SIZE)[0])
+    sizes = strategy.sizes(step_peers.BATCH_SIZE, replicas)
 
     @tf.function(
         autograph=False, input_signature=[tf.TensorSpec([], tf.int32, name="count")]
     )
     def loop(count):
-        # Each transforms the result of the one before, so that none can be spared.
+        def transform(number, x):
+            # Of the result of the one before, so that none can be spared.
+            seed = tf.stack([0, number])
+            parts = [online.transform(p, seed, settings) for p in tf.split(x, sizes)]
+            return number + 1, tf.concat(parts, axis=0)
+
         return tf.while_loop(
             lambda number, _: number < count,
-            lambda number, x: (
-                number + 1,
-                online.transform(x, tf.stack([0, number]), settings),
-            ),
+            transform,
             [tf.constant(0), images],
             parallel_iterations=1,
         )[1]
 
     traced = loop.get_concrete_function()
 
-    def timer(count: int) -> float:
+    def run(count: int) -> float:
         began = time.perf_counter()
         traced(tf.constant(count)).numpy()  # waits for the result
-        return (time.perf_counter() - began) / count
+        return time.perf_counter() - began
 
-    timer(step_peers.WARM_UP_STEPS)
-    return timer
-
-
-def measure(rounds: int, steps: int, threads: int) -> dict[str, list[float]]:
-    """Seconds of the step and of each transform in each round, one after the other."""
-    loop = step_peers.ours(threads=threads)
-    loop.run(step_peers.WARM_UP_STEPS)
-    timers = {name: transform_timer(some) for name, some in TRANSFORMS.items()}
-    seconds: dict[str, list[float]] = {STEP: [], **{name: [] for name in timers}}
-    for number in range(1, rounds + 1):
-        seconds[STEP].append(loop.run(steps) / steps)
-        for name, timer in timers.items():
-            seconds[name].append(timer(steps))
-        print(f"round {number} of {rounds}: {STEP} {1e3 * seconds[STEP][-1]:.2f} ms")
-    return seconds
+    return run
 
 
-def table(seconds: Mapping[str, Sequence[float]]) -> str:
-    """One line per transform; shares are medians of those of each round."""
+def step_and_transforms(*, threads: int) -> Callable[[int], dict[str, float]]:
+    """The step, with as many replicas as it has by itself, and every transform.
+
+    Args:
+      threads: of the CPU; 0: one per core.
+
+    Returns:
+      From a number of steps to the seconds of one of each, by name.
+    """
+    import device  # isort: skip  (first: it loads TensorFlow)
+    from training import strategy
+
+    config = step_peers.train_config(threads=threads)
+    replicas = strategy.choose(config, device.cores())
+    loops = {STEP: step_peers.ours(threads=threads).run}
+    for name, settings in TRANSFORMS.items():
+        loops[name] = transform_loop(settings, replicas)
+
+    def answer(steps: int) -> dict[str, float]:
+        return {name: run(steps) / steps for name, run in loops.items()}
+
+    answer(step_peers.WARM_UP_STEPS)
+    return answer
+
+
+PEERS = {"step_and_transforms": step_and_transforms}
+
+
+def measure(rounds: int, steps: int = STEPS) -> dict[str, Any]:
+    """Measures with each number of threads.
+
+    Returns:
+      threads: of each number, seconds of the step and of each transform by name, in
+        each round.
+
+    Raises:
+      peers.BenchmarkError: the process failed.
+    """
+    found = {}
+    for threads in THREADS:
+        settings = {"threads": threads}
+        with peers.Peer(__name__, "step_and_transforms", settings) as peer:
+            answers = [peer.ask(steps) for _ in range(rounds)]
+        found[str(threads)] = {
+            name: [answer[name] for answer in answers] for name in answers[0]
+        }
+    return {"threads": found}
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    """A section with a table; shares are medians of those of each round."""
     rows = []
-    for name, values in seconds.items():
-        shares = [own / of for own, of in zip(values, seconds[STEP], strict=True)]
-        rows.append(
-            [
-                name,
-                f"{1e3 * statistics.median(values):.2f}",
-                f"{statistics.median(shares):.1%}",
-                f"{min(shares):.1%}",
-                f"{max(shares):.1%}",
-            ]
-        )
-    headers = ["128 images", "median ms", "of a step", "min", "max"]
-    align = ["left"] + ["right"] * 4
-    return tabulate(rows, headers, colalign=align, disable_numparse=True)
+    for threads, seconds in result["threads"].items():
+        for name, values in seconds.items():
+            shares = [own / of for own, of in zip(values, seconds[STEP], strict=True)]
+            rows.append(
+                [
+                    threads,
+                    name,
+                    f"{1e3 * statistics.median(values):.2f}",
+                    f"{statistics.median(shares):.1%}",
+                    f"{min(shares):.1%}",
+                    f"{max(shares):.1%}",
+                ]
+            )
+    headers = ["threads", f"{step_peers.BATCH_SIZE} images", "median ms", "of a step"]
+    headers += ["min", "max"]
+    align = ["right", "left"] + ["right"] * 4
+    table = tabulate(
+        rows, headers, tablefmt="pipe", colalign=align, disable_numparse=True
+    )
+    return f"## Online augmentation\n\n{table}\n\nThreads 0: one per core."
 
 
-def define_flags() -> None:
-    """The flags of the benchmark."""
-    flags.DEFINE_integer("rounds", 5, "Measurements of each.", lower_bound=1)
-    flags.DEFINE_integer("steps", 200, "Timed steps of each.", lower_bound=1)
-    train.define_flags()  # --threads, and those that the step is configured with
-    flags.declare_key_flag("threads")
-
-
-def main(_: list[str]) -> None:
-    """Measures and prints."""
-    print(environment.describe(environment.facts()), f"threads={FLAGS.threads}")
-    print(table(measure(FLAGS.rounds, FLAGS.steps, FLAGS.threads)))
-
-
-if __name__ == "__main__":
-    define_flags()
-    cli.run(main)
+def plots(result: Mapping[str, Any]) -> dict[str, Figure]:
+    """None: the table says it all."""
+    return {}

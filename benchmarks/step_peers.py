@@ -41,11 +41,11 @@ GEMM_SIZE = 2048
 Timer = Callable[[float], dict[str, float]]
 
 
-def noise() -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 [60000, 28, 28, 1] and labels uint8 [60000], the same each time."""
+def noise(count: int = IMAGES) -> tuple[np.ndarray, np.ndarray]:
+    """Images uint8 [count, 28, 28, 1] and labels uint8 [count], the same each time."""
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (IMAGES, 28, 28, 1), np.uint8)
-    return images, rng.integers(0, 10, IMAGES, np.uint8)
+    images = rng.integers(0, 256, (count, 28, 28, 1), np.uint8)
+    return images, rng.integers(0, 10, count, np.uint8)
 
 
 class Loop(NamedTuple):
@@ -112,10 +112,11 @@ def train_config(**settings: Any) -> dict[str, Any]:
     return values.flag_values_dict()
 
 
-def ours(**settings: Any) -> Loop:
+def ours(set_size: int = IMAGES, **settings: Any) -> Loop:
     """train.py's loop, all steps in one call of the graph.
 
     Args:
+      set_size: images to train on.
       settings: values of train.py's flags, such as threads.
     """
     import device  # isort: skip  (first: it loads TensorFlow)
@@ -127,9 +128,9 @@ def ours(**settings: Any) -> Loop:
     config = train_config(**settings)
     config["replicas"] = strategy.choose(config, device.cores())
     device.set_threads(config["threads"], config["replicas"])
-    images, labels = map(tf.constant, noise())
+    images, labels = map(tf.constant, noise(set_size))
     state = train.build_state(config)
-    epoch_steps = math.ceil(IMAGES / BATCH_SIZE)
+    epoch_steps = math.ceil(set_size / config["batch_size"])
     train_steps = train.make_train_steps(state, images, labels, config, epoch_steps)
     step = 0
 

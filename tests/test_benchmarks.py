@@ -2,17 +2,21 @@
 """Tests of benchmarks/: what is measured and how it is told, never how fast it is."""
 
 import importlib.util
+import inspect
 import json
 import math
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
 import tensorflow as tf
+from matplotlib.figure import Figure
 
 import cli
 import models
+from benchmarks import __main__ as program
 from benchmarks import environment, flops, peers, results, step, step_peers
 from models import layers
 
@@ -314,37 +318,111 @@ def test_a_busy_machine_is_told(facts):
     assert busy.splitlines()[2].startswith("NOT TO BE TRUSTED: other programs")
 
 
-def test_results_are_written(tmp_path, result, facts):
+def stand_in(title):
+    """A benchmark with a plot, that measures how many rounds it is asked for."""
+    return types.SimpleNamespace(
+        measure=lambda rounds: {"rounds": rounds},
+        markdown=lambda figures: f"## {title}\n\n{figures['rounds']} rounds",
+        plots=lambda figures: {title: Figure()},
+    )
+
+
+@pytest.fixture
+def benchmarks(monkeypatch):
+    """The benchmarks of the program, "a" and "b"."""
+    pair = {name: stand_in(name) for name in ("a", "b")}
+    monkeypatch.setattr(program, "BENCHMARKS", pair)
+    return pair
+
+
+def test_every_benchmark_has_the_interface():
+    for benchmark in program.BENCHMARKS.values():
+        for name in ("measure", "markdown", "plots"):
+            assert callable(getattr(benchmark, name))
+        assert next(iter(inspect.signature(benchmark.measure).parameters)) == "rounds"
+
+
+def test_results_are_written(tmp_path, facts, benchmarks, capsys):
     folder = tmp_path / "new"
-    section, drawn = step.markdown(result), step.plots(result)
-    results.write(folder, facts, {"step": result}, {"step": section}, {"step": drawn})
-    stored = json.loads((folder / "results.json").read_text())
-    assert stored == {"environment": facts, "step": result}
+    program.measure(["b", "a"], 3, folder, facts)
+    assert "## b\n\n3 rounds\n\n## a" in capsys.readouterr().out
+    assert results.read(folder) == {
+        name: {"environment": facts, "figures": {"rounds": 3}} for name in "ab"
+    }
     page = (folder / "results.md").read_text()
-    assert section in page and "A processor" in page and "(plots/step.svg)" in page
-    assert "<svg" in (folder / "plots" / "step.svg").read_text()
+    first, second = page.split("## b")  # in the order of the benchmarks
+    for name, section in (("a", first), ("b", second)):
+        assert f"(plots/{name}.svg)" in section and "A processor" in section
+        assert "<svg" in (folder / "plots" / f"{name}.svg").read_text()
     found = sorted(path.name for path in folder.rglob("*"))
-    assert found == ["plots", "results.json", "results.md", "step.svg"]
+    assert found == ["a.svg", "b.svg", "plots", "results.json", "results.md"]
 
 
-def test_results_that_cannot_be_written_are_one_line(tmp_path, facts):
+def test_one_benchmark_alone_leaves_the_others_as_they_were(
+    tmp_path, facts, benchmarks
+):
+    program.measure(["a", "b"], 3, tmp_path, facts)
+    later = {**facts, "processor": "Another processor"}
+    program.measure(["b"], 7, tmp_path, later)
+    assert results.read(tmp_path) == {
+        "a": {"environment": facts, "figures": {"rounds": 3}},
+        "b": {"environment": later, "figures": {"rounds": 7}},
+    }
+    first, second = (tmp_path / "results.md").read_text().split("## b")
+    assert "3 rounds" in first and "A processor" in first
+    assert "7 rounds" in second and "Another processor" in second
+
+
+def test_what_is_measured_stays_when_a_later_benchmark_fails(
+    tmp_path, facts, benchmarks
+):
+    def fail(rounds):
+        raise peers.BenchmarkError("no luck")
+
+    benchmarks["b"].measure = fail
+    with pytest.raises(peers.BenchmarkError, match="no luck"):
+        program.measure(["a", "b"], 1, tmp_path, facts)
+    assert list(results.read(tmp_path)) == ["a"]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"environment": {"cores": 2}}'])
+def test_results_of_another_kind_are_one_line_before_anything_is_measured(
+    tmp_path, facts, benchmarks, text
+):
+    (tmp_path / "results.json").write_text(text)
+    benchmarks["a"].measure = None  # cannot be called
+    with pytest.raises(cli.UserError, match="move it away") as error:
+        program.measure(["a"], 1, tmp_path, facts)
+    assert "\n" not in str(error.value)
+    assert (tmp_path / "results.json").read_text() == text
+
+
+def test_results_that_cannot_be_written_are_one_line(tmp_path):
     file = tmp_path / "file"
     file.touch()
     with pytest.raises(
         cli.UserError, match="cannot write the results to .*: "
     ) as error:
-        results.write(file, facts, {}, {}, {})
+        results.write(file, {}, {})
     assert "\n" not in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_bad_flag_is_one_line():
+@pytest.mark.parametrize(
+    "flags, word",
+    [
+        (["--rounds=0"], "rounds"),
+        (["--only=step,nonesuch"], ", ".join(program.BENCHMARKS)),
+        (["--quick", "--only=growth"], "leave --only out"),
+    ],
+)
+def test_bad_flag_is_one_line(flags, word):
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "--rounds=0"],
+        [sys.executable, "-m", "benchmarks", *flags],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == cli.USAGE_ERROR
-    assert len(done.stderr.splitlines()) == 1 and "rounds" in done.stderr
+    assert len(done.stderr.splitlines()) == 1 and word in done.stderr

@@ -387,17 +387,25 @@ def test_preview_rows():
     np.testing.assert_array_equal(rows[3][1][::2], expected)
 
 
-def test_benchmark_measures_the_step_and_every_transform():
-    seconds = benchmark.measure(rounds=1, steps=2, threads=0)
+def test_benchmark_measures_the_step_and_every_transform(monkeypatch):
+    monkeypatch.setattr(benchmark, "THREADS", (1,))
+    result = benchmark.measure(rounds=1, steps=2)
+    seconds = result["threads"]["1"]
     assert list(seconds) == ["training step", *benchmark.TRANSFORMS]
     for values in seconds.values():
         assert len(values) == 1 and 0 < values[0] < math.inf
 
 
+def test_benchmark_transforms_in_parts():
+    assert benchmark.transform_loop(OnlineSettings(shift=0.1), replicas=3)(2) > 0
+
+
 def test_benchmark_table():
     seconds = {"training step": [0.01, 0.02, 0.01], "zoom": [0.001, 0.001, 0.003]}
-    rows = [line.split() for line in benchmark.table(seconds).splitlines()]
-    assert rows[2:] == [
-        ["training", "step", "10.00", "100.0%", "100.0%", "100.0%"],
-        ["zoom", "1.00", "10.0%", "5.0%", "30.0%"],
+    text = benchmark.markdown({"threads": {"0": seconds}})
+    assert text.startswith("## Online augmentation\n")
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]] == [
+        ["0", "training step", "10.00", "100.0%", "100.0%", "100.0%"],
+        ["0", "zoom", "1.00", "10.0%", "5.0%", "30.0%"],
     ]

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Time to accuracy: what is told of a training; how fast it was is never asserted."""
+
+import dataclasses
+import json
+import re
+
+import pytest
+
+import cli
+from benchmarks import accuracy, examples, peers
+
+TIMES = {"data_seconds": 1.0, "import_seconds": 4.0, "tracing_seconds": 2.0}
+
+
+def trained(peer, seed, *accuracies, **times):
+    """A training with an epoch of ten seconds for each accuracy."""
+    epochs = [
+        {"seconds": 10.0 * number, "accuracy": value}
+        for number, value in enumerate(accuracies, start=1)
+    ]
+    named = {"peer": peer, "seed": seed, "library": "none 1.0"}
+    return {**named, "epochs": epochs, "wall_seconds": 60.0, **times}
+
+
+FAILED = {"peer": "fast995", "seed": 0, "failed": "killed by SIGKILL"}
+RESULT = {
+    "trainings": [
+        trained("fast99", 0, 0.98, 0.9900),
+        trained("fast99", 1, 0.99, 0.9950),
+        trained("keras_convnet", 0, 0.98, 0.991, 0.9899, **TIMES),
+        {"peer": "pytorch_example", "seed": 1, "missing": "No module named 'torch'"},
+        FAILED,
+    ]
+}
+
+
+def cells(text):
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+@pytest.mark.parametrize(
+    "mark, seconds", [(0.98, 10.0), (0.99, 20.0), (0.9899, 20.0), (0.9951, None)]
+)
+def test_first_reached_is_the_first_epoch_at_the_mark_or_above(mark, seconds):
+    # Below it again later on: first is first.
+    epochs = trained("any", 0, 0.985, 0.99, 0.98, 0.995)["epochs"]
+    assert accuracy.first_reached(epochs, mark) == seconds
+
+
+def test_table_tells_never_and_what_is_not_known():
+    text = accuracy.markdown(RESULT)
+    assert text.startswith("## Time to accuracy\n\n|")
+    table = cells(text)
+    assert table[0] == [
+        *("peer", "seed", "epochs", "last accuracy, %", "training, s"),
+        *("first 99.0%, s", "first 99.5%, s"),
+        *("data, s", "imports, s", "tracing, s", "process, s"),
+    ]
+    ours = ["–", "–", "–", "60.00"]
+    assert table[2:] == [
+        ["fast99", "0", "2", "99.00", "20.00", "20.00", "never", *ours],
+        ["fast99", "1", "2", "99.50", "20.00", "10.00", "20.00", *ours],
+        # One seed never came to 99.5 %, so there is no mean of the times.
+        ["fast99", "mean of 2", "", "99.25", "20.00", "15.00", "never", *ours],
+        [
+            *("keras_convnet", "0", "3", "98.99", "30.00", "20.00", "never"),
+            *("1.00", "4.00", "2.00", "60.00"),
+        ],
+    ]
+
+
+def test_what_could_not_be_measured_is_named_with_its_reason():
+    lines = accuracy.markdown(RESULT).splitlines()
+    assert "pytorch_example, seed 1: missing: No module named 'torch'" in lines
+    assert "fast995, seed 0: killed by SIGKILL" in lines
+    alone = accuracy.markdown({"trainings": [FAILED]})
+    assert "killed by SIGKILL" in alone and "|" not in alone
+
+
+def test_plot_has_a_line_for_each_training_and_each_mark():
+    (axes,) = accuracy.plots(RESULT)["accuracy"].axes
+    assert len(axes.lines) == 3 + len(accuracy.MARKS)
+    assert list(axes.lines[1].get_xdata()) == [10, 20]
+    assert list(axes.lines[1].get_ydata()) == pytest.approx([1, 0.5])
+    names = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert names == ["fast99", "keras_convnet"]
+
+
+def test_plot_of_nothing_but_failures():
+    (axes,) = accuracy.plots({"trainings": [FAILED]})["accuracy"].axes
+    assert axes.get_legend() is None
+
+
+def test_rounds_are_the_seeds_of_ours(monkeypatch, capsys):
+    monkeypatch.setattr(accuracy, "train", lambda peer, seed: trained(peer, seed, 0.5))
+    found = accuracy.measure(rounds=2)["trainings"]
+    assert [(one["peer"], one["seed"]) for one in found] == [
+        *(("fast99", 0), ("fast99", 1), ("fast995", 0), ("fast995", 1)),
+        *(("keras_convnet", 0), ("pytorch_example", 1)),
+    ]
+    assert {one["peer"] for one in found} == set(examples.PEERS)
+    assert "fast99, seed 1: 50.00% after 10.0 s" in capsys.readouterr().out
+
+
+def test_stopwatch_counts_while_it_runs(monkeypatch):
+    clock = iter([0.0, 1.0, 5.0, 7.0, 20.0, 24.0])
+    monkeypatch.setattr(examples.time, "perf_counter", lambda: next(clock))
+    watch = examples.Stopwatch().start()
+    watch.stop()
+    watch.stop()  # stands still already
+    assert watch.seconds == 1
+    watch.start()
+    assert watch.lap() == 3
+    watch.stop()
+    assert watch.seconds == 4
+
+
+def test_missing_library_is_told(monkeypatch, tmp_path):
+    # As if it were not installed: this is what a process of its own finds first.
+    (tmp_path / "torch.py").write_text("raise ImportError('no torch here')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    found = accuracy.train("pytorch_example", seed=3)
+    assert found == {"peer": "pytorch_example", "seed": 3, "missing": "no torch here"}
+
+
+def test_failing_peer_is_told_in_one_line():
+    found = accuracy.train("fast99", seed=3, nonsense=1)
+    assert list(found) == ["peer", "seed", "failed"]
+    assert "nonsense" in found["failed"] and "\n" not in found["failed"]
+
+
+def test_failing_run_is_told_in_its_own_words(tmp_path, monkeypatch):
+    monkeypatch.setattr(peers, "PROJECT", tmp_path)
+    program = "import sys\nprint('epoch 0', file=sys.stderr)\nsys.exit('no luck')"
+    (tmp_path / "train.py").write_text(program)
+    with pytest.raises(peers.BenchmarkError, match="^no luck$"):
+        examples.ours(flagfile="any.flags")(0)
+
+
+def test_digits_without_labels_are_refused(monkeypatch):
+    digits = examples.data.load("digits")
+    unlabelled = dataclasses.replace(digits, test_labels=None)
+    monkeypatch.setattr(examples.data, "load", lambda name: unlabelled)
+    with pytest.raises(cli.UserError, match="no labels"):
+        examples.keras_convnet(dataset="digits")
+
+
+def check(training, epochs):
+    """What any training must tell."""
+    assert json.loads(json.dumps(training)) == training
+    assert re.match(r"[a-z]+ \d+\.\d+", training["library"])
+    assert len(training["epochs"]) == epochs
+    seconds = [epoch["seconds"] for epoch in training["epochs"]]
+    assert 0 < seconds[0] and seconds == sorted(seconds)
+    assert seconds[-1] < training["wall_seconds"]
+    for epoch in training["epochs"]:
+        # Above chance, on the 360 digits that are the test set.
+        assert 0.2 < epoch["accuracy"] <= 1
+        assert epoch["accuracy"] * 360 == pytest.approx(round(epoch["accuracy"] * 360))
+
+
+@pytest.mark.parametrize("peer, epochs", [("keras_convnet", 2), ("pytorch_example", 1)])
+def test_an_example_trains_on_a_few_digits(peer, epochs, monkeypatch):
+    # Of PyTorch: its threads would wait for each other beside other programs.
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    training = accuracy.train(peer, seed=0, epochs=epochs, dataset="digits")
+    if "missing" in training:
+        assert peer == "pytorch_example" and "torch" in training["missing"]
+        return
+    check(training, epochs)
+    assert training["data_seconds"] > 0 and training["import_seconds"] > 0
+    assert training["tracing_seconds"] >= 0
+
+
+def test_a_flagfile_trains_on_a_few_digits(tmp_path):
+    flagfile = tmp_path / "tiny.flags"
+    flagfile.write_text(
+        "--network=mlp\n--shift_directions=\n--flip_codes=\n--epochs=3\n"
+        "--epoch_images=640\n"
+    )
+    settings = {"dataset": "digits", "flagfile": str(flagfile)}
+    check(accuracy.train("fast99", seed=0, epochs=2, **settings), epochs=2)
