@@ -12,7 +12,7 @@ from typing import Any
 
 from absl import app, flags, logging
 
-VERSION = "0.2.0"
+VERSION = "0.3.0"
 
 USAGE_ERROR = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it

@@ -605,10 +605,19 @@ def main(_: list[str]) -> None:
     run_dir = _run_dir(values)
     device.set_threads(values["threads"], replicas)
     print(f"replicas: {replicas}")
+    began = time.perf_counter()
     dataset = data.load(values["dataset"], values["data_dir"])
-    print(f"{dataset.name}: {dataset.source}")
     sets = load_sets(dataset, config, values["augmented_dir"])
-    facts = {"data": dict(dataset.hashes), "environment": runs.environment()}
+    data_seconds = time.perf_counter() - began
+    print(
+        f"{dataset.name}: {dataset.source}; {len(sets.train_labels):,} images to train"
+        f" on after {data_seconds:.1f} s"
+    )
+    facts = {
+        "data": dict(dataset.hashes),
+        "data_seconds": data_seconds,
+        "environment": runs.environment(),
+    }
     del dataset  # with its training images, which an enlarged set has, too
     runs.open_run(
         run_dir,

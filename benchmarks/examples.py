@@ -10,6 +10,7 @@ they are known: `import_seconds`, `data_seconds`, `tracing_seconds`.
 import csv
 import functools
 import importlib.metadata
+import json
 import os
 import subprocess
 import sys
@@ -88,12 +89,15 @@ def ours(*, flagfile: str, seed: int = 0, dataset: str = "mnist") -> Training:
             metrics = f"{folder}/run/metrics.csv"
             with open(metrics, newline="", encoding="utf-8") as file:
                 rows = list(csv.DictReader(file))
+            with open(f"{folder}/run/run.json", encoding="utf-8") as file:
+                data_seconds = json.load(file)["data_seconds"]
         return {
             "library": _versions("tensorflow"),
             "epochs": [
                 _tested(float(row["seconds"]), float(row["test_accuracy"]))
                 for row in rows
             ],
+            "data_seconds": data_seconds,
         }
 
     return answer

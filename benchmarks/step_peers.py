@@ -23,6 +23,7 @@ import numpy as np
 from absl import flags
 
 from benchmarks import peers
+from data import dataset
 
 # A peer loads its library itself, so that no process holds that of another.
 
@@ -44,7 +45,10 @@ Timer = Callable[[float], dict[str, float]]
 def noise(count: int = IMAGES) -> tuple[np.ndarray, np.ndarray]:
     """Images uint8 [count, 28, 28, 1] and labels uint8 [count], the same each time."""
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (count, 28, 28, 1), np.uint8)
+    images = dataset.empty((count, 28, 28, 1))
+    for first in range(0, count, IMAGES):  # in parts: beside the set is little memory
+        part = images[first : first + IMAGES]
+        part[:] = rng.integers(0, 256, part.shape, np.uint8)
     return images, rng.integers(0, 10, count, np.uint8)
 
 
@@ -128,7 +132,7 @@ def ours(set_size: int = IMAGES, **settings: Any) -> Loop:
     config = train_config(**settings)
     config["replicas"] = strategy.choose(config, device.cores())
     device.set_threads(config["threads"], config["replicas"])
-    images, labels = map(tf.constant, noise(set_size))
+    images, labels = map(device.tensor, noise(set_size))
     state = train.build_state(config)
     epoch_steps = math.ceil(set_size / config["batch_size"])
     train_steps = train.make_train_steps(state, images, labels, config, epoch_steps)
