@@ -288,11 +288,11 @@ def make_train_steps(
     # Kept out of line: in the cyclic graph of a loop, whether TensorFlow gives a max
     # pool's gradient to oneDNN depends on the order in which it meets the nodes, so
     # that about one graph in forty differed from the others in the last bits.
-    out_of_line = functools.partial(
-        tf.function, autograph=False, experimental_attributes={"_noinline": True}
+    out_of_line = tf.function(
+        autograph=False, experimental_attributes={"_noinline": True}
     )
 
-    @out_of_line()
+    @out_of_line
     def part_step(indices, seed, share, training):
         x = augment(tf.gather(images, indices), seed)  # [part of B, 28, 28, 1]
         y = tf.gather(labels, indices)  # [part of B]
@@ -304,7 +304,7 @@ def make_train_steps(
         averages = [value for _, value in update_ops]
         return strategy.Part(loss, losses.correct(logits, y), gradients, averages)
 
-    @out_of_line()
+    @out_of_line
     def train_step(step, training):
         indices = sample(seed, step, batch_size, len(labels))  # [B]
         step_seed = tf.stack([seed, tf.cast(step, tf.int32)])

@@ -15,6 +15,9 @@ from absl import flags
 
 import cli
 
+# Adam's, as its paper has them.
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
+
 
 def adam(
     weight: tf.Tensor,
@@ -24,9 +27,9 @@ def adam(
     *,
     step: tf.Tensor,
     rate: tf.Tensor,
-    beta1: float = 0.9,
-    beta2: float = 0.999,
-    epsilon: float = 1e-8,
+    beta1: float = BETA1,
+    beta2: float = BETA2,
+    epsilon: float = EPSILON,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Adam, with t = step + 1 and the slots m and v:
 
@@ -52,9 +55,9 @@ def adam_in_place(
     *,
     step: tf.Tensor,
     rate: tf.Tensor,
-    beta1: float = 0.9,
-    beta2: float = 0.999,
-    epsilon: float = 1e-8,
+    beta1: float = BETA1,
+    beta2: float = BETA2,
+    epsilon: float = EPSILON,
 ) -> None:
     """`adam` in a single pass over variables, by TensorFlow's own kernel."""
     t = tf.cast(step + 1, tf.float32)
