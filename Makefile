@@ -40,7 +40,7 @@ else
 endif
 
 clean:
-	rm -rf .venv build *.egg-info .coverage* .mypy_cache .pytest_cache
+	rm -rf .venv build models/native/build *.egg-info .coverage* .mypy_cache .pytest_cache
 
 .venv/installed: setup.cfg pyproject.toml
 	$(PYTHON) -c 'import sys; (3, 10) <= sys.version_info[:2] <= (3, 13) or sys.exit("make: Python 3.10 to 3.13 wanted, " + sys.version.split()[0] + " found: name another one by make PYTHON=…")'

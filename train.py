@@ -28,7 +28,7 @@ import models
 from augment import build, online, online_settings, plan
 from data import batches
 from evaluation import result, scoring
-from models import layers
+from models import layers, native
 from training import (
     checkpoints,
     losses,
@@ -156,6 +156,17 @@ def _has_validation(values: Mapping[str, Any]) -> bool:
     chooses = values["schedule"] == "plateau"
     chooses = chooses or values["early_stopping"] > 0 or values["keep_best"]
     return values["validation_size"] > 0 or not chooses
+
+
+def choose(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What the flags leave to the machine: replicas and kernels. Prints the choice."""
+    chosen: dict[str, Any] = {"replicas": strategy.choose(config, device.cores())}
+    print(f"replicas: {chosen['replicas']}")
+    if "kernels" in models.options(config):
+        reason = "as asked for" if config["kernels"] else native.missing()
+        chosen["kernels"] = config["kernels"] or ("tensorflow" if reason else "native")
+        print(f"kernels: {chosen['kernels']}" + (f" ({reason})" if reason else ""))
+    return chosen
 
 
 class Sets(NamedTuple):
@@ -337,6 +348,15 @@ def make_train_steps(
         ],
     )
     def graph(first, count, training):
+        # Decided once: each step and layer knows whether it trains, and so may take the
+        # operations that are made for it.
+        return tf.cond(
+            training,
+            lambda: loop(first, count, training=True),
+            lambda: loop(first, count, training=False),
+        )
+
+    def loop(first, count, training):
         def body(so_far):
             loss, correct, norms, rate = train_step(so_far.step, training)
             loss, correct = so_far.loss + loss, so_far.correct + correct
@@ -596,15 +616,14 @@ def main(_: list[str]) -> None:
     """Trains the run that the flags describe, and scores it."""
     run_flags = FLAGS.get_key_flags_for_module(sys.argv[0])
     values: dict[str, Any] = {flag.name: flag.value for flag in run_flags}
+    values |= choose(values)
     # Written out, so that another version's defaults cannot change their meaning.
-    for name, value in (models.options(values) | optimizers.options(values)).items():
-        FLAGS[name].value = values[name] = value
-    replicas = strategy.choose(values, device.cores())
-    FLAGS["replicas"].value = values["replicas"] = replicas
+    values |= models.options(values) | optimizers.options(values)
+    for flag in run_flags:
+        flag.value = values[flag.name]
     config = {k: v for k, v in values.items() if k not in HOUSEKEEPING}
     run_dir = _run_dir(values)
-    device.set_threads(values["threads"], replicas)
-    print(f"replicas: {replicas}")
+    device.set_threads(values["threads"], values["replicas"])
     began = time.perf_counter()
     dataset = data.load(values["dataset"], values["data_dir"])
     sets = load_sets(dataset, config, values["augmented_dir"])

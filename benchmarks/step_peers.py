@@ -127,10 +127,9 @@ def ours(set_size: int = IMAGES, **settings: Any) -> Loop:
     import tensorflow as tf
 
     import train
-    from training import strategy
 
     config = train_config(**settings)
-    config["replicas"] = strategy.choose(config, device.cores())
+    config |= train.choose(config)
     device.set_threads(config["threads"], config["replicas"])
     images, labels = map(device.tensor, noise(set_size))
     state = train.build_state(config)

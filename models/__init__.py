@@ -101,6 +101,13 @@ def define_flags() -> None:
         sorted(layers.DROPOUTS),
         "standard, or alpha: the one made for SELU.",
     )
+    flags.DEFINE_enum(
+        "kernels",
+        None,
+        lenet.KERNELS,
+        "Operations that a LeNet trains with: the project's own, in C++, or"
+        " TensorFlow's; default: the project's, if they can be compiled here.",
+    )
     cli.require_share("batch_norm_decay", "conv_dropout", "dropout")
     flags.register_validator(
         "bn_axis", lambda x: x in (None, *layers.BATCH_NORM_AXES), "expected -1 or 1"

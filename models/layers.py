@@ -91,6 +91,11 @@ def _check_input(
         )
 
 
+def add_bias(x: tf.Tensor, b: tf.Variable | None) -> tf.Tensor:
+    """x, of shape [..., C], plus b, of shape [C], if there is one."""
+    return x if b is None else tf.nn.bias_add(x, b)
+
+
 class Conv(tf.Module):
     """Convolution, [N, H, W, inputs] → [N, H', W', outputs].
 
@@ -125,17 +130,13 @@ class Conv(tf.Module):
             self.b = tf.Variable(tf.zeros([outputs]), name="b") if bias else None
 
     @tf.Module.with_name_scope
-    def __call__(
-        self, x: tf.Tensor, pool: Callable[[tf.Tensor], tf.Tensor] = tf.identity
-    ) -> tf.Tensor:
-        """Convolves. A max pool may be given to stand before the bias, not behind it.
-
-        The largest of several sums with one number is the largest plus that number, to
-        the bit; and the pool leaves the bias, and its gradient, fewer values to visit.
-        """
+    def weigh(self, x: tf.Tensor) -> tf.Tensor:
+        """The convolution without its bias."""
         _check_input(self, x, 4, self.inputs)
-        x = pool(tf.nn.conv2d(x, self.w, strides=1, padding=self.padding))
-        return x if self.b is None else tf.nn.bias_add(x, self.b)
+        return tf.nn.conv2d(x, self.w, strides=1, padding=self.padding)
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        return add_bias(self.weigh(x), self.b)
 
 
 class Dense(tf.Module):
@@ -158,10 +159,13 @@ class Dense(tf.Module):
             self.b = tf.Variable(tf.zeros([outputs]), name="b") if bias else None
 
     @tf.Module.with_name_scope
-    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+    def weigh(self, x: tf.Tensor) -> tf.Tensor:
+        """The product with the weights, without the bias."""
         _check_input(self, x, 2, self.inputs)
-        x = tf.matmul(x, self.w)
-        return x if self.b is None else tf.nn.bias_add(x, self.b)
+        return tf.matmul(x, self.w)
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        return add_bias(self.weigh(x), self.b)
 
 
 class BatchNorm(tf.Module):
@@ -223,11 +227,8 @@ class BatchNorm(tf.Module):
             y, mean, variance = kernel(images, is_training)
             if not is_training:
                 return y, tf.identity(self.mean), tf.identity(self.variance)
-            return (
-                y,
-                self.decay * self.mean + (1 - self.decay) * mean,
-                self.decay * self.variance + (1 - self.decay) * variance,
-            )
+            (_, mean), (_, variance) = self.updates(mean, variance)
+            return y, mean, variance
 
         if isinstance(training, bool):
             y, mean, variance = normalise(training)
@@ -237,6 +238,19 @@ class BatchNorm(tf.Module):
             )
         y = y if rank == 4 else tf.reshape(y, shape)
         return y, [(self.mean, mean), (self.variance, variance)]
+
+    def updates(self, mean: tf.Tensor, variance: tf.Tensor) -> UpdateOps:
+        """Each moving average and its next value.
+
+        Args:
+          mean: float32 [channels], of a batch.
+          variance: float32 [channels], unbiased.
+        """
+        decay = self.decay
+        return [
+            (self.mean, decay * self.mean + (1 - decay) * mean),
+            (self.variance, decay * self.variance + (1 - decay) * variance),
+        ]
 
     def _channels(
         self, x: tf.Tensor, is_training: bool

@@ -8,12 +8,13 @@ A0; with batch norm and dropout it is system A1.
 
 import tensorflow as tf
 
-from models import layers
+from models import layers, native
 
 # conv1 120, conv2 1,744, dense1 166,176, dense2 41,616, logits 1,450
 PLAIN_PARAMETERS = 211_106
 
 BATCH_NORM_PLACES = ("none", "conv", "all")
+KERNELS = ("native", "tensorflow")
 
 
 class LeNet(tf.Module):
@@ -29,6 +30,8 @@ class LeNet(tf.Module):
       batch_norm_decay: of the moving averages.
       dropout: rate behind each hidden dense layer, in [0, 1).
       dropout_kind: a name in `layers.DROPOUTS`.
+      kernels: "native" trains with the operations of `models.native` wherever these
+        compute what is wanted; else all operations are TensorFlow's.
     """
 
     def __init__(
@@ -42,12 +45,14 @@ class LeNet(tf.Module):
         batch_norm_decay: float = 0.9,
         dropout: float = 0.0,
         dropout_kind: str = "standard",
+        kernels: str = "tensorflow",
     ):
         super().__init__("lenet")
         self.activation = layers.ACTIVATIONS[activation]
         self.dropout = layers.DROPOUTS[dropout_kind]
         self.dropout_rate = dropout
         self.batch_norm_first = batch_norm_first
+        self.native = kernels == "native"
 
         def norm(kind: str, channels: int, name: str) -> layers.BatchNorm | None:
             if batch_norm not in (kind, "all"):
@@ -112,6 +117,9 @@ class LeNet(tf.Module):
         """
         update_ops: layers.UpdateOps = []
         taps = {} if taps is None else taps
+        # Known when the graph is traced: evaluation has no use for the batch's own
+        # statistics, and an exported network none for operations of this machine.
+        fused = self.native and training is True
 
         def normalise(x, norm):
             if norm is None:
@@ -123,20 +131,33 @@ class LeNet(tf.Module):
         def pool(x):
             return layers.max_pool(x, 3, 2)
 
+        def finish(x, layer, norm):
+            """Bias, activation and batch norm of what a layer's weights gave."""
+            if fused and norm is not None and self.activation is layers.selu:
+                x, mean, variance = native.selu_norm(
+                    x, layer.b, norm.scale, norm.offset, epsilon=norm.epsilon
+                )
+                update_ops.extend(norm.updates(mean, variance))
+                return x
+            return normalise(self.activation(layers.add_bias(x, layer.b)), norm)
+
         def conv_block(x, conv, norm):
-            # An increasing function and a maximum change places freely, and the pool
-            # leaves it a quarter of the values to work on. Batch norm is none: its
-            # scale may be negative.
             if norm is not None and self.batch_norm_first:
                 return self.activation(pool(normalise(conv(x), norm)))
-            return normalise(self.activation(conv(x, pool)), norm)
+            # An increasing function, a sum with one number, and a maximum change places
+            # freely, and the pool leaves a quarter of the values to work on. Batch norm
+            # is no such function: its scale may be negative.
+            if fused:
+                x = native.conv_pool(x, conv.w, data=conv is self.conv1)
+            else:
+                x = pool(conv.weigh(x))
+            return finish(x, conv, norm)
 
         def dense_block(x, dense, norm, number):
-            x = dense(x)
             if self.batch_norm_first:
-                x = self.activation(normalise(x, norm))
+                x = self.activation(normalise(dense(x), norm))
             else:
-                x = normalise(self.activation(x), norm)
+                x = finish(dense.weigh(x), dense, norm)
             taps[dense.name] = x
             mask_seed = layers.mask_seed(seed, number)
             return self.dropout(x, self.dropout_rate, training=training, seed=mask_seed)

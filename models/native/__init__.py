@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two operations in C++ for the training of LeNet-SELU, and how they are compiled.
+
+- `conv_pool`: convolution and max pool in one pass;
+- `selu_norm`: bias, SELU and batch norm in another.
+
+They compute what TensorFlow's own operations do, to rounding, gradients included. On
+layers this small those spend most of their time on writing down what the next one reads
+again, and on the three quarters of a pool's gradient that are zero.
+
+The sources beside this file are compiled when a run first wants them, once for each
+processor and each version of TensorFlow. Where there is no C++ compiler, a run takes
+TensorFlow's operations, and says so. Only training uses these here: evaluation and
+export know nothing of them.
+"""
+
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+import cli
+
+FOLDER = Path(__file__).resolve().parent
+BUILD = FOLDER / "build"
+KERNELS = ("conv_pool.cc", "selu_norm.cc")
+OPS = "ops.cc"
+COMPILE_SECONDS = 300  # more than a compiler ever takes
+
+# -march=native: the result runs on this processor, and is named after it.
+FLAGS = ("-std=c++17", "-fPIC", "-O3", "-march=native", "-Wno-psabi")
+
+
+class NativeError(cli.UserError):
+    """The operations cannot be had here."""
+
+
+class Normalised(NamedTuple):
+    """Attributes:
+    y: float32, the shape of the input.
+    mean: float32 [C], of the batch.
+    variance: float32 [C], unbiased.
+    """
+
+    y: tf.Tensor
+    mean: tf.Tensor
+    variance: tf.Tensor
+
+
+def conv_pool(x: tf.Tensor, w: tf.Tensor, *, data: bool = False) -> tf.Tensor:
+    """A 3×3 convolution padded with zeros, and the maximum over 3×3 windows, stride 2.
+
+    Args:
+      x: float32 [N, H, W, inputs], H and W 3 or more.
+      w: float32 [3, 3, inputs, outputs].
+      data: whether `x` is data, whose gradient nobody wants: there is none then.
+
+    Returns:
+      float32 [N, (H − 1) // 2, (W − 1) // 2, outputs]. Of equal values the first in a
+      window gets the gradient, as TensorFlow has it.
+
+    Raises:
+      NativeError: the operations cannot be had here.
+    """
+    return operations().conv_pool(x=x, w=w, data=data).y
+
+
+def selu_norm(
+    x: tf.Tensor,
+    bias: tf.Tensor,
+    scale: tf.Tensor,
+    offset: tf.Tensor,
+    *,
+    epsilon: float,
+) -> Normalised:
+    """Batch norm, with the statistics of the batch, of SELU(x + bias).
+
+    Args:
+      x: float32 [..., C].
+      bias, scale, offset: float32 [C].
+      epsilon: added to the variance.
+
+    Raises:
+      NativeError: the operations cannot be had here.
+    """
+    result = operations().selu_norm(
+        x=x, bias=bias, scale=scale, offset=offset, epsilon=epsilon
+    )
+    return Normalised(result.y, result.mean, result.variance)
+
+
+def missing() -> str:
+    """Why the operations cannot be had here; "" if they can."""
+    try:
+        operations()
+    except NativeError as error:
+        return str(error)
+    return ""
+
+
+@tf.RegisterGradient("ConvPool")
+def _conv_pool_gradient(op: tf.Operation, dy: tf.Tensor, _: tf.Tensor) -> list[Any]:
+    x, w = op.inputs
+    at = {"dy": dy, "where": op.outputs[1], "x": x, "w": w}
+    if op.get_attr("data"):
+        return [None, operations().conv_pool_weight_gradient(**at)]
+    return list(operations().conv_pool_gradient(**at))
+
+
+@tf.RegisterGradient("SeluNorm")
+def _selu_norm_gradient(op: tf.Operation, dy: tf.Tensor, *_: tf.Tensor) -> list[Any]:
+    _, _, scale, _ = op.inputs
+    _, mean, _, z, inverse = op.outputs
+    return list(
+        operations().selu_norm_gradient(
+            dy=dy, z=z, mean=mean, inverse=inverse, scale=scale
+        )
+    )
+
+
+@functools.cache
+def operations() -> Any:
+    """The compiled operations, loaded; compiled first, if need be.
+
+    Raises:
+      NativeError: no compiler, or one that fails.
+    """
+    path = library()
+    try:
+        return tf.load_op_library(str(path))
+    except (tf.errors.OpError, OSError) as error:
+        reason = str(getattr(error, "message", error)).splitlines()[0]
+        raise NativeError(f"{path} cannot be loaded ({reason}): delete it") from None
+
+
+def library() -> Path:
+    """The compiled operations; compiles them if they are not there.
+
+    Raises:
+      NativeError: no compiler, or one that fails.
+    """
+    path = BUILD / f"ops-{_key()}.so"
+    if not path.exists():
+        _compile(path)
+    return path
+
+
+def _key() -> str:
+    """What the compiled operations depend on, in short."""
+    parts = [tf.__version__, *FLAGS, platform.machine(), _processor()]
+    parts += [p.read_text() for p in sorted(FOLDER.glob("*.[ch]*")) if p.is_file()]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def _processor() -> str:
+    """What instructions the processor has, where the system lists them."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        return platform.processor()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+
+
+def _compile(path: Path) -> None:
+    compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++")
+    if not compiler:
+        raise NativeError("no C++ compiler")
+    try:
+        BUILD.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=BUILD) as folder:
+            objects = []
+            for source in (*KERNELS, OPS):
+                # TensorFlow's headers are not for this processor's flags: Eigen would
+                # align its arrays otherwise than the library does.
+                ours = source in KERNELS
+                flags = FLAGS if ours else ("-fPIC", *tf.sysconfig.get_compile_flags())
+                objects.append(str(Path(folder, source).with_suffix(".o")))
+                _run(compiler, *flags, "-c", str(FOLDER / source), "-o", objects[-1])
+            built = Path(folder, path.name)
+            link = tf.sysconfig.get_link_flags()
+            _run(compiler, "-shared", *objects, *link, "-o", str(built))
+            built.rename(path)  # whole or not there, whoever else compiles
+    except OSError as error:
+        raise NativeError(f"cannot compile in {BUILD}: {error.strerror}") from None
+
+
+def _run(*command: str) -> None:
+    try:
+        subprocess.run(
+            command,
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=COMPILE_SECONDS,
+        )
+    except subprocess.CalledProcessError as error:
+        lines = [line for line in error.stderr.splitlines() if "error" in line]
+        raise NativeError(f"the C++ compiler fails: {(lines or ['?'])[0]}") from None
+    except subprocess.TimeoutExpired:
+        raise NativeError(f"the C++ compiler takes over {COMPILE_SECONDS} s") from None

@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: Apache-2.0
+// A 3x3 convolution and the 3x3 max pool of stride 2 behind it, in one pass.
+//
+// The convolution is never stored: three of its rows are kept, and the pool takes its
+// maxima from them. A lane is an output map. Backwards, a pool sends each gradient to
+// one place of nine, so three quarters of what reaches the convolution is zero; its
+// gradients visit only the rest.
+
+#include <algorithm>
+
+#include "kernels.h"
+#include "vector.h"
+
+namespace lenet {
+namespace {
+
+constexpr int kTaps = kSize * kSize;  // also: places in a pool's window
+
+// How many maps the vector of a block holds.
+int Lanes(int channels, int block) { return std::min(kLanes, channels - block * kLanes); }
+
+// Columns 0 ... T - 1 of a row of the convolution, for 16 maps.
+// x: the padded image from that row and column on. I: inputs, if known when compiled.
+template <int T, int I>
+void Tile(const float* x, int row, int inputs, const Floats* w, Floats* out) {
+  const int stride = I ? I : inputs;
+  Floats sums[T] = {};
+  for (int i = 0; i < kSize; ++i, x += row)
+#pragma GCC unroll 3
+    for (int k = 0; k < kSize * stride; ++k, ++w)
+#pragma GCC unroll 16
+      for (int t = 0; t < T; ++t) sums[t] += *w * x[t * stride + k];
+  for (int t = 0; t < T; ++t) out[t] = sums[t];
+}
+
+// By the number of columns. The sums of the widest tile, a weight and a product fill
+// half of AVX-512's registers; which leaves the compiler room.
+using TileFunction = void (*)(const float*, int, int, const Floats*, Floats*);
+constexpr int kWidest = 14;
+template <int I>
+constexpr TileFunction kTiles[kWidest + 1] = {
+    nullptr,     Tile<1, I>,  Tile<2, I>,  Tile<3, I>, Tile<4, I>,
+    Tile<5, I>,  Tile<6, I>,  Tile<7, I>,  Tile<8, I>, Tile<9, I>,
+    Tile<10, I>, Tile<11, I>, Tile<12, I>, Tile<13, I>, Tile<14, I>};
+
+class ConvPooler {
+ public:
+  // w: [3, 3, inputs, outputs].
+  ConvPooler(const ConvPoolShape& shape, const float* w)
+      : s(shape), tiles_(s.inputs == 1 ? kTiles<1> : kTiles<0>), row_((s.width + 2) * s.inputs),
+        weights_(s.output_blocks() * kTaps * s.inputs),
+        padded_((s.height + 2) * row_ + kLanes), sums_(s.used()),
+        most_(kSize * s.columns()), column_(kSize * s.columns()) {
+    const int taps = kTaps * s.inputs;
+    for (int t = 0; t < taps; ++t)
+      for (int b = 0; b < s.output_blocks(); ++b)
+        weights_[b * taps + t] = Load(w + t * s.outputs + b * kLanes, Lanes(s.outputs, b));
+  }
+
+  // y: [rows, columns, outputs]; where: [rows, columns, output blocks, 16], which of
+  // the window's nine places had the maximum, the first of equals.
+  void Forward(const float* x, float* y, uint8_t* where) {
+    for (int r = 0; r < s.height; ++r)
+      std::memcpy(&padded_[(r + 1) * row_ + s.inputs], x + r * s.width * s.inputs,
+                  4 * s.width * s.inputs);
+    for (int b = 0; b < s.output_blocks(); ++b) {
+      Row(0, b);
+      for (int p = 0; p < s.rows(); ++p) {
+        Row(2 * p + 1, b);
+        Row(2 * p + 2, b);
+        Pool(p, b, y, where);
+      }
+    }
+  }
+
+ private:
+  // A row of the convolution; of each window's part of it the maximum and its place.
+  void Row(int r, int b) {
+    const Floats* w = &weights_[b * kTaps * s.inputs];
+    const int tiles = (s.used() + kWidest - 1) / kWidest;
+    for (int t = 0, done = 0; t < tiles; ++t) {
+      const int width = (s.used() - done) / (tiles - t);
+      tiles_[width](&padded_[r * row_ + done * s.inputs], row_, s.inputs, w, &sums_[done]);
+      done += width;
+    }
+    Floats* most = &most_[r % kSize * s.columns()];
+    Ints* column = &column_[r % kSize * s.columns()];
+    for (int q = 0; q < s.columns(); ++q) {
+      Floats best = sums_[2 * q];
+      Ints at{};
+      for (int j = 1; j < kSize; ++j) Take(sums_[2 * q + j], Ints{} + j, &best, &at);
+      most[q] = best;
+      column[q] = at;
+    }
+  }
+
+  void Pool(int p, int b, float* y, uint8_t* where) {
+    const int first = 2 * p % kSize * s.columns(), second = (2 * p + 1) % kSize * s.columns(),
+              third = (2 * p + 2) % kSize * s.columns();
+    for (int q = 0; q < s.columns(); ++q) {
+      Floats best = most_[first + q];
+      Ints at = column_[first + q];
+      Take(most_[second + q], column_[second + q] + kSize, &best, &at);
+      Take(most_[third + q], column_[third + q] + 2 * kSize, &best, &at);
+      const int window = p * s.columns() + q;
+      Store(y + window * s.outputs + b * kLanes, best, Lanes(s.outputs, b));
+      StoreBytes(where + (window * s.output_blocks() + b) * kLanes, at);
+    }
+  }
+
+  static void Take(Floats other, Ints other_at, Floats* best, Ints* at) {
+    const Ints more = other > *best;
+    *best = more ? other : *best;
+    *at = more ? other_at : *at;
+  }
+
+  const ConvPoolShape s;
+  const TileFunction* const tiles_;
+  const int row_;
+  Buffer<Floats> weights_;  // [output blocks, 3, 3, inputs]
+  Buffer<float> padded_;    // [height + 2, width + 2, inputs]
+  Buffer<Floats> sums_;     // [used], one row of the convolution
+  Buffer<Floats> most_;     // [3, columns], maxima over the columns of a window
+  Buffer<Ints> column_;     // [3, columns], where they are
+};
+
+// Gradient of the weights alone, for the first layer: images need none.
+class WeightGradient {
+ public:
+  explicit WeightGradient(const ConvPoolShape& shape)
+      : s(shape), row_((s.width + 2) * s.inputs),
+        padded_((s.height + 2) * row_ + kLanes), spread_((2 * s.rows() + 1) * s.used()),
+        sums_(s.output_blocks() * kTaps * s.inputs) {}
+
+  void Add(const float* x, const float* dy, const uint8_t* where) {
+    for (int r = 0; r < s.height; ++r)
+      std::memcpy(&padded_[(r + 1) * row_ + s.inputs], x + r * s.width * s.inputs,
+                  4 * s.width * s.inputs);
+    for (int b = 0; b < s.output_blocks(); ++b) {
+      Spread(dy, where, b);
+      for (int c = 0; c < s.inputs; ++c) Correlate(c, &sums_[(b * s.inputs + c) * kTaps]);
+    }
+  }
+
+  void Get(float* dw) {
+    for (int b = 0; b < s.output_blocks(); ++b)
+      for (int c = 0; c < s.inputs; ++c)
+        for (int t = 0; t < kTaps; ++t) {
+          float* to = dw + (t * s.inputs + c) * s.outputs + b * kLanes;
+          const Floats sum = sums_[(b * s.inputs + c) * kTaps + t];
+          Store(to, sum, Lanes(s.outputs, b));
+        }
+  }
+
+ private:
+  // The gradient of the convolution.
+  void Spread(const float* dy, const uint8_t* where, int b) {
+    spread_.Clear();
+    for (int p = 0; p < s.rows(); ++p)
+      for (int i = 0; i < kSize; ++i) {
+        Floats* to = &spread_[(2 * p + i) * s.used()];
+        Floats left{};  // by the window before
+        for (int q = 0; q < s.columns(); ++q, to += 2) {
+          const int window = p * s.columns() + q;
+          const Floats d = Load(dy + window * s.outputs + b * kLanes, Lanes(s.outputs, b));
+          const Ints at =
+              LoadBytes(where + (window * s.output_blocks() + b) * kLanes) - kSize * i;
+          to[0] += left + (at == 0 ? d : Floats{});
+          to[1] += at == 1 ? d : Floats{};
+          left = at == 2 ? d : Floats{};
+        }
+        to[0] += left;
+      }
+  }
+
+  void Correlate(int c, Floats* to) {
+    Floats sums[kTaps];
+    for (int t = 0; t < kTaps; ++t) sums[t] = to[t];
+    for (int r = 0; r < 2 * s.rows() + 1; ++r) {
+      const float* x = &padded_[r * row_ + c];
+      const Floats* d = &spread_[r * s.used()];
+      for (int q = 0; q < s.used(); ++q, x += s.inputs)
+#pragma GCC unroll 3
+        for (int i = 0; i < kSize; ++i)
+#pragma GCC unroll 3
+          for (int j = 0; j < kSize; ++j)
+            sums[kSize * i + j] += d[q] * x[i * row_ + j * s.inputs];
+    }
+    for (int t = 0; t < kTaps; ++t) to[t] = sums[t];
+  }
+
+  const ConvPoolShape s;
+  const int row_;
+  Buffer<float> padded_;   // [height + 2, width + 2, inputs]
+  Buffer<Floats> spread_;  // [2 rows + 1, used]
+  Buffer<Floats> sums_;    // [output blocks, inputs, 9]
+};
+
+// Gradients of weights and input. A lane is an input channel: of each pooled value the
+// nine pixels that made it are nine vectors.
+class FullGradient {
+ public:
+  FullGradient(const ConvPoolShape& shape, const float* w)
+      : s(shape), width_(s.width + 2), plane_((s.height + 2) * width_),
+        weights_(s.outputs * s.input_blocks() * kTaps),
+        sums_(s.outputs * s.input_blocks() * kTaps),
+        x_(s.input_blocks() * plane_), dx_(s.input_blocks() * plane_) {
+    for (int o = 0; o < s.outputs; ++o)
+      for (int c = 0; c < s.inputs; ++c)
+        for (int t = 0; t < kTaps; ++t)
+          weights_[(o * s.input_blocks() + c / kLanes) * kTaps + t][c % kLanes] =
+              w[(t * s.inputs + c) * s.outputs + o];
+    for (int t = 0; t < kTaps; ++t) offset_[t] = t / kSize * width_ + t % kSize;
+  }
+
+  void Add(const float* x, const float* dy, const uint8_t* where, float* dx) {
+    dx_.Clear();
+    for (int b = 0; b < s.input_blocks(); ++b) {
+      const int lanes = Lanes(s.inputs, b);
+      Floats* to = &x_[b * plane_ + width_ + 1];
+      const float* from = x + b * kLanes;
+      for (int r = 0; r < s.height; ++r, to += 2)
+        for (int q = 0; q < s.width; ++q, from += s.inputs) *to++ = Load(from, lanes);
+    }
+    for (int o = 0; o < s.outputs; ++o)
+      for (int b = 0; b < s.input_blocks(); ++b) Map(o, b, dy, where);
+    for (int b = 0; b < s.input_blocks(); ++b) {
+      const int lanes = Lanes(s.inputs, b);
+      const Floats* from = &dx_[b * plane_ + width_ + 1];
+      float* to = dx + b * kLanes;
+      for (int r = 0; r < s.height; ++r, from += 2)
+        for (int q = 0; q < s.width; ++q, to += s.inputs) Store(to, *from++, lanes);
+    }
+  }
+
+  void Get(float* dw) {
+    for (int o = 0; o < s.outputs; ++o)
+      for (int c = 0; c < s.inputs; ++c)
+        for (int t = 0; t < kTaps; ++t)
+          dw[(t * s.inputs + c) * s.outputs + o] =
+              sums_[(o * s.input_blocks() + c / kLanes) * kTaps + t][c % kLanes];
+  }
+
+ private:
+  // What output map `o` and 16 inputs have to do with each other.
+  void Map(int o, int b, const float* dy, const uint8_t* where) {
+    Floats w[kTaps], sums[kTaps];
+    const int first = (o * s.input_blocks() + b) * kTaps;
+    for (int t = 0; t < kTaps; ++t) w[t] = weights_[first + t], sums[t] = sums_[first + t];
+    const Floats* x = &x_[b * plane_];
+    Floats* dx = &dx_[b * plane_];
+    const ptrdiff_t width = width_;
+    dy += o;
+    where += o;
+    // Every other window first: neighbours share pixels, and would wait for each other.
+    for (int p = 0; p < s.rows(); ++p)
+      for (int odd = 0; odd < 2; ++odd)
+        for (int q = odd; q < s.columns(); q += 2) {
+          const int window = p * s.columns() + q;
+          const float d = dy[window * s.outputs];
+          const ptrdiff_t at =
+              2 * p * width + 2 * q + offset_[where[window * s.output_blocks() * kLanes]];
+          const Floats* from = x + at;
+          Floats* to = dx + at;
+#pragma GCC unroll 3
+          for (int i = 0; i < kSize; ++i, from += width, to += width)
+#pragma GCC unroll 3
+            for (int j = 0; j < kSize; ++j) {
+              sums[kSize * i + j] += d * from[j];
+              to[j] += d * w[kSize * i + j];
+            }
+        }
+    for (int t = 0; t < kTaps; ++t) sums_[first + t] = sums[t];
+  }
+
+  const ConvPoolShape s;
+  const int width_, plane_;
+  int offset_[kTaps];
+  Buffer<Floats> weights_, sums_;  // [outputs, input blocks, 9]
+  Buffer<Floats> x_, dx_;          // [input blocks, height + 2, width + 2]
+};
+
+}  // namespace
+
+void ConvPool(const ConvPoolShape& s, int64_t images, const float* x, const float* w, float* y,
+              uint8_t* where) {
+  ConvPooler pooler(s, w);
+  for (int64_t n = 0; n < images; ++n)
+    pooler.Forward(x + n * s.image(), y + n * s.pooled(), where + n * s.places());
+}
+
+void ConvPoolWeightGradient(const ConvPoolShape& s, int64_t images, const float* dy,
+                            const uint8_t* where, const float* x, float* dw) {
+  WeightGradient gradient(s);
+  for (int64_t n = 0; n < images; ++n)
+    gradient.Add(x + n * s.image(), dy + n * s.pooled(), where + n * s.places());
+  gradient.Get(dw);
+}
+
+void ConvPoolGradient(const ConvPoolShape& s, int64_t images, const float* dy,
+                      const uint8_t* where, const float* x, const float* w, float* dx,
+                      float* dw) {
+  FullGradient gradient(s, w);
+  for (int64_t n = 0; n < images; ++n)
+    gradient.Add(x + n * s.image(), dy + n * s.pooled(), where + n * s.places(),
+                 dx + n * s.image());
+  gradient.Get(dw);
+}
+
+}  // namespace lenet

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+// The arithmetic of ops.cc. All arrays are dense, the last dimension moving fastest.
+
+#ifndef LENET_KERNELS_H_
+#define LENET_KERNELS_H_
+
+#include <cstdint>
+
+namespace lenet {
+
+constexpr int kLanes = 16;  // floats in a vector
+constexpr int kSize = 3;    // of convolution and pool, whose stride is 2
+
+inline int Blocks(int channels) { return (channels + kLanes - 1) / kLanes; }
+
+// Images are [height, width, inputs], pooled ones [rows, columns, outputs], places
+// [rows, columns, output blocks, 16].
+struct ConvPoolShape {
+  int height, width, inputs, outputs;
+  int rows() const { return (height - kSize) / 2 + 1; }
+  int columns() const { return (width - kSize) / 2 + 1; }
+  int used() const { return 2 * columns() + 1; }  // columns that the pool looks at
+  int input_blocks() const { return Blocks(inputs); }
+  int output_blocks() const { return Blocks(outputs); }
+  int64_t image() const { return int64_t{height} * width * inputs; }
+  int64_t pooled() const { return int64_t{rows()} * columns() * outputs; }
+  int64_t places() const { return int64_t{rows()} * columns() * output_blocks() * kLanes; }
+};
+
+// Convolution with w [3, 3, inputs, outputs], zeros around the image, and max pool.
+// where: which of a window's nine places had the maximum, the first of equals.
+void ConvPool(const ConvPoolShape& shape, int64_t images, const float* x, const float* w,
+              float* y, uint8_t* where);
+
+// The gradient of w alone.
+void ConvPoolWeightGradient(const ConvPoolShape& shape, int64_t images, const float* dy,
+                            const uint8_t* where, const float* x, float* dw);
+
+// The gradients of x and w.
+void ConvPoolGradient(const ConvPoolShape& shape, int64_t images, const float* dy,
+                      const uint8_t* where, const float* x, const float* w, float* dx,
+                      float* dw);
+
+// z = SELU(x + bias), y = batch norm of z. x, y, z: [rows, channels], all others
+// [channels]. variance: unbiased; inverse: 1 / sqrt(biased variance + epsilon).
+void SeluNorm(int64_t rows, int channels, const float* x, const float* bias,
+              const float* scale, const float* offset, float epsilon, float* y, float* z,
+              float* mean, float* variance, float* inverse);
+
+void SeluNormGradient(int64_t rows, int channels, const float* dy, const float* z,
+                      const float* mean, const float* inverse, const float* scale, float* dx,
+                      float* dbias, float* dscale, float* doffset);
+
+}  // namespace lenet
+
+#endif  // LENET_KERNELS_H_

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+// Bias, SELU and batch norm behind it, of [rows, channels], in few passes.
+//
+// Rows lie one behind the other, so a vector of sixteen holds the same channels again
+// after lcm(16, channels) numbers: whatever the channels, no lane is idle.
+
+#include <cmath>
+#include <numeric>
+#include <vector>
+
+#include "kernels.h"
+#include "vector.h"
+
+namespace lenet {
+namespace {
+
+constexpr float kSeluScale = 1.0507009873554805f;
+constexpr float kSeluScaleAlpha = kSeluScale * 1.6732632423543772f;
+
+// e to the power of x, x <= 0; to the last bit or two. Argument reduction and
+// polynomial of Cephes' expf (Moshier 1989).
+inline Floats Exp(Floats x) {
+  const Floats least = Floats{} - 87.0f;  // below, the result is no normal number
+  x = x < least ? least : x;
+  // Adding it leaves no room for a fraction: rounds to a whole number, in its low bits.
+  const float round = 12582912.0f;  // 1.5 * 2^23
+  const Floats shifted = x * 1.44269504088896341f + round;
+  const Floats n = shifted - round;
+  const Floats r = x - n * 0.693359375f + n * 2.12194440e-4f;
+  Floats p = Floats{} + 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  return reinterpret_cast<Floats>(reinterpret_cast<Ints>(p) +
+                                  (reinterpret_cast<Ints>(shifted) << 23));
+}
+
+inline Floats Selu(Floats x) {
+  const Floats zero{};
+  const Floats below = (Exp(x < zero ? x : zero) - 1.0f) * kSeluScaleAlpha;
+  return x < zero ? below : x * kSeluScale;
+}
+
+// The derivative, from SELU's value.
+inline Floats SeluSlope(Floats value) {
+  return value < Floats{} ? value + kSeluScaleAlpha : Floats{} + kSeluScale;
+}
+
+class Normaliser {
+ public:
+  Normaliser(int64_t rows, int channels)
+      : rows_(rows), channels_(channels), period_(channels / std::gcd(channels, kLanes)) {
+    // Sums of one vector would wait for each other.
+    period_ *= (7 + period_) / period_;
+  }
+
+  // x, z, y: [rows, channels]; all others [channels]. z: SELU of x + bias. inverse: one
+  // over the root of the biased variance plus epsilon; variance: the unbiased one.
+  void Forward(const float* x, const float* bias, const float* scale, const float* offset,
+               float epsilon, float* y, float* z, float* mean, float* variance,
+               float* inverse) const {
+    const auto added = Repeat(bias);
+    Sums sums(period_);
+    Each([&](int64_t i, int k, int lanes) {
+      const Floats value = Selu(Load(x + i, lanes) + added[k]);
+      Store(z + i, value, lanes);
+      sums[k] += First(value, lanes);
+    });
+    Mean(sums, mean);
+    const auto middle = Repeat(mean);
+    Sums squares(period_);
+    Each([&](int64_t i, int k, int lanes) {
+      const Floats away = First(Load(z + i, lanes) - middle[k], lanes);
+      squares[k] += away * away;
+    });
+    Mean(squares, variance);
+    std::vector<float> factor(channels_);
+    for (int c = 0; c < channels_; ++c) {
+      inverse[c] = 1 / std::sqrt(variance[c] + epsilon);
+      factor[c] = scale[c] * inverse[c];
+      variance[c] *= rows_ > 1 ? static_cast<float>(rows_) / (rows_ - 1) : 1;
+    }
+    const auto times = Repeat(factor.data()), plus = Repeat(offset);
+    Each([&](int64_t i, int k, int lanes) {
+      Store(y + i, (Load(z + i, lanes) - middle[k]) * times[k] + plus[k], lanes);
+    });
+  }
+
+  // dy, dx: [rows, channels]; all others [channels].
+  void Backward(const float* dy, const float* z, const float* mean, const float* inverse,
+                const float* scale, float* dx, float* dbias, float* dscale,
+                float* doffset) const {
+    const auto middle = Repeat(mean);
+    Sums sums(period_), products(period_);
+    Each([&](int64_t i, int k, int lanes) {
+      const Floats d = Load(dy + i, lanes);
+      sums[k] += d;
+      products[k] += d * (Load(z + i, lanes) - middle[k]);
+    });
+    Mean(sums, doffset);
+    Mean(products, dscale);
+    std::vector<float> factor(channels_), slope(channels_);
+    for (int c = 0; c < channels_; ++c) {
+      factor[c] = scale[c] * inverse[c];
+      slope[c] = dscale[c] * inverse[c] * inverse[c];
+    }
+    const auto times = Repeat(factor.data()), minus = Repeat(doffset),
+               along = Repeat(slope.data());
+    Sums biases(period_);
+    Each([&](int64_t i, int k, int lanes) {
+      const Floats value = Load(z + i, lanes);
+      const Floats dz = times[k] * (Load(dy + i, lanes) - minus[k] - (value - middle[k]) * along[k]);
+      const Floats d = dz * SeluSlope(value);
+      Store(dx + i, d, lanes);
+      biases[k] += First(d, lanes);
+    });
+    Mean(biases, dbias);
+    for (int c = 0; c < channels_; ++c) {
+      dbias[c] *= rows_;
+      doffset[c] *= rows_;
+      dscale[c] *= rows_ * inverse[c];
+    }
+  }
+
+ private:
+  using Sums = Buffer<Floats>;
+
+  // Calls f(position, its vector of the period, lanes).
+  template <typename F>
+  void Each(F f) const {
+    const int64_t size = rows_ * channels_, whole = size / kLanes * kLanes;
+    for (int64_t i = 0, k = 0; i < whole; i += kLanes) {
+      f(i, k, kLanes);
+      if (++k == period_) k = 0;
+    }
+    if (whole < size) f(whole, whole / kLanes % period_, static_cast<int>(size - whole));
+  }
+
+  static Floats First(Floats v, int lanes) {
+    if (lanes < kLanes)
+      for (int lane = lanes; lane < kLanes; ++lane) v[lane] = 0;
+    return v;
+  }
+
+  Buffer<Floats> Repeat(const float* by_channel) const {
+    Buffer<Floats> repeated(period_);
+    float* to = reinterpret_cast<float*>(repeated.get());
+    for (int i = 0; i < period_ * kLanes; ++i) to[i] = by_channel[i % channels_];
+    return repeated;
+  }
+
+  void Mean(Sums& sums, float* mean) const {
+    std::vector<double> total(channels_);
+    const float* from = reinterpret_cast<const float*>(sums.get());
+    for (int i = 0; i < period_ * kLanes; ++i) total[i % channels_] += from[i];
+    for (int c = 0; c < channels_; ++c) mean[c] = total[c] / rows_;
+  }
+
+  const int64_t rows_;
+  const int channels_;
+  int period_;  // in vectors
+};
+
+}  // namespace
+
+void SeluNorm(int64_t rows, int channels, const float* x, const float* bias,
+              const float* scale, const float* offset, float epsilon, float* y, float* z,
+              float* mean, float* variance, float* inverse) {
+  Normaliser(rows, channels)
+      .Forward(x, bias, scale, offset, epsilon, y, z, mean, variance, inverse);
+}
+
+void SeluNormGradient(int64_t rows, int channels, const float* dy, const float* z,
+                      const float* mean, const float* inverse, const float* scale, float* dx,
+                      float* dbias, float* dscale, float* doffset) {
+  Normaliser(rows, channels)
+      .Backward(dy, z, mean, inverse, scale, dx, dbias, dscale, doffset);
+}
+
+}  // namespace lenet

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+// Sixteen floats at a time, in the vector extensions that GCC and Clang share.
+
+#ifndef LENET_VECTOR_H_
+#define LENET_VECTOR_H_
+
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
+
+#include "kernels.h"
+
+namespace lenet {
+
+using Floats = float __attribute__((vector_size(4 * kLanes)));
+using Ints = int32_t __attribute__((vector_size(4 * kLanes)));
+
+// Zeroes, each vector on a cache line of its own.
+template <typename T>
+class Buffer {
+ public:
+  explicit Buffer(size_t size) : size_(size) {
+    const size_t bytes = (size * sizeof(T) + 64 + 63) / 64 * 64;
+    data_.reset(static_cast<T*>(std::aligned_alloc(64, bytes)));
+    std::memset(static_cast<void*>(data_.get()), 0, bytes);
+  }
+  T* get() { return data_.get(); }
+  T& operator[](size_t i) { return data_.get()[i]; }
+  const T& operator[](size_t i) const { return data_.get()[i]; }
+  void Clear() { std::memset(static_cast<void*>(data_.get()), 0, size_ * sizeof(T)); }
+
+ private:
+  struct Free {
+    void operator()(T* data) const { std::free(data); }
+  };
+  std::unique_ptr<T[], Free> data_;
+  size_t size_;
+};
+
+inline Floats Load(const float* from) {
+  Floats v;
+  std::memcpy(&v, from, sizeof v);
+  return v;
+}
+
+inline void Store(float* to, Floats v) { std::memcpy(to, &v, sizeof v); }
+
+// The first `lanes`, 1 to 16; nothing behind them is touched, and what is loaded
+// there is 0.
+inline Floats Load(const float* from, int lanes) {
+  if (lanes == kLanes) return Load(from);
+#ifdef __AVX512F__
+  return _mm512_maskz_loadu_ps((1u << lanes) - 1, from);
+#else
+  Floats v{};
+  std::memcpy(&v, from, 4 * lanes);
+  return v;
+#endif
+}
+
+inline void Store(float* to, Floats v, int lanes) {
+  if (lanes == kLanes) return Store(to, v);
+#ifdef __AVX512F__
+  _mm512_mask_storeu_ps(to, (1u << lanes) - 1, v);
+#else
+  std::memcpy(to, &v, 4 * lanes);
+#endif
+}
+
+// Sixteen numbers below 256, kept as bytes.
+inline Ints LoadBytes(const uint8_t* from) {
+#ifdef __AVX512F__
+  return reinterpret_cast<Ints>(
+      _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+#else
+  Ints v;
+  for (int lane = 0; lane < kLanes; ++lane) v[lane] = from[lane];
+  return v;
+#endif
+}
+
+inline void StoreBytes(uint8_t* to, Ints v) {
+#ifdef __AVX512F__
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to),
+                   _mm512_cvtepi32_epi8(reinterpret_cast<__m512i>(v)));
+#else
+  for (int lane = 0; lane < kLanes; ++lane) to[lane] = v[lane];
+#endif
+}
+
+}  // namespace lenet
+
+#endif  // LENET_VECTOR_H_

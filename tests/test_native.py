@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of models/native/: each operation beside TensorFlow's own."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import models
+from models import native
+
+EPSILON = 1e-3
+
+
+def normal(*shape):
+    return tf.constant(np.random.default_rng(shape).normal(size=shape), tf.float32)
+
+
+def close(ours, expected, atol=2e-6):
+    """To rounding, of the largest number in it."""
+    size = np.abs(expected).max()
+    assert size > 0
+    np.testing.assert_allclose(ours / size, expected / size, atol=atol)
+
+
+def plain_conv_pool(x, w):
+    return tf.nn.max_pool2d(tf.nn.conv2d(x, w, 1, "SAME"), 3, 2, "VALID")
+
+
+def value_and_gradients(function, arguments, gradient):
+    with tf.GradientTape() as tape:
+        tape.watch(arguments)
+        y = function(*arguments)
+    return [t.numpy() for t in (y, *tape.gradient(y, arguments, gradient))]
+
+
+# Both of LeNet's, at one width and another; and sizes that fill no vector, no window.
+SHAPES = pytest.mark.parametrize(
+    "x, outputs",
+    [
+        ((5, 28, 28, 1), 12),
+        ((5, 13, 13, 12), 16),
+        ((2, 13, 13, 24), 32),
+        ((2, 9, 8, 17), 33),
+        ((3, 8, 5, 16), 3),
+        ((1, 3, 4, 2), 1),
+    ],
+)
+
+
+@SHAPES
+def test_conv_pool(x, outputs):
+    arguments = [normal(*x), normal(3, 3, x[-1], outputs)]
+    dy = normal(x[0], (x[1] - 1) // 2, (x[2] - 1) // 2, outputs)
+    ours = value_and_gradients(native.conv_pool, arguments, dy)
+    plain = value_and_gradients(plain_conv_pool, arguments, dy)
+    for one, other in zip(ours, plain, strict=True):
+        close(one, other)
+
+
+@SHAPES
+def test_conv_pool_of_data(x, outputs):
+    """The gradient of the kernel alone has an operation of its own."""
+    x, w = normal(*x), normal(3, 3, x[-1], outputs)
+    with tf.GradientTape() as tape, tf.GradientTape() as plain_tape:
+        tape.watch([x, w])
+        plain_tape.watch(w)
+        y, plain = native.conv_pool(x, w, data=True), plain_conv_pool(x, w)
+    close(y, plain.numpy())
+    dx, dw = tape.gradient(y, [x, w])
+    assert dx is None
+    close(dw, plain_tape.gradient(plain, w).numpy())
+
+
+def test_of_equal_values_the_first_gets_the_gradient():
+    """As on the empty margin of every digit."""
+    x, w = tf.zeros([1, 7, 7, 2]), normal(3, 3, 2, 5)
+    dy = normal(1, 3, 3, 5)
+    ours = value_and_gradients(native.conv_pool, [x, w], dy)
+    plain = value_and_gradients(plain_conv_pool, [x, w], dy)
+    assert not np.any(ours[0])
+    close(ours[1], plain[1])
+
+
+@pytest.mark.parametrize(
+    "shape", [(5, 13, 13, 12), (7, 6, 6, 16), (6, 288), (3, 144), (5, 7), (33, 1)]
+)
+def test_selu_norm(shape):
+    channels = shape[-1]
+    x = 3 * normal(*shape)
+    vectors = [normal(channels, i)[:, 0] for i in (1, 2, 3)]
+
+    def plain(x, bias, scale, offset):
+        z = tf.nn.selu(x + bias)
+        mean, variance = tf.nn.moments(z, list(range(len(shape) - 1)))
+        return tf.nn.batch_normalization(z, mean, variance, offset, scale, EPSILON)
+
+    def ours(*arguments):
+        return native.selu_norm(*arguments, epsilon=EPSILON).y
+
+    arguments, dy = [x, *vectors], normal(*shape)
+    results = value_and_gradients(ours, arguments, dy)
+    exact = [tf.cast(x, tf.float64) for x in (*arguments, dy)]
+    expected = value_and_gradients(plain, exact[:-1], exact[-1])
+    # Of few rows some channel's are so near each other that rounding is magnified.
+    close(results[0], expected[0], atol=1e-5)
+    close(results[1], expected[1], atol=1e-5)
+    # That of the bias is a sum whose parts all but cancel.
+    size = np.abs(expected[1]).reshape(-1, channels).sum(0).max()
+    np.testing.assert_allclose(results[2] / size, expected[2] / size, atol=1e-5)
+    close(results[3], expected[3], atol=1e-5)
+    close(results[4], expected[4])
+
+
+def test_selu_norm_statistics():
+    x, zeros = normal(7, 4), tf.zeros([4])
+    _, mean, variance = native.selu_norm(x, zeros, zeros, zeros, epsilon=EPSILON)
+    z = tf.nn.selu(x).numpy()
+    np.testing.assert_allclose(mean, z.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(variance, z.var(0, ddof=1), rtol=1e-5)
+
+
+def test_selu_far_below_and_above_0():
+    x = tf.constant([[-1e30], [-200.0], [-87.5], [-1.0], [-1e-6], [0.0], [1e30]])
+    one, zero = tf.ones([1]), tf.zeros([1])
+    ours = native.operations().selu_norm(
+        x=x, bias=zero, scale=one, offset=zero, epsilon=EPSILON
+    )
+    np.testing.assert_allclose(ours.z, tf.nn.selu(x), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "x, w",
+    [
+        ([2, 5, 5, 3], [3, 3, 2, 4]),
+        ([2, 5, 5, 3], [5, 5, 3, 4]),
+        ([2, 2, 5, 3], [3, 3, 3, 4]),
+        ([5, 5, 3], [3, 3, 3, 4]),
+    ],
+)
+def test_what_does_not_fit_is_refused(x, w):
+    with pytest.raises((tf.errors.InvalidArgumentError, ValueError)):
+        native.conv_pool(tf.zeros(x), tf.zeros(w))
+
+
+def test_a_vector_that_does_not_fit_is_refused():
+    with pytest.raises(tf.errors.InvalidArgumentError, match="does not fit"):
+        native.selu_norm(
+            *(tf.zeros([2, 3]), tf.zeros([3]), tf.zeros([4]), tf.zeros([3])),
+            epsilon=EPSILON,
+        )
+
+
+def test_evaluation_and_export_know_nothing_of_it():
+    network = models.build(
+        {
+            **{"network": "lenet", "kernels": "native"},
+            **{"batch_norm": "all", "batch_norm_first": False},
+        }
+    )
+    images = tf.TensorSpec([4, 28, 28, 1], tf.uint8)
+
+    def operations(training):
+        function = tf.function(
+            lambda x: network(x, training=training, seed=tf.zeros([2], tf.int32))[0]
+        )
+        graph = function.get_concrete_function(images).graph
+        return {op.type for op in graph.get_operations()}
+
+    assert {"ConvPool", "SeluNorm"} <= operations(True)
+    assert not {"ConvPool", "SeluNorm"} & operations(False)
+
+
+THREADS = """
+import device, numpy as np, tensorflow as tf
+device.set_threads(THREADS)
+from models import native
+rng = np.random.default_rng(0)
+x, w, dy = (tf.constant(rng.normal(size=shape), tf.float32)
+            for shape in ([7, 9, 9, 3], [3, 3, 3, 5], [7, 4, 4, 5]))
+with tf.GradientTape() as tape:
+    tape.watch([x, w])
+    y = native.conv_pool(x, w)
+dx, dw = tape.gradient(y, [x, w], dy)
+print(y.numpy().tobytes().hex(), dx.numpy().tobytes().hex())
+print(*dw.numpy().ravel())
+"""
+
+
+def test_threads_share_a_batch():
+    def results(threads):
+        code = THREADS.replace("THREADS", str(threads))
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        by_image, dw = done.stdout.splitlines()
+        return by_image, [float(x) for x in dw.split()]
+
+    one, three = results(1), results(3)
+    assert one[0] == three[0]
+    np.testing.assert_allclose(one[1], three[1], rtol=1e-5, atol=1e-5)
+
+
+# --- compiling ---
+
+
+@pytest.fixture
+def nothing_compiled(monkeypatch, tmp_path):
+    monkeypatch.setattr(native, "BUILD", tmp_path / "build")
+    native.operations.cache_clear()
+    yield tmp_path / "build"
+    native.operations.cache_clear()
+
+
+def test_a_compiler_that_fails(nothing_compiled, monkeypatch):
+    monkeypatch.setenv("CXX", "false")
+    assert native.missing() == "the C++ compiler fails: ?"
+    assert not list(nothing_compiled.iterdir())  # nothing half done
+
+
+def test_no_compiler(nothing_compiled, monkeypatch):
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(nothing_compiled))
+    assert native.missing() == "no C++ compiler"
+    with pytest.raises(native.NativeError, match="no C"):
+        native.conv_pool(tf.zeros([1, 5, 5, 1]), tf.zeros([3, 3, 1, 1]))
+
+
+def test_a_compiler_that_is_not_there(nothing_compiled, monkeypatch):
+    monkeypatch.setenv("CXX", str(nothing_compiled / "c++"))
+    assert "No such file" in native.missing()
+
+
+def test_a_damaged_library(nothing_compiled):
+    path = nothing_compiled / f"ops-{native._key()}.so"
+    path.parent.mkdir()
+    path.write_bytes(b"no library")
+    assert f"{path} cannot be loaded" in native.missing()
+
+
+def test_another_processor_or_version_is_compiled_for_anew(monkeypatch):
+    keys = {native._key()}
+    monkeypatch.setattr(native, "_processor", lambda: "another")
+    keys.add(native._key())
+    monkeypatch.setattr(tf, "__version__", "1.0")
+    keys.add(native._key())
+    assert len(keys) == 3
+
+
+def test_it_can_be_had_here():
+    assert native.missing() == ""
