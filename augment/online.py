@@ -8,7 +8,6 @@ the displacements are added to where that matrix reads, and it is resampled once
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -33,19 +32,6 @@ Affine = Callable[[tf.Tensor], tf.Tensor]
 # Noise float32 [N, 2, 28, 28], uniform in (-1, 1) → by how many pixels (x, y) each
 # value is to be read elsewhere, the same shape.
 Displacement = Callable[[tf.Tensor, OnlineSettings], tf.Tensor]
-
-
-class Places(NamedTuple):
-    """Where pixels are read: between which 2 × 2, and how near to each.
-
-    Attributes:
-      index: int32 [N, 784], of the upper left one in the framed image.
-      across, down: float32 [N, 784], weights of the right and of the lower ones.
-    """
-
-    index: tf.Tensor
-    across: tf.Tensor
-    down: tf.Tensor
 
 
 def zoom(shares: tf.Tensor) -> tf.Tensor:
@@ -146,12 +132,14 @@ def _warp(
     images: tf.Tensor, amounts: tf.Tensor, displacements: list[tf.Tensor]
 ) -> tf.Tensor:
     """Applies every affine transform, by amounts [transforms, 2, N] that may be 0."""
-    return _read(images, _places(amounts, displacements))
+    return _read(images, *_places(amounts, displacements))
 
 
 @_compiled
-def _places(amounts: tf.Tensor, displacements: list[tf.Tensor]) -> Places:
-    """Where each pixel of the result is read."""
+def _places(
+    amounts: tf.Tensor, displacements: list[tf.Tensor]
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Where each pixel of the result is read, as `_read` takes it."""
     matrices = [
         affine(some)
         for affine, some in zip(AFFINES.values(), tf.unstack(amounts), strict=True)
@@ -160,7 +148,7 @@ def _places(amounts: tf.Tensor, displacements: list[tf.Tensor]) -> Places:
     for displacement in displacements:
         dx, dy = tf.unstack(tf.reshape(displacement, [-1, 2, SIDE * SIDE]), axis=1)
         x, y = x + dx, y + dy
-    return _squares_at(x, y)
+    return _onto_frame(x), _onto_frame(y)
 
 
 def positions(matrices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -187,23 +175,17 @@ def sample(images: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     Returns:
       uint8 [N, 28, 28, 1], rounded.
     """
-    return _read(images, _squares_at(x, y))
+    return _read(images, _onto_frame(x), _onto_frame(y))
 
 
-@_compiled
-def _squares_at(x: tf.Tensor, y: tf.Tensor) -> Places:
-    """The squares in which places x, y, as of `positions`, lie."""
-    # Further away there is nothing to be seen, either.
-    x, y = tf.clip_by_value(x, -1, SIDE), tf.clip_by_value(y, -1, SIDE)
-    left, top = tf.floor(x), tf.floor(y)
-    index = tf.cast((top + 1) * FRAMED + left + 1, tf.int32)
-    return Places(index, across=x - left, down=y - top)
+def _onto_frame(places: tf.Tensor) -> tf.Tensor:
+    """Moves places further away to where there is nothing to be seen, either."""
+    return tf.clip_by_value(places, -1, SIDE)
 
 
-def _read(images: tf.Tensor, places: Places) -> tf.Tensor:
-    """Reads images as `sample` does."""
-    found = _gather(_squares(images), places.index)
-    values = _blend(found, places.across, places.down)
+def _read(images: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    """What `sample` returns, of places that are within the frame or on it."""
+    values = _blend(_gather(_squares(images), x, y), x, y)
     return tf.reshape(values, [-1, SIDE, SIDE, 1])
 
 
@@ -228,13 +210,16 @@ def _squares(images: tf.Tensor) -> tf.Tensor:
 
 
 @_compiled
-def _gather(squares: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-    return tf.gather(squares, index, batch_dims=1)
+def _gather(squares: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    """Of squares [N, 900] those around each place, [N, 784]."""
+    index = (tf.floor(y) + 1) * FRAMED + tf.floor(x) + 1
+    return tf.gather(squares, tf.cast(index, tf.int32), batch_dims=1)
 
 
 @_compiled
-def _blend(squares: tf.Tensor, across: tf.Tensor, down: tf.Tensor) -> tf.Tensor:
-    """Interpolates within squares uint32 [N, 784] → uint8 [N, 784]."""
+def _blend(squares: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    """Interpolates between the pixels around each place: uint8 [N, 784]."""
+    across, down = x - tf.floor(x), y - tf.floor(y)  # weights of the right, the lower
     pixels = tf.cast(tf.bitcast(squares, tf.uint8), tf.float32)  # [N, 784, 4]
     upper_left, upper_right, lower_left, lower_right = tf.unstack(pixels, axis=-1)
     upper = upper_left * (1 - across) + upper_right * across
