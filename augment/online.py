@@ -18,10 +18,10 @@ SIDE = 28
 CENTRE = (SIDE - 1) / 2
 FRAMED = SIDE + 2  # with a frame of one pixel
 
-# On a CPU, XLA turns many small operations into a few loops, but is slower at products
-# of matrices. It is given the parts one by one, lest it make one loop of them all:
-# where a loop also reads pixels from all over an image, nothing else in it is done
-# eight pixels at a time.
+# XLA makes one loop of many small operations; products of matrices are left to
+# TensorFlow, which is faster at those on a CPU. Parts are compiled one by one, lest XLA
+# make one loop of all: a loop that also reads pixels from all over an image does
+# nothing for eight pixels at a time, and takes twice as long.
 _compiled = tf.function(autograph=False, jit_compile=True)
 
 # Amounts float32 [2, N], each uniform in ± its setting and in its unit → float32
@@ -139,7 +139,7 @@ def _warp(
 def _places(
     amounts: tf.Tensor, displacements: list[tf.Tensor]
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Where each pixel of the result is read, as `_read` takes it."""
+    """Where each pixel of the result is read: x, y [N, 784] as `_read` takes them."""
     matrices = [
         affine(some)
         for affine, some in zip(AFFINES.values(), tf.unstack(amounts), strict=True)
@@ -179,24 +179,24 @@ def sample(images: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
 
 
 def _onto_frame(places: tf.Tensor) -> tf.Tensor:
-    """Moves places further away to where there is nothing to be seen, either."""
+    """Moves x or y of places beyond the frame onto it: both read 0."""
     return tf.clip_by_value(places, -1, SIDE)
 
 
 def _read(images: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-    """What `sample` returns, of places that are within the frame or on it."""
+    """Reads as `sample` does, but from places none of which is beyond the frame."""
     values = _blend(_gather(_squares(images), x, y), x, y)
     return tf.reshape(values, [-1, SIDE, SIDE, 1])
 
 
 @_compiled
 def _squares(images: tf.Tensor) -> tf.Tensor:
-    """Packs each 2 × 2 pixels into a number, to be read at once.
+    """Packs each 2 × 2 pixels into one number, so that they are read at once.
 
     Returns:
       uint32 [N, 900]: for each pixel of the framed images, row by row, from the lowest
-      byte on, itself and its right, lower and lower right neighbour. The frame is 0;
-      what stands for neighbours outside it is never seen.
+      byte on: itself, its right, lower and lower right neighbours. The frame is 0;
+      what stands for neighbours beyond it is only ever read with weight 0.
     """
     framed = tf.pad(images[..., 0], [[0, 0], [1, 3], [1, 1]])
     pixels = tf.cast(tf.reshape(framed, [-1, (FRAMED + 2) * FRAMED]), tf.uint32)
@@ -219,7 +219,9 @@ def _gather(squares: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
 @_compiled
 def _blend(squares: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     """Interpolates between the pixels around each place: uint8 [N, 784]."""
-    across, down = x - tf.floor(x), y - tf.floor(y)  # weights of the right, the lower
+    # In which order XLA adds up, and so the last bit, depends on how this is written:
+    # as it is, affine transforms have the same bits as in the runs published with them.
+    across, down = x - tf.floor(x), y - tf.floor(y)  # weights of right and lower pixels
     pixels = tf.cast(tf.bitcast(squares, tf.uint8), tf.float32)  # [N, 784, 4]
     upper_left, upper_right, lower_left, lower_right = tf.unstack(pixels, axis=-1)
     upper = upper_left * (1 - across) + upper_right * across
@@ -233,17 +235,18 @@ def _noise(seed: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
     Of 256 levels only, eight to a random integer: that takes a fraction of the time,
     and a sum of many does not show it.
     """
-    levels = tf.bitcast(_random_words(seed, count), tf.uint8)
+    levels = tf.bitcast(_random_words(seed, count), tf.quint8)
     levels = tf.reshape(levels, [count, 2, SIDE, SIDE])
-    return (tf.cast(levels, tf.float32) - 127.5) / 128
+    return tf.quantization.dequantize(levels, -127.5 / 128, 127.5 / 128)
 
 
 @_compiled
 def _random_words(seed: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-    """uint64 [count, 196], by Threefry, which XLA does eight at a time.
+    """uint64 [count, 196].
 
-    Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", 2011;
-    Philox, TensorFlow's own choice for a CPU, is from there too.
+    By Threefry: Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as
+    1, 2, 3", 2011. Compiled by XLA, and only so can it be had on a CPU, it takes half
+    the time of Philox, TensorFlow's usual choice from the same paper.
     """
     return tf.random.stateless_uniform(
         [count, 2 * SIDE * SIDE // 8], seed, None, None, tf.uint64, alg="threefry"
