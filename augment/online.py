@@ -219,8 +219,8 @@ def _gather(squares: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
 @_compiled
 def _blend(squares: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     """Interpolates between the pixels around each place: uint8 [N, 784]."""
-    # In which order XLA adds up, and so the last bit, depends on how this is written:
-    # as it is, affine transforms have the same bits as in the runs published with them.
+    # Which product is fused with the sum behind it, and so the last bit, depends on how
+    # this is written. So written, affine transforms are those of the published runs.
     across, down = x - tf.floor(x), y - tf.floor(y)  # weights of right and lower pixels
     pixels = tf.cast(tf.bitcast(squares, tf.uint8), tf.float32)  # [N, 784, 4]
     upper_left, upper_right, lower_left, lower_right = tf.unstack(pixels, axis=-1)
