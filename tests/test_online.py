@@ -134,6 +134,15 @@ def test_sampling_is_that_of_scipy():
         assert abs(own.ravel() - expected).max() <= 0.501
 
 
+def test_from_the_frame_on_all_is_0():
+    line = np.float32([-1e9, -1.5, -1, *range(21), 27, 28, 28.5, 1e9])
+    x, y = (places.reshape(1, 784) for places in np.meshgrid(line, line))
+    images = np.full((1, 28, 28, 1), 255, np.uint8)
+    seen = online.sample(tf.constant(images), tf.constant(x), tf.constant(y)).numpy()
+    inside = (line >= 0) & (line <= 27)
+    np.testing.assert_array_equal(seen[0, ..., 0], 255 * np.outer(inside, inside))
+
+
 # --- elastic deformation ---
 
 
@@ -154,6 +163,9 @@ def test_noise_is_uniform_and_has_no_mean():
     assert abs(field).max() == 127.5 / 128
     assert abs(field.mean()) < 0.01  # six standard deviations of the mean
     assert abs(field.var() - 1 / 3) < 0.01
+    counts = np.unique(field, return_counts=True)[1]
+    assert len(counts) == 256
+    assert abs(counts - field.size / 256).max() < 150  # six standard deviations
     # Neither the axes nor neighbours know of each other.
     assert abs((field[:, 0] * field[:, 1]).mean()) < 0.01
     assert abs((field[..., 1:] * field[..., :-1]).mean()) < 0.01
@@ -205,6 +217,22 @@ def test_images_are_a_function_of_the_seed(settings):
     others = [transform(images, 1, settings), transform(images, 0, settings, seed=6)]
     for other in others:
         assert (other != first).any(axis=(1, 2, 3)).all()
+
+
+@pytest.mark.parametrize(
+    "name, means",
+    {
+        "rotation": [117.07, 119.52, 119.63, 124.03],
+        "zoom": [122.94, 116.14, 128.01, 114.58],
+        "shift": [119.37, 112.64, 115.81, 116.43],
+        "shear": [123.93, 121.31, 124.51, 127.60],
+        "elastic": [117.97, 113.74, 115.93, 121.82],
+    }.items(),
+)
+def test_draws_stay_what_they_are(name, means):
+    # Published results depend on them.
+    images = transform(noise(4), 3, ALONE[name])
+    np.testing.assert_allclose(images.mean(axis=(1, 2, 3)), means, atol=0.02)
 
 
 @EACH
