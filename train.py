@@ -315,7 +315,6 @@ def make_train_steps(
         averages = [value for _, value in update_ops]
         return strategy.Part(loss, losses.correct(logits, y), gradients, averages)
 
-    @out_of_line
     def train_step(step, training):
         indices = sample(seed, step, batch_size, len(labels))  # [B]
         step_seed = tf.stack([seed, tf.cast(step, tf.int32)])
@@ -336,7 +335,7 @@ def make_train_steps(
                         slow, fast, step=step, decay=config["weight_average"]
                     )
                 )
-        norms = tf.stack([tf.norm(g) for g in gradients])
+        norms = tf.sqrt(2 * tf.stack([tf.nn.l2_loss(g) for g in gradients]))
         return loss, correct, norms, rate
 
     @tf.function(

@@ -23,7 +23,12 @@ PEERS = "benchmarks.step_peers"
 
 # What each peer is tried at, the likeliest first; threads 0 is its own choice.
 SETTINGS: dict[str, list[Settings]] = {
-    "ours": [{"threads": 0}, {"threads": 0, "replicas": 1}, {"threads": 1}],
+    "ours": [
+        {"threads": 0},
+        {"threads": 0, "replicas": 1},
+        {"threads": 1},
+        {"threads": 0, "kernels": "tensorflow"},
+    ],
     "keras": [
         {"threads": 0, "jit_compile": "auto", "steps_per_execution": 1},  # as shipped
         {"threads": 0, "jit_compile": False, "steps_per_execution": 32},
