@@ -28,8 +28,7 @@ import cli
 import data
 import models
 import train
-from augment import build, online, plan
-from augment.online_settings import OnlineSettings
+from augment import build, plan
 from data import batches
 from evaluation import scoring
 from models import layers
@@ -138,21 +137,21 @@ def shards() -> Results:
 
 
 ONLINE = {
-    "rotation": OnlineSettings(rotation=20.0),
-    "zoom": OnlineSettings(zoom=0.2),
-    "shift": OnlineSettings(shift=0.1),
-    "shear": OnlineSettings(shear=15.0),
-    "elastic": OnlineSettings(elastic_alpha=34.0, elastic_sigma=4.0),
-    "all": OnlineSettings(15.0, 0.1, 0.05, 10.0, 20.0, 4.0),
+    "rotation": ["--rotation=20"],
+    "zoom": ["--zoom=0.2"],
+    "shift": ["--shift=0.1"],
+    "shear": ["--shear=15"],
+    "elastic": ["--elastic_alpha=34", "--elastic_sigma=4"],
 }
 
 
 def online_images() -> Results:
-    """Two digits under each online transform."""
+    """Two digits in a step under each online transform, and under all."""
     images = tf.constant(data.load("digits").train_images[3:5])
     results: Results = {}
-    for name, settings in ONLINE.items():
-        seen = online.transform(images, tf.constant([1, 7]), settings).numpy()
+    for name, arguments in [*ONLINE.items(), ("all", sum(ONLINE.values(), []))]:
+        augment = train.make_augment(config(*arguments))
+        seen = augment(images, tf.constant([1, 7])).numpy()
         results[f"{name}: pixels"] = numbers(seen)
         results[f"{name}: sum"] = numbers(seen.sum(dtype=np.int64))
     return results
@@ -214,6 +213,7 @@ ROUNDINGS = {
     "gradient": (2e-3, 0.4),  # a value that crosses a kink is more to it than rounding
     "change": (2e-4, 0.1),
     "weights": (1e-6, 5e-5),
+    "slow": (1e-6, 5e-5),
     "averages": (2e-6, 0.02),
     "scored": (5e-5, 0.2),
 }
@@ -234,8 +234,8 @@ def _curve(replicas: int) -> dict[str, list[float]]:
 
     The loss alone would not: an epsilon of Adam's ten times as large is in it less than
     a rounding. So there are the gradient's norm; the mean change of a weight; the norms
-    of the weights and of batch norm's averages; and, at every fifth step, the loss of
-    the weight average on 100 test digits.
+    of the weights, of their average and of batch norm's averages; and, at every fifth
+    step, the loss of the weight average on 100 test digits.
     """
     values = config("--epochs=2", f"--replicas={replicas}")
     state, digits = train.build_state(values), data.load("digits")
@@ -249,6 +249,7 @@ def _curve(replicas: int) -> dict[str, list[float]]:
     predict = scoring.Predict(state.scored)
     weights = state.network.trainable_variables
     averages = [v for v in state.network.variables if not v.trainable]
+    slow = state.scored.trainable_variables  # the weight average
     curve: dict[str, list[float]] = {name: [] for name in ROUNDINGS}
     for step in range(STEPS):
         before = [w.numpy() for w in weights]
@@ -258,6 +259,7 @@ def _curve(replicas: int) -> dict[str, list[float]]:
         curve["gradient"].append(float(tf.norm(totals.gradient_norms)))
         curve["change"].append(abs(np.concatenate(changes)).mean(dtype=np.float64))
         curve["weights"].append(float(tf.linalg.global_norm(weights)))
+        curve["slow"].append(float(tf.linalg.global_norm(slow)))
         curve["averages"].append(float(tf.linalg.global_norm(averages)))
         if step % 5 == 4:
             logits = predict(digits.test_images[:100])
@@ -380,7 +382,7 @@ def declare() -> list[str]:
     lines = []
     for name, golden in GOLDEN.items():
         if golden.make is checkpoint:
-            _keep_readable()
+            lines += _keep_readable()
         results = golden.make()
         if differing := changes(name, results):
             (FOLDER / f"{name}.json").write_text(text(results), encoding="utf-8")
@@ -388,12 +390,14 @@ def declare() -> list[str]:
     return lines
 
 
-def _keep_readable() -> None:
-    """Makes the checkpoint anew if it is not there or not of this format any more."""
+def _keep_readable() -> list[str]:
+    """Makes the checkpoint anew if it is gone or its format is not today's, and why."""
     try:
         if checkpoints.restore(_tiny()[0].checkpoint, CHECKPOINT) is not None:
-            return
+            return []
+        reason = "it was gone"
     except cli.UserError as error:
-        print(error)
+        reason = str(error)
     shutil.rmtree(CHECKPOINT, ignore_errors=True)
     write_checkpoint(CHECKPOINT)
+    return [f"{CHECKPOINT.name}: made anew: {reason}"]
