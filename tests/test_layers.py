@@ -299,6 +299,52 @@ def test_batch_norm_gradient_is_the_plain_formulas(norm, shape, axis, training):
         np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
 
 
+@LAYOUTS
+def test_batch_norm_does_not_see_scale_and_shift(shape, axis):
+    """Of its input, each channel its own, but for epsilon."""
+    norm = layers.BatchNorm(3, decay=0.9, axis=axis, epsilon=1e-9)
+    x = normal(*shape)
+    moved = x * along(axis, [2, 0.5, 30]) + along(axis, [-3, 0.1, 10])
+    plain, seen, mirrored = (
+        norm(tf.constant(some, tf.float32), training=True)[0] for some in (x, moved, -x)
+    )
+    np.testing.assert_allclose(seen, plain, atol=1e-5)
+    np.testing.assert_allclose(mirrored, -plain, atol=1e-5)
+
+
+@LAYOUTS
+def test_batch_norm_gradient_is_orthogonal_to_ones_and_to_the_result(shape, axis):
+    """So that no step shifts or scales its input: what it would not see anyway."""
+    norm = layers.BatchNorm(3, decay=0.9, axis=axis, epsilon=1e-9)
+    x = tf.constant(batch_of(shape, axis), tf.float32)
+    mix = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y, _ = norm(x, training=True)
+        loss = tf.reduce_sum(y * mix)
+    gradient = by_channel(tape.gradient(loss, x), axis).astype(np.float64)
+    length = np.sqrt((gradient**2).sum(0) * len(gradient))
+    assert (length > 1).all()
+    for orthogonal in (1, by_channel(y, axis)):
+        cosine = (gradient * orthogonal).sum(0) / length
+        np.testing.assert_allclose(cosine, 0, atol=1e-5)
+
+
+@LAYOUTS
+def test_batch_norm_comes_to_do_in_evaluation_what_it_does_in_training(shape, axis):
+    """On one batch for ever, but for the unbiased variance of the average."""
+    norm = layers.BatchNorm(3, decay=0.5, axis=axis, epsilon=1e-9)
+    x = tf.constant(batch_of(shape, axis), tf.float32)
+    for _ in range(40):
+        trained, updates = norm(x, training=True)
+        for average, value in updates:
+            average.assign(value)
+    count = len(by_channel(x, axis))
+    evaluated, _ = norm(x, training=False)
+    expected = trained * math.sqrt((count - 1) / count)
+    np.testing.assert_allclose(evaluated, expected, atol=1e-5)
+
+
 # --- pooling, padding and flattening ---
 
 

@@ -127,6 +127,31 @@ def test_reaches_the_minimum(rule):
     np.testing.assert_allclose(w, target, atol=1e-2)
 
 
+def rosenbrock(w):
+    """A narrow, bent valley that falls slowly to 0 at (1, 1)."""
+    return (1 - w[0]) ** 2 + 100 * (w[1] - w[0] ** 2) ** 2
+
+
+@pytest.mark.parametrize(
+    "rule, rate", [("adam", 0.1), ("momentum", 1e-3), ("rmsprop", 0.01)]
+)
+def test_follows_a_bent_valley_to_its_end(rule, rate):
+    """Rosenbrock's, from his own start, at a rate that falls to 0."""
+    w = tf.Variable([-1.2, 1.0])
+    optimizer = optimizers.Optimizer(rule, [w])
+
+    @tf.function
+    def descend(count):
+        for step in tf.range(count):
+            with tf.GradientTape() as tape:
+                loss = rosenbrock(w)
+            left = 1 - tf.cast(step, tf.float32) / tf.cast(count, tf.float32)
+            optimizer.apply(tape.gradient(loss, [w]), step=step, rate=rate * left)
+
+    descend(tf.constant(4000, tf.int64))
+    np.testing.assert_allclose(w, [1, 1], atol=0.02)
+
+
 def config(**values):
     unset = dict.fromkeys(optimizers.OPTIONS)
     return {"optimizer": "adam", "weight_decay": 0.0, **unset, **values}

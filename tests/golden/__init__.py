@@ -1,0 +1,403 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Golden results: what the project computes, written down, so that no change is silent.
+
+Each file beside this one holds results by name. test_golden computes them anew and
+compares; `python -m tests.golden` declares that those which differ were meant to.
+
+Integers, bits and hashes are compared exactly. Numbers that went through float kernels
+are not, because the last bits of those depend on the processor and on the number of
+threads; how near they have to be is said, and reasoned, beside each.
+"""
+
+import device  # isort: skip  (first: it loads TensorFlow)
+
+import hashlib
+import json
+import math
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from absl import flags
+
+import cli
+import data
+import models
+import train
+from augment import build, plan
+from data import batches
+from evaluation import scoring
+from models import layers
+from training import checkpoints, losses, optimizers, schedules
+
+FOLDER = Path(__file__).parent
+CHECKPOINT = FOLDER / "checkpoint"
+
+Results = dict[str, Any]  # name → number, text, or list of numbers
+
+
+class Golden(NamedTuple):
+    """Results of one kind, in `<name>.json`.
+
+    Attributes:
+      make: computes them.
+      relative: from a result's name and a place in its list to how much the number
+        there may be off, as a share of it.
+      absolute: how much any number may be off besides.
+    """
+
+    make: Callable[[], Results]
+    relative: Callable[[str, int], float] = lambda name, place: 0.0
+    absolute: float = 0.0
+
+
+def config(*arguments: str) -> dict[str, Any]:
+    """The flags of the main run, and what the arguments change in them."""
+    if "epochs" not in flags.FLAGS:
+        train.define_flags()
+    flags.FLAGS.unparse_flags()
+    flagfile = FOLDER.parent.parent / "lenet.flags"
+    flags.FLAGS(["train.py", f"--flagfile={flagfile}", *arguments])
+    values = flags.FLAGS.flag_values_dict()
+    flags.FLAGS.unparse_flags()
+    return values
+
+
+def numbers(values: Any) -> list[float]:
+    """As a flat list, floats to eight digits: float32 has no more."""
+    return [float(f"{x:.8g}") if x % 1 else int(x) for x in np.ravel(values).tolist()]
+
+
+def noise(name: str, *shape: int) -> np.ndarray:
+    """uint8, the same with every version of NumPy."""
+    text = hashlib.shake_256(name.encode()).digest(math.prod(shape))
+    return np.frombuffer(text, np.uint8).reshape(shape)
+
+
+# --- random draws ---
+
+
+def draws() -> Results:
+    """Batches, shuffles, held-out images, dropout masks, initial weights."""
+    results: Results = {}
+    for name, sample in sorted(batches.SAMPLERS.items()):
+        for seed, step, batch_size, set_size in [
+            *((0, 0, 16, 1000), (0, 1, 16, 1000), (1, 0, 16, 1000)),
+            *((0, 10**9, 16, 10**6), (3, 5, 24, 10)),  # over the ends of two passes
+        ]:
+            indices = sample(seed, tf.constant(step, tf.int64), batch_size, set_size)
+            what = f"sampler {name}: seed {seed} step {step} of {set_size}"
+            results[what] = numbers(indices)
+    results["held out of 100"] = numbers(data.split(100, 20, 0)[1])
+    for name, dropout in sorted(layers.DROPOUTS.items()):
+        for number in (1, 2):
+            seed = layers.mask_seed(tf.constant([1, 7]), number)
+            y = dropout(tf.fill([16, 32], 3.0), 0.3, training=True, seed=seed).numpy()
+            kept = np.packbits(y > 0).tobytes().hex()
+            results[f"dropout {name}: mask {number}"] = kept
+            results[f"dropout {name}: values {number}"] = numbers(np.unique(y))
+    for name in sorted(models.NETWORKS):
+        network = models.build({"network": name, "seed": 5})
+        for v in network.trainable_variables:
+            if v.shape.rank > 1:
+                some = np.ravel(v)[:: v.shape.num_elements() // 7]
+                results[f"initial weights: {v.name}"] = numbers(some)
+    return results
+
+
+def _of_draws(name: str, place: int) -> float:
+    """Normal numbers go through logarithms and cosines, a few roundings each."""
+    return 1e-5 if name.startswith(("initial", "dropout")) else 0.0
+
+
+# --- augmentation ---
+
+
+def shards() -> Results:
+    """SHA-256 of every file of two enlarged sets, and of the digits."""
+    digits = data.load("digits")
+    results: Results = {f"digits {k}": v for k, v in sorted(digits.hashes.items())}
+    images, labels = noise("images", 24, 28, 28, 1), np.arange(24, dtype=np.uint8) % 10
+    dataset = data.Dataset("noise", images, labels, images, labels, {}, "")
+    for settings in (
+        plan.settings_from(config()),
+        plan.Settings(flip_codes=(0, 1), flip_labels=(0, 8), flip_shifted=True),
+    ):
+        with tempfile.TemporaryDirectory() as root:
+            folder = build.enlarge(dataset, settings, root).directory
+            assert folder is not None
+            manifest = json.loads((folder / "manifest.json").read_bytes())
+        for file, digest in sorted(manifest["sha256"].items()):
+            results[f"{folder.name}/{file}"] = digest
+    return results
+
+
+ONLINE = {
+    "rotation": ["--rotation=20"],
+    "zoom": ["--zoom=0.2"],
+    "shift": ["--shift=0.1"],
+    "shear": ["--shear=15"],
+    "elastic": ["--elastic_alpha=34", "--elastic_sigma=4"],
+}
+
+
+def online_images() -> Results:
+    """Two digits in a step under each online transform, and under all."""
+    images = tf.constant(data.load("digits").train_images[3:5])
+    results: Results = {}
+    for name, arguments in [*ONLINE.items(), ("all", sum(ONLINE.values(), []))]:
+        augment = train.make_augment(config(*arguments))
+        seen = augment(images, tf.constant([1, 7])).numpy()
+        results[f"{name}: pixels"] = numbers(seen)
+        results[f"{name}: sum"] = numbers(seen.sum(dtype=np.int64))
+    return results
+
+
+# --- optimizers ---
+
+SIZES = np.array([1e-8, 1e-6, 1e-3, 1.0, 100.0])  # of gradients
+
+
+def trajectories() -> Results:
+    """Each update rule, the weight average and the schedules over 20 steps."""
+    results: Results = {}
+    rate = tf.constant(0.01)
+    for rule in sorted(optimizers.RULES):
+        # A kernel, which decays, and a bias, which does not and shows small steps.
+        weights = [tf.Variable(tf.ones([1, 5])), tf.Variable(tf.zeros([5]))]
+        optimizer = optimizers.Optimizer(rule, weights, weight_decay=0.2)
+        path = []
+        for step in range(20):
+            gradient = tf.constant((7 * step % 11 - 4) * SIZES, tf.float32)
+            optimizer.apply(
+                [gradient[tf.newaxis], gradient],
+                step=tf.constant(step, tf.int64),
+                rate=rate,
+            )
+            path.append(np.concatenate([np.ravel(w) for w in weights]))
+        for i, values in enumerate(np.transpose(path)):
+            kind, size = ("kernel", "bias")[i // 5], SIZES[i % 5]
+            results[f"{rule}: {kind} by gradients of {size:g}"] = numbers(values)
+        for slot, variables in optimizer.slots.items():
+            results[f"{rule}: slot {slot}"] = numbers(variables[1])
+    average, path = tf.constant(1.0), []
+    for step in range(20):
+        now = tf.constant(step, tf.int64)
+        average = optimizers.weight_average(
+            average, tf.constant(float(step % 3)), step=now, decay=0.6
+        )
+        path.append(average)
+    results["weight average"] = numbers(path)
+    for name, schedule in sorted(schedules.SMOOTH.items()):
+        progress = tf.range(20.0) / 20
+        results[f"schedule {name}"] = numbers([schedule(p) for p in progress])
+    stairs = [schedules.step_decay(tf.constant(step), 6, 0.3) for step in range(20)]
+    results["schedule step"] = numbers(stairs)
+    return results
+
+
+# --- loss curves ---
+
+STEPS = 50
+
+# How far roundings may move a metric, as a share of it: at the first step, from which
+# on each step multiplies it by GROWTH, and at most. Some five times what was seen with
+# other kernels (oneDNN off, or held to older instructions), with two threads, and with
+# initial weights moved by a bit or by a millionth.
+ROUNDINGS = {
+    "loss": (5e-5, 0.2),
+    "gradient": (2e-3, 0.4),  # a value that crosses a kink is more to it than rounding
+    "change": (2e-4, 0.1),
+    "weights": (1e-6, 5e-5),
+    "slow": (1e-6, 5e-5),
+    "averages": (2e-6, 0.02),
+    "scored": (5e-5, 0.2),
+}
+GROWTH = 1.8
+
+
+def curves() -> Results:
+    """The main run's network on 512 digits, with one replica and with two."""
+    return {
+        f"replicas {replicas}: {name}": numbers(values)
+        for replicas in (1, 2)
+        for name, values in _curve(replicas).items()
+    }
+
+
+def _curve(replicas: int) -> dict[str, list[float]]:
+    """After each step, what would tell of any change in it.
+
+    The loss alone would not: an epsilon of Adam's ten times as large is in it less than
+    a rounding. So there are the gradient's norm; the mean change of a weight; the norms
+    of the weights, of their average and of batch norm's averages; and, at every fifth
+    step, the loss of the weight average on 100 test digits.
+    """
+    values = config("--epochs=2", f"--replicas={replicas}")
+    state, digits = train.build_state(values), data.load("digits")
+    train_steps = train.make_train_steps(
+        state,
+        device.tensor(digits.train_images[:512]),
+        device.tensor(digits.train_labels[:512]),
+        values,
+        epoch_steps=STEPS // 2,
+    )
+    predict = scoring.Predict(state.scored)
+    weights = state.network.trainable_variables
+    averages = [v for v in state.network.variables if not v.trainable]
+    slow = state.scored.trainable_variables  # the weight average
+    curve: dict[str, list[float]] = {name: [] for name in ROUNDINGS}
+    for step in range(STEPS):
+        before = [w.numpy() for w in weights]
+        totals = train_steps(step, 1, training=True)
+        changes = [np.ravel(w - old) for w, old in zip(weights, before, strict=True)]
+        curve["loss"].append(float(totals.loss))
+        curve["gradient"].append(float(tf.norm(totals.gradient_norms)))
+        curve["change"].append(abs(np.concatenate(changes)).mean(dtype=np.float64))
+        curve["weights"].append(float(tf.linalg.global_norm(weights)))
+        curve["slow"].append(float(tf.linalg.global_norm(slow)))
+        curve["averages"].append(float(tf.linalg.global_norm(averages)))
+        if step % 5 == 4:
+            logits = predict(digits.test_images[:100])
+            loss = losses.softmax_cross_entropy(logits, digits.test_labels[:100])
+            curve["scored"].append(float(loss))
+    return curve
+
+
+def _of_curve(name: str, place: int) -> float:
+    """Training magnifies roundings, until all that is left is that it trains."""
+    metric = name.rpartition(" ")[2]
+    first, most = ROUNDINGS[metric]
+    return min(first * GROWTH ** (5 * place + 4 if metric == "scored" else place), most)
+
+
+# --- a checkpoint ---
+
+CHECKPOINT_STEPS = 8
+
+
+def write_checkpoint(folder: Path) -> None:
+    """Trains a tiny network for a few steps and keeps it in `folder`."""
+    state, train_steps = _tiny()
+    train_steps(0, CHECKPOINT_STEPS, training=True)
+    checkpoints.save(state.checkpoint, folder, CHECKPOINT_STEPS)
+
+
+def checkpoint() -> Results:
+    """What the checkpoint in the repository holds, and how a run goes on from it."""
+    state, train_steps = _tiny()
+    step = checkpoints.restore(state.checkpoint, CHECKPOINT)
+    assert step is not None, f"no checkpoint in {CHECKPOINT}"
+    results: Results = {"step": step}
+    for part in ("network", "average", "optimizer", "watch"):
+        for i, v in enumerate(getattr(state, part).variables):
+            digest = hashlib.sha256(v.numpy().tobytes()).hexdigest()
+            results[f"{part} {i}: {v.name}"] = digest
+    some = tf.constant(data.load("digits").test_images[:2])
+    logits, _ = state.scored(some, training=False)
+    results["logits"] = numbers(logits)
+    results["loss"] = [
+        float(train_steps(step + more, 1, training=True).loss) for more in range(3)
+    ]
+    return results
+
+
+def _tiny() -> tuple[train.State, Callable[..., train.Totals]]:
+    values = config("--replicas=1") | dict.fromkeys(models.OPTIONS)
+    values |= {"network": "mlp", "hidden_units": [4], "seed": 0}
+    state, digits = train.build_state(values), data.load("digits")
+    images, labels = digits.train_images[:256], digits.train_labels[:256]
+    return state, train.make_train_steps(
+        state, device.tensor(images), device.tensor(labels), values, epoch_steps=4
+    )
+
+
+# --- all of them ---
+
+GOLDEN = {
+    "checkpoint": Golden(checkpoint, lambda name, place: 1e-4, 1e-5),
+    "curves": Golden(curves, _of_curve),
+    "draws": Golden(draws, _of_draws),
+    # A sum that falls on a half may be rounded either way, one pixel in hundreds.
+    "online_images": Golden(
+        online_images, lambda name, place: 1e-3 if name.endswith("sum") else 0.0, 1
+    ),
+    "shards": Golden(shards),
+    # Adam's 1 − 0.999ᵗ has lost three of float32's seven digits at the first step.
+    "trajectories": Golden(trajectories, lambda name, place: 2e-4, 1e-12),
+}
+
+
+def changes(name: str, results: Results) -> list[str]:
+    """One line for each result that is not as written down, empty if all are."""
+    golden, path = GOLDEN[name], FOLDER / f"{name}.json"
+    written = json.loads(path.read_bytes()) if path.exists() else {}
+    lines = [f"{what}: is gone" for what in written if what not in results]
+    for what, found in results.items():
+        if what not in written:
+            lines.append(f"{what}: is new")
+        elif line := _change(golden, what, written[what], found):
+            lines.append(f"{what}{line}")
+    return lines
+
+
+def _change(golden: Golden, what: str, written: Any, found: Any) -> str | None:
+    """Says where the two differ most, compared with what is allowed there."""
+    if isinstance(found, str | int) or isinstance(written, str | int):
+        return None if found == written else f": is {found}, was {written}"
+    if len(found) != len(written):
+        return f": {len(found)} values, were {len(written)}"
+    allowed = [
+        golden.relative(what, place) * abs(old) + golden.absolute
+        for place, old in enumerate(written)
+    ]
+    over = [
+        (math.inf if most == 0 else abs(new - old) / most, place)
+        for place, (new, old, most) in enumerate(zip(found, written, allowed))
+        if not abs(new - old) <= most  # so written, it finds NaN
+    ]
+    if not over:
+        return None
+    first = min(place for _, place in over)
+    factor, worst = max(over)
+    told = "" if factor == math.inf else f", {factor:.3g} times what a rounding may do"
+    return (
+        f": {len(over)} of {len(found)} values differ, the first at [{first}]; most at"
+        f" [{worst}]: {found[worst]!r}, was {written[worst]!r}{told}"
+    )
+
+
+def text(results: Results) -> str:
+    """JSON with a line for each result, so that a diff shows which changed."""
+    rows = (f" {json.dumps(k)}: {json.dumps(v)}" for k, v in results.items())
+    return "{\n" + ",\n".join(rows) + "\n}\n"
+
+
+def declare() -> list[str]:
+    """Writes down anew what differs; returns a line for each such result."""
+    lines = []
+    for name, golden in GOLDEN.items():
+        if golden.make is checkpoint:
+            lines += _keep_readable()
+        results = golden.make()
+        if differing := changes(name, results):
+            (FOLDER / f"{name}.json").write_text(text(results), encoding="utf-8")
+            lines += [f"{name}.json: {line}" for line in differing]
+    return lines
+
+
+def _keep_readable() -> list[str]:
+    """Makes the checkpoint anew if it is gone or its format is not today's, and why."""
+    try:
+        if checkpoints.restore(_tiny()[0].checkpoint, CHECKPOINT) is not None:
+            return []
+        reason = "it was gone"
+    except cli.UserError as error:
+        reason = str(error)
+    shutil.rmtree(CHECKPOINT, ignore_errors=True)
+    write_checkpoint(CHECKPOINT)
+    return [f"{CHECKPOINT.name}: made anew: {reason}"]
