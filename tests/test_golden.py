@@ -23,6 +23,10 @@ def test_results_are_the_golden_ones(name):
     )
 
 
+def test_native_operations_train_as_those_of_tensorflow():
+    assert not golden.changes("curves", golden.curves("native"))
+
+
 # --- and those that are not would be found ---
 
 

@@ -220,16 +220,16 @@ ROUNDINGS = {
 GROWTH = 1.8
 
 
-def curves() -> Results:
+def curves(kernels: str = "tensorflow") -> Results:
     """The main run's network on 512 digits, with one replica and with two."""
     return {
         f"replicas {replicas}: {name}": numbers(values)
         for replicas in (1, 2)
-        for name, values in _curve(replicas).items()
+        for name, values in _curve(replicas, kernels).items()
     }
 
 
-def _curve(replicas: int) -> dict[str, list[float]]:
+def _curve(replicas: int, kernels: str) -> dict[str, list[float]]:
     """After each step, what would tell of any change in it.
 
     The loss alone would not: an epsilon of Adam's ten times as large is in it less than
@@ -237,7 +237,8 @@ def _curve(replicas: int) -> dict[str, list[float]]:
     of the weights, of their average and of batch norm's averages; and, at every fifth
     step, the loss of the weight average on 100 test digits.
     """
-    values = config("--epochs=2", f"--replicas={replicas}")
+    arguments = ("--epochs=2", f"--replicas={replicas}", f"--kernels={kernels}")
+    values = config(*arguments)
     state, digits = train.build_state(values), data.load("digits")
     train_steps = train.make_train_steps(
         state,
