@@ -53,6 +53,8 @@ def tiny(monkeypatch, tmp_path):
     monkeypatch.setattr(mnist, "_BESIDE_PROJECT", str(tmp_path / "beside"))
     monkeypatch.setattr(mnist, "_cache_dir", lambda: str(tmp_path / "cache"))
     monkeypatch.setattr(mnist, "MIRRORS", ())
+    # The server of these tests has no certificate.
+    monkeypatch.setattr(mnist, "_SCHEMES", ("https://", "http://127.0.0.1:"))
     monkeypatch.delenv("MNIST_DIR", raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     return place
