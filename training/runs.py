@@ -206,7 +206,8 @@ def read_metrics(run_dir: Path) -> list[dict[str, float]]:
         return []
     except (OSError, ValueError) as error:
         raise RunError(
-            f"{path} is damaged ({error}): delete the folder {run_dir} and train again"
+            f"{path} is damaged ({cli.one_line(str(error))}): delete the folder"
+            f" {run_dir} and train again"
         ) from None
 
 

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One reader under atheris; `python -m fuzz` starts it.
+
+    python -m fuzz.target idx CORPUS -max_total_time=60
+
+What follows the reader's name are libFuzzer's arguments.
+"""
+
+import sys
+
+import atheris
+
+# What counts as new code: ours, and what it leans on that is written in Python.
+# (zlib, json's scanner and pandas' tokeniser are C and are not seen.)
+INSTRUMENTED = [
+    *("augment", "cli", "data", "evaluation", "flagfiles", "training", "untrusted"),
+    *("absl.flags", "json", "numpy.lib._format_impl", "zipfile"),
+]
+
+
+def main(argv: list[str]) -> None:
+    """Fuzzes until libFuzzer's time is over or something is found."""
+    program, name, *arguments = argv
+    # A seed of each kind is read in here, so that all that is imported is seen.
+    with atheris.instrument_imports(include=INSTRUMENTED, enable_loader_override=False):
+        from fuzz import readers
+
+        reader = readers.READERS[name]
+        for seed in reader.seeds():
+            readers.check(reader, seed)
+    atheris.Setup([program, *arguments], lambda data: readers.check(reader, data))
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main(sys.argv)
