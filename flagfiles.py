@@ -17,6 +17,9 @@ import untrusted
 MOST_BYTES = 1 << 20
 MOST_FILES = 100  # read for one command line, counting each time
 MOST_LINE = 4096  # characters, as many as a path may have
+# Of a flag's name. absl compares an unknown one with all that it knows, by recursion
+# over its letters.
+MOST_NAME = 100
 
 _DIRECTIVE = re.compile(r"--?flagfile(?:=(.*))?", re.DOTALL)
 
@@ -31,7 +34,8 @@ def expand(arguments: Sequence[str]) -> list[str]:
       arguments: of a command line, without the program's name.
 
     Raises:
-      flags.Error: a flagfile cannot be read, is no text, or leads to itself.
+      flags.Error: a flagfile cannot be read, is no text, or leads to itself; no flag
+        has a name so long.
     """
     return list(_expand(list(arguments), (), [0]))
 
@@ -51,6 +55,8 @@ def _expand(
                 raise flags.Error("--flagfile names no file: expected --flagfile=FILE")
             if name:
                 yield from _expand_file(name, inside, opened)
+        elif argument[:1] == "-" and len(argument.partition("=")[0]) > MOST_NAME:
+            raise flags.Error(f"unknown flag {argument[:40]}…: see --help for all")
         else:
             yield argument
 

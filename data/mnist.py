@@ -200,9 +200,11 @@ def _transfer(url: str, target: str, _: object) -> None:
             raise requests.HTTPError(response=response)
         if response.headers.get("Content-Encoding", "identity") != "identity":
             raise _Refused("packed once more")
+        received = 0  # a bar that is not shown does not count
         for chunk in response.iter_content(_PACKET_BYTES):
+            received += len(chunk)
             bar.update(len(chunk))
-            if bar.n > _MOST_BYTES:
+            if received > _MOST_BYTES:
                 raise _Refused(f"longer than {_MOST_BYTES} bytes")
             if time.monotonic() > end:
                 raise _Refused(f"took more than {_DEADLINE_SECONDS} s")

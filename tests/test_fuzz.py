@@ -343,6 +343,7 @@ def test_flagfiles_are_put_in_their_place(tmp_path):
         ("--flagfile={path}.gone", "No such file"),
         ("#" * flagfiles.MOST_BYTES + "#", "longer than"),
         ("\udcff", "no UTF-8 text"),
+        ("--" + "e" * 3000, "unknown flag --eee"),  # found: absl's RecursionError
     ],
 )
 def test_bad_flagfiles(tmp_path, content, reason):
