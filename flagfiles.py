@@ -19,7 +19,7 @@ MOST_FILES = 100  # read for one command line, counting each time
 MOST_LINE = 4096  # characters, as many as a path may have
 # Of a flag's name. absl compares an unknown one with all that it knows, by recursion
 # over its letters.
-MOST_NAME = 100
+MOST_NAME = 50
 
 _DIRECTIVE = re.compile(r"--?flagfile(?:=(.*))?", re.DOTALL)
 

@@ -178,7 +178,7 @@ def _read_result(directory: Path) -> tuple[str, bool, float]:
         scored = untrusted.read_json(path)
         split = "test" if "test" in scored else "validation"
         binary_accuracy = 100 * float(scored[split]["binary_accuracy"])
-        if not isinstance(scored["finished"], bool):
+        if not isinstance(scored["finished"], bool) or not 0 <= binary_accuracy <= 100:
             raise ValueError(path)
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise runs.RunError(

@@ -122,9 +122,10 @@ def refused(name, content):
         '{"format": 1}'.encode("utf-16"),
         b" " * (untrusted.JSON_BYTES + 1),
         b'["test"]',
+        b'{"test": {"binary_accuracy": 1.99}, "finished": true}',  # found
         b'"test"',
     ],
-    ids=range(13),
+    ids=range(14),
 )
 def test_json_that_python_would_take_or_choke_on(name, content):
     refused(name, content)
