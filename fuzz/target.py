@@ -6,9 +6,12 @@
 What follows the reader's name are libFuzzer's arguments.
 """
 
+import signal
 import sys
 
 import atheris
+
+INPUT_SECONDS = 20  # of the processor: those of the clock also pass while it waits
 
 # What counts as new code: ours, and what it leans on that is written in Python.
 # (zlib, json's scanner and pandas' tokeniser are C and are not seen.)
@@ -30,8 +33,18 @@ def main(argv: list[str]) -> None:
         reader = readers.READERS[name]
         for seed in reader.seeds():
             readers.check(reader, seed)
-    atheris.Setup([program, *arguments], lambda data: readers.check(reader, data))
+
+    def read(content: bytes) -> None:
+        signal.setitimer(signal.ITIMER_PROF, INPUT_SECONDS)
+        readers.check(reader, content)
+
+    signal.signal(signal.SIGPROF, _give_up)
+    atheris.Setup([program, *arguments], read)
     atheris.Fuzz()
+
+
+def _give_up(*_: object) -> None:
+    raise TimeoutError(f"an input takes more than {INPUT_SECONDS} s")
 
 
 if __name__ == "__main__":
