@@ -230,7 +230,7 @@ def predictions_seeds() -> list[bytes]:
     for save in (np.savez, np.savez_compressed):
         content = io.BytesIO()
         probabilities = np.full((3, 10), 0.1, np.float32)
-        save(content, labels=np.uint8([7, 0, 9]), probabilities=probabilities)
+        save(content, labels=np.array([7, 0, 9], np.uint8), probabilities=probabilities)
         seeds.append(content.getvalue())
     return seeds
 

@@ -17,7 +17,6 @@ INPUT_SECONDS = 20  # of the processor: those of the clock also pass while it wa
 # (zlib, json's scanner and pandas' tokeniser are C and are not seen.)
 INSTRUMENTED = [
     *("augment", "cli", "data", "evaluation", "flagfiles", "training", "untrusted"),
-    # Not absl's search for flags of similar names, which is slow enough as it is.
     *("absl.flags._argument_parser", "absl.flags._flag", "absl.flags._flagvalues"),
     *("json", "numpy.lib._format_impl", "zipfile"),
 ]
@@ -28,9 +27,13 @@ def main(argv: list[str]) -> None:
     program, name, *arguments = argv
     # A seed of each kind is read in here, so that all that is imported is seen.
     with atheris.instrument_imports(include=INSTRUMENTED, enable_loader_override=False):
+        from absl.flags import _helpers
+
         from fuzz import readers
 
         reader = readers.READERS[name]
+        # Looks for flags of similar names for a tenth of a second, each time.
+        _helpers.get_flag_suggestions = lambda attempt, options: []
         for seed in reader.seeds():
             readers.check(reader, seed)
 
