@@ -33,7 +33,7 @@ def main(argv: list[str]) -> None:
 
         reader = readers.READERS[name]
         # Looks for flags of similar names for a tenth of a second, each time.
-        _helpers.get_flag_suggestions = lambda attempt, options: []
+        _helpers.get_flag_suggestions = lambda attempt, longopt_list: []
         for seed in reader.seeds():
             readers.check(reader, seed)
 
