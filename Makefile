@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test lint tensorboard benchmark clean
+.PHONY: train test lint tensorboard benchmark fuzz lock clean
 
 train: .venv/installed
 	@$(BIN)/python -m data mnist; status=$$?; \
@@ -20,10 +20,10 @@ train: .venv/installed
 		exec $(BIN)/python train.py --flagfile=flags/digits.flags; \
 	else exit $$status; fi
 
-test: .venv/installed-test
+test: .venv/installed
 	$(BIN)/python -m pytest --cov --cov-fail-under=90
 
-lint: .venv/installed-test
+lint: .venv/installed
 	$(BIN)/flake8
 	$(BIN)/isort --check .
 	$(BIN)/mypy
@@ -39,21 +39,32 @@ else
 	$(BIN)/python -m benchmarks --quick
 endif
 
+# SECONDS=600: how long for each reader. ONLY=idx,csv: these alone.
+SECONDS ?= 60
+fuzz: .venv/installed
+	$(BIN)/python -m fuzz --seconds=$(SECONDS) --only=$(ONLY)
+
+# The newest versions that setup.cfg allows, for all Pythons and platforms, with hashes.
+lock:
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.13,<0.14'
+	build/lock/bin/uv pip compile --quiet --upgrade --universal --python-version=3.10 \
+		--generate-hashes --no-emit-index-url --no-header --no-annotate \
+		--extra=test --extra=fuzz --output-file=requirements.lock setup.cfg
+
 clean:
 	rm -rf .venv build models/native/build *.egg-info .coverage* .mypy_cache .pytest_cache
 
-.venv/installed: setup.cfg pyproject.toml
+# The lock has setuptools too, so that the build fetches nothing that is not in it.
+.venv/installed: requirements.lock setup.cfg pyproject.toml
 	$(PYTHON) -c 'import sys; (3, 10) <= sys.version_info[:2] <= (3, 13) or sys.exit("make: Python 3.10 to 3.13 wanted, " + sys.version.split()[0] + " found: name another one by make PYTHON=…")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
-	touch $@
-
-.venv/installed-test: .venv/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
 # Not fatal, and tried again next time: a peer that cannot be had is reported missing.
 .venv/installed-benchmark: .venv/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[benchmark]' \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable '.[benchmark]' \
 		&& touch $@ \
 		|| echo 'make: not every peer of the benchmark could be installed' >&2

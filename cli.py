@@ -12,6 +12,8 @@ from typing import Any
 
 from absl import app, flags, logging
 
+import flagfiles
+
 VERSION = "0.3.0"
 
 USAGE_ERROR = 2
@@ -100,7 +102,7 @@ def require_positive(*names: str) -> None:
 def _parse_flags(argv: Sequence[str], arguments: bool) -> list[str]:
     """Returns what `app.run` wants from a flags parser; a bad flag exits with 2."""
     try:
-        rest = flags.FLAGS(list(argv))
+        rest = flags.FLAGS([*argv[:1], *flagfiles.expand(argv[1:])])
     except flags.Error as error:
         _fail(str(error), USAGE_ERROR)
     if len(rest) > 1 and not arguments:
@@ -110,8 +112,20 @@ def _parse_flags(argv: Sequence[str], arguments: bool) -> list[str]:
 
 def _fail(message: str, code: int) -> None:
     program = os.path.basename(sys.argv[0])
-    print(f"{program}: {' '.join(message.split())}", file=sys.stderr)
+    print(f"{program}: {one_line(message)}", file=sys.stderr)
     sys.exit(code)
+
+
+def one_line(message: str) -> str:
+    """A message as a console can take it, whatever was quoted in it.
+
+    What would move the cursor is written out, and the midst of a long one left out.
+    """
+    text = "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode()
+        for c in " ".join(message.split())
+    )
+    return text if len(text) <= 2000 else f"{text[:1500]} … {text[-490:]}"
 
 
 def run(main: Callable[[list[str]], None], *, arguments: bool = False) -> None:

@@ -46,8 +46,14 @@ def load_network(run_dir: Path) -> tf.Module:
       RunError: the directory holds no run, or none that has a checkpoint.
       CheckpointError: the checkpoint is damaged or of another network.
     """
-    config = runs.read_run(run_dir)["config"]
-    network = models.build(config)
+    config = result.read_config(run_dir)
+    try:
+        network = models.build(config)
+    except (LookupError, TypeError, ValueError) as error:
+        raise runs.RunError(
+            f"{run_dir / 'run.json'} is damaged, no network can be built as it says"
+            f" ({error}): train again"
+        ) from None
     scored = "average" if config["weight_average"] else "network"
     state = tf.train.Checkpoint(**{scored: network})
     folder = run_dir / (checkpoints.BEST if config["keep_best"] else checkpoints.FOLDER)
@@ -93,7 +99,7 @@ def main(argv: list[str]) -> None:
     device.set_threads(0)
     run_dir = Path(FLAGS.run_dir)
     predict = scoring.Predict(load_network(run_dir))
-    config = runs.read_run(run_dir)["config"]
+    config = result.read_config(run_dir)
     dataset = data.load(config["dataset"], FLAGS.data_dir)
     runs.check_data(run_dir, dataset.hashes)
     if FLAGS.submission:

@@ -25,6 +25,7 @@ from tqdm import tqdm
 import cli
 import data
 import files
+import untrusted
 from augment import online_settings
 from augment.online_settings import OnlineSettings
 from augment.plan import DIGITS, Part, Settings, define_flags, plan, settings_from
@@ -168,7 +169,8 @@ def _build(
         # The kernel frees the lock of a process that dies, so whoever holds it knows
         # that any unfinished folder is a dead one's. The file stays: removing it
         # would let two processes lock two files of one name.
-        with open(root / ".lock", "w") as lock:
+        # Opened to append, lest a link of that name empty what it leads to.
+        with open(root / ".lock", "a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not directory.exists():
                 _write(directory, dataset, parts, manifest)
@@ -242,9 +244,10 @@ def _read_manifest(directory: Path, expected: dict[str, Any]) -> dict[str, str]:
     """Returns the checksums of a manifest that says what is expected of it."""
     path = directory / "manifest.json"
     try:
-        manifest = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise _unusable(path, f"cannot be read ({error})") from error
+        manifest = untrusted.read_json(path)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise _unusable(path, f"cannot be read ({reason})") from error
     if not isinstance(manifest, dict) or not isinstance(manifest.get("sha256"), dict):
         raise _unusable(path, "is not the manifest of an enlarged set")
     for key, value in expected.items():
@@ -258,7 +261,7 @@ def _read_file(
 ) -> None:
     """Reads an IDX file straight into its place, so that no second copy is needed."""
     try:
-        with open(path, "rb") as file:
+        with untrusted.open_file(path) as file:
             digest = hashlib.sha256(file.read(header_bytes))
             count = file.readinto(into.data)
             rest = file.read(1)

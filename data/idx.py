@@ -6,16 +6,17 @@ a type code, the number of dimensions, then each dimension as a big-endian uint3
 (described with the data set: LeCun, Cortes and Burges, "The MNIST database").
 """
 
-import gzip
 import io
 import math
 import os
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 
 import cli
+import untrusted
 from data.dataset import empty
 
 # The most that one file may hold: 2.7 million images of 28×28.
@@ -24,9 +25,11 @@ MAX_BYTES = 1 << 31
 _GZIP_MAGIC = b"\x1f\x8b"
 _UINT8 = 0x08
 _CHUNK_BYTES = 1 << 20
+_PACKED_BYTES = 1 << 16
+_DEFLATE_RATIO = 1032  # zlib's manual: no stream unpacks to more than that of its size
 _REMEDY = "replace the file with a sound copy"
 
-Path = str | os.PathLike[str]
+Path = untrusted.Path
 
 
 class DataError(cli.UserError):
@@ -37,7 +40,9 @@ def read_idx(path: Path, shape: tuple[int | None, ...]) -> np.ndarray:
     """Reads an idx file of unsigned bytes, raw or gzipped (told by its content).
 
     The header is checked before anything else is read or inflated, and no more is
-    inflated than it announces, so a small file cannot unpack to fill the memory.
+    inflated than it announces, so a small file cannot unpack to fill the memory. Of a
+    gzip file with several members, which gzip itself does not write, only the first
+    is expected.
 
     Args:
       path: the file.
@@ -51,11 +56,13 @@ def read_idx(path: Path, shape: tuple[int | None, ...]) -> np.ndarray:
     """
     path = os.fspath(path)
     try:
-        with open(path, "rb") as file:
-            if file.peek(2)[:2] == _GZIP_MAGIC:
-                return _read(gzip.GzipFile(fileobj=file), path, shape)
-            return _read(file, path, shape)
-    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+        with untrusted.open_file(path) as file:
+            most = os.fstat(file.fileno()).st_size
+            if file.peek(2)[:2] != _GZIP_MAGIC:
+                return _read(file, path, shape, most)
+            unpacked: io.BufferedReader = io.BufferedReader(_Gunzip(file))
+            return _read(unpacked, path, shape, most * _DEFLATE_RATIO)
+    except (zlib.error, EOFError) as error:
         raise DataError(f"{path}: damaged gzip file ({error}); {_REMEDY}") from error
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; check the path") from error
@@ -69,12 +76,47 @@ def read_idx(path: Path, shape: tuple[int | None, ...]) -> np.ndarray:
         ) from error
 
 
+class _Gunzip(io.RawIOBase):
+    """One gzip member, inflated by zlib alone and no further than asked for.
+
+    The reader in `gzip` goes byte by byte, in Python, over a file name of gigabytes,
+    and over each of millions of empty members.
+    """
+
+    def __init__(self, file: io.BufferedReader):
+        self._file = file
+        self._inflate = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._inflate.eof:
+            packed = self._inflate.unconsumed_tail or self._file.read(_PACKED_BYTES)
+            some = self._inflate.decompress(packed, len(buffer))
+            if some:
+                buffer[: len(some)] = some
+                return len(some)
+            if not packed and not self._inflate.eof:
+                raise EOFError("ends too early")
+        if self._inflate.unused_data or self._file.read(1):
+            raise zlib.error("goes on behind its end")
+        return 0
+
+
 def _read(
-    file: io.BufferedIOBase, path: str, shape: tuple[int | None, ...]
+    file: io.BufferedReader,
+    path: str,
+    shape: tuple[int | None, ...],
+    most: int,
 ) -> np.ndarray:
+    """Reads header and values; no file of its size holds more than `most` bytes."""
     dims = _read_header(file, path, shape)
-    # The system hands out pages as they are first written to: a header that promises
-    # far more than the file holds costs address space, not memory.
+    if math.prod(dims) > most:
+        raise DataError(
+            f"{path}: too short for the {math.prod(dims)} bytes, {_text(dims)}, that it"
+            f" announces; {_REMEDY}"
+        )
     array = empty(dims)
     view = array.reshape(-1).data
     filled = 0
@@ -96,7 +138,7 @@ def _read(
 
 
 def _read_header(
-    file: io.BufferedIOBase, path: str, shape: tuple[int | None, ...]
+    file: io.BufferedReader, path: str, shape: tuple[int | None, ...]
 ) -> tuple[int, ...]:
     magic = file.read(4)
     if not magic:

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """MNIST: found on disk or downloaded, and checked against pinned SHA-256 sums."""
 
+import errno
 import hashlib
 import os
 import sys
+import time
 from collections.abc import Sequence
 
+import untrusted
 from data import idx
 from data.dataset import Dataset
 from data.idx import DataError
@@ -28,7 +31,11 @@ MIRRORS = (
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
 )
 
-_TIMEOUT_SECONDS = 10
+_SCHEMES = ("https://",)
+_TIMEOUT_SECONDS = 10  # without a byte
+_DEADLINE_SECONDS = 600
+_PACKET_BYTES = 1 << 16
+_MOST_BYTES = 10 << 20  # the longest file has 9.5 MiB
 _CHUNK_BYTES = 1 << 20
 _PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _BESIDE_PROJECT = os.path.normpath(os.path.join(_PROJECT, os.pardir, "shared", "mnist"))
@@ -151,28 +158,74 @@ def _verify(path: str, digest: str) -> None:
 
 def _sha256(path: str) -> str:
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with untrusted.open_file(path) as file:
+        if os.fstat(file.fileno()).st_size > _MOST_BYTES:
+            raise OSError(errno.EFBIG, f"longer than {_MOST_BYTES} bytes")
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+class _Refused(ValueError):
+    """An answer of a server that is not taken."""
+
+
+def _transfer(url: str, target: str, _: object) -> None:
+    """Downloads a file as pooch wants it done, with no trust in the server.
+
+    Raises:
+      requests.RequestException: no answer, or one that says no.
+      _Refused: an answer that leads elsewhere, is too long, or takes too long.
+    """
+    import requests
+    from tqdm import tqdm
+
+    if not url.startswith(_SCHEMES):
+        raise _Refused(f"not {' or '.join(_SCHEMES)}")
+    end = time.monotonic() + _DEADLINE_SECONDS
+    with (
+        requests.get(
+            url,
+            stream=True,
+            timeout=_TIMEOUT_SECONDS,
+            allow_redirects=False,  # the mirrors need none
+            headers={"Accept-Encoding": "identity"},
+        ) as response,
+        open(target, "wb") as file,
+        tqdm(
+            desc=os.path.basename(url), unit="B", unit_scale=True, disable=None
+        ) as bar,
+    ):
+        if response.status_code != 200:
+            raise requests.HTTPError(response=response)
+        if response.headers.get("Content-Encoding", "identity") != "identity":
+            raise _Refused("packed once more")
+        received = 0  # a bar that is not shown does not count
+        for chunk in response.iter_content(_PACKET_BYTES):
+            received += len(chunk)
+            bar.update(len(chunk))
+            if received > _MOST_BYTES:
+                raise _Refused(f"longer than {_MOST_BYTES} bytes")
+            if time.monotonic() > end:
+                raise _Refused(f"took more than {_DEADLINE_SECONDS} s")
+            file.write(chunk)
 
 
 def _download(name: str, digest: str, cache: str, mirrors: Sequence[str]) -> None:
     import pooch
     import requests
 
-    downloader = pooch.HTTPDownloader(
-        progressbar=True, chunk_size=1 << 16, timeout=_TIMEOUT_SECONDS
-    )
     failures = []
     for mirror in mirrors:
         try:
-            pooch.retrieve(mirror + name, digest, name, cache, downloader=downloader)
+            pooch.retrieve(mirror + name, digest, name, cache, downloader=_transfer)
             return
         except requests.RequestException as error:
             reason = type(error).__name__
             if error.response is not None:
                 reason = f"HTTP status {error.response.status_code}"
+        except _Refused as error:
+            reason = str(error)
         except ValueError:  # how pooch says that the hash differs
             reason = "wrong SHA-256"
         except OSError as error:

@@ -8,7 +8,6 @@ between two recipes a test over seeds, here Welch's.
 """
 
 import itertools
-import json
 import math
 import re
 import statistics
@@ -21,6 +20,7 @@ from scipy import stats
 from tabulate import tabulate
 
 import cli
+import untrusted
 from evaluation import intervals, result, scoring
 from training import runs
 
@@ -161,6 +161,10 @@ def read(directory: Path) -> Run:
             f"{directory} was scored before its training came to its end: train it on"
             f" by python train.py --flagfile={directory / 'flags.txt'}"
         )
+    if type(run["config"].get("seed")) is not int:
+        raise runs.RunError(
+            f"{directory / 'run.json'} is damaged, it names no seed: train again"
+        )
     hits = probabilities.argmax(1) == labels
     return Run(
         directory, run["config"], run["data"], split, labels, hits, binary_accuracy
@@ -171,12 +175,12 @@ def _read_result(directory: Path) -> tuple[str, bool, float]:
     """The split that was scored, whether at the end, the binary accuracy in %."""
     path = directory / result.RESULT
     try:
-        scored = json.loads(path.read_text(encoding="utf-8"))
+        scored = untrusted.read_json(path)
         split = "test" if "test" in scored else "validation"
         binary_accuracy = 100 * float(scored[split]["binary_accuracy"])
-        if not isinstance(scored["finished"], bool):
+        if not isinstance(scored["finished"], bool) or not 0 <= binary_accuracy <= 100:
             raise ValueError(path)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise runs.RunError(
             f"{path} is missing, damaged or of an older version"
             f" ({type(error).__name__}): run python eval.py --run_dir={directory} to"

@@ -4,13 +4,27 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from evaluation import scoring
-from training import checkpoints, runs, summaries
+from training import checkpoints, losses, runs, summaries
 
 RESULT = "result.json"
+
+# The flags of a run that scoring looks at, and how JSON gives them.
+_NEEDED: dict[str, tuple[type, ...]] = {
+    "dataset": (str,),
+    "early_stopping": (int,),
+    "epochs": (int,),
+    "keep_best": (bool,),
+    "loss": (str,),
+    "network": (str,),
+    "split_seed": (int,),
+    "validation_size": (int,),
+    "weight_average": (int, float),
+}
 
 
 def evaluate(
@@ -31,9 +45,10 @@ def evaluate(
     """
     from evaluation import report  # loads Jinja: not when training begins
 
-    run, rows = runs.read_run(run_dir), _history(run_dir)
+    run = runs.read_run(run_dir)
     config = run["config"]
     split = "test" if "test" in scored else "validation"
+    rows = _history(run_dir, f"{split}_accuracy")
     images, labels = scored[split]
     scores = scoring.score(predict, images, labels, config["loss"])
     summary = scoring.summarise(scores)
@@ -63,7 +78,27 @@ def evaluate(
     print(run_dir / report.REPORT)
 
 
-def _history(run_dir: Path) -> list[dict[str, float]]:
+def read_config(run_dir: Path) -> dict[str, Any]:
+    """The flags of a run, of which those that a score depends on have their types.
+
+    Raises:
+      RunError: there is no run, or its run.json is damaged.
+    """
+    config = runs.read_run(run_dir)["config"]
+    for name, kinds in _NEEDED.items():
+        if type(config.get(name)) not in kinds:
+            raise runs.RunError(
+                f"{run_dir / 'run.json'} is damaged, {name!r} is missing or of another"
+                " kind: train again"
+            )
+    if config["loss"] not in losses.LOSSES:
+        raise runs.RunError(
+            f"{run_dir / 'run.json'} is damaged, there is no such loss: train again"
+        )
+    return config
+
+
+def _history(run_dir: Path, accuracy: str) -> list[dict[str, float]]:
     """The epochs up to the last checkpoint; a killed run may have begun others."""
     steps = checkpoints.steps(run_dir / checkpoints.FOLDER)
     rows = [
@@ -73,4 +108,8 @@ def _history(run_dir: Path) -> list[dict[str, float]]:
     ]
     if not rows:
         raise runs.RunError(f"{run_dir} has no epoch behind it yet: train it first")
+    if accuracy not in rows[0]:
+        raise runs.RunError(
+            f"{run_dir / 'metrics.csv'} is damaged, it has no {accuracy}: train again"
+        )
     return rows

@@ -3,8 +3,8 @@
 
 import dataclasses
 import io
+import struct
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,18 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+import cli
+import untrusted
 from evaluation import calibration
 from training import losses, runs
 
 PREDICTIONS = "predictions.npz"
-# What numpy raises at a file that is no sound archive of arrays.
-_DAMAGE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+_MOST_BYTES = 1 << 26  # 1.5 million digits
+# What zipfile and numpy raise at a file that is no sound archive of arrays.
+_DAMAGE = (
+    *(OSError, ValueError, TypeError, LookupError, EOFError, RuntimeError),
+    *(MemoryError, OverflowError, zipfile.BadZipFile, struct.error),
+)
 
 CLASSES = 10
 
@@ -203,14 +209,43 @@ def read_predictions(run_dir: Path) -> tuple[np.ndarray, np.ndarray]:
     path = run_dir / PREDICTIONS
     remedy = f"run python eval.py --run_dir={run_dir} to make it anew"
     try:
-        with np.load(path) as content:
-            labels, probabilities = content["labels"], content["probabilities"]
+        return _parse_predictions(untrusted.read(path, _MOST_BYTES))
     except FileNotFoundError:
         raise runs.RunError(f"{path} is missing: {remedy}") from None
     except _DAMAGE as error:
-        raise runs.RunError(f"{path} is damaged ({error}): {remedy}") from None
+        raise runs.RunError(
+            f"{path} is damaged ({cli.one_line(str(error))}): {remedy}"
+        ) from None
+
+
+def _parse_predictions(content: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """The arrays of a predictions.npz; an error out of _DAMAGE if it is none.
+
+    `np.load` would inflate what is compressed and make room for what is announced,
+    however much that is.
+    """
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        infos = archive.infolist()
+        if [info.filename for info in infos] != ["labels.npy", "probabilities.npy"]:
+            raise ValueError("not the arrays labels and probabilities")
+        if any(info.compress_type != zipfile.ZIP_STORED for info in infos):
+            raise ValueError("compressed, as this project writes none")
+        labels, probabilities = (_parse_array(archive.read(info)) for info in infos)
     if (labels.dtype, probabilities.dtype) != (np.uint8, np.float32) or (
-        probabilities.shape != (*labels.shape, CLASSES)
+        probabilities.shape != (*labels.shape, CLASSES) or not len(labels)
     ):
-        raise runs.RunError(f"{path} holds no predictions of ten digits: {remedy}")
+        raise ValueError("no predictions of ten digits")
+    if labels.max() >= CLASSES or not np.isfinite(probabilities).all():
+        raise ValueError("a label or a probability that is none")
     return labels, probabilities
+
+
+def _parse_array(content: bytes) -> np.ndarray:
+    """An array of numbers out of an .npy file, which holds just as many bytes."""
+    file = io.BytesIO(content)
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError("another version of the array format")
+    shape, transposed, dtype = np.lib.format.read_array_header_1_0(file)
+    if transposed or dtype.kind not in "fu":
+        raise ValueError("an array of another kind")
+    return np.frombuffer(file.read(), dtype).reshape(shape).copy()

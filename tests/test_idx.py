@@ -84,9 +84,9 @@ def test_missing_folder_and_unreadable(tmp_path):
 def test_wrong_gzip_checksum_and_trailing_bytes(tmp_path):
     packed = gzip.compress(raw(IMAGES))
     wrong_sum = packed[:-8] + bytes([packed[-8] ^ 1]) + packed[-7:]
-    assert "CRC" in error_of(read, tmp_path, wrong_sum)
+    assert "data check" in error_of(read, tmp_path, wrong_sum)
     assert "damaged gzip" in error_of(read, tmp_path, packed + b"rubbish")
-    assert "too long" in error_of(read, tmp_path, packed + gzip.compress(b"\0"))
+    assert "behind its end" in error_of(read, tmp_path, packed + gzip.compress(b""))
     assert "damaged gzip" in error_of(read, tmp_path, b"\x1f\x8b" + bytes(range(99)))
 
 

@@ -4,12 +4,14 @@
 The last test reads the real files, where they lie beside the project.
 """
 
+import contextlib
 import gzip
 import hashlib
 import http.server
 import os
 import socket
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -22,15 +24,58 @@ COUNTS = {"train": 3, "t10k": 2}
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder; below /cut/ every answer stops short of its length."""
+    """Serves a folder; some folders that it does not have answer in a way of theirs.
+
+    cut: an answer stops short of its length. endless: it goes on and on. drip: so
+    slowly that it has none. packed: it is packed once more. moved: it leads to good/
+    here, on another host or by another scheme.
+    """
 
     def do_GET(self):
-        if not self.path.startswith("/cut/"):
+        folder, _, name = self.path[1:].partition("/")
+        answer = getattr(self, f"_{folder.partition('-')[0]}", None)
+        if answer is None:
             return super().do_GET()
-        self.send_response(200)
-        self.send_header("Content-Length", "1000")
+        Handler.asked.append(self.path)
+        with contextlib.suppress(ConnectionError):
+            answer(folder, name)
+
+    asked: list[str] = []
+
+    def _begin(self, status=200, **headers):
+        self.send_response(status)
+        for key, value in headers.items():
+            self.send_header(key.replace("_", "-"), value)
         self.end_headers()
+
+    def _cut(self, folder, name):
+        self._begin(Content_Length="1000")
         self.wfile.write(b"too little")
+
+    def _endless(self, folder, name):
+        self._begin(Content_Length="not a number" if folder[-1] == "x" else "9" * 18)
+        for _ in range(32):  # MiB: no mistake of the client's shall fill the disk
+            self.wfile.write(bytes(1 << 20))
+
+    def _drip(self, folder, name):
+        self._begin()
+        for _ in range(1000):
+            self.wfile.write(b"a")
+            time.sleep(0.01)
+
+    def _packed(self, folder, name):
+        self._begin(Content_Encoding="gzip")
+        self.wfile.write(gzip.compress(bytes(50 << 20)))
+
+    def _moved(self, folder, name):
+        host, port = self.server.server_address
+        place = {
+            "moved-here": f"/good/{name}",
+            "moved-host": f"http://localhost:{port}/good/{name}",
+            "moved-file": f"file://{self.directory}/good/{name}",
+            "moved-ftp": f"ftp://{host}/good/{name}",
+        }
+        self._begin(302, Location=place[folder])
 
     def log_message(self, *arguments):
         pass
@@ -53,6 +98,8 @@ def tiny(monkeypatch, tmp_path):
     monkeypatch.setattr(mnist, "_BESIDE_PROJECT", str(tmp_path / "beside"))
     monkeypatch.setattr(mnist, "_cache_dir", lambda: str(tmp_path / "cache"))
     monkeypatch.setattr(mnist, "MIRRORS", ())
+    # The server of these tests has no certificate.
+    monkeypatch.setattr(mnist, "_SCHEMES", ("https://", "http://127.0.0.1:"))
     monkeypatch.delenv("MNIST_DIR", raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     return place
@@ -169,6 +216,61 @@ def test_the_next_mirror_is_tried(tiny, tmp_path, server, capsys, mirror, reason
     assert f"{server}{mirror}{mnist.TRAIN_IMAGES}: {reason}" in capsys.readouterr().err
     assert mnist.load(str(cache)).hashes == mnist.FILES
     assert sorted(os.listdir(cache)) == sorted(mnist.FILES)
+
+
+@pytest.mark.parametrize(
+    ("folder", "reason"),
+    [
+        ("moved-here", "HTTP status 302"),
+        ("moved-host", "HTTP status 302"),
+        ("moved-file", "HTTP status 302"),
+        ("moved-ftp", "HTTP status 302"),
+        ("endless", "longer than"),
+        ("endless-x", "longer than"),
+        ("packed", "packed once more"),
+        ("drip", "took more than"),
+    ],
+)
+def test_a_server_is_not_trusted(tmp_path, server, monkeypatch, folder, reason):
+    if folder == "drip":
+        monkeypatch.setattr(mnist, "_DEADLINE_SECONDS", 0.2)
+        monkeypatch.setattr(mnist, "_PACKET_BYTES", 8)
+    cache = tmp_path / "cache"
+    assert reason in error_of(mnist.fetch, str(cache), [f"{server}{folder}/"])
+    assert os.listdir(cache) == []
+
+
+def test_only_tls(tmp_path, server, monkeypatch):
+    monkeypatch.setattr(mnist, "_SCHEMES", ("https://",))
+    Handler.asked.clear()
+    assert "not https://" in error_of(
+        mnist.fetch, str(tmp_path / "cache"), [f"{server}cut/", "file:///", "ftp://x/"]
+    )
+    assert Handler.asked == []
+
+
+def test_what_is_pinned(monkeypatch):
+    monkeypatch.undo()
+    assert all(mirror.startswith("https://") for mirror in mnist.MIRRORS)
+    assert mnist._SCHEMES == ("https://",)
+    for name, digest in mnist.FILES.items():
+        assert os.path.basename(name) == name  # it cannot leave the cache
+        assert len(digest) == 64 and int(digest, 16)
+
+
+def test_a_link_in_the_cache_is_not_written_through(tiny, tmp_path, server):
+    cache, outside = tmp_path / "cache", tmp_path / "outside"
+    cache.mkdir()
+    (cache / mnist.TRAIN_LABELS).symlink_to(outside)
+    mnist.fetch(str(cache), [server + "good/"])
+    assert not outside.exists()
+    assert not (cache / mnist.TRAIN_LABELS).is_symlink()
+
+
+def test_a_longer_file_is_not_even_summed(tmp_path):
+    with open(tmp_path / "file", "wb") as file:
+        file.truncate(1 << 33)
+    assert "longer than" in error_of(mnist._verify, str(tmp_path / "file"), "00")
 
 
 def test_nothing_is_left_when_every_mirror_fails(tmp_path, server, monkeypatch):

@@ -13,8 +13,8 @@ report.html      all of it as a page
 sweep.json       the flags it was finished with, if a sweep trained it
 """
 
-import csv
 import json
+import math
 import os
 import platform
 import subprocess
@@ -28,8 +28,12 @@ import tensorflow as tf
 import cli
 import device
 import files
+import untrusted
 
 PROJECT = Path(__file__).resolve().parent.parent
+
+_METRICS_BYTES = 1 << 24  # 100,000 epochs
+_PLACE = {"epoch", "step", "seconds"}  # columns that say where in the run a row is
 
 
 class RunError(cli.UserError):
@@ -167,7 +171,7 @@ def read_run(run_dir: Path) -> dict[str, Any]:
     """
     path = run_dir / "run.json"
     try:
-        run = json.loads(path.read_text(encoding="utf-8"))
+        run = untrusted.read_json(path)
     except (FileNotFoundError, NotADirectoryError):
         raise RunError(
             f"{run_dir} holds no run: {path.name} is missing; give the --run_dir of a"
@@ -177,12 +181,14 @@ def read_run(run_dir: Path) -> dict[str, Any]:
         raise RunError(f"{path} cannot be read: {error}; train again") from None
     if not isinstance(run, dict) or not isinstance(run.get("config"), dict):
         raise RunError(f"{path} has no configuration in it: train again")
-    if run.get("version") != cli.VERSION:
+    if (version := run.get("version", "0.1.0")) != cli.VERSION:
         raise RunError(
-            f"{run_dir} holds a run of version {run.get('version', '0.1.0')} of this"
+            f"{run_dir} holds a run of version {cli.one_line(str(version))} of this"
             f" project, and this is {cli.VERSION}, whose settings are others: use that"
             " version, or train again in another --run_dir"
         )
+    if not isinstance(run.get("data"), dict):
+        raise RunError(f"{path} does not name its data: train again")
     return run
 
 
@@ -190,20 +196,32 @@ def read_metrics(run_dir: Path) -> list[dict[str, float]]:
     """The rows of metrics.csv, numbers throughout; none if there is no file.
 
     Raises:
-      RunError: something that is no number.
+      RunError: it is damaged or cannot be read.
     """
     path = run_dir / "metrics.csv"
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            return [
-                {k: float(v) for k, v in row.items()} for row in csv.DictReader(file)
-            ]
+        text = untrusted.read(path, _METRICS_BYTES).decode("utf-8")
+        return _parse_metrics(text)
     except FileNotFoundError:
         return []
-    except (ValueError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise RunError(
-            f"{path} is damaged ({error}): delete the folder {run_dir} and train again"
+            f"{path} is damaged ({cli.one_line(str(error))}): delete the folder"
+            f" {run_dir} and train again"
         ) from None
+
+
+def _parse_metrics(text: str) -> list[dict[str, float]]:
+    """The rows of a metrics.csv; ValueError at what `write_metrics` never wrote."""
+    if not text:
+        return []
+    header, *lines = [line.split(",") for line in text.removesuffix("\n").split("\n")]
+    if len(set(header)) < len(header) or not _PLACE <= set(header):
+        raise ValueError(f"not one column each of {', '.join(sorted(_PLACE))}")
+    rows = [dict(zip(header, map(float, line), strict=True)) for line in lines]
+    if not all(0 <= row[name] < math.inf for row in rows for name in _PLACE):
+        raise ValueError("an epoch without its place")
+    return rows
 
 
 def write_metrics(run_dir: Path, rows: Sequence[Mapping[str, float]]) -> None:

@@ -27,6 +27,8 @@ from tqdm import tqdm
 
 import cli
 import files
+import flagfiles
+import untrusted
 
 FLAGS = flags.FLAGS
 
@@ -81,11 +83,11 @@ class Run(NamedTuple):
           SweepError: a flagfile cannot be read.
         """
         try:
-            return flags.FlagValues().read_flags_from_files(self.arguments)
-        except (flags.Error, OSError, ValueError) as error:
+            return flagfiles.expand(self.arguments)
+        except flags.Error as error:
             raise SweepError(
-                f"{self.arguments[0]}: {str(error).removeprefix('ERROR:: ')}; the paths"
-                " in a flagfile too count from the current folder"
+                f"{self.arguments[0]}: {error}; the paths in a flagfile too count from"
+                " the current folder"
             ) from None
 
 
@@ -183,7 +185,7 @@ def is_finished(run: Run) -> bool:
     done, or refuses flags that are not those of the run.
     """
     try:
-        finished = json.loads((run.directory / FINISHED).read_bytes())
+        finished = untrusted.read_json(run.directory / FINISHED)
     except (OSError, ValueError):
         return False
     return finished == run.flags() and _is_scored(run)
@@ -286,7 +288,7 @@ def _finish(child: Child, results: Path | None, bar: tqdm) -> None:
       SweepError: train.py failed; the end of its log is shown.
     """
     if child.process.returncode == 0 and _is_scored(child.run):
-        _write(child.run.directory / FINISHED, json.dumps(child.flags))
+        _write(child.run.directory / FINISHED, json.dumps(child.flags).encode())
         _conclude(child.run, results, bar)
         return
     for line in child.last_lines():
@@ -305,15 +307,15 @@ def _conclude(run: Run, results: Path | None, bar: tqdm) -> None:
     """
     path = run.directory / RESULT
     try:
-        text = path.read_text(encoding="utf-8")
-        result = json.loads(text)
+        content = untrusted.read(path, untrusted.JSON_BYTES)
+        result = untrusted.parse_json(content)
         split = "test" if "test" in result else "validation"
         score = result[split]
         told = (
             f"{split} accuracy {score['accuracy']:.2%}, {score['errors']} errors of"
             f" {score['images']:,}, binary accuracy {score['binary_accuracy']:.2%}"
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise SweepError(
             f"{path} is damaged or of an older version ({type(error).__name__}): run"
             f" python eval.py --run_dir={run.directory} to make it anew"
@@ -321,14 +323,14 @@ def _conclude(run: Run, results: Path | None, bar: tqdm) -> None:
     bar.write(f"{run.name}: {told}")
     bar.update()
     if results:
-        _write(results / f"{run.name}.json", text)
+        _write(results / f"{run.name}.json", content)
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with files.replacing(path) as file:
-            file.write(text.encode())
+            file.write(content)
     except OSError as error:
         raise SweepError(f"cannot write {path}: {error.strerror}") from None
 

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""--flagfile=…, read with no trust in the file.
+
+absl reads flagfiles too, but waits for ever at a pipe, reads /dev/zero until the memory
+is full, falls silent at one that names itself, and follows a few that each name the
+next one twice for hours.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+
+from absl import flags
+
+import untrusted
+
+MOST_BYTES = 1 << 20
+MOST_FILES = 100  # read for one command line, counting each time
+MOST_LINE = 4096  # characters, as many as a path may have
+# Of a flag's name. absl compares an unknown one with all that it knows, by recursion
+# over its letters.
+MOST_NAME = 50
+
+_DIRECTIVE = re.compile(r"--?flagfile(?:=(.*))?", re.DOTALL)
+
+
+def expand(arguments: Sequence[str]) -> list[str]:
+    """Puts the lines of each flagfile in the place of the argument that names it.
+
+    A line is an argument, a comment (# or //), or blank. Paths count from the current
+    folder. Behind -- nothing is looked at.
+
+    Args:
+      arguments: of a command line, without the program's name.
+
+    Raises:
+      flags.Error: a flagfile cannot be read, is no text, or leads to itself; no flag
+        has a name so long.
+    """
+    return list(_expand(list(arguments), (), [0]))
+
+
+def _expand(
+    arguments: list[str], inside: tuple[str, ...], opened: list[int]
+) -> Iterator[str]:
+    """Yields the arguments; `inside` these files, with one count of files for all."""
+    rest = iter(arguments)
+    for argument in rest:
+        if argument == "--":
+            yield argument
+            yield from rest
+        elif match := _DIRECTIVE.fullmatch(argument):
+            name = next(rest, None) if match[1] is None else match[1].strip()
+            if name is None:
+                raise flags.Error("--flagfile names no file: expected --flagfile=FILE")
+            if name:
+                yield from _expand_file(name, inside, opened)
+        elif argument[:1] == "-" and len(argument.partition("=")[0]) > MOST_NAME:
+            raise flags.Error(f"unknown flag {argument[:40]}…: see --help for all")
+        else:
+            yield argument
+
+
+def _expand_file(
+    name: str, inside: tuple[str, ...], opened: list[int]
+) -> Iterator[str]:
+    opened[0] += 1
+    if opened[0] > MOST_FILES:
+        raise flags.Error(f"more than {MOST_FILES} flagfiles: leave some out")
+    if "\0" in name:
+        raise flags.Error(f"{name!r}: no name that a file can have; mend the flagfile")
+    path = os.path.expanduser(name)
+    real = os.path.realpath(path)
+    if real in inside:
+        raise flags.Error(
+            f"{path}: a flagfile that leads to itself; take --flagfile out of it"
+        )
+    yield from _expand(_lines(path), (*inside, real), opened)
+
+
+def _lines(path: str) -> list[str]:
+    """The arguments that stand in a flagfile."""
+    try:
+        text = untrusted.read(path, MOST_BYTES).decode("utf-8")
+    except OSError as error:
+        raise flags.Error(
+            f"{path}: the flagfile cannot be read ({error.strerror}); check the path"
+        ) from None
+    except UnicodeDecodeError:
+        raise flags.Error(
+            f"{path}: not a flagfile, for it is no UTF-8 text; check the path"
+        ) from None
+    found = []
+    for number, line in enumerate(re.split(r"\r\n|\r|\n", text), 1):
+        line = line.strip()
+        if len(line) > MOST_LINE or "\0" in line:
+            raise flags.Error(
+                f"{path}: not a flagfile, for line {number} has a NUL or more than"
+                f" {MOST_LINE} characters; check the path"
+            )
+        if line and not line.startswith(("#", "//")):
+            found.append(line)
+    return found

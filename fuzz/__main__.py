@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fuzzes the readers one after another, and tells what was found.
+
+    python -m fuzz --seconds=600 --only=idx,csv
+
+Each runs in a process of its own, which may have so much memory and take so long over
+one input; it is started again where a finding ended it. Inputs that reached new code
+stay in build/fuzz/, and the next time begins with them; findings are kept there too.
+The table goes to fuzz/results.json and fuzz/results.md.
+"""
+
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from tabulate import tabulate
+
+import cli
+import files
+import untrusted
+from fuzz import readers
+
+HERE = Path(__file__).resolve().parent
+KEPT = HERE.parent / "build" / "fuzz"
+RESULTS = HERE / "results.json"
+TABLE = HERE / "results.md"
+
+MEMORY_MB = 1024  # TensorFlow, which some readers load, takes 400 of them
+STALLED_SECONDS = 600  # by the clock; fuzz.target counts those of the processor
+LONGEST = 1 << 16  # bytes of an input
+MOST_FINDINGS = 10  # of a reader, then it is left
+
+HEADER = ["reader", "inputs", "seconds", "coverage", "findings"]
+
+
+def fuzz(name: str, seconds: int, kept: Path = KEPT) -> dict[str, Any]:
+    """Fuzzes one reader.
+
+    Args:
+      name: a key of `readers.READERS`.
+      seconds: to go on for.
+      kept: folder for the inputs that reached new code, and for findings.
+
+    Returns:
+      inputs (tried), seconds, coverage (lines and branches reached, as libFuzzer
+      counts them), findings (paths of the inputs).
+
+    Raises:
+      cli.UserError: the fuzzer does not start.
+    """
+    corpus, found = kept / name / "corpus", kept / name / "findings"
+    corpus.mkdir(parents=True, exist_ok=True)
+    found.mkdir(exist_ok=True)
+    for number, seed in enumerate(readers.READERS[name].seeds()):
+        (corpus / f"seed-{number}").write_bytes(seed)
+    before = set(found.iterdir())
+    inputs, coverage, spent = 0, 0, 0
+    while spent < seconds:
+        start = time.monotonic()
+        code, said = _run(name, corpus, found, seconds - spent)
+        counts = re.findall(r"stat::number_of_executed_units:\s*(\d+)", said)
+        if not counts:
+            raise cli.UserError(
+                f"the fuzzer of {name} did not run: {' '.join(said.split())[-300:]};"
+                " install it by make fuzz, which wants Python 3.11 or later on Linux"
+            )
+        inputs += int(counts[-1])
+        # Without the seconds of loading, which may be many, if it came to its end.
+        fuzzed = re.findall(r"\bDone \d+ runs in (\d+) second", said)
+        spent += int(fuzzed[-1]) if fuzzed else round(time.monotonic() - start)
+        coverage = max([coverage, *map(int, re.findall(r"\bcov: (\d+)", said))])
+        if code == 0 or len(set(found.iterdir()) - before) >= MOST_FINDINGS:
+            break
+        print(said[-3000:], file=sys.stderr)
+    return {
+        "inputs": inputs,
+        "seconds": spent,
+        "coverage": coverage,
+        "findings": sorted(str(path) for path in set(found.iterdir()) - before),
+    }
+
+
+def _run(name: str, corpus: Path, found: Path, seconds: int) -> tuple[int, str]:
+    """Runs the fuzzer until its time is over or it finds something."""
+    limits = {
+        "artifact_prefix": f"{found}{os.sep}",
+        "max_len": LONGEST,
+        "max_total_time": seconds,
+        "print_final_stats": 1,
+        "report_slow_units": STALLED_SECONDS,
+        "rss_limit_mb": MEMORY_MB,
+        "timeout": STALLED_SECONDS,
+    }
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "fuzz.target", name, str(corpus)),
+            *(f"-{key}={value}" for key, value in limits.items()),
+        ],
+        cwd=HERE.parent,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        check=False,
+    )
+    return done.returncode, done.stderr.decode(errors="replace")
+
+
+def _store(results: dict[str, Any]) -> None:
+    rows = [
+        [name, some["inputs"], some["seconds"], some["coverage"], some["findings"]]
+        for name, some in results["readers"].items()
+    ]
+    table = tabulate(rows, HEADER, tablefmt="github", intfmt=",")
+    with files.replacing(RESULTS) as file:
+        file.write(json.dumps(results, indent=1).encode() + b"\n")
+    with files.replacing(TABLE) as file:
+        file.write(f"{table}\n".encode())
+    print(table)
+
+
+def _earlier() -> dict[str, Any]:
+    try:
+        return untrusted.read_json(RESULTS)["readers"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}
+
+
+def main(_: list[str]) -> None:
+    """Fuzzes what the flags name; the results of other readers stay.
+
+    Raises:
+      cli.UserError: something was found.
+    """
+    results, findings = _earlier(), []
+    for name in flags.FLAGS.only or readers.READERS:
+        print(f"{name}: {flags.FLAGS.seconds} s", file=sys.stderr)
+        result = fuzz(name, flags.FLAGS.seconds)
+        findings += result["findings"]
+        results[name] = {**result, "findings": len(result["findings"])}
+    known = {name: results[name] for name in readers.READERS if name in results}
+    _store({"python": platform.python_version(), "readers": known})
+    if findings:
+        raise cli.UserError(
+            f"{len(findings)} findings, the inputs are {', '.join(findings)}: mend the"
+            " reader, and keep each as a test in tests/test_fuzz.py"
+        )
+
+
+if __name__ == "__main__":
+    flags.DEFINE_integer("seconds", 60, "For each reader.", lower_bound=1)
+    flags.DEFINE_list(
+        "only", [], f"Readers, of {', '.join(readers.READERS)}; default: all."
+    )
+    flags.register_validator(
+        "only",
+        lambda names: set(names) <= set(readers.READERS),
+        f"expected some of {', '.join(readers.READERS)}",
+    )
+    cli.run(main)

@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each reader of outside bytes as a function of bytes, and sound files to begin with.
+
+`read(content)` returns nothing: either what the reader returns has been checked to be
+what it promises, or it raises `cli.UserError` of one line. Everything else is a
+finding. A new reader is a function of its own and a line in `READERS`.
+"""
+
+import gzip
+import io
+import json
+import math
+import os
+import struct
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+import cli
+
+
+class Reader(NamedTuple):
+    """Attributes:
+    read: takes the content of a file, as this module says.
+    seeds: returns the contents of sound files, small ones.
+    """
+
+    read: Callable[[bytes], None]
+    seeds: Callable[[], list[bytes]]
+
+
+# Of a process; removed at its end. In memory where that is to be had: a disk flushes
+# a file that is emptied and written again, which takes longer than all the rest.
+_SHM = Path("/dev/shm")
+_FOLDER = tempfile.TemporaryDirectory(
+    prefix="fuzz-", dir=_SHM if os.access(_SHM, os.W_OK) else None
+)
+
+
+def _file(name: str, content: bytes) -> Path:
+    path = Path(_FOLDER.name, name)
+    path.write_bytes(content)
+    return path
+
+
+def _idx(array: np.ndarray) -> bytes:
+    header = struct.pack(f">4B{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
+    return header + array.tobytes()
+
+
+def _digits(count: int) -> np.ndarray:
+    return np.arange(count * 28 * 28, dtype=np.uint32).astype(np.uint8)
+
+
+def read_idx(content: bytes) -> None:
+    """data.idx: as images or, where that is refused, as labels."""
+    from data import idx
+
+    path = _file("idx", content)
+    try:
+        images = idx.read_images(path)
+    except cli.UserError:
+        labels = idx.read_labels(path)
+        assert labels.dtype == np.uint8 and labels.ndim == 1 and labels.max() <= 9
+    else:
+        assert images.dtype == np.uint8 and images.shape[1:] == (28, 28, 1)
+        assert images.nbytes <= idx.MAX_BYTES
+
+
+def idx_seeds() -> list[bytes]:
+    """Images and labels as they are."""
+    return [
+        _idx(_digits(2).reshape(2, 28, 28)),
+        _idx(np.array([7, 0, 9], np.uint8)),
+    ]
+
+
+def read_gzip(content: bytes) -> None:
+    """data.idx: the same, packed.
+
+    A fuzzer does not find a checksum. So the first byte says whether the others are
+    the file, or are packed to make it, once or in two members.
+    """
+    kind, rest = content[:1], content[1:]
+    if kind == b"1":
+        rest = gzip.compress(rest, compresslevel=1, mtime=0)
+    elif kind == b"2":
+        rest = b"".join(gzip.compress(part, 1, mtime=0) for part in (rest, rest[:9]))
+    read_idx(rest)
+
+
+def gzip_seeds() -> list[bytes]:
+    """Sound files packed, to be packed, and one with a name and a comment."""
+    images, labels = idx_seeds()
+    named = io.BytesIO()
+    with gzip.GzipFile("labels", "wb", fileobj=named, mtime=0) as file:
+        file.write(labels)
+    packed = gzip.compress(labels, mtime=0)
+    return [b"0" + packed, b"0" + named.getvalue(), b"1" + images, b"2" + labels]
+
+
+def read_csv(content: bytes) -> None:
+    """data.kaggle: test.csv, and train.csv, which has a column more."""
+    from data import kaggle
+
+    path = _file("csv", content)
+    header = content[:6] == b"label,"
+    names = (kaggle.LABEL, *kaggle.PIXELS) if header else kaggle.PIXELS
+    table, digest = kaggle._read(str(path), names)
+    assert table.dtype == np.uint8 and table.shape[1] == len(names) and len(table)
+    assert len(digest) == 64 and (not header or table[:, 0].max() <= 9)
+
+
+def csv_seeds() -> list[bytes]:
+    """Two digits without labels and one with."""
+    pixels = ",".join(f"pixel{i}" for i in range(784))
+    row = ",".join(str(i % 256) for i in range(784))
+    blank = ",".join("0" * 784)
+    return [
+        f"{pixels}\n{row}\n{blank}\n".encode(),
+        f"label,{pixels}\r\n7,{row}\r\n".encode(),
+        f"label,{pixels}\n3,{blank}\n9,{blank}".encode(),
+    ]
+
+
+def read_flagfile(content: bytes) -> None:
+    """flagfiles and absl: as train.py parses one, with the checks of its flags."""
+    from absl import flags
+
+    import flagfiles
+    import train
+
+    if "epochs" not in flags.FLAGS:
+        train.define_flags()
+    path = _file("flagfile", content)
+    flags.FLAGS.unparse_flags()
+    try:
+        lines = flagfiles.expand([f"--flagfile={path}"])
+        flags.FLAGS(["train.py", *lines])
+        assert flags.FLAGS.epochs >= 1 and 0 < flags.FLAGS.learning_rate < math.inf
+    except flags.Error as error:
+        raise cli.UsageError(cli.one_line(str(error))) from error
+    finally:
+        flags.FLAGS.unparse_flags()
+
+
+def flagfile_seeds() -> list[bytes]:
+    """One with a comment, lists and numbers; one that names itself."""
+    return [
+        b"# a comment\n--network=lenet\n--epochs=3\n\n--flip_labels=0,1,8\n"
+        b"--learning_rate=1e-3\n--nobatch_norm_first\n--shift_pixels=2\n",
+        f"--flagfile={_FOLDER.name}/flagfile\n--seed=2\n".encode(),
+        b"--hidden_units=150,100\n--network\nmlp\n--undefok=x\n--\nrest\n",
+    ]
+
+
+def read_run(content: bytes) -> None:
+    """training.runs: run.json, as eval.py looks at it."""
+    from evaluation import result
+    from training import runs
+
+    folder = _file("run.json", content).parent
+    run, config = runs.read_run(folder), result.read_config(folder)
+    assert isinstance(run["data"], dict) and run["version"] == cli.VERSION
+    assert isinstance(config["keep_best"], bool) and config["epochs"] >= 1
+    json.dumps(run, allow_nan=False).encode()
+
+
+def run_seeds() -> list[bytes]:
+    """A run's, shortened, and one without its settings."""
+    config = {
+        **{"dataset": "digits", "early_stopping": 0, "epochs": 3, "keep_best": False},
+        **{"loss": "softmax_cross_entropy", "network": "lenet", "split_seed": 0},
+        **{"validation_size": 0, "weight_average": 0.5, "hidden_units": [150, 100]},
+    }
+    run = {"version": cli.VERSION, "config": config, "data": {"a": "00"}, "cores": None}
+    bare = {"version": cli.VERSION, "config": {}, "data": {}}
+    return [json.dumps(run).encode(), json.dumps(bare).encode()]
+
+
+def read_metrics(content: bytes) -> None:
+    """training.runs: metrics.csv."""
+    from training import runs
+
+    for row in runs.read_metrics(_file("metrics.csv", content).parent):
+        assert int(row["step"]) >= 0 and int(row["epoch"]) >= 0
+        assert all(isinstance(value, float) for value in row.values())
+
+
+def metrics_seeds() -> list[bytes]:
+    """Two epochs, and a file that was only just made."""
+    return [
+        b"epoch,step,seconds,test_accuracy\n0,469,1.25,0.98\n1,938,2.5,nan\n",
+        b"",
+    ]
+
+
+def read_manifest(content: bytes) -> None:
+    """augment.build: the manifest of an enlarged set."""
+    from augment import build
+
+    folder = _file("manifest.json", content).parent
+    sums = build._read_manifest(folder, {"format": 1, "settings": {"shift_pixels": 1}})
+    assert isinstance(sums, dict)
+
+
+def manifest_seeds() -> list[bytes]:
+    """One that says what is expected, and one that does not."""
+    sound = {"format": 1, "settings": {"shift_pixels": 1}, "sha256": {"a": "00"}}
+    return [json.dumps(some).encode() for some in (sound, {**sound, "format": 2})]
+
+
+def read_predictions(content: bytes) -> None:
+    """evaluation.scoring: predictions.npz."""
+    from evaluation import scoring
+
+    folder = _file(scoring.PREDICTIONS, content).parent
+    labels, probabilities = scoring.read_predictions(folder)
+    assert labels.dtype == np.uint8 and labels.max() <= 9
+    assert probabilities.dtype == np.float32
+    assert probabilities.shape == (len(labels), 10) and np.isfinite(probabilities).all()
+
+
+def predictions_seeds() -> list[bytes]:
+    """As numpy writes them, plain and packed."""
+    seeds = []
+    for save in (np.savez, np.savez_compressed):
+        content = io.BytesIO()
+        probabilities = np.full((3, 10), 0.1, np.float32)
+        save(content, labels=np.array([7, 0, 9], np.uint8), probabilities=probabilities)
+        seeds.append(content.getvalue())
+    return seeds
+
+
+def read_result(content: bytes) -> None:
+    """evaluation.comparison: result.json."""
+    from evaluation import comparison
+
+    folder = _file("result.json", content).parent
+    split, finished, accuracy = comparison._read_result(folder)
+    assert split in ("test", "validation") and isinstance(finished, bool)
+    assert 0 <= accuracy <= 100
+
+
+def result_seeds() -> list[bytes]:
+    """One of each kind."""
+    score = {"binary_accuracy": 0.99}
+    return [
+        json.dumps({split: score, "finished": True}).encode()
+        for split in ("test", "validation")
+    ]
+
+
+READERS = {
+    "idx": Reader(read_idx, idx_seeds),
+    "gzip": Reader(read_gzip, gzip_seeds),
+    "csv": Reader(read_csv, csv_seeds),
+    "flagfile": Reader(read_flagfile, flagfile_seeds),
+    "run": Reader(read_run, run_seeds),
+    "metrics": Reader(read_metrics, metrics_seeds),
+    "manifest": Reader(read_manifest, manifest_seeds),
+    "predictions": Reader(read_predictions, predictions_seeds),
+    "result": Reader(read_result, result_seeds),
+    # Here: "checkpoint", the manifest of training.checkpoints.
+}
+
+
+def check(reader: Reader, content: bytes) -> bool:
+    """Reads once; whether the reader took it.
+
+    Raises:
+      AssertionError: the error has several lines, or what was read is not sound.
+    """
+    try:
+        reader.read(content)
+    except cli.UserError as error:
+        assert str(error) and str(error).isprintable(), repr(str(error))
+        assert len(str(error)) < 6000
+        return False
+    return True

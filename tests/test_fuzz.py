@@ -1,0 +1,384 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every reader of outside bytes: it takes them or says one line, whatever they are.
+
+The same few inputs each time; LETIN_EXAMPLES=2000 in the environment draws so many new
+ones for each test (see BUILD.md). Coverage-guided: `make fuzz`.
+"""
+
+import gzip
+import io
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from absl import flags
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import cli
+import flagfiles
+import untrusted
+from augment import build
+from data import idx, kaggle, mnist
+from evaluation import comparison, result, scoring
+from fuzz import readers
+from fuzz.readers import READERS
+from training import runs
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = int(os.environ.get("LETIN_EXAMPLES", "0"))
+
+some = settings(
+    max_examples=EXAMPLES or 40,
+    derandomize=not EXAMPLES,
+    database=None,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+
+# What is likely to be special somewhere.
+TOKENS = (
+    *(b"", b"\0", b"\xff", b"\n", b"\r", b",", b'"', b"{", b"[" * 3000, b"9" * 5000),
+    *(b"-1", b"NaN", b"Infinity", b"1e999", b'"\\ud800"', b"\xed\xa0\x80", b"null"),
+    *(b"\x1b[2J", b"\xe2\x80\xa8", b"0" * 40 + b"5", b"\xff\xff\xff\x7f"),
+)
+
+
+@st.composite
+def damaged(draw, seeds):
+    """A sound file in which some bytes are others, more, or gone."""
+    content = bytearray(draw(st.sampled_from(seeds)))
+    for _ in range(draw(st.integers(1, 3))):
+        start = draw(st.integers(0, len(content)))
+        length = draw(st.sampled_from((0, 1, 2, 4, 16, len(content))))
+        content[start : start + length] = draw(
+            st.sampled_from(TOKENS) | st.binary(max_size=4)
+        )
+    return bytes(content)
+
+
+def check_all(name, contents):
+    """Reads what Hypothesis draws."""
+
+    @some
+    @given(contents)
+    def check(content):
+        readers.check(READERS[name], content)
+
+    check()
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_sound_files_are_taken(name):
+    taken = [readers.check(READERS[name], seed) for seed in READERS[name].seeds()]
+    assert taken[0]
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_any_bytes(name):
+    check_all(name, st.binary(max_size=200))
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_damaged_files(name):
+    check_all(name, damaged(READERS[name].seeds()))
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_every_shorter_file(name):
+    for seed in READERS[name].seeds():
+        for length in {*range(0, len(seed), max(1, len(seed) // 25)), len(seed) - 1}:
+            readers.check(READERS[name], seed[: max(length, 0)])
+
+
+# --- What was found, and what one would try first ---
+
+
+def refused(name, content):
+    assert not readers.check(READERS[name], content)
+
+
+@pytest.mark.parametrize("name", ["run", "manifest", "result"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b'{"finished": NaN}',
+        b'{"config": {"epochs": 1e999}}',
+        b'{"config": -Infinity}',
+        b'{"test": {"binary_accuracy": ' + b"9" * 400 + b'}, "finished": true}',
+        b"9" * 5000,
+        b'"\\udc80"',
+        b'{"format": 1, "format": 1}',
+        '{"format": 1}'.encode("utf-16"),
+        b" " * (untrusted.JSON_BYTES + 1),
+        b'["test"]',
+        b'{"test": {"binary_accuracy": 1.99}, "finished": true}',  # found
+        b'"test"',
+    ],
+    ids=range(14),
+)
+def test_json_that_python_would_take_or_choke_on(name, content):
+    refused(name, content)
+
+
+def test_json_says_what_it_said():
+    value = {"a": [1, -2.5, None, True, "é\n"], "b": {"c": 2**62}}
+    assert untrusted.parse_json(json.dumps(value).encode()) == value
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"epoch,step,seconds\n" + b'"' + b"9" * 200_000,
+        b"epoch,step,seconds\n0,1\n",
+        b"epoch,step,seconds\n0,1,2,3\n",
+        b"epoch,step,seconds\n0,nan,1\n",
+        b"epoch,step,seconds\n0,-1,1\n",
+        b"epoch,step,seconds,step\n0,1,1,1\n",
+        b"epoch,seconds\n0,1\n",
+        b"epoch,step,seconds\n0,\0,1\n",
+        b"\xff\n",
+    ],
+    ids=range(9),
+)
+def test_damaged_metrics(content):
+    refused("metrics", content)
+
+
+def test_a_cell_of_many_zeros_is_refused_or_read():
+    header = ",".join(kaggle.PIXELS)
+    zeros = "0" * 40 + "5" + ",0" * 783
+    readers.check(READERS["csv"], f"{header}\n{zeros}\n".encode())
+
+
+def npz(**arrays):
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    return content.getvalue()
+
+
+def npy(shape, values=b"", dtype="<f4"):
+    head = {"descr": dtype, "fortran_order": False, "shape": shape}
+    text = f"{head!r}\n".encode()
+    return b"\x93NUMPY\x01\0" + struct.pack("<H", len(text)) + text + values
+
+
+def archive(labels, probabilities, compression=zipfile.ZIP_STORED):
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", compression) as file:
+        file.writestr("labels.npy", labels)
+        file.writestr("probabilities.npy", probabilities)
+    return content.getvalue()
+
+
+GOOD = np.full((2, 10), 0.1, np.float32)
+LABELS = np.zeros(2, np.uint8)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        npz(labels=LABELS),
+        npz(labels=LABELS, probabilities=GOOD, more=GOOD),
+        npz(labels=LABELS + 10, probabilities=GOOD),
+        npz(labels=LABELS, probabilities=GOOD * np.nan),
+        npz(labels=LABELS[:0], probabilities=GOOD[:0]),
+        npz(labels=LABELS, probabilities=GOOD.astype(">f4")[:, ::-1]),
+        npz(labels=LABELS, probabilities=GOOD.T.copy().T),
+        archive(npy((2,), b"\0\0", "|u1"), npy((10**12, 10))),
+        archive(npy((2,), b"\0\0", "|u1"), npy((-1, 10))),
+        archive(npy((2,), b"\0\0", "|u1"), npy((2, 10), dtype="|O")),
+        archive(npy((2,), b"\0\0", "|u1"), npy("(" * 5000)),
+        archive(bytes(50 << 20), bytes(50 << 20), zipfile.ZIP_DEFLATED),
+        archive(bytes(1 << 20), bytes(1 << 20), zipfile.ZIP_LZMA),
+        npy((2, 10), bytes(80)),
+        b"\x80\x04cos\nsystem\n(S'true'\ntR.",  # a pickle
+    ],
+    ids=range(15),
+)
+def test_archives_that_are_no_predictions(content):
+    refused("predictions", content)
+
+
+BOUNDED = """
+import resource, sys
+from fuzz import readers
+reader = readers.READERS[sys.argv[1]]
+readers.check(reader, reader.seeds()[0])  # so that everything is loaded
+content = sys.stdin.buffer.read()
+pages = int(open("/proc/self/statm").read().split()[0])
+most = pages * resource.getpagesize() + (64 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (most, most))
+print(readers.check(reader, content))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("idx", struct.pack(">4BI", 0, 0, 8, 1, 2**31 - 1) + bytes(1000)),
+        ("gzip", b"1" + struct.pack(">4BI", 0, 0, 8, 1, 2**31 - 1) + bytes(1000)),
+        ("csv", f"{','.join(kaggle.PIXELS)}\n".encode() + b"\n" * 4_000_000),
+    ],
+    ids=["idx", "gzip", "csv"],
+)
+def test_what_announces_much_gets_no_memory(name, content):
+    """In a process that may take 64 MB beyond what it has."""
+    command = [sys.executable, "-c", BOUNDED, name]
+    done = subprocess.run(
+        command, cwd=ROOT, input=content, capture_output=True, check=False
+    )
+    assert done.stdout == b"False\n", done.stderr.decode()
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        b"\x1f\x8b\x08\x08" + bytes(6) + b"a" * 30_000_000,  # a name without an end
+        gzip.compress(b"", mtime=0) * 500_000,
+        gzip.compress(readers.idx_seeds()[1]) + bytes(30_000_000),
+    ],
+    ids=["name", "members", "zeros"],
+)
+def test_gzip_that_python_would_read_byte_by_byte(packed):
+    start = time.process_time()
+    refused("gzip", b"0" + packed)
+    assert time.process_time() - start < 1
+
+
+# --- What is no file ---
+
+
+@pytest.fixture
+def alarm():
+    """Ends a test that waits for ever."""
+
+    def end(*_):
+        raise AssertionError("waits")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.alarm(30)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+OPENERS = {
+    "idx": idx.read_labels,
+    "csv": lambda path: kaggle._read(str(path), kaggle.PIXELS),
+    "mnist": lambda path: mnist._verify(str(path), "00"),
+    "flagfile": lambda path: flagfiles.expand([f"--flagfile={path}"]),
+    "run.json": lambda path: runs.read_run(path.parent),
+    "metrics.csv": lambda path: runs.read_metrics(path.parent),
+    "manifest.json": lambda path: build._read_manifest(path.parent, {}),
+    "predictions.npz": lambda path: scoring.read_predictions(path.parent),
+    "result.json": lambda path: comparison._read_result(path.parent),
+    "shard": lambda path: build._read_file(path, 8, np.zeros(9, np.uint8), {}),
+}
+
+
+@pytest.mark.parametrize("kind", ["pipe", "zeros", "folder", "loop", "unreadable"])
+@pytest.mark.parametrize("name", OPENERS)
+def test_what_is_no_file_is_refused(alarm, tmp_path, name, kind):
+    path = tmp_path / name
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "unreadable":
+        path.symlink_to("/proc/self/mem")  # a file, and its start cannot be read
+    else:
+        path.symlink_to("/dev/zero" if kind == "zeros" else name)
+    with pytest.raises((cli.UserError, flags.Error)) as caught:
+        OPENERS[name](path)
+    assert str(path) in str(caught.value) and str(caught.value).isprintable()
+
+
+def test_impossible_names(tmp_path):
+    for name in ("a\0b", "\ud800"):
+        with pytest.raises(OSError, match="no name that a file can have"):
+            untrusted.open_file(tmp_path / name)
+
+
+def test_reading_stops_at_the_limit(tmp_path):
+    (tmp_path / "file").write_bytes(b"12345")
+    assert untrusted.read(tmp_path / "file", 5) == b"12345"
+    with pytest.raises(OSError, match="longer than 4 bytes"):
+        untrusted.read(tmp_path / "file", 4)
+
+
+# --- Flagfiles ---
+
+
+def test_flagfiles_are_put_in_their_place(tmp_path):
+    inner, outer = tmp_path / "inner", tmp_path / "outer"
+    inner.write_text("\n# a comment\n  --b=2  \r\n// another\n-c\nvalue\n")
+    outer.write_text(f"--a\n--flagfile={inner}\n--d")
+    arguments = ["--x", "-flagfile", str(outer), "y", "--", f"--flagfile={outer}"]
+    assert flagfiles.expand(arguments) == [
+        *("--x", "--a", "--b=2", "-c", "value", "--d", "y", "--"),
+        f"--flagfile={outer}",
+    ]
+    assert flagfiles.expand(["--flagfile="]) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("--flagfile={path}", "leads to itself"),
+        ("--flagfile={path}/../link", "leads to itself"),
+        ("--flagfile", "names no file"),
+        ("--flagfile=a\0b", "a NUL"),
+        ("--a=" + "9" * 5000, "more than 4096 characters"),
+        ("--flagfile={path}.gone", "No such file"),
+        ("#" * flagfiles.MOST_BYTES + "#", "longer than"),
+        ("\udcff", "no UTF-8 text"),
+        ("--" + "e" * 3000, "unknown flag --eee"),  # found: absl's RecursionError
+    ],
+)
+def test_bad_flagfiles(tmp_path, content, reason):
+    path = tmp_path / "mine"
+    (tmp_path / "link").symlink_to("mine")
+    text = content.replace("{path}/..", str(tmp_path)).replace("{path}", str(path))
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(flags.Error, match=reason):
+        flagfiles.expand([f"--flagfile={path}"])
+
+
+def test_flagfiles_that_double_are_not_followed(tmp_path):
+    """Thirty files that each name the next one twice: a thousand million lines."""
+    for number in range(30):
+        line = f"--flagfile={tmp_path / str(number + 1)}\n"
+        (tmp_path / str(number)).write_text(2 * line)
+    (tmp_path / "30").write_text("--a\n")
+    with pytest.raises(flags.Error, match="more than 100 flagfiles"):
+        flagfiles.expand([f"--flagfile={tmp_path / '0'}"])
+
+
+def test_a_message_cannot_move_the_cursor():
+    assert cli.one_line("a\n b\x1b[2Jc\u2028\ud800é") == "a b\\x1b[2Jc \\ud800é"
+    assert len(cli.one_line("x" * 10**6)) < 2001
+
+
+# --- What eval.py takes from a run ---
+
+
+@pytest.mark.parametrize("name", sorted(result._NEEDED))
+def test_a_setting_of_another_kind_is_named(tmp_path, name):
+    run = json.loads(readers.run_seeds()[0])
+    for value in ([], {}, None):
+        run["config"][name] = value
+        (tmp_path / "run.json").write_text(json.dumps(run))
+        with pytest.raises(runs.RunError, match=f"{name!r} is missing or of another"):
+            result.read_config(tmp_path)
