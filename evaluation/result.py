@@ -17,6 +17,7 @@ def evaluate(
     run_dir: Path,
     predict: scoring.Predict,
     scored: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    step: int | None = None,
 ) -> None:
     """Scores a run at its last checkpoint and stores all there is to say about it.
 
@@ -25,13 +26,14 @@ def evaluate(
       predict: of the network with the weights that are to be scored.
       scored: images uint8 [N, 28, 28, 1] and labels uint8 [N] by name; "test" is
         taken or, where the test set has no labels, "validation".
+      step: of the checkpoint that the weights come from; None for the last.
 
     Raises:
       RunError: the run has no history, or its directory cannot be written.
     """
     from evaluation import report  # loads Jinja: not when training begins
 
-    run, rows = runs.read_run(run_dir), _history(run_dir)
+    run, rows = runs.read_run(run_dir), _history(run_dir, step)
     config = run["config"]
     split = "test" if "test" in scored else "validation"
     images, labels = scored[split]
@@ -63,14 +65,11 @@ def evaluate(
     print(run_dir / report.REPORT)
 
 
-def _history(run_dir: Path) -> list[dict[str, float]]:
-    """The epochs up to the last checkpoint; a killed run may have begun others."""
-    steps = checkpoints.steps(run_dir / checkpoints.FOLDER)
-    rows = [
-        row
-        for row in runs.read_metrics(run_dir)
-        if row["step"] <= max(steps, default=0)
-    ]
+def _history(run_dir: Path, step: int | None) -> list[dict[str, float]]:
+    """The epochs up to a checkpoint; a killed run may have begun others."""
+    if step is None:
+        step = max(checkpoints.steps(run_dir / checkpoints.FOLDER), default=0)
+    rows = [row for row in runs.read_metrics(run_dir) if row["step"] <= step]
     if not rows:
         raise runs.RunError(f"{run_dir} has no epoch behind it yet: train it first")
     return rows

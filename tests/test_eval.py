@@ -61,7 +61,7 @@ def test_train_scores_what_it_trained(trained):
     run_dir, done = trained
     assert "errors of 360" in done.stdout
     assert {p.name for p in run_dir.iterdir()} == {
-        *("checkpoints", "flags.txt", "metrics.csv", "predictions.npz"),
+        *(".lock", "checkpoints", "flags.txt", "metrics.csv", "predictions.npz"),
         *("report.html", "result.json", "run.json", "test", "train"),
     }
     stored = result(run_dir)
@@ -108,7 +108,8 @@ def test_another_seed_in_the_same_directory_is_refused(trained):
 
 def test_the_loaded_network_is_the_average(trained):
     run_dir, _ = trained
-    network = program.load_network(run_dir)
+    network, step = program.load_network(run_dir)
+    assert step == 10
     images = np.random.default_rng(0).integers(0, 256, (2, 28, 28, 1), np.uint8)
     probabilities = scoring.score(
         scoring.Predict(network), images, np.array([0, 1], np.uint8)
