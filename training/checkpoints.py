@@ -147,7 +147,7 @@ def _prune(folder: Path, newest: int, config: Mapping[str, Any] | None) -> None:
     for step in reversed(steps(folder)):
         if step == newest:
             continue
-        if step < newest and whole < KEPT and _is_whole(folder, step, config):
+        if step < newest and whole < KEPT and is_whole(folder, step, config):
             whole += 1
             continue
         # Renamed, for half a checkpoint must not be visible as one.
@@ -260,7 +260,8 @@ def _verify(place: Path, step: int, config: Mapping[str, Any] | None) -> None:
         raise _Unusable(f"is damaged ({name} {what})")
 
 
-def _is_whole(folder: Path, step: int, config: Mapping[str, Any] | None) -> bool:
+def is_whole(folder: Path, step: int, config: Mapping[str, Any] | None) -> bool:
+    """Whether `restore` would take the checkpoint of a step, as far as files go."""
     try:
         _verify(path(folder, step), step, config)
     except _Unusable:

@@ -101,6 +101,11 @@ def _not_written(folder: Path, reason: object) -> runs.RunError:
     )
 
 
+def _first_line(error: tf.errors.OpError) -> str:
+    """Without the operation's name, which stands in double braces."""
+    return error.message.partition("}} ")[2].partition("\n")[0] or error.message
+
+
 class _Writer:
     """TensorFlow's writer, and a look at what it wrote.
 
@@ -119,7 +124,7 @@ class _Writer:
             )
             self._writer.flush()
         except tf.errors.OpError as error:
-            raise _not_written(folder, error.message) from None
+            raise _not_written(folder, _first_line(error)) from None
         names = {path.name for path in folder.glob(f"*{suffix}")} - {KEPT}
         if not names:
             raise _not_written(folder, "the file is not there")
@@ -128,10 +133,13 @@ class _Writer:
 
     @contextlib.contextmanager
     def at(self, step: int) -> Iterator[None]:
-        """What is summarised inside goes here."""
+        """What is summarised inside goes here; raises RunError as `flush` does."""
         self._used = True
-        with self._writer.as_default(step):
-            yield
+        try:
+            with self._writer.as_default(step):
+                yield
+        except tf.errors.OpError as error:  # it does not always keep silent
+            raise _not_written(self._folder, _first_line(error)) from None
 
     def flush(self) -> None:
         """Puts on disk what was written so far.
@@ -147,16 +155,19 @@ class _Writer:
             with open(self._path, "rb") as file:
                 file.seek(self._end)
                 added = file.read()
-        except (OSError, tf.errors.OpError) as error:
-            reason = getattr(error, "strerror", None) or getattr(error, "message", "")
-            raise _not_written(self._folder, reason) from None
+        except tf.errors.OpError as error:
+            raise _not_written(self._folder, _first_line(error)) from None
+        except OSError as error:
+            raise _not_written(self._folder, error.strerror) from None
         if not added or _end_of_records(added) < len(added):
             raise _not_written(self._folder, "the disk is full, or has a fault")
         self._end += len(added)
         self._used = False
 
     def close(self) -> None:
-        self._writer.close()
+        """To be called after `flush`: what was not written by then is given up."""
+        with contextlib.suppress(tf.errors.OpError):
+            self._writer.close()
 
 
 class Summaries:
