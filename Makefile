@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test lint tensorboard benchmark clean
+.PHONY: train test lint tensorboard benchmark torture clean
 
 train: .venv/installed
 	@$(BIN)/python -m data mnist; status=$$?; \
@@ -38,6 +38,10 @@ ifeq ($(filter-out 0,$(QUICK)),)
 else
 	$(BIN)/python -m benchmarks --quick
 endif
+
+# Half an hour of injected faults; a few of them are among the tests.
+torture: .venv/installed
+	$(BIN)/python -m torture
 
 clean:
 	rm -rf .venv build *.egg-info .coverage* .mypy_cache .pytest_cache
