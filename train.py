@@ -399,6 +399,25 @@ class Progress:
     correct: int = 0
     seconds: float = 0.0
 
+    def add(self, totals: Totals, elapsed: float) -> None:
+        """Takes in a call of the graph."""
+        self.step = int(totals.step)
+        self.loss += float(totals.loss)
+        self.correct += int(totals.correct)
+        self.seconds += elapsed
+
+    def end_epoch(self, epoch_steps: int, batch_size: int) -> dict[str, float]:
+        """What metrics.csv gets of the epoch; the sums begin anew."""
+        row = {
+            "step": self.step,
+            "images": self.step * batch_size,
+            "seconds": self.seconds,
+            "train_loss": self.loss / epoch_steps,
+            "train_accuracy": self.correct / (epoch_steps * batch_size),
+        }
+        self.loss, self.correct = 0.0, 0
+        return row
+
 
 def train(
     config: Mapping[str, Any],
@@ -449,20 +468,10 @@ def train(
     train_steps = make_train_steps(state, images, labels, config, epoch_steps)
     with (
         summaries.Summaries(run_dir, splits, lengths) as log,
-        tqdm(
-            total=total_steps * batch_size,
-            initial=at.step * batch_size,
-            unit="img",
-            unit_scale=True,
-            dynamic_ncols=True,
-        ) as bar,
+        _bar(at.step * batch_size, total_steps * batch_size) as bar,
     ):
         if at.step == 0:
-            some = np.random.default_rng(0).integers(len(sets.train_labels), size=100)
-            seen = make_augment(config)(
-                tf.gather(images, some), tf.zeros([2], tf.int32)
-            )
-            log.start(config, predict.graph, seen.numpy())
+            log.start(config, predict.graph, _some_inputs(config, images))
         saved = at.step
         for epoch in range(at.step // epoch_steps, config["epochs"]):
             bar.set_description(f"epoch {epoch}")
@@ -477,25 +486,17 @@ def train(
                 totals = train_steps(at.step, count, training=True)
                 _check_finite(totals, state.network, run_dir)  # waits for the step
                 elapsed = time.perf_counter() - began
-                at.step += count
-                at.seconds += elapsed
-                at.loss += float(totals.loss)
-                at.correct += int(totals.correct)
+                at.add(totals, elapsed)
                 _log_steps(log, bar, totals, count, batch_size, elapsed)
                 if not rows and at.step == count:
                     since_start = time.perf_counter() - device.START
                     bar.write(f"step {count} done {since_start:.1f} s after the start")
             row = {
                 "epoch": epoch,
-                "step": at.step,
-                "images": at.step * batch_size,
-                "seconds": at.seconds,
+                **at.end_epoch(epoch_steps, batch_size),
                 "learning_rate": float(totals.rate),
-                "train_loss": at.loss / epoch_steps,
-                "train_accuracy": at.correct / (epoch_steps * batch_size),
                 **_evaluate(predict, sets, config["loss"]),
             }
-            at.loss, at.correct = 0.0, 0
             rows.append(row)
             bar.write(_describe(row))
             _log_epoch(log, state.network, row, totals, images[:HISTOGRAM_IMAGES])
@@ -510,6 +511,20 @@ def train(
                 break
     _take_best(state)
     return predict
+
+
+def _bar(done: int, total: int) -> tqdm:
+    """Counts images."""
+    return tqdm(
+        initial=done, total=total, unit="img", unit_scale=True, dynamic_ncols=True
+    )
+
+
+def _some_inputs(config: Mapping[str, Any], images: tf.Tensor) -> np.ndarray:
+    """A hundred training images as the network is fed them, uint8 [100, 28, 28, 1]."""
+    some = np.random.default_rng(0).integers(len(images), size=100)
+    seed = tf.zeros([2], tf.int32)
+    return make_augment(config)(tf.gather(images, some), seed).numpy()
 
 
 def _resume(

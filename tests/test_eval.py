@@ -2,6 +2,7 @@
 """The two commands as one types them: train, resume, be refused, evaluate."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -119,6 +120,38 @@ def test_the_loaded_network_is_the_average(trained):
     stored = stored_values(prefix, "average/dense2/w", "network/dense2/w")
     np.testing.assert_array_equal(network.dense2.w.numpy(), stored[0])
     assert np.any(stored[0] != stored[1])
+
+
+def test_a_damaged_checkpoint_is_not_scored_but_the_one_before(
+    trained, tmp_path, capsys
+):
+    """Of a run that has one epoch, that is the state before the first step."""
+    run_dir = shutil.copytree(trained[0], tmp_path / "run")
+    assert checkpoints.steps(run_dir / "checkpoints") == [0, 10]
+    (checkpoints.path(run_dir / "checkpoints", 10) / "state.index").unlink()
+    _, step = program.load_network(run_dir)
+    assert step == 0
+    assert "step-00000010 is damaged (state.index" in capsys.readouterr().err
+    done = command("eval.py", f"--run_dir={run_dir}")
+    assert done.returncode == 1
+    assert "has no epoch behind it yet" in done.stderr.splitlines()[-1]
+    assert checkpoints.steps(run_dir / "checkpoints") == [0, 10]  # it only reads
+
+
+def test_determinism_is_a_flag_of_its_own(tmp_path):
+    """Twice the same bits; training is of ops that promise it, or it would stop."""
+    results = []
+    for run in ("one", "other"):
+        done = command(
+            *("train.py", "--flagfile=flags/digits.flags", "--deterministic"),
+            *("--epochs=1", "--epoch_images=256", "--shift_directions="),
+            *("--rotation=5", "--elastic_alpha=3", "--elastic_sigma=4"),
+            *("--optimizer=rmsprop", f"--run_dir={tmp_path / run}"),
+        )
+        assert done.returncode == 0, done.stderr
+        results.append((tmp_path / run / "predictions.npz").read_bytes())
+    assert results[0] == results[1]
+    assert runs.read_run(tmp_path / "one")["config"]["deterministic"] is True
 
 
 def test_a_run_without_a_checkpoint(trained, tmp_path):

@@ -53,11 +53,11 @@ def watch_events(run_dir: Path, tell: Callable[[str, str], None]) -> None:
 
     fsync = os.fsync
 
-    def told_fsync(descriptor: Any) -> None:
+    def told_fsync(descriptor: int) -> None:
         tell("os.fsync", "")
         fsync(descriptor)
 
-    os.fsync = told_fsync
+    setattr(os, "fsync", told_fsync)
     sys.addaudithook(hook)
 
 
