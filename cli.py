@@ -14,6 +14,7 @@ import inspect
 import json
 import math
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -116,6 +117,16 @@ def _parse_flags(argv: Sequence[str], arguments: bool) -> list[str]:
     if len(rest) > 1 and not arguments:
         _fail(f"unexpected argument {rest[1]!r}: flags start with --", USAGE_ERROR)
     return rest
+
+
+def reason(error: Exception) -> str:
+    """What the system or TensorFlow says is wrong, in one line.
+
+    Without the name of TensorFlow's operation, which stands around the message.
+    """
+    says = getattr(error, "strerror", None) or getattr(error, "message", None)
+    line = (str(says or error).splitlines() or [""])[0]
+    return re.sub(r"^\{\{.*?\}\} | \[Op:\w+\].*$", "", line)
 
 
 def warn(message: str) -> None:

@@ -338,3 +338,17 @@ def test_a_failed_save_leaves_the_old_ones(folder, monkeypatch):
     restored = make_state()
     assert checkpoints.restore(restored, folder) == 2
     assert content(restored) == content(make_state(2))
+
+
+def test_a_failure_of_tensorflow_is_told_without_its_operations(folder):
+    class State:
+        def write(self, prefix):
+            tf.io.write_file(prefix, tf.constant("x"))
+            tf.io.read_file(f"{prefix}-of-another-name")
+
+    with pytest.raises(CheckpointError) as caught:
+        checkpoints.save(State(), folder, 3)
+    message = str(caught.value)
+    assert "-of-another-name; No such file or directory; make room" in message
+    assert "{{" not in message and "[Op:" not in message
+    assert names_in(folder) == ["step-00000001", "step-00000002"]

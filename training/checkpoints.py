@@ -107,9 +107,8 @@ def save(
         _prune(folder, step, config)
     except (OSError, tf.errors.OpError, _Unusable) as error:
         shutil.rmtree(unfinished, ignore_errors=True)
-        reason = getattr(error, "strerror", None) or getattr(error, "message", error)
         raise CheckpointError(
-            f"cannot write a checkpoint to {folder}: {_one_line(reason)}; make room or"
+            f"cannot write a checkpoint to {folder}: {cli.reason(error)}; make room or"
             " choose another --run_dir; earlier checkpoints are as they were"
         ) from None
 
@@ -230,8 +229,8 @@ def _read(state: tf.train.Checkpoint, place: Path, partial: bool) -> None:
         else:
             status.assert_consumed()
     except (tf.errors.OpError, IndexError, ValueError, AssertionError) as error:
-        reason = _one_line(getattr(error, "message", error))
-        raise _Unusable(f"belongs to another network ({reason})") from None
+        why = cli.reason(error)
+        raise _Unusable(f"belongs to another network ({why})") from None
 
 
 def _verify(place: Path, step: int, config: Mapping[str, Any] | None) -> None:
@@ -359,7 +358,3 @@ def _sha256(file: Path) -> str:
             digest.update(chunk)
             left -= len(chunk)
     return digest.hexdigest()
-
-
-def _one_line(reason: object) -> str:
-    return (str(reason).splitlines() or [""])[0]

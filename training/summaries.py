@@ -21,6 +21,7 @@ import numpy as np
 import tensorflow as tf
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
+import cli
 import files
 from training import runs
 
@@ -77,7 +78,7 @@ def rewind(run_dir: Path, split: str, length: int) -> None:
             files.remove_leftovers(folder)
             files.flush(folder)
     except OSError as error:
-        raise _not_written(folder, error.strerror) from None
+        raise _not_written(folder, cli.reason(error)) from None
 
 
 def _end_of_records(content: bytes) -> int:
@@ -94,16 +95,11 @@ def _end_of_records(content: bytes) -> int:
     return end
 
 
-def _not_written(folder: Path, reason: object) -> runs.RunError:
+def _not_written(folder: Path, reason: str) -> runs.RunError:
     return runs.RunError(
         f"cannot write TensorBoard's events to {folder}: {reason}; make room, or choose"
         " another --run_dir"
     )
-
-
-def _first_line(error: tf.errors.OpError) -> str:
-    """Without the operation's name, which stands in double braces."""
-    return error.message.partition("}} ")[2].partition("\n")[0] or error.message
 
 
 class _Writer:
@@ -124,7 +120,7 @@ class _Writer:
             )
             self._writer.flush()
         except tf.errors.OpError as error:
-            raise _not_written(folder, _first_line(error)) from None
+            raise _not_written(folder, cli.reason(error)) from None
         names = {path.name for path in folder.glob(f"*{suffix}")} - {KEPT}
         if not names:
             raise _not_written(folder, "the file is not there")
@@ -139,7 +135,7 @@ class _Writer:
             with self._writer.as_default(step):
                 yield
         except tf.errors.OpError as error:  # it does not always keep silent
-            raise _not_written(self._folder, _first_line(error)) from None
+            raise _not_written(self._folder, cli.reason(error)) from None
 
     def flush(self) -> None:
         """Puts on disk what was written so far.
@@ -155,10 +151,8 @@ class _Writer:
             with open(self._path, "rb") as file:
                 file.seek(self._end)
                 added = file.read()
-        except tf.errors.OpError as error:
-            raise _not_written(self._folder, _first_line(error)) from None
-        except OSError as error:
-            raise _not_written(self._folder, error.strerror) from None
+        except (OSError, tf.errors.OpError) as error:
+            raise _not_written(self._folder, cli.reason(error)) from None
         if not added or _end_of_records(added) < len(added):
             raise _not_written(self._folder, "the disk is full, or has a fault")
         self._end += len(added)
