@@ -244,3 +244,9 @@ def test_events_that_cannot_be_written_are_one_line(tmp_path):
     (tmp_path / "train").write_text("in the way")
     with pytest.raises(runs.RunError, match="cannot write TensorBoard"):
         summaries.Summaries(tmp_path, ["train"])
+
+
+def test_a_vanished_run_directory_is_not_made_again(tmp_path):
+    with pytest.raises(runs.RunError, match="No such file or directory"):
+        summaries.Summaries(tmp_path / "gone", ["train"])
+    assert not (tmp_path / "gone").exists()

@@ -115,11 +115,12 @@ class _Writer:
         self._end = 0  # of the whole records
         self._used = True  # by the writer itself, which states its version
         try:
+            folder.mkdir(exist_ok=True)  # TensorFlow would make a vanished run's, too
             self._writer = tf.summary.create_file_writer(
                 str(folder), filename_suffix=suffix
             )
             self._writer.flush()
-        except tf.errors.OpError as error:
+        except (OSError, tf.errors.OpError) as error:
             raise _not_written(folder, cli.reason(error)) from None
         names = {path.name for path in folder.glob(f"*{suffix}")} - {KEPT}
         if not names:
