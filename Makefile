@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test lint tensorboard benchmark fuzz lock clean
+.PHONY: train test lint tensorboard benchmark fuzz torture lock clean
 
 train: .venv/installed
 	@$(BIN)/python -m data mnist; status=$$?; \
@@ -43,6 +43,10 @@ endif
 SECONDS ?= 60
 fuzz: .venv/installed
 	$(BIN)/python -m fuzz --seconds=$(SECONDS) --only=$(ONLY)
+
+# Half an hour of injected faults; a few of them are among the tests.
+torture: .venv/installed
+	$(BIN)/python -m torture
 
 # The newest versions that setup.cfg allows, for all Pythons and platforms, with hashes.
 lock:

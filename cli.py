@@ -1,11 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the programs share: one-line errors, exit codes, help with flags."""
+"""What the programs share: one-line errors, exit codes, help with flags.
+
+Exit codes:
+  0    done.
+  1    a request that cannot be met, or a run that cannot go on: one line says why.
+  2    a command line that does not say what is to be done.
+  130  stopped by Ctrl-C; a run in training is saved first, see training.interruption.
+  143  a run in training that was stopped by SIGTERM, and is saved.
+"""
 
 import functools
 import inspect
 import json
 import math
 import os
+import re
+import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -14,10 +24,11 @@ from absl import app, flags, logging
 
 import flagfiles
 
-VERSION = "0.3.0"
+VERSION = "0.4.0"
 
 USAGE_ERROR = 2
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+SIGNALLED = 128  # plus the number of the signal, as shells have it
+INTERRUPTED = SIGNALLED + signal.SIGINT
 
 
 class UserError(Exception):
@@ -110,9 +121,24 @@ def _parse_flags(argv: Sequence[str], arguments: bool) -> list[str]:
     return rest
 
 
-def _fail(message: str, code: int) -> None:
+def reason(error: Exception) -> str:
+    """What the system or TensorFlow says is wrong, in one line.
+
+    Without the name of TensorFlow's operation, which stands around the message.
+    """
+    says = getattr(error, "strerror", None) or getattr(error, "message", None)
+    line = (str(says or error).splitlines() or [""])[0]
+    return re.sub(r"^\{\{.*?\}\} | \[Op:\w+\].*$", "", line)
+
+
+def warn(message: str) -> None:
+    """Prints one line on standard error."""
     program = os.path.basename(sys.argv[0])
-    print(f"{program}: {one_line(message)}", file=sys.stderr)
+    print(f"{program}: {one_line(message)}", file=sys.stderr, flush=True)
+
+
+def _fail(message: str, code: int) -> None:
+    warn(message)
     sys.exit(code)
 
 

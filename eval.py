@@ -39,8 +39,11 @@ def define_flags() -> None:
     )
 
 
-def load_network(run_dir: Path) -> tf.Module:
+def load_network(run_dir: Path) -> tuple[tf.Module, int]:
     """The network of a run as it is scored: its weight average, its best weights.
+
+    Returns:
+      The network, and the step of the checkpoint that it comes from.
 
     Raises:
       RunError: the directory holds no run, or none that has a checkpoint.
@@ -55,11 +58,13 @@ def load_network(run_dir: Path) -> tf.Module:
             f" ({error}): train again"
         ) from None
     scored = "average" if config["weight_average"] else "network"
+    scored = "best" if config["keep_best"] else scored
     state = tf.train.Checkpoint(**{scored: network})
-    folder = run_dir / (checkpoints.BEST if config["keep_best"] else checkpoints.FOLDER)
-    if checkpoints.restore(state, folder, partial=True) is None:
+    folder = run_dir / checkpoints.FOLDER
+    step = checkpoints.restore(state, folder, config, partial=True)
+    if step is None:
         raise runs.RunError(f"{run_dir} has no checkpoint yet: train it first")
-    return network
+    return network, step
 
 
 def _check_usage(
@@ -98,7 +103,8 @@ def main(argv: list[str]) -> None:
         return
     device.set_threads(0)
     run_dir = Path(FLAGS.run_dir)
-    predict = scoring.Predict(load_network(run_dir))
+    network, step = load_network(run_dir)
+    predict = scoring.Predict(network)
     config = result.read_config(run_dir)
     dataset = data.load(config["dataset"], FLAGS.data_dir)
     runs.check_data(run_dir, dataset.hashes)
@@ -108,7 +114,7 @@ def main(argv: list[str]) -> None:
         print(FLAGS.submission)
     scored = data.scored(dataset, config["validation_size"], config["split_seed"])
     if scored:
-        result.evaluate(run_dir, predict, scored)
+        result.evaluate(run_dir, predict, scored, step)
     elif not FLAGS.submission:
         raise runs.RunError(
             f"{run_dir} has nothing to be scored on: its test set has no labels, and no"

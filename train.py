@@ -4,16 +4,19 @@
     python train.py --flagfile=lenet.flags
 
 Every operation of a step is in `make_train_steps`; the same command goes on where an
-interrupted run stopped.
+interrupted run stopped, bit for bit. Ctrl-C and SIGTERM save first, and leave with exit
+code 130 or 143; a second Ctrl-C leaves at once. `cli` lists the other exit codes.
 """
 
 import device  # isort: skip  (first: it loads TensorFlow)
 
+import contextlib
+import dataclasses
 import functools
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +34,7 @@ from evaluation import result, scoring
 from models import layers, native
 from training import (
     checkpoints,
+    interruption,
     losses,
     optimizers,
     runs,
@@ -124,6 +128,12 @@ def define_flags() -> None:
         "CPU threads; 0: one per core. Bits of the result depend on it.",
         lower_bound=0,
     )
+    flags.DEFINE_bool(
+        "deterministic",
+        False,
+        "TensorFlow's op determinism: only kernels that promise the same bits, also"
+        " where repeated runs have shown no others.",
+    )
     flags.DEFINE_integer(
         "replicas",
         0,
@@ -215,12 +225,22 @@ def load_sets(
 
 
 class State(NamedTuple):
-    """All that training changes, and the checkpoint that holds it together."""
+    """All that training changes, and the checkpoint that holds it together.
+
+    Attributes:
+      network: that is trained.
+      average: of its weights, if there is to be one.
+      optimizer: with its slots.
+      watch: of the validation accuracy.
+      best: what was scored best so far, with --keep_best.
+      checkpoint: of all these.
+    """
 
     network: tf.Module
     average: tf.Module | None
     optimizer: optimizers.Optimizer
     watch: schedules.Watch
+    best: tf.Module | None
     checkpoint: tf.train.Checkpoint
 
     @property
@@ -228,22 +248,18 @@ class State(NamedTuple):
         """What is scored: the weight average if there is one."""
         return self.average or self.network
 
-    def best(self) -> tf.train.Checkpoint:
-        """The checkpoint of what is scored alone, as eval.py wants it."""
-        return tf.train.Checkpoint(
-            **{"average" if self.average else "network": self.scored}
-        )
-
 
 def build_state(config: Mapping[str, Any]) -> State:
-    """The network, its weight average if there is to be one, and its optimizer."""
+    """The network, its weight average and best if there are to be, its optimizer."""
     network, watch = models.build(config), schedules.Watch()
     optimizer = optimizers.build(config, network.trainable_variables)
     checkpoint = tf.train.Checkpoint(network=network, optimizer=optimizer, watch=watch)
-    average = None
+    average = best = None
     if config["weight_average"]:
         checkpoint.average = average = models.build(config)
-    return State(network, average, optimizer, watch, checkpoint)
+    if config["keep_best"]:
+        checkpoint.best = best = models.build(config)
+    return State(network, average, optimizer, watch, best, checkpoint)
 
 
 def make_augment(
@@ -386,6 +402,42 @@ def make_train_steps(
     return train_steps
 
 
+@dataclasses.dataclass
+class Progress:
+    """How far a run has come; a checkpoint keeps all of it.
+
+    Attributes:
+      step: steps taken.
+      loss: sum of the losses of the steps of this epoch.
+      correct: images of this epoch that were classified rightly.
+      seconds: spent in the graph.
+    """
+
+    step: int = 0
+    loss: float = 0.0
+    correct: int = 0
+    seconds: float = 0.0
+
+    def add(self, totals: Totals, elapsed: float) -> None:
+        """Takes in a call of the graph."""
+        self.step = int(totals.step)
+        self.loss += float(totals.loss)
+        self.correct += int(totals.correct)
+        self.seconds += elapsed
+
+    def end_epoch(self, epoch_steps: int, batch_size: int) -> dict[str, float]:
+        """What metrics.csv gets of the epoch; the sums begin anew."""
+        row = {
+            "step": self.step,
+            "images": self.step * batch_size,
+            "seconds": self.seconds,
+            "train_loss": self.loss / epoch_steps,
+            "train_accuracy": self.correct / (epoch_steps * batch_size),
+        }
+        self.loss, self.correct = 0.0, 0
+        return row
+
+
 def train(
     config: Mapping[str, Any],
     sets: Sets,
@@ -393,6 +445,7 @@ def train(
     *,
     log_steps: int = 100,
     checkpoint_epochs: int = 1,
+    asked_to_stop: Callable[[], int] = lambda: 0,
 ) -> scoring.Predict:
     """Trains to the end of the last epoch, from the last checkpoint if there is one.
 
@@ -402,12 +455,17 @@ def train(
       run_dir: gets checkpoints, metrics.csv and TensorBoard events.
       log_steps: steps per call of the graph.
       checkpoint_epochs: epochs between checkpoints.
+      asked_to_stop: asked before each call of the graph; the number of a signal, 0 to
+        go on.
 
     Returns:
       The trained network's graph, with the weights that are to be scored.
 
     Raises:
       TrainingError: a loss or a gradient became NaN or infinite.
+      interruption.Stopped: it was asked to, and has saved.
+      CheckpointError, RunError: the directory cannot be written, or holds a run whose
+        checkpoints cannot be used.
     """
     state = build_state(config)
     predict = scoring.Predict(state.scored)
@@ -416,76 +474,137 @@ def train(
         (config["epoch_images"] or len(sets.train_labels)) / batch_size
     )
     total_steps = config["epochs"] * epoch_steps
-    folder = run_dir / checkpoints.FOLDER
-    step = checkpoints.restore(state.checkpoint, folder) or 0
-    if step == total_steps or _stopped_early(config, state.watch):
-        print(f"{run_dir} is trained to its last step, {step:,}")
-        _restore_best(config, state, run_dir)
+    splits = ["train", *sets.scored]
+    at, lengths = _resume(state, config, run_dir, splits)
+    if at.step == total_steps or _stopped_early(config, state.watch):
+        print(f"{run_dir} is trained to its last step, {at.step:,}")
+        _take_best(state)
         return predict
-    if step:
-        print(f"going on with {run_dir} from step {step:,}")
-    rows = [row for row in runs.read_metrics(run_dir) if row["step"] <= step]
-    seconds = rows[-1]["seconds"] if rows else 0.0
+    rows = [row for row in runs.read_metrics(run_dir) if row["step"] <= at.step]
 
     # Once over to the device, as bytes.
     images, labels = device.tensor(sets.train_images), device.tensor(sets.train_labels)
     train_steps = make_train_steps(state, images, labels, config, epoch_steps)
     with (
-        summaries.Summaries(run_dir, ["train", *sets.scored]) as log,
-        tqdm(
-            total=total_steps * batch_size,
-            initial=step * batch_size,
-            unit="img",
-            unit_scale=True,
-            dynamic_ncols=True,
-        ) as bar,
+        summaries.Summaries(run_dir, splits, lengths) as log,
+        _bar(at.step * batch_size, total_steps * batch_size) as bar,
     ):
-        if step == 0:
-            some = np.random.default_rng(0).integers(len(sets.train_labels), size=100)
-            seen = make_augment(config)(
-                tf.gather(images, some), tf.zeros([2], tf.int32)
-            )
-            log.start(config, predict.graph, seen.numpy())
-        for epoch in range(step // epoch_steps, config["epochs"]):
+        if at.step == 0:
+            log.start(config, predict.graph, _some_inputs(config, images))
+        saved = at.step
+        for epoch in range(at.step // epoch_steps, config["epochs"]):
             bar.set_description(f"epoch {epoch}")
-            loss, correct, end = 0.0, 0, (epoch + 1) * epoch_steps
-            while step < end:
-                count = min(log_steps, end - step)
+            end = (epoch + 1) * epoch_steps
+            while at.step < end:
+                if signal := asked_to_stop():
+                    if at.step > saved:
+                        _save(state, config, run_dir, at, log)
+                    raise _stopped(run_dir, at.step, signal)
+                count = min(log_steps, end - at.step)
                 began = time.perf_counter()
-                totals = train_steps(step, count, training=True)
+                totals = train_steps(at.step, count, training=True)
                 _check_finite(totals, state.network, run_dir)  # waits for the step
                 elapsed = time.perf_counter() - began
-                step += count
-                seconds += elapsed
-                loss += float(totals.loss)
-                correct += int(totals.correct)
+                at.add(totals, elapsed)
                 _log_steps(log, bar, totals, count, batch_size, elapsed)
-                if not rows and step == count:
+                if not rows and at.step == count:
                     since_start = time.perf_counter() - device.START
-                    bar.write(f"step {step} done {since_start:.1f} s after the start")
+                    bar.write(f"step {count} done {since_start:.1f} s after the start")
             row = {
                 "epoch": epoch,
-                "step": step,
-                "images": step * batch_size,
-                "seconds": seconds,
+                **at.end_epoch(epoch_steps, batch_size),
                 "learning_rate": float(totals.rate),
-                "train_loss": loss / epoch_steps,
-                "train_accuracy": correct / (epoch_steps * batch_size),
                 **_evaluate(predict, sets, config["loss"]),
             }
             rows.append(row)
             bar.write(_describe(row))
             _log_epoch(log, state.network, row, totals, images[:HISTOGRAM_IMAGES])
             runs.write_metrics(run_dir, rows)
-            _watch(config, state, row, run_dir)
+            _watch(config, state, row)
             stop = _stopped_early(config, state.watch)
-            if (epoch + 1) % checkpoint_epochs == 0 or step == total_steps or stop:
-                checkpoints.save(state.checkpoint, folder, step)
+            if (epoch + 1) % checkpoint_epochs == 0 or at.step == total_steps or stop:
+                _save(state, config, run_dir, at, log)
+                saved = at.step
             if stop:
                 bar.write("stopped early: the validation accuracy gets no better")
                 break
-    _restore_best(config, state, run_dir)
+    _take_best(state)
     return predict
+
+
+def _bar(done: int, total: int) -> tqdm:
+    """Counts images."""
+    return tqdm(
+        initial=done, total=total, unit="img", unit_scale=True, dynamic_ncols=True
+    )
+
+
+def _some_inputs(config: Mapping[str, Any], images: tf.Tensor) -> np.ndarray:
+    """A hundred training images as the network is fed them, uint8 [100, 28, 28, 1]."""
+    some = np.random.default_rng(0).integers(len(images), size=100)
+    seed = tf.zeros([2], tf.int32)
+    return make_augment(config)(tf.gather(images, some), seed).numpy()
+
+
+def _resume(
+    state: State, config: Mapping[str, Any], run_dir: Path, splits: Sequence[str]
+) -> tuple[Progress, dict[str, int]]:
+    """Goes back to the last checkpoint; at the very start of a run, saves one.
+
+    That one comes before all else, so that whatever else there is shows that there
+    was a checkpoint: a run that has lost it is never begun again in silence.
+
+    Returns:
+      How far the run has come, and the length of each split's events there.
+    """
+    folder = run_dir / checkpoints.FOLDER
+    with contextlib.suppress(OSError):  # saving will say so, if there is need
+        checkpoints.tidy(folder)
+    step = checkpoints.restore(state.checkpoint, folder, config)
+    if step is not None:
+        progress = checkpoints.progress(folder, step)
+        lengths = progress.pop("events", {})
+        try:
+            at = Progress(step, **progress)
+        except TypeError as error:
+            raise checkpoints.CheckpointError(
+                f"{checkpoints.path(folder, step)} is not of this version ({error}):"
+                " train again in another --run_dir"
+            ) from None
+        if step:
+            print(f"going on with {run_dir} from step {step:,}")
+        return at, lengths
+    for name in ("metrics.csv", *splits):
+        if (run_dir / name).exists():
+            raise checkpoints.CheckpointError(
+                f"{run_dir} holds a run, for there is {name}, but {folder} no"
+                " checkpoint: put one back, or train again in another --run_dir"
+            )
+    at = Progress()
+    _save(state, config, run_dir, at)
+    return at, {}
+
+
+def _save(
+    state: State,
+    config: Mapping[str, Any],
+    run_dir: Path,
+    at: Progress,
+    log: summaries.Summaries | None = None,
+) -> None:
+    """A checkpoint, with what else the loop needs to go on as if never stopped."""
+    progress = {**dataclasses.asdict(at), "events": log.flush() if log else {}}
+    step = progress.pop("step")
+    folder = run_dir / checkpoints.FOLDER
+    checkpoints.save(state.checkpoint, folder, step, config, progress)
+
+
+def _stopped(run_dir: Path, step: int, signal: int) -> interruption.Stopped:
+    return interruption.Stopped(
+        f"stopped at step {step:,}, which is saved; to go on: python train.py"
+        f" --flagfile={run_dir / 'flags.txt'}",
+        signal,
+    )
 
 
 def _log_epoch(
@@ -503,9 +622,7 @@ def _log_epoch(
     log.flush()
 
 
-def _watch(
-    config: Mapping[str, Any], state: State, row: Mapping[str, float], run_dir: Path
-) -> None:
+def _watch(config: Mapping[str, Any], state: State, row: Mapping[str, float]) -> None:
     """What the validation accuracy after an epoch decides: rate, best weights."""
     if "validation_accuracy" not in row:
         return
@@ -516,9 +633,8 @@ def _watch(
             config["decay_factor"],
             config["plateau_floor"] / config["learning_rate"],
         )
-    if better and config["keep_best"]:
-        folder = run_dir / checkpoints.BEST
-        checkpoints.save(state.best(), folder, int(row["step"]), keep=1)
+    if better and state.best:
+        _copy(state.scored, state.best)
 
 
 def _stopped_early(config: Mapping[str, Any], watch: schedules.Watch) -> bool:
@@ -526,14 +642,15 @@ def _stopped_early(config: Mapping[str, Any], watch: schedules.Watch) -> bool:
     return bool(patience and watch.waited >= patience)
 
 
-def _restore_best(config: Mapping[str, Any], state: State, run_dir: Path) -> None:
+def _take_best(state: State) -> None:
     """Goes back to the best weights, if those are to be scored."""
-    if config["keep_best"]:
-        folder = run_dir / checkpoints.BEST
-        if checkpoints.restore(state.best(), folder) is None:
-            raise checkpoints.CheckpointError(
-                f"{folder} has lost the best weights: train again in another --run_dir"
-            )
+    if state.best:
+        _copy(state.best, state.scored)
+
+
+def _copy(source: tf.Module, target: tf.Module) -> None:
+    for variable, value in zip(target.variables, source.variables, strict=True):
+        variable.assign(value)
 
 
 def _check_finite(totals: Totals, network: tf.Module, run_dir: Path) -> None:
@@ -623,6 +740,8 @@ def main(_: list[str]) -> None:
     config = {k: v for k, v in values.items() if k not in HOUSEKEEPING}
     run_dir = _run_dir(values)
     device.set_threads(values["threads"], values["replicas"])
+    if values["deterministic"]:
+        tf.config.experimental.enable_op_determinism()
     began = time.perf_counter()
     dataset = data.load(values["dataset"], values["data_dir"])
     sets = load_sets(dataset, config, values["augmented_dir"])
@@ -637,23 +756,30 @@ def main(_: list[str]) -> None:
         "environment": runs.environment(),
     }
     del dataset  # with its training images, which an enlarged set has, too
-    runs.open_run(
-        run_dir,
-        config,
-        "".join(f"{flag.serialize()}\n" for flag in run_flags if flag.serialize()),
-        facts,
-    )
-    predict = train(
-        config,
-        sets,
-        run_dir,
-        log_steps=values["log_steps"],
-        checkpoint_epochs=values["checkpoint_epochs"],
-    )
-    if sets.scored:
-        result.evaluate(run_dir, predict, sets.scored)
-    else:
-        print("nothing to score: the test set has no labels, and none were held out")
+    flags_text = "".join(f"{f.serialize()}\n" for f in run_flags if f.serialize())
+    with runs.lock(run_dir):
+        runs.open_run(run_dir, config, flags_text, facts)
+        with interruption.Interruption() as asked:
+            predict = train(
+                config,
+                sets,
+                run_dir,
+                log_steps=values["log_steps"],
+                checkpoint_epochs=values["checkpoint_epochs"],
+                asked_to_stop=lambda: asked.received,
+            )
+        if asked.received:  # in the last epoch
+            raise interruption.Stopped(
+                f"stopped with {run_dir} trained to its last step; to score it: python"
+                f" train.py --flagfile={run_dir / 'flags.txt'}",
+                asked.received,
+            )
+        if sets.scored:
+            result.evaluate(run_dir, predict, sets.scored)
+        else:
+            print(
+                "nothing to score: the test set has no labels, and none were held out"
+            )
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ def evaluate(
     run_dir: Path,
     predict: scoring.Predict,
     scored: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    step: int | None = None,
 ) -> None:
     """Scores a run at its last checkpoint and stores all there is to say about it.
 
@@ -39,6 +40,7 @@ def evaluate(
       predict: of the network with the weights that are to be scored.
       scored: images uint8 [N, 28, 28, 1] and labels uint8 [N] by name; "test" is
         taken or, where the test set has no labels, "validation".
+      step: of the checkpoint that the weights come from; None for the last.
 
     Raises:
       RunError: the run has no history, or its directory cannot be written.
@@ -48,7 +50,7 @@ def evaluate(
     run = runs.read_run(run_dir)
     config = run["config"]
     split = "test" if "test" in scored else "validation"
-    rows = _history(run_dir, f"{split}_accuracy")
+    rows = _history(run_dir, step, f"{split}_accuracy")
     images, labels = scored[split]
     scores = scoring.score(predict, images, labels, config["loss"])
     summary = scoring.summarise(scores)
@@ -98,14 +100,11 @@ def read_config(run_dir: Path) -> dict[str, Any]:
     return config
 
 
-def _history(run_dir: Path, accuracy: str) -> list[dict[str, float]]:
-    """The epochs up to the last checkpoint; a killed run may have begun others."""
-    steps = checkpoints.steps(run_dir / checkpoints.FOLDER)
-    rows = [
-        row
-        for row in runs.read_metrics(run_dir)
-        if row["step"] <= max(steps, default=0)
-    ]
+def _history(run_dir: Path, step: int | None, accuracy: str) -> list[dict[str, float]]:
+    """The epochs up to a checkpoint; a killed run may have begun others."""
+    if step is None:
+        step = max(checkpoints.steps(run_dir / checkpoints.FOLDER), default=0)
+    rows = [row for row in runs.read_metrics(run_dir) if row["step"] <= step]
     if not rows:
         raise runs.RunError(f"{run_dir} has no epoch behind it yet: train it first")
     if accuracy not in rows[0]:

@@ -35,7 +35,7 @@ LIBRARY = sorted(
 )
 ALL_SOURCES = LIBRARY + sorted(
     path.relative_to(ROOT)
-    for folder in ("tests", "benchmarks", "fuzz")
+    for folder in ("tests", "benchmarks", "fuzz", "torture")
     for path in ROOT.glob(f"{folder}/**/*.py")
 )
 
@@ -80,7 +80,7 @@ def test_who_imports_whom(path):
     part = path.parts[0].removesuffix(".py")
     allowed = MAY_IMPORT.get(path.as_posix(), MAY_IMPORT[part])
     allowed = allowed | {part} | (set(LEAVES) if part not in LEAVES else set())
-    ours = {*PACKAGES, *PROGRAMS, *LEAVES, "benchmarks", "fuzz", "tests"}
+    ours = {*PACKAGES, *PROGRAMS, *LEAVES, "benchmarks", "fuzz", "tests", "torture"}
     imported = {name.partition(".")[0] for name in imports(path)} & ours
     assert imported <= allowed
 

@@ -2,6 +2,7 @@
 """The two commands as one types them: train, resume, be refused, evaluate."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -61,7 +62,7 @@ def test_train_scores_what_it_trained(trained):
     run_dir, done = trained
     assert "errors of 360" in done.stdout
     assert {p.name for p in run_dir.iterdir()} == {
-        *("checkpoints", "flags.txt", "metrics.csv", "predictions.npz"),
+        *(".lock", "checkpoints", "flags.txt", "metrics.csv", "predictions.npz"),
         *("report.html", "result.json", "run.json", "test", "train"),
     }
     stored = result(run_dir)
@@ -108,7 +109,8 @@ def test_another_seed_in_the_same_directory_is_refused(trained):
 
 def test_the_loaded_network_is_the_average(trained):
     run_dir, _ = trained
-    network = program.load_network(run_dir)
+    network, step = program.load_network(run_dir)
+    assert step == 10
     images = np.random.default_rng(0).integers(0, 256, (2, 28, 28, 1), np.uint8)
     probabilities = scoring.score(
         scoring.Predict(network), images, np.array([0, 1], np.uint8)
@@ -118,6 +120,33 @@ def test_the_loaded_network_is_the_average(trained):
     stored = stored_values(prefix, "average/dense2/w", "network/dense2/w")
     np.testing.assert_array_equal(network.dense2.w.numpy(), stored[0])
     assert np.any(stored[0] != stored[1])
+
+
+def test_a_damaged_checkpoint_is_not_scored_but_the_one_before(
+    trained, tmp_path, capsys
+):
+    """Of a run that has one epoch, that is the state before the first step."""
+    run_dir = shutil.copytree(trained[0], tmp_path / "run")
+    assert checkpoints.steps(run_dir / "checkpoints") == [0, 10]
+    (checkpoints.path(run_dir / "checkpoints", 10) / "state.index").unlink()
+    _, step = program.load_network(run_dir)
+    assert step == 0
+    assert "step-00000010 is damaged (state.index" in capsys.readouterr().err
+    done = command("eval.py", f"--run_dir={run_dir}")
+    assert done.returncode == 1
+    assert "has no epoch behind it yet" in done.stderr.splitlines()[-1]
+    assert checkpoints.steps(run_dir / "checkpoints") == [0, 10]  # it only reads
+
+
+def test_determinism_is_a_flag_of_its_own(tmp_path):
+    """TensorFlow then stops at any operation that cannot promise the same bits."""
+    done = command(
+        *("train.py", "--flagfile=flags/digits.flags", "--deterministic", "--epochs=1"),
+        *("--epoch_images=128", "--shift_directions=", "--rotation=5"),
+        f"--run_dir={tmp_path / 'run'}",
+    )
+    assert done.returncode == 0, done.stderr
+    assert runs.read_run(tmp_path / "run")["config"]["deterministic"] is True
 
 
 def test_a_run_without_a_checkpoint(trained, tmp_path):

@@ -2,6 +2,10 @@
 """The run directory: made once, gone on with, never mistaken for another."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import tensorflow as tf
@@ -10,6 +14,7 @@ import cli
 from training import runs
 from training.runs import RunError
 
+ROOT = Path(__file__).parent.parent
 CONFIG = {"epochs": 3, "rate": 0.1, "codes": ["1"], "network": "lenet"}
 
 
@@ -155,3 +160,71 @@ def test_a_file_is_no_run(tmp_path):
     (tmp_path / "log").touch()
     with pytest.raises(RunError, match="log holds no run"):
         runs.read_run(tmp_path / "log")
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from training import runs
+with runs.lock(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_the_second_process_is_refused_until_the_first_has_died(tmp_path):
+    run_dir = tmp_path / "run"
+    command = [sys.executable, "-c", HOLD, str(run_dir)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as first:
+        try:
+            assert first.stdout.readline() == b"held\n"
+            with pytest.raises(RunError, match=f"another process {first.pid}: wait"):
+                with runs.lock(run_dir):
+                    raise AssertionError("two hold it")
+        finally:
+            first.kill()
+    with runs.lock(run_dir):
+        assert (run_dir / ".lock").read_text() == str(os.getpid())
+    with runs.lock(run_dir):
+        pass
+
+
+def test_a_lock_leaves_a_foreign_directory_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(RunError, match="holds 'thesis.tex' but no run.json"):
+        with runs.lock(tmp_path):
+            raise AssertionError("it was taken")
+    assert visible(tmp_path) == ["thesis.tex"]
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(RunError, match="choose another --run_dir"):
+            with runs.lock(place):
+                raise AssertionError("it was taken")
+
+
+def test_a_lock_clears_away_what_killed_processes_left(tmp_path):
+    with subprocess.Popen(["true"]) as dead:
+        dead.wait()
+    open_run(tmp_path)
+    mine = (".metrics.csv.old", ".bashrc", ".run.json.1")  # process 1 is alive
+    for name in (*mine, f".metrics.csv.{dead.pid}", f".run.json.{os.getpid()}"):
+        (tmp_path / name).touch()
+    with runs.lock(tmp_path):
+        assert visible(tmp_path) == sorted([".lock", *mine, "flags.txt", "run.json"])
+
+
+def test_another_environment_is_warned_of_and_written_down(tmp_path, capsys):
+    facts = {"data": {"a": "b"}, "environment": {"cores": 2, "commit": "abc"}}
+    runs.open_run(tmp_path, CONFIG, "", facts)
+    runs.open_run(tmp_path, CONFIG, "", facts)
+    assert capsys.readouterr().err == ""
+    assert "resumed" not in runs.read_run(tmp_path)
+    for _ in range(2):  # said once
+        elsewhere = {**facts, "environment": {"cores": 4, "commit": "abc"}}
+        runs.open_run(tmp_path, CONFIG, "", elsewhere)
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert "(cores 2, now 4)" in line and "may differ in the last bits" in line
+    stored = runs.read_run(tmp_path)
+    assert stored["environment"] == {"cores": 2, "commit": "abc"}
+    assert stored["resumed"] == [{"cores": 4, "commit": "abc"}]

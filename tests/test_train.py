@@ -2,18 +2,20 @@
 """Training on a hundred digits: the loop, its resumption and its refusals."""
 
 import math
+import shutil
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from absl import flags
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import data
 import models
 import train
 from evaluation import scoring
 from models import layers
-from training import checkpoints, optimizers, runs
+from training import checkpoints, interruption, optimizers, runs
 
 STEPS = 4  # per epoch, with SMALL
 SMALL = {
@@ -94,26 +96,21 @@ def interrupted(config, sets, tmp_path_factory):
 
 
 def copy_of(run_dir, target):
-    """A copy of a run's checkpoints and metrics."""
-    target.mkdir(exist_ok=True)
-    (target / "metrics.csv").write_bytes((run_dir / "metrics.csv").read_bytes())
-    for file in (run_dir / "checkpoints").glob("*/*"):
-        copy = target / file.relative_to(run_dir)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_bytes(file.read_bytes())
-    return target
+    """A copy of a run that may be trained."""
+    return shutil.copytree(run_dir, target, dirs_exist_ok=True)
 
 
 def restored(config, run_dir):
     """The state of the last checkpoint, and its step."""
     state = train.build_state(config)
-    return state, checkpoints.restore(state.checkpoint, run_dir / "checkpoints")
+    folder = run_dir / "checkpoints"
+    return state, checkpoints.restore(state.checkpoint, folder, config)
 
 
 def values(config, run_dir):
     """Every variable of the last checkpoint, as bytes."""
     state, _ = restored(config, run_dir)
-    modules = (state.network, state.average, state.optimizer, state.watch)
+    modules = (state.network, state.average, state.optimizer, state.watch, state.best)
     return [v.numpy().tobytes() for m in modules if m for v in m.variables]
 
 
@@ -122,6 +119,35 @@ def rows_without_seconds(run_dir):
         {name: value for name, value in row.items() if name != "seconds"}
         for row in runs.read_metrics(run_dir)
     ]
+
+
+def points(run_dir):
+    """What TensorBoard shows of training: {(split, tag): [(step, value), …]}."""
+    shown = {}
+    for split in ("train", "validation", "test"):
+        events = EventAccumulator(str(run_dir / split), size_guidance={"tensors": 0})
+        for tag in events.Reload().Tags()["tensors"]:
+            if tag != "images_per_second/by_step":
+                shown[split, tag] = [
+                    (point.step, point.tensor_proto.SerializeToString())
+                    for point in events.Tensors(tag)
+                ]
+    return shown
+
+
+def same(config, run_dir, other):
+    """Whether two runs have the same variables, metrics and curves, bit for bit."""
+    return (
+        values(config, run_dir) == values(config, other)
+        and rows_without_seconds(run_dir) == rows_without_seconds(other)
+        and points(run_dir) == points(other)
+    )
+
+
+def after(calls, signal):
+    """Asks to stop, as by a signal, after so many calls of the graph."""
+    answers = iter([0] * calls)
+    return lambda: next(answers, signal)
 
 
 def test_the_loss_falls(finished):
@@ -148,11 +174,83 @@ def test_a_row_per_epoch_and_the_last_two_checkpoints(finished):
 def test_an_interrupted_run_goes_on_bit_for_bit(
     config, sets, interrupted, finished, tmp_path, capsys
 ):
-    run_dir = copy_of(interrupted, tmp_path)
+    run_dir = copy_of(interrupted, tmp_path / "run")
     train.train(config, sets, run_dir)
     assert "from step 8" in capsys.readouterr().out
-    assert values(config, run_dir) == values(config, finished)
-    assert rows_without_seconds(run_dir) == rows_without_seconds(finished)
+    assert same(config, run_dir, finished)
+
+
+def test_no_curve_has_a_point_twice(finished):
+    for shown in points(finished).values():
+        steps = [step for step, _ in shown]
+        assert steps == sorted(set(steps))
+
+
+def test_a_run_stopped_within_an_epoch_goes_on_bit_for_bit(config, sets, tmp_path):
+    for run_dir in (whole := tmp_path / "whole", cut := tmp_path / "cut"):
+        run_dir.mkdir()
+    train.train(config, sets, whole, log_steps=2)
+    for calls, code, step in ((3, 15, 6), (0, 2, 6), (2, 2, 10)):
+        with pytest.raises(interruption.Stopped) as caught:
+            train.train(
+                config, sets, cut, log_steps=2, asked_to_stop=after(calls, code)
+            )
+        assert f"at step {step}, which is saved" in str(caught.value)
+        assert f"train.py --flagfile={cut / 'flags.txt'}" in str(caught.value)
+        assert caught.value.exit_code == 128 + code
+        assert checkpoints.steps(cut / "checkpoints")[-1] == step
+    train.train(config, sets, cut, log_steps=2)
+    assert same(config, cut, whole)
+
+
+def test_a_damaged_checkpoint_costs_time_and_nothing_else(
+    config, sets, interrupted, finished, tmp_path, capsys
+):
+    run_dir = copy_of(interrupted, tmp_path / "run")
+    (checkpoints.path(run_dir / "checkpoints", 8) / "state.index").unlink()
+    train.train(config, sets, run_dir)
+    said = capsys.readouterr()
+    assert "step-00000008 is damaged (state.index is not" in said.err
+    assert "from step 4" in said.out
+    assert same(config, run_dir, finished)
+
+
+@pytest.mark.parametrize("left", ["checkpoint", "metrics.csv", "train"])
+def test_a_run_without_checkpoint_is_never_begun_again(
+    config, sets, interrupted, tmp_path, left
+):
+    run_dir = copy_of(interrupted, tmp_path / "run")
+    for step in checkpoints.steps(run_dir / "checkpoints"):
+        place = checkpoints.path(run_dir / "checkpoints", step)
+        if left == "checkpoint":
+            (place / "manifest.json").write_bytes(b"")
+        else:
+            shutil.rmtree(place)
+    if left != "metrics.csv":
+        (run_dir / "metrics.csv").unlink()
+    if left != "train":
+        for split in ("train", "validation", "test"):
+            shutil.rmtree(run_dir / split)
+    before = {p: p.is_file() and p.read_bytes() for p in run_dir.rglob("*")}
+    with pytest.raises(checkpoints.CheckpointError, match="another --run_dir"):
+        train.train(config, sets, run_dir)
+    assert {p: p.is_file() and p.read_bytes() for p in run_dir.rglob("*")} == before
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins(
+    config, sets, finished, tmp_path
+):
+    (tmp_path / "checkpoints" / ".unfinished-00000000").mkdir(parents=True)
+    train.train(config, sets, tmp_path)
+    assert same(config, tmp_path, finished)
+
+
+def test_a_checkpoint_that_lacks_what_the_loop_needs(config, sets, tmp_path):
+    state = train.build_state(config)
+    folder = tmp_path / "checkpoints"
+    checkpoints.save(state.checkpoint, folder, 4, config, {"mood": 1})
+    with pytest.raises(checkpoints.CheckpointError, match="not of this version"):
+        train.train(config, sets, tmp_path)
 
 
 def test_log_and_checkpoint_intervals_change_nothing(config, sets, finished, tmp_path):
@@ -177,8 +275,9 @@ def test_a_finished_run_is_left_alone(config, sets, finished, capsys):
 
 
 def test_online_augmentation_is_part_of_a_step(config, sets, finished, tmp_path):
-    train.train({**config, "rotation": 0.0}, sets, tmp_path)
-    assert values(config, tmp_path) != values(config, finished)
+    still = {**config, "rotation": 0.0}
+    train.train(still, sets, tmp_path)
+    assert values(still, tmp_path) != values(config, finished)
 
 
 def test_online_augmentation_and_dropout_share_no_random_numbers(config):
@@ -202,15 +301,6 @@ def test_online_augmentation_and_dropout_share_no_random_numbers(config):
     assert len({*seeds, *of_dropout}) == len(seeds) + len(of_dropout)
 
 
-def test_best_weights_that_are_gone_are_missed(config, sets, accuracies, tmp_path):
-    accuracies(*[0.5] * 6)
-    choosing = {**config, **CHOOSING}
-    train.train(choosing, sets, tmp_path)
-    (tmp_path / "best").rename(tmp_path / "elsewhere")
-    with pytest.raises(checkpoints.CheckpointError, match="has lost the best weights"):
-        train.train(choosing, sets, tmp_path)
-
-
 def test_every_option_of_a_network_or_a_rule_is_a_flag(config):
     assert {*models.OPTIONS, *optimizers.OPTIONS} <= set(config)
 
@@ -231,6 +321,9 @@ def test_the_average_is_what_is_scored(config, sets, finished):
 def test_a_loss_that_is_not_finite_stops_the_run(config, sets, interrupted, tmp_path):
     run_dir = copy_of(interrupted, tmp_path)
     absurd = {**config, "learning_rate": 1e30, "activation": "relu"}
+    state, _ = restored(config, run_dir)
+    progress = checkpoints.progress(run_dir / "checkpoints", 8)
+    checkpoints.save(state.checkpoint, run_dir / "checkpoints", 8, absurd, progress)
     with pytest.raises(train.TrainingError, match="NaN or infinite") as caught:
         train.train(absurd, sets, run_dir)
     message = str(caught.value)
@@ -238,7 +331,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(config, sets, interrupted, tmp_
     assert str(checkpoints.path(run_dir / "checkpoints", 8)) in message
     assert "lower --learning_rate" in message
     assert len(message.splitlines()) == 1
-    state, step = restored(config, run_dir)
+    state, step = restored(absurd, run_dir)
     assert step == 8
     for variable in (*state.network.variables, *state.average.variables):
         assert np.isfinite(variable.numpy()).all()
@@ -252,9 +345,9 @@ def test_no_checkpoint_holds_weights_that_are_not_finite(config, sets, tmp_path)
     with pytest.raises(train.TrainingError, match="NaN or infinite"):
         train.train(absurd, sets, tmp_path)
     state, step = restored(absurd, tmp_path)
-    if step is not None:
-        for variable in state.network.variables:
-            assert np.isfinite(variable.numpy()).all()
+    assert step == 0
+    for variable in state.network.variables:
+        assert np.isfinite(variable.numpy()).all()
 
 
 def test_the_check_names_loss_gradient_or_weight(config, tmp_path):
@@ -369,7 +462,6 @@ def test_the_best_weights_are_scored(config, sets, accuracies, tmp_path):
     accuracies(0.5, 0.7, 0.6, 0.7, 0.6, 0.6)
     choosing = {**config, **CHOOSING}
     predict = train.train(choosing, sets, tmp_path)
-    assert checkpoints.steps(tmp_path / "best") == [2 * STEPS]
     best = scoring.score(predict, *sets.scored["test"])
     rows = runs.read_metrics(tmp_path)
     assert best.loss == pytest.approx(rows[1]["test_loss"])
@@ -384,7 +476,7 @@ def test_training_stops_early_and_stays_so(config, sets, accuracies, tmp_path, c
     stopping = {**config, "early_stopping": 2, "epochs": 6}
     train.train(stopping, sets, tmp_path, checkpoint_epochs=5)
     assert len(runs.read_metrics(tmp_path)) == 4
-    assert checkpoints.steps(tmp_path / "checkpoints") == [4 * STEPS]
+    assert checkpoints.steps(tmp_path / "checkpoints") == [0, 4 * STEPS]
     train.train(stopping, sets, tmp_path)
     assert "is trained to its last step, 16" in capsys.readouterr().out
     assert len(runs.read_metrics(tmp_path)) == 4
@@ -395,6 +487,8 @@ def test_what_validation_decides_survives_an_interruption(
 ):
     script = (0.5, 0.7, 0.6, 0.6, 0.65, 0.6)
     choosing = {**config, **CHOOSING, "early_stopping": 4}
+    for run in ("whole", "cut"):
+        (tmp_path / run).mkdir()
     accuracies(*script)
     train.train(choosing, sets, tmp_path / "whole")
     accuracies(*script)
@@ -413,8 +507,6 @@ def test_what_validation_decides_survives_an_interruption(
     train.train(choosing, sets, tmp_path / "cut")
     assert values(choosing, tmp_path / "cut") == values(choosing, tmp_path / "whole")
     assert rates(tmp_path / "cut") == rates(tmp_path / "whole")
-    for run in ("cut", "whole"):
-        assert checkpoints.steps(tmp_path / run / "best") == [2 * STEPS]
 
 
 def test_the_loss_is_the_one_asked_for(config, sets, tmp_path):

@@ -2,23 +2,26 @@
 """A run directory: what a run was asked to do, where it ran, how far it came.
 
 flags.txt        every flag of the run, usable as --flagfile
-run.json         the same as JSON, with what else the result depends on
+run.json         the same as JSON, with what else the result depends on; `resumed` lists
+                 the environments, other than the first, that it was gone on with in
 metrics.csv      one row per epoch
 checkpoints/     see training.checkpoints
-best/            with --keep_best: the weights of the best validation accuracy so far
 train/ validation/ test/   TensorBoard events
 result.json      the score, once there is one
 predictions.npz  the label and the probabilities of each digit that was scored
 report.html      all of it as a page
 sweep.json       the flags it was finished with, if a sweep trained it
+.lock            of the process that trains it; of no meaning once that has ended
 """
 
+import contextlib
+import fcntl
 import json
 import math
 import os
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +101,64 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
+@contextlib.contextmanager
+def lock(run_dir: Path) -> Iterator[None]:
+    """Keeps any other process from training in a run directory, which is made.
+
+    The kernel frees the lock of a process that dies.
+
+    Raises:
+      RunError: another process holds the lock, or the directory is not one for a run.
+    """
+    _refuse_foreign(run_dir)
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        opened = open(run_dir / ".lock", "a+", encoding="utf-8")
+    except OSError as error:
+        raise _no_directory(run_dir, error) from None
+    with opened as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            pid = file.read(10)
+            who = f" {pid}" if pid.isdecimal() else ""
+            raise RunError(
+                f"{run_dir} is being trained by another process{who}: wait for its end,"
+                " or choose another --run_dir"
+            ) from None
+        except OSError as error:
+            raise _no_directory(run_dir, error) from None
+        with contextlib.suppress(OSError):  # a full disk stops what matters more
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+        files.remove_leftovers(run_dir)
+        yield
+
+
+def _no_directory(run_dir: Path, error: OSError) -> RunError:
+    return RunError(
+        f"cannot write the run directory {run_dir}: {error.strerror}; choose another"
+        " --run_dir"
+    )
+
+
+def _refuse_foreign(run_dir: Path) -> None:
+    """Raises RunError if there are files, but no run's."""
+    try:
+        if not run_dir.exists() or (run_dir / "run.json").exists():
+            return
+        foreign = sorted(p.name for p in run_dir.iterdir() if p.name[0] != ".")
+    except OSError as error:
+        raise _no_directory(run_dir, error) from None
+    if foreign and foreign != ["flags.txt"]:
+        raise RunError(
+            f"{run_dir} holds {foreign[0]!r} but no run.json, so it is no run of"
+            " this program: choose another --run_dir or empty that one"
+        )
+
+
 def open_run(
     run_dir: Path,
     config: Mapping[str, Any],
@@ -105,6 +166,9 @@ def open_run(
     facts: Mapping[str, Any],
 ) -> None:
     """Makes a run directory, or makes sure that it holds a run of this configuration.
+
+    A run that is gone on with in another environment is warned of, since its last bits
+    will be others, and the environment is added to run.json.
 
     Args:
       run_dir: made if it is not there.
@@ -117,26 +181,38 @@ def open_run(
       RunError: the directory holds a run of another configuration or other data,
         something that is no run, or cannot be made.
     """
+    _refuse_foreign(run_dir)
     if (run_dir / "run.json").exists():
         _check_same(run_dir, config)
         check_data(run_dir, facts["data"])
+        _compare_environment(run_dir, facts.get("environment", {}))
         return
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        foreign = sorted(p.name for p in run_dir.iterdir() if p.name[0] != ".")
-        if foreign and foreign != ["flags.txt"]:
-            raise RunError(
-                f"{run_dir} holds {foreign[0]!r} but no run.json, so it is no run of"
-                " this program: choose another --run_dir or empty that one"
-            )
-        write_atomically(run_dir / "flags.txt", flags_text)
-        run = {"version": cli.VERSION, "config": dict(config), **facts}
-        write_atomically(run_dir / "run.json", json.dumps(run, indent=1) + "\n")
     except OSError as error:
-        raise RunError(
-            f"cannot write the run directory {run_dir}: {error.strerror};"
-            " choose another --run_dir"
-        ) from None
+        raise _no_directory(run_dir, error) from None
+    write_atomically(run_dir / "flags.txt", flags_text)
+    run = {"version": cli.VERSION, "config": dict(config), **facts}
+    write_atomically(run_dir / "run.json", json.dumps(run, indent=1) + "\n")
+
+
+def _compare_environment(run_dir: Path, now: Mapping[str, Any]) -> None:
+    """Warns of, and writes down, an environment that the run has not been in last."""
+    run = read_run(run_dir)
+    resumed = run.get("resumed", [])
+    before = resumed[-1] if resumed else run.get("environment", {})
+    changes = [
+        f"{name} {before.get(name)}, now {now.get(name)}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
+    ]
+    if changes:
+        cli.warn(
+            f"{run_dir} was last trained in another environment ({'; '.join(changes)}):"
+            " what is trained from here on may differ in the last bits"
+        )
+        run["resumed"] = [*resumed, dict(now)]
+        write_atomically(run_dir / "run.json", json.dumps(run, indent=1) + "\n")
 
 
 def _check_same(run_dir: Path, config: Mapping[str, Any]) -> None:

@@ -5,14 +5,33 @@ Three writers, `train`, `validation` and `test`, so that their curves share a pl
 Tags are chosen so that TensorBoard, which sorts them, opens on the accuracy. Those
 that end in `by_step` count steps on the horizontal axis, `by_images` images seen so
 far; all others count epochs.
+
+No point is ever shown twice. TensorBoard can be told to forget what follows a step, but
+knows one kind of step only; so a run that is gone on with first cuts its events off
+where its checkpoint was saved. TensorFlow's writer says nothing of a full disk or a
+vanished folder; so what it wrote is looked at.
 """
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+
+import cli
+import files
+from training import runs
+
+# TensorBoard reads the files of a folder in the order of their names, in which
+# TensorFlow puts the time, zero-padded: before any time is what was kept.
+TRAINING = ".training.v2"  # at the end of the name of a file
+SCORE = ".score.v2"
+KEPT = f"events.out.tfevents.0000000000.kept{TRAINING}"
+
+HEADER, FOOTER = 12, 4  # bytes of a record around its data
 
 STEP_SCALARS = {
     "accuracy": "Training accuracy since the last point, dropout and shifts included.",
@@ -32,19 +51,143 @@ def grid(images: np.ndarray, columns: int) -> np.ndarray:
     return tiles.transpose(0, 2, 1, 3).reshape(1, rows * 28, columns * 28, 1)
 
 
+def rewind(run_dir: Path, split: str, length: int) -> None:
+    """Cuts the events of training off behind `length` bytes; whole ones only stay.
+
+    They are all in one file afterwards. Killed at any moment and called again, it
+    ends the same.
+
+    Raises:
+      RunError: the folder cannot be written.
+    """
+    folder = run_dir / split
+    parts = sorted(folder.glob(f"*{TRAINING}"))
+    try:
+        kept = b""
+        for part in parts:
+            with open(part, "rb") as file:
+                kept += file.read(length - len(kept))
+        kept = kept[: _end_of_records(kept)]
+        if kept:
+            with files.replacing(folder / KEPT) as file:
+                file.write(kept)
+        for part in parts:
+            if part.name != KEPT or not kept:
+                part.unlink()
+        if parts:
+            files.remove_leftovers(folder)
+            files.flush(folder)
+    except OSError as error:
+        raise _not_written(folder, cli.reason(error)) from None
+
+
+def _end_of_records(content: bytes) -> int:
+    """Where the last whole record ends: length, its checksum, data, their checksum."""
+    end = 0
+    while end + HEADER <= len(content):
+        length, checksum = content[end : end + 8], content[end + 8 : end + HEADER]
+        if masked_crc32c(length) != int.from_bytes(checksum, "little"):
+            break
+        following = end + HEADER + int.from_bytes(length, "little") + FOOTER
+        if following > len(content):
+            break
+        end = following
+    return end
+
+
+def _not_written(folder: Path, reason: str) -> runs.RunError:
+    return runs.RunError(
+        f"cannot write TensorBoard's events to {folder}: {reason}; make room, or choose"
+        " another --run_dir"
+    )
+
+
+class _Writer:
+    """TensorFlow's writer, and a look at what it wrote.
+
+    Args:
+      folder: of a split; made if it is not there.
+      suffix: of the file; there must be no other of this suffix but `KEPT`.
+    """
+
+    def __init__(self, folder: Path, suffix: str):
+        self._folder = folder
+        self._end = 0  # of the whole records
+        self._used = True  # by the writer itself, which states its version
+        try:
+            folder.mkdir(exist_ok=True)  # TensorFlow would make a vanished run's, too
+            self._writer = tf.summary.create_file_writer(
+                str(folder), filename_suffix=suffix
+            )
+            self._writer.flush()
+        except (OSError, tf.errors.OpError) as error:
+            raise _not_written(folder, cli.reason(error)) from None
+        names = {path.name for path in folder.glob(f"*{suffix}")} - {KEPT}
+        if not names:
+            raise _not_written(folder, "the file is not there")
+        self._path = folder / max(names)
+        self.flush()
+
+    @contextlib.contextmanager
+    def at(self, step: int) -> Iterator[None]:
+        """What is summarised inside goes here; raises RunError as `flush` does."""
+        self._used = True
+        try:
+            with self._writer.as_default(step):
+                yield
+        except tf.errors.OpError as error:  # it does not always keep silent
+            raise _not_written(self._folder, cli.reason(error)) from None
+
+    def flush(self) -> None:
+        """Puts on disk what was written so far.
+
+        Raises:
+          RunError: it is not there, or not whole.
+        """
+        if not self._used:
+            return
+        try:
+            self._writer.flush()
+            files.flush(self._path)
+            with open(self._path, "rb") as file:
+                file.seek(self._end)
+                added = file.read()
+        except (OSError, tf.errors.OpError) as error:
+            raise _not_written(self._folder, cli.reason(error)) from None
+        if not added or _end_of_records(added) < len(added):
+            raise _not_written(self._folder, "the disk is full, or has a fault")
+        self._end += len(added)
+        self._used = False
+
+    def close(self) -> None:
+        """To be called after `flush`: what was not written by then is given up."""
+        with contextlib.suppress(tf.errors.OpError):
+            self._writer.close()
+
+
 class Summaries:
     """Writes TensorBoard events under a run directory; a context manager.
 
     Args:
       run_dir: gets a folder per split.
       splits: "train" and those of "validation" and "test" that are scored.
+      lengths: of each split's events, as `flush` returned them, where the run goes
+        on; all others are removed.
+
+    Raises:
+      RunError: here and in `flush`: the events cannot be written.
     """
 
-    def __init__(self, run_dir: Path, splits: Sequence[str]):
-        self.writers = {
-            split: tf.summary.create_file_writer(str(run_dir / split))
-            for split in splits
-        }
+    def __init__(
+        self,
+        run_dir: Path,
+        splits: Sequence[str],
+        lengths: Mapping[str, int] | None = None,
+    ):
+        self._run_dir = run_dir
+        for split in splits:
+            rewind(run_dir, split, (lengths or {}).get(split, 0))
+        self.writers = {split: _Writer(run_dir / split, TRAINING) for split in splits}
         self.train = self.writers["train"]
 
     def __enter__(self) -> "Summaries":
@@ -59,7 +202,7 @@ class Summaries:
     ) -> None:
         """The flags as a table, the network's graph, a grid of training images."""
         rows = [f"| `--{name}` | `{value}` |" for name, value in config.items()]
-        with self.train.as_default(0):
+        with self.train.at(0):
             tf.summary.text(
                 "flags", "\n".join(["| flag | value |", "|---|---|", *rows])
             )
@@ -72,7 +215,7 @@ class Summaries:
 
     def steps(self, step: int, values: Mapping[str, float]) -> None:
         """The scalars named in `STEP_SCALARS`, at a step."""
-        with self.train.as_default(step):
+        with self.train.at(step):
             for name, value in values.items():
                 tf.summary.scalar(
                     f"{name}/by_step", value, description=STEP_SCALARS[name]
@@ -85,15 +228,14 @@ class Summaries:
           row: of metrics.csv, with `epoch`, `images` and `<split>_<metric>`.
         """
         for split, writer in self.writers.items():
-            with writer.as_default():
-                for axis in ("epoch", "images"):
+            for axis in ("epoch", "images"):
+                with writer.at(int(row[axis])):
                     for metric in EPOCH_SCALARS:
                         if (name := f"{split}_{metric}") not in row:
                             continue  # no binary accuracy of training batches
                         tf.summary.scalar(
                             f"{metric}/by_{axis}",
                             row[name],
-                            step=int(row[axis]),
                             description=f"{metric.capitalize()} against {axis}.",
                         )
 
@@ -106,7 +248,7 @@ class Summaries:
     ) -> None:
         """Weights, batch-norm averages, activations and gradient norms, by layer."""
         weights = network.trainable_variables
-        with self.train.as_default(epoch):
+        with self.train.at(epoch):
             for variable in network.variables:
                 kind = "weights" if variable.trainable else "batch_norm_averages"
                 tf.summary.histogram(f"{kind}/{_tag(variable)}", variable)
@@ -116,10 +258,17 @@ class Summaries:
             for name, activation in taps.items():
                 tf.summary.histogram(f"activations/{name}", activation)
 
-    def flush(self) -> None:
-        """Puts on disk what was written so far."""
-        for writer in self.writers.values():
+    def flush(self) -> dict[str, int]:
+        """Puts on disk what was written so far; returns how many bytes of each split.
+
+        Those of the starts before this one are counted in.
+        """
+        lengths = {}
+        for split, writer in self.writers.items():
             writer.flush()
+            parts = (self._run_dir / split).glob(f"*{TRAINING}")
+            lengths[split] = sum(part.stat().st_size for part in parts)
+        return lengths
 
 
 def write_score(
@@ -132,6 +281,8 @@ def write_score(
 ) -> None:
     """The score at a run's last step: figures as scalars, tables as text, pictures.
 
+    An earlier score is removed.
+
     Args:
       run_dir: of the run.
       split: what was scored, which is the folder that the events go to.
@@ -139,14 +290,20 @@ def write_score(
       text: the tables.
       summary: with the figures named in `FINAL_SCALARS`.
       pictures: uint8 [H, W, 3], by tag.
+
+    Raises:
+      RunError: it cannot be written.
     """
-    writer = tf.summary.create_file_writer(str(run_dir / split))
-    with writer.as_default(step):
+    for earlier in (run_dir / split).glob(f"*{SCORE}"):
+        earlier.unlink(missing_ok=True)
+    writer = _Writer(run_dir / split, SCORE)
+    with writer.at(step):
         for name in FINAL_SCALARS:
             tf.summary.scalar(f"final/{name}", summary[name])
         for name, picture in pictures.items():
             tf.summary.image(f"final/{name}", picture[np.newaxis])
         tf.summary.text("final/tables", "\n".join(f"    {s}" for s in text.split("\n")))
+    writer.flush()
     writer.close()
 
 

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A little of `make torture`: some kills, every byte of a checkpoint.
+
+In a process of its own, since this one has made tensors and cannot be forked.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from torture import children, table
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """{fault: entry of results.json}"""
+    folder = tmp_path_factory.mktemp("results")
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "torture", "--only=kills,signals,bytes,disks"),
+            *("--kills=6", "--signals=1", "--disks=1", "--every=7"),
+            f"--results={folder}",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+    assert "| fault" in (folder / "results.md").read_text()
+    rows = json.loads((folder / "results.json").read_text())["rows"]
+    return {row["fault"]: row for row in rows}
+
+
+@pytest.mark.parametrize(
+    "fault, least",
+    [
+        ("kill -9 while training, gone on with", 5),
+        ("SIGTERM, Ctrl-C while training, gone on with", 2),
+        ("a flipped bit, in each byte", 5000),
+        ("a file cut at each length", 5000),
+        ("vanished directory, gone on with", 1),
+        ("clock jumps, gone on with", 2),
+    ],
+)
+def test_faults_are_survived(results, fault, least):
+    assert results[fault]["injected"] >= least
+    assert results[fault]["failures"] == []
+
+
+def test_a_disk_that_cannot_be_mounted_is_said_to_be_not_run(results):
+    row = results["disk full while training, gone on with"]
+    assert row["not_run"] or row["injected"] == 1
+
+
+def test_the_table_tells_what_was_not_survived(tmp_path):
+    good, bad, none = table.Row("a"), table.Row("b"), table.Row("c", "no mount")
+    good.add("1", None)
+    bad.add("1", None)
+    bad.add("2", "the final state is another")
+    assert good.cells() == ("a", 1, 1, 0)
+    assert bad.cells() == ("b", 2, 1, "?")
+    assert none.cells() == ("c", "not run", "no mount", "")
+    table.write([good, bad, none], tmp_path, {"cores": 2})
+    stored = json.loads((tmp_path / "results.json").read_text())
+    assert stored["cores"] == 2
+    assert stored["rows"][1]["failures"] == [["2", "the final state is another"]]
+
+
+CHILDREN = """
+import json, os, signal, sys
+from torture import children
+
+def fail():
+    raise ValueError("no")
+
+def speak():
+    print("out")
+    print("err", file=sys.stderr)
+    return [1]
+
+die = lambda: os.kill(os.getpid(), signal.SIGKILL)
+for each in (speak, fail, die, lambda: sys.exit(3)):
+    print(json.dumps(children.run(each)))
+"""
+
+
+def test_children_tell_how_they_ended():
+    done = subprocess.run(
+        [sys.executable, "-c", CHILDREN],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    spoke, failed, died, left = (
+        children.Ended(*json.loads(line)) for line in done.stdout.splitlines()
+    )
+    assert spoke == (0, "out\n", "err\n", [1])
+    assert failed.code == 70 and "ValueError: no" in failed.err
+    assert (died.code, died.value) == (-9, None)
+    assert (left.code, left.value) == (3, None)

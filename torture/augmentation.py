@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Faults while the enlarged set is built; built again, it has the same bytes."""
+
+import hashlib
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from absl import flags
+
+import cli
+import data
+from augment import build, plan
+from torture import children, disks, kills
+from torture.kills import Report
+from torture.table import Row
+
+
+def _enlarge(root: Path, before: Callable[[], None] = lambda: None) -> children.Ended:
+    """Builds, or reads, the enlarged set of the small digits in a child."""
+    return children.run(lambda: _enlarge_here(root, before))
+
+
+def _enlarge_here(root: Path, before: Callable[[], None]) -> None:
+    flags.FLAGS.unparse_flags()
+    flags.FLAGS(["build", "--shift_directions=up,left", "--flip_codes=1"])
+    settings = plan.settings_from(flags.FLAGS.flag_values_dict())
+    before()
+    try:
+        build.enlarge(data.load("digits"), settings, root)
+    except cli.UserError as error:
+        cli.warn(str(error))
+        raise SystemExit(1) from None
+
+
+def _digest(root: Path) -> str:
+    """Of the names and bytes of all there is, save for the lock."""
+    sha256 = hashlib.sha256()
+    for path in sorted(root.rglob("*")):
+        if path.name != ".lock":
+            sha256.update(str(path.relative_to(root)).encode())
+            sha256.update(path.read_bytes() if path.is_file() else b"")
+    return sha256.hexdigest()
+
+
+def _again(root: Path, expected: str) -> str | None:
+    """Builds what was begun; returns what was wrong, if anything."""
+    ended = _enlarge(root)
+    if ended.code:
+        return f"exit code {ended.code}: {ended.err[-300:]}"
+    return None if _digest(root) == expected else "the bytes are others"
+
+
+def killed(folder: Path, count: int, report: Report) -> Row:
+    """kill -9 at `count` moments of a build, and the build repeated."""
+    row, whole, root = Row("kill -9 in augmentation"), folder / "set", folder / "cut"
+    told: list[str] = []
+    assert _enlarge(whole).code == 0
+    expected = _digest(whole)
+
+    def note_all() -> None:
+        kills.watch_events(root, lambda name, what: told.append(name))
+
+    def program() -> int:
+        _enlarge_here(root, note_all)
+        return len(told)
+
+    events = children.run(program).value
+    for i in range(count):
+        shutil.rmtree(root, ignore_errors=True)
+        moment = events * i // count
+        ended = _enlarge(root, kills.killer(root, moment))
+        wrong = None
+        if ended.code not in (0, -signal.SIGKILL):
+            wrong = f"exit code {ended.code}: {ended.err[-300:]}"
+        wrong = wrong or _again(root, expected)
+        row.add(f"event {moment}", wrong)
+        report(f"augmentation killed at event {moment} of {events}", wrong)
+    return row
+
+
+def full(folder: Path, count: int, report: Report) -> Row:
+    """A disk that is full while a set is built; then there is room."""
+    row, whole = Row("disk full in augmentation"), folder / "full-set"
+    assert _enlarge(whole).code == 0
+    expected = _digest(whole)
+    used = sum(p.stat().st_size for p in whole.rglob("*")) // 1024
+    for i in range(count):
+        kilobytes = 4 + (used - 8) * i // count // 4 * 4
+        try:
+            with disks.small_disk(folder / "disk", kilobytes) as remount:
+                root = folder / "disk" / "set"
+                ended = _enlarge(root)
+                wrong = None
+                if ended.code != 1 or "No space left" not in ended.err:
+                    wrong = f"exit code {ended.code}: {ended.err[-300:]}"
+                remount("size=64m")
+                wrong = wrong or _again(root, expected)
+        except disks.NotPermitted as error:
+            return Row(row.name, str(error))
+        row.add(f"{kilobytes} kB", wrong)
+        report(f"augmentation on {kilobytes} kB", wrong)
+    return row

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run of seconds that has all that a run can have, and a hash of where it ends."""
+
+import hashlib
+import json
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from absl import flags
+from tqdm import tqdm
+
+import cli
+import train
+from torture import children
+from training import checkpoints, runs
+
+EPOCHS, EPOCH_STEPS = 4, 4
+
+# Weight average, best weights, a rate that depends on the validation accuracy, and two
+# calls of the graph an epoch.
+FLAGS = (
+    *("--dataset=digits", "--network=mlp", "--hidden_units=4"),
+    *("--shift_directions=", "--flip_codes=", "--threads=1", "--replicas=1"),
+    *(f"--epochs={EPOCHS}", f"--epoch_images={EPOCH_STEPS * 32}", "--batch_size=32"),
+    *("--log_steps=2", "--weight_average=0.9", "--validation_size=100"),
+    *("--schedule=plateau", "--plateau_patience=1", "--keep_best"),
+)
+
+
+def prepare() -> None:
+    """Loads all that a child would else load, and makes no tensor."""
+    import sklearn.datasets  # noqa: F401
+    from tensorboard.backend.event_processing import event_accumulator  # noqa: F401
+
+    if "run_dir" not in flags.FLAGS:
+        train.define_flags()
+    # Its usual lock is shared with children, and a killed one never gives it back.
+    tqdm.set_lock(threading.RLock())
+    tqdm.monitor_interval = 0  # no thread beside this one
+
+
+def run(
+    run_dir: Path,
+    *more: str,
+    score: bool = False,
+    before: Callable[[], None] = lambda: None,
+    then: Callable[[], Any] = lambda: None,
+) -> children.Ended:
+    """Calls train.py in a child: begins the run, or goes on with it.
+
+    Args:
+      run_dir: of the run.
+      more: flags.
+      score: whether the result is scored at the end, which takes as long as the rest.
+      before: is called first, in the child.
+      then: is called last, there; what it returns is the child's value.
+    """
+
+    def program():
+        flags.FLAGS.unparse_flags()
+        sys.argv = ["train", *FLAGS, f"--run_dir={run_dir}", *more]
+        if not score:
+            train.result.evaluate = lambda *_: None
+        before()
+        try:
+            cli.run(train.main)
+        except SystemExit as error:
+            if error.code:
+                raise
+        return then()
+
+    return children.run(program)
+
+
+def digest(run_dir: Path) -> str:
+    """SHA-256 of all that a run leaves, but for times and speeds.
+
+    Every variable of the last checkpoint, metrics.csv, and each point of each of
+    TensorBoard's curves. In a child only.
+    """
+    sha256 = hashlib.sha256()
+    for part in (_variables(run_dir), _metrics(run_dir), _curves(run_dir)):
+        sha256.update(json.dumps(part).encode())
+    return sha256.hexdigest()
+
+
+def _variables(run_dir: Path) -> list[Any]:
+    folder = run_dir / checkpoints.FOLDER
+    last = checkpoints.path(folder, checkpoints.steps(folder)[-1])
+    reader = tf.train.load_checkpoint(str(last / checkpoints.FILES))
+    names = sorted(reader.get_variable_to_shape_map())
+    values = [reader.get_tensor(name) for name in names if name[0] != "_"]
+    contents = [value.tobytes().hex() for value in values]
+    return [last.name, *zip((n for n in names if n[0] != "_"), contents, strict=True)]
+
+
+def _metrics(run_dir: Path) -> list[Any]:
+    return [
+        {name: value for name, value in row.items() if name != "seconds"}
+        for row in runs.read_metrics(run_dir)
+    ]
+
+
+def _curves(run_dir: Path) -> list[Any]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    curves = []
+    for split in ("train", "validation", "test"):
+        events = EventAccumulator(str(run_dir / split), size_guidance={"tensors": 0})
+        for tag in sorted(events.Reload().Tags()["tensors"]):
+            if tag != "images_per_second/by_step":
+                points = events.Tensors(tag)
+                values = [p.tensor_proto.SerializeToString().hex() for p in points]
+                curves.append([split, tag, [p.step for p in points], values])
+    return curves
+
+
+def last_step(run_dir: Path) -> int:
+    """Of the last checkpoint; −1 where there is none.
+
+    Raises:
+      AssertionError: one that is visible is not whole.
+    """
+    folder = run_dir / checkpoints.FOLDER
+    found = checkpoints.steps(folder)
+    if not found:
+        return -1
+    config = json.loads((run_dir / "run.json").read_bytes())["config"]
+    for step in found:
+        assert checkpoints.is_whole(folder, step, config), f"{folder}, step {step}"
+    return found[-1]
+
+
+def resumed_at(ended: children.Ended) -> int:
+    """The step that a child said it went on from; 0 if it said none."""
+    for line in ended.out.splitlines():
+        if line.startswith("going on with"):
+            return int(line.split()[-1].replace(",", ""))
+        if "is trained to its last step" in line:
+            return int(line.split()[-1].replace(",", ""))
+    return 0
+
+
+def is_refusal(ended: children.Ended, *words: str) -> bool:
+    """Whether a child failed as a program should: its last line says why, no traceback.
+
+    Args:
+      ended: the child.
+      words: of which the line has one, if any are given.
+    """
+    last = (ended.err.strip().splitlines() or [""])[-1]
+    return (
+        ended.code == 1
+        and "Traceback" not in ended.err
+        and last.startswith("train: ")
+        and (not words or any(word in last for word in words))
+    )

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What was injected and what became of it: on the console, as JSON, as Markdown."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tabulate
+
+HEADERS = ("fault", "injected", "survived", "bytes lost")
+
+
+class Row:
+    """A group of faults.
+
+    Args:
+      name: what is injected.
+      reason: why it is not, where it cannot be.
+
+    Attributes:
+      injected: how many were.
+      failures: what went wrong with which.
+    """
+
+    def __init__(self, name: str, reason: str | None = None):
+        self.name, self.reason = name, reason
+        self.injected = 0
+        self.failures: list[tuple[str, str]] = []
+
+    def add(self, fault: str, wrong: str | None) -> None:
+        """Counts a fault; `wrong` says what the program did amiss, if it did."""
+        self.injected += 1
+        if wrong:
+            self.failures.append((fault, wrong))
+
+    def cells(self) -> tuple:
+        """As in the table. A run that survived has lost nothing: it is the same."""
+        if self.reason:
+            return (self.name, "not run", self.reason, "")
+        survived = self.injected - len(self.failures)
+        return (self.name, self.injected, survived, "?" if self.failures else 0)
+
+
+def show(rows: Sequence[Row], style: str = "simple") -> str:
+    """The table as text."""
+    return tabulate.tabulate([row.cells() for row in rows], HEADERS, style, intfmt=",")
+
+
+def write(rows: Sequence[Row], folder: Path, facts: Mapping[str, Any]) -> None:
+    """Writes results.json and results.md."""
+    content = {
+        **facts,
+        "rows": [
+            {
+                "fault": row.name,
+                "not_run": row.reason,
+                "injected": row.injected,
+                "failures": row.failures,
+            }
+            for row in rows
+        ],
+    }
+    (folder / "results.json").write_text(
+        json.dumps(content, indent=1) + "\n", encoding="utf-8"
+    )
+    text = f"# Faults injected\n\n{show(rows, 'github')}\n\n"
+    text += "`python -m torture`, " + ", ".join(
+        f"{name} {value}" for name, value in facts.items()
+    )
+    (folder / "results.md").write_text(text + "\n", encoding="utf-8")
