@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 import cli
+import untrusted
 
 
 class Reader(NamedTuple):
@@ -213,6 +214,41 @@ def manifest_seeds() -> list[bytes]:
     return [json.dumps(some).encode() for some in (sound, {**sound, "format": 2})]
 
 
+def read_checkpoint(content: bytes) -> None:
+    """training.checkpoints: the manifest of a checkpoint.
+
+    A fuzzer does not find a checksum. So the first byte says whether the others are
+    the file, or are given theirs.
+    """
+    from training import checkpoints
+
+    kind, rest = content[:1], content[1:]
+    if kind == b"1":
+        try:
+            rest = checkpoints._render(untrusted.parse_json(rest))
+        except (ValueError, TypeError):
+            return
+    place = checkpoints.path(Path(_FOLDER.name), 1)
+    place.mkdir(exist_ok=True)
+    (place / checkpoints.MANIFEST).write_bytes(rest)
+    assert isinstance(checkpoints.progress(place.parent, 1), dict)
+
+
+def checkpoint_seeds() -> list[bytes]:
+    """A sound one, without its own checksum and with it; one that lacks an entry."""
+    from training import checkpoints
+
+    files = {"state.index": {"bytes": 3, "sha256": "0" * 64}}
+    sound = json.loads(checkpoints._manifest(files, 1, {}, {"loss": 0.5}))
+    sealed = checkpoints._manifest(files, 1, {}, {})
+    del sound["sha256"]
+    return [
+        b"1" + json.dumps(sound).encode(),
+        b"0" + sealed,
+        b"1" + json.dumps({**sound, "files": {}}).encode(),
+    ]
+
+
 def read_predictions(content: bytes) -> None:
     """evaluation.scoring: predictions.npz."""
     from evaluation import scoring
@@ -262,9 +298,9 @@ READERS = {
     "run": Reader(read_run, run_seeds),
     "metrics": Reader(read_metrics, metrics_seeds),
     "manifest": Reader(read_manifest, manifest_seeds),
+    "checkpoint": Reader(read_checkpoint, checkpoint_seeds),
     "predictions": Reader(read_predictions, predictions_seeds),
     "result": Reader(read_result, result_seeds),
-    # Here: "checkpoint", the manifest of training.checkpoints.
 }
 
 

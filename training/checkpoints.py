@@ -23,6 +23,7 @@ import tensorflow as tf
 
 import cli
 import files
+import untrusted
 
 FOLDER = "checkpoints"  # of a run
 PREFIX = "step-"
@@ -301,17 +302,12 @@ def _read_manifest(place: Path) -> dict[str, Any]:
     """
     file = place / MANIFEST
     try:
-        if not file.is_file():
-            raise _Unusable(f"is damaged ({MANIFEST} is missing)")
-        with open(file, "rb") as opened:
-            content = opened.read(MANIFEST_BYTES + 1)
-        if len(content) > MANIFEST_BYTES:
-            raise _Unusable(f"is damaged ({MANIFEST} has over {MANIFEST_BYTES} bytes)")
-        entries = json.loads(content)
+        content = untrusted.read(file, MANIFEST_BYTES)
+        entries = untrusted.parse_json(content)
     except OSError as error:
         raise _Unusable(f"is damaged ({MANIFEST}: {error.strerror})") from None
-    except (ValueError, RecursionError):
-        raise _Unusable(f"is damaged ({MANIFEST} is no JSON)") from None
+    except ValueError as error:
+        raise _Unusable(f"is damaged ({MANIFEST} is no JSON: {error})") from None
     if not isinstance(entries, dict) or entries.get("format") != FORMAT:
         raise _Unusable(f"is damaged ({MANIFEST} is not of format {FORMAT})")
     entries.pop("sha256", None)
