@@ -196,10 +196,16 @@ def ratio(result: Mapping[str, Any], peer: str) -> float:
 
 
 def share(result: Mapping[str, Any], peer: str) -> float:
-    """How much of the matrix product's best rate a peer puts into its products."""
-    speed = statistics.median(result["peers"][peer]["images_per_second"])
-    rate = 1e9 * max(result["gemm"]["gflops"])
-    return speed * flops.total(result["flops"]) / rate
+    """How much of the matrix product's rate a peer puts into its own products.
+
+    The median of the rounds' ratios: both know the same moments of the machine.
+    """
+    work = flops.total(result["flops"])
+    speeds = result["peers"][peer]["images_per_second"]
+    rates = (1e9 * gflops for gflops in result["gemm"]["gflops"])
+    return statistics.median(
+        speed * work / rate for speed, rate in zip(speeds, rates, strict=True)
+    )
 
 
 def markdown(result: Mapping[str, Any]) -> str:
@@ -229,11 +235,11 @@ def markdown(result: Mapping[str, Any]) -> str:
             f"## Training step, batch {result['batch_size']}",
             _table(rows, headers, texts=2),
             _verdict(result),
-            f"Medians of {len(gflops)} rounds; ours / peer is the median of the"
+            f"Medians of {len(gflops)} rounds; the last two columns are medians of the"
             f" rounds' ratios. {result['gemm']['size']}³ float32 matrix product, a"
-            f" thread per core: {max(gflops):.1f} GFLOP/s (median of rounds"
-            f" {statistics.median(gflops):.1f}). A step takes {mflops:.2f} MFLOP an"
-            " image:",
+            f" thread per core: {statistics.median(gflops):.1f} GFLOP/s"
+            f" ({min(gflops):.1f} to {max(gflops):.1f}). A step takes {mflops:.2f}"
+            " MFLOP an image:",
             _flops_table(result["flops"]),
         ]
     )
