@@ -57,7 +57,7 @@ lock:
 		--extra=test --extra=fuzz --output-file=requirements.lock setup.cfg
 
 clean:
-	rm -rf .venv build models/native/build *.egg-info .coverage* .mypy_cache .pytest_cache
+	rm -rf .venv build native/build *.egg-info .coverage* .mypy_cache .pytest_cache
 
 # The lock has setuptools too, so that the build fetches nothing that is not in it.
 .venv/installed: requirements.lock setup.cfg pyproject.toml

@@ -28,10 +28,11 @@ from tqdm import tqdm
 import cli
 import data
 import models
+import native
 from augment import build, online, online_settings, plan
 from data import batches
 from evaluation import result, scoring
-from models import layers, native
+from models import layers
 from training import (
     checkpoints,
     interruption,
@@ -252,13 +253,18 @@ class State(NamedTuple):
 def build_state(config: Mapping[str, Any]) -> State:
     """The network, its weight average and best if there are to be, its optimizer."""
     network, watch = models.build(config), schedules.Watch()
-    optimizer = optimizers.build(config, network.trainable_variables)
+    average = models.build(config) if config["weight_average"] else None
+    best = models.build(config) if config["keep_best"] else None
+    optimizer = optimizers.build(
+        config,
+        network.trainable_variables,
+        average.trainable_variables if average else (),
+    )
     checkpoint = tf.train.Checkpoint(network=network, optimizer=optimizer, watch=watch)
-    average = best = None
-    if config["weight_average"]:
-        checkpoint.average = average = models.build(config)
-    if config["keep_best"]:
-        checkpoint.best = best = models.build(config)
+    if average:
+        checkpoint.average = average
+    if best:
+        checkpoint.best = best
     return State(network, average, optimizer, watch, best, checkpoint)
 
 
@@ -306,8 +312,12 @@ def make_train_steps(
         epoch_steps=epoch_steps,
     )
     loss_function = losses.LOSSES[config["loss"]]
-    network, average, optimizer = state.network, state.average, state.optimizer
+    network, optimizer = state.network, state.optimizer
     weights = network.trainable_variables
+    slow_and_fast = []  # of batch norm; those of the weights are the optimizer's
+    if state.average:
+        pairs = zip(state.average.variables, network.variables, strict=True)
+        slow_and_fast = [(slow, fast) for slow, fast in pairs if not fast.trainable]
     seed, batch_size = config["seed"], config["batch_size"]
 
     moving_averages: list[tf.Variable] = []  # filled when `part_step` is traced
@@ -341,17 +351,15 @@ def make_train_steps(
             config["replicas"],
         )
         rate = config["learning_rate"] * schedule(step)
-        optimizer.apply(gradients, step=step, rate=rate)
+        norms = optimizer.apply(gradients, step=step, rate=rate)
         for moving_average, value in zip(moving_averages, averages, strict=True):
             moving_average.assign(value)
-        if average is not None:
-            for slow, fast in zip(average.variables, network.variables, strict=True):
-                slow.assign(
-                    optimizers.weight_average(
-                        slow, fast, step=step, decay=config["weight_average"]
-                    )
+        for slow, fast in slow_and_fast:
+            slow.assign(
+                optimizers.weight_average(
+                    slow, fast, step=step, decay=config["weight_average"]
                 )
-        norms = tf.sqrt(2 * tf.stack([tf.nn.l2_loss(g) for g in gradients]))
+            )
         return loss, correct, norms, rate
 
     @tf.function(

@@ -8,7 +8,8 @@ A0; with batch norm and dropout it is system A1.
 
 import tensorflow as tf
 
-from models import layers, native
+import native
+from models import layers
 
 # conv1 120, conv2 1,744, dense1 166,176, dense2 41,616, logits 1,450
 PLAIN_PARAMETERS = 211_106
@@ -30,7 +31,7 @@ class LeNet(tf.Module):
       batch_norm_decay: of the moving averages.
       dropout: rate behind each hidden dense layer, in [0, 1).
       dropout_kind: a name in `layers.DROPOUTS`.
-      kernels: "native" trains with the operations of `models.native` wherever these
+      kernels: "native" trains with the operations of `native` wherever these
         compute what is wanted; else all operations are TensorFlow's.
     """
 

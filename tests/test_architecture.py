@@ -9,13 +9,14 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("augment", "data", "evaluation", "models", "training")
 PROGRAMS = ("train", "eval")
-LEAVES = ("cli", "device", "files", "flagfiles", "untrusted")
+LEAVES = ("cli", "device", "files", "flagfiles", "native", "untrusted")
 
 # What a part may import beside itself and the leaves.
 MAY_IMPORT = {
     "cli": {"flagfiles"},
     "device": set(),
     "files": set(),
+    "native": {"cli"},
     "flagfiles": {"untrusted"},
     "untrusted": set(),
     "augment": set(),
@@ -30,7 +31,7 @@ MAY_IMPORT = {
 
 LIBRARY = sorted(
     path.relative_to(ROOT)
-    for pattern in ("*.py", *(f"{package}/**/*.py" for package in PACKAGES))
+    for pattern in ("*.py", "native/*.py", *(f"{p}/**/*.py" for p in PACKAGES))
     for path in ROOT.glob(pattern)
 )
 ALL_SOURCES = LIBRARY + sorted(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests of models/native/: each operation beside TensorFlow's own."""
+"""Tests of native/: each operation beside TensorFlow's own."""
 
 import subprocess
 import sys
@@ -9,7 +9,8 @@ import pytest
 import tensorflow as tf
 
 import models
-from models import native
+import native
+from training import optimizers
 
 EPSILON = 1e-3
 
@@ -176,7 +177,7 @@ def test_evaluation_and_export_know_nothing_of_it():
 THREADS = """
 import device, numpy as np, tensorflow as tf
 device.set_threads(THREADS)
-from models import native
+import native
 rng = np.random.default_rng(0)
 x, w, dy = (tf.constant(rng.normal(size=shape), tf.float32)
             for shape in ([7, 9, 9, 3], [3, 3, 3, 5], [7, 4, 4, 5]))
@@ -200,6 +201,65 @@ def test_threads_share_a_batch():
     one, three = results(1), results(3)
     assert one[0] == three[0]
     np.testing.assert_allclose(one[1], three[1], rtol=1e-5, atol=1e-5)
+
+
+# --- the update of the weights ---
+
+
+@pytest.mark.parametrize("average", [0.0, 0.9])
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_adam_is_the_rule_and_its_neighbours(average, threads):
+    """As of the operations of TensorFlow, step by step, whatever the sizes."""
+
+    def trained(threads):
+        weights = [tf.Variable(normal(*shape)) for shape in ((300, 70), (17,), (3, 5))]
+        slow = [tf.Variable(w) for w in weights] if average else []
+        optimizer = optimizers.Optimizer(
+            *("adam", weights),
+            weight_decay=0.1,
+            averages=slow,
+            average_decay=average,
+            threads=threads,
+            epsilon=1e-3,
+        )
+        norms = []
+        for step in range(4):
+            gradients = [normal(*w.shape, step + 1)[..., step] for w in weights]
+            norms.append(
+                optimizer.apply(
+                    gradients,
+                    step=tf.constant(step),
+                    rate=tf.constant(0.1 / (step + 1)),
+                )
+            )
+        slots = [s for name in ("m", "v") for s in optimizer.slots[name]]
+        return [v.numpy() for v in (*weights, *slots, *slow, *norms)]
+
+    for ours, plain in zip(trained(threads), trained(0), strict=True):
+        close(ours, plain)
+
+
+def test_adam_leaves_what_was_read_before_as_it_was():
+    """A variable's numbers may be in use elsewhere: they are not written over."""
+    w, m, v = (tf.Variable(tf.ones([5])) for _ in range(3))
+    read = w.read_value(), m.read_value()
+    native.adam(
+        *([w], [m], [v], [tf.ones([5])]),
+        **{"rate": 0.1, "beta1": 0.9, "beta2": 0.9, "epsilon": 1e-8},
+        decays=[False],
+        shrink=1.0,
+    )
+    np.testing.assert_array_equal(read, tf.ones([2, 5]))
+    np.testing.assert_allclose(w, 0.9 * tf.ones([5]), rtol=1e-6)
+
+
+def test_adam_refuses_what_does_not_fit():
+    w, m, v = (tf.Variable(tf.ones([size])) for size in (5, 5, 4))
+    settings = {"rate": 0.1, "beta1": 0.9, "beta2": 0.9, "epsilon": 1e-8, "shrink": 1.0}
+    with pytest.raises(tf.errors.InvalidArgumentError, match="does not fit"):
+        native.adam([w], [m], [v], [tf.ones([5])], decays=[False], **settings)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="as many"):
+        native.adam([w], [m], [m], [tf.ones([5])], decays=[], **settings)
 
 
 # --- compiling ---

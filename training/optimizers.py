@@ -14,6 +14,7 @@ import tensorflow as tf
 from absl import flags
 
 import cli
+import native
 
 # Adam's, as its paper has them.
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
@@ -40,11 +41,16 @@ def adam(
     Kingma and Ba, "Adam", 2015, in the efficient form at the end of its section 2,
     as TensorFlow 1 had it.
     """
-    t = tf.cast(step + 1, tf.float32)
-    rate *= tf.sqrt(1 - beta2**t) / (1 - beta1**t)
+    rate *= adam_correction(step, beta1, beta2)
     m = m + (gradient - m) * (1 - beta1)
     v = v + (tf.square(gradient) - v) * (1 - beta2)
     return weight - rate * m / (tf.sqrt(v) + epsilon), m, v
+
+
+def adam_correction(step: tf.Tensor, beta1: float, beta2: float) -> tf.Tensor:
+    """√(1 − β2ᵗ) / (1 − β1ᵗ), t = step + 1: for slots that began at 0."""
+    t = tf.cast(step + 1, tf.float32)
+    return tf.sqrt(1 - beta2**t) / (1 - beta1**t)
 
 
 def adam_in_place(
@@ -132,9 +138,13 @@ def weight_average(
       step: scalar integer t, counted from 0.
       decay: in [0, 1).
     """
+    return average + (weight - average) * (1 - warm_decay(step, decay))
+
+
+def warm_decay(step: tf.Tensor, decay: float) -> tf.Tensor:
+    """The decay of `weight_average` at a step."""
     t = tf.cast(step, tf.float32)
-    decay = tf.minimum(decay, (1 + t) / (10 + t))
-    return average + (weight - average) * (1 - decay)
+    return tf.minimum(decay, (1 + t) / (10 + t))
 
 
 class Rule(NamedTuple):
@@ -190,12 +200,19 @@ def options(config: Mapping[str, Any]) -> dict[str, float]:
     )
 
 
-def build(config: Mapping[str, Any], variables: Sequence[tf.Variable]) -> "Optimizer":
-    """The optimizer that a run's configuration names."""
+def build(
+    config: Mapping[str, Any],
+    variables: Sequence[tf.Variable],
+    averages: Sequence[tf.Variable] = (),
+) -> "Optimizer":
+    """The optimizer that a run's configuration names; see there."""
     return Optimizer(
         config["optimizer"],
         variables,
         weight_decay=config["weight_decay"],
+        averages=averages,
+        average_decay=config["weight_average"],
+        threads=config["replicas"] if config["kernels"] == "native" else 0,
         **options(config),
     )
 
@@ -209,6 +226,10 @@ class Optimizer(tf.Module):
       weight_decay: share of each kernel (not of biases, scales and offsets) that is
         taken off per step and unit of rate: Loshchilov and Hutter, "Decoupled Weight
         Decay Regularization", 2019.
+      averages: one for each variable, to follow it as `weight_average` says; or none.
+      average_decay: of these averages.
+      threads: with how many `native.adam` does it all at once; 0: with operations of
+        TensorFlow, as every other rule.
       options: arguments of the rule; its own defaults hold for those not given.
     """
 
@@ -218,10 +239,16 @@ class Optimizer(tf.Module):
         variables: Sequence[tf.Variable],
         *,
         weight_decay: float = 0.0,
+        averages: Sequence[tf.Variable] = (),
+        average_decay: float = 0.0,
+        threads: int = 0,
         **options: float,
     ):
         super().__init__(rule)
         self.weight_decay = weight_decay
+        self.average_decay = average_decay
+        self._threads = threads if rule == "adam" else 0
+        self._options = options
         update, slots, in_place = RULES[rule]
         self._apply = functools.partial(
             in_place or functools.partial(_assign, update), **options
@@ -229,21 +256,54 @@ class Optimizer(tf.Module):
         # Wrapped, because the weights belong to the network: as an attribute they
         # would become this module's too, and be stored twice in a checkpoint.
         self._weights = lambda: variables
+        self._averages = lambda: averages
         with self.name_scope:
             self.slots = {name: [_zeros(w, name) for w in variables] for name in slots}
 
     def apply(
         self, gradients: Sequence[tf.Tensor], *, step: tf.Tensor, rate: tf.Tensor
-    ) -> None:
-        """Assigns the next weights and slots."""
+    ) -> tf.Tensor:
+        """Assigns the next weights, slots and averages.
+
+        Returns:
+          float32 [variables], the norm of each gradient.
+        """
+        if self._threads:
+            return self._adam_at_once(gradients, step, rate)
         slots_of_weights = zip(*self.slots.values(), strict=True)
         for w, g, slots in zip(
             self._weights(), gradients, slots_of_weights, strict=True
         ):
-            if w.shape.rank > 1 and self.weight_decay:
+            if self._decays(w):
                 # First: no rule's step depends on the weight, so the sum is the same.
                 w.assign(w * (1 - rate * self.weight_decay))
             self._apply(w, g, *slots, step=step, rate=rate)
+        for slow, w in zip(self._averages(), self._weights()):
+            slow.assign(weight_average(slow, w, step=step, decay=self.average_decay))
+        return tf.sqrt(2 * tf.stack([tf.nn.l2_loss(g) for g in gradients]))
+
+    def _decays(self, weight: tf.Variable) -> bool:
+        return weight.shape.rank > 1 and self.weight_decay > 0
+
+    def _adam_at_once(
+        self, gradients: Sequence[tf.Tensor], step: tf.Tensor, rate: tf.Tensor
+    ) -> tf.Tensor:
+        epsilon = self._options.get("epsilon", EPSILON)
+        return native.adam(
+            self._weights(),
+            self.slots["m"],
+            self.slots["v"],
+            gradients,
+            rate=rate * adam_correction(step, BETA1, BETA2),
+            beta1=BETA1,
+            beta2=BETA2,
+            epsilon=epsilon,
+            decays=[self._decays(w) for w in self._weights()],
+            shrink=1 - rate * self.weight_decay,
+            averages=self._averages(),
+            approach=1 - warm_decay(step, self.average_decay),
+            threads=self._threads,
+        )
 
 
 def _assign(

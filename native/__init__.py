@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two operations in C++ for the training of LeNet-SELU, and how they are compiled.
+"""Operations in C++ for the training of LeNet-SELU, and how they are compiled.
 
 - `conv_pool`: convolution and max pool in one pass;
-- `selu_norm`: bias, SELU and batch norm in another.
+- `selu_norm`: bias, SELU and batch norm in another;
+- `adam`: weight decay, Adam and the average of all weights in a third.
 
 They compute what TensorFlow's own operations do, to rounding, gradients included. On
 layers this small those spend most of their time on writing down what the next one reads
@@ -21,6 +22,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +32,7 @@ import cli
 
 FOLDER = Path(__file__).resolve().parent
 BUILD = FOLDER / "build"
-KERNELS = ("conv_pool.cc", "selu_norm.cc")
+KERNELS = ("conv_pool.cc", "selu_norm.cc", "update.cc")
 OPS = "ops.cc"
 COMPILE_SECONDS = 300  # more than a compiler ever takes
 
@@ -94,6 +96,65 @@ def selu_norm(
         x=x, bias=bias, scale=scale, offset=offset, epsilon=epsilon
     )
     return Normalised(result.y, result.mean, result.variance)
+
+
+def adam(
+    weights: Sequence[tf.Variable],
+    m: Sequence[tf.Variable],
+    v: Sequence[tf.Variable],
+    gradients: Sequence[tf.Tensor],
+    *,
+    rate: tf.Tensor,
+    beta1: float,
+    beta2: float,
+    epsilon: float,
+    decays: Sequence[bool],
+    shrink: tf.Tensor,
+    averages: Sequence[tf.Variable] = (),
+    approach: tf.Tensor | float = 0.0,
+    threads: int = 1,
+) -> tf.Tensor:
+    """Adam on weights that first decay, and that have averages which then follow them.
+
+    Of a weight w with gradient g, its slots m and v, and its average a:
+
+        m ← β1 m + (1 − β1) g
+        v ← β2 v + (1 − β2) g²
+        w ← shrink · w − rate · m / (√v + ε)
+        a ← a + approach · (w − a)
+
+    Args:
+      weights, m, v: float32 variables of one shape each; assigned to.
+      gradients: float32, of the weights.
+      rate: float32 scalar, with the correction of Adam's bias in it.
+      beta1, beta2, epsilon: Adam's.
+      decays: which of the weights decay; for the others shrink is 1.
+      shrink: float32 scalar.
+      averages: one for each weight, or none; assigned to.
+      approach: float32 scalar, in [0, 1].
+      threads: at most so many share the work. No bit depends on how many.
+
+    Returns:
+      float32 [weights], the norm of each gradient.
+
+    Raises:
+      NativeError: the operations cannot be had here.
+    """
+    return operations().adam_update(
+        weight=[w.handle for w in weights],
+        m=[w.handle for w in m],
+        v=[w.handle for w in v],
+        average=[w.handle for w in averages],
+        gradient=gradients,
+        rate=rate,
+        shrink=shrink,
+        approach=approach,
+        decays=decays,
+        beta1=beta1,
+        beta2=beta2,
+        epsilon=epsilon,
+        threads=threads,
+    )
 
 
 def missing() -> str:

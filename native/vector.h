@@ -4,6 +4,7 @@
 #ifndef LENET_VECTOR_H_
 #define LENET_VECTOR_H_
 
+#include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -69,6 +70,15 @@ inline void Store(float* to, Floats v, int lanes) {
   _mm512_mask_storeu_ps(to, (1u << lanes) - 1, v);
 #else
   std::memcpy(to, &v, 4 * lanes);
+#endif
+}
+
+inline Floats Sqrt(Floats v) {
+#ifdef __AVX512F__
+  return _mm512_sqrt_ps(v);
+#else
+  for (int lane = 0; lane < kLanes; ++lane) v[lane] = std::sqrt(v[lane]);
+  return v;
 #endif
 }
 

@@ -51,6 +51,18 @@ void SeluNormGradient(int64_t rows, int channels, const float* dy, const float* 
                       const float* mean, const float* inverse, const float* scale, float* dx,
                       float* dbias, float* dscale, float* doffset);
 
+// What an update does to a weight w with gradient g:
+//   m += (1 - beta1) (g - m), v += (1 - beta2) (g * g - v),
+//   w = shrink * w - rate * m / (sqrt(v) + epsilon),
+//   its average a, if it has one, += average * (w - a).
+struct Rule {
+  float rate, beta1, beta2, epsilon, shrink, average;
+};
+
+// Returns the sum of the squares of the gradient. average: may be null.
+double Update(const Rule& rule, int64_t count, const float* gradient, float* weight, float* m,
+              float* v, float* average);
+
 }  // namespace lenet
 
 #endif  // LENET_KERNELS_H_
