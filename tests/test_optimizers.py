@@ -154,7 +154,8 @@ def test_follows_a_bent_valley_to_its_end(rule, rate):
 
 def config(**values):
     unset = dict.fromkeys(optimizers.OPTIONS)
-    return {"optimizer": "adam", "weight_decay": 0.0, **unset, **values}
+    plain = {"weight_decay": 0.0, "weight_average": 0.0, "kernels": None, "replicas": 1}
+    return {"optimizer": "adam", **plain, **unset, **values}
 
 
 def test_options_are_those_given_else_the_rules_own():
