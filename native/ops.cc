@@ -380,7 +380,8 @@ class AdamUpdateOp : public OpKernel {
     float* variables[4];  // weight, m, v and, if there is one, average
   };
 
-  // The numbers of a variable, which nobody else sees: copied first, if need be.
+  // The numbers of a variable, copied first if somebody has read them. No lock: what reads
+  // or assigns it in the graph comes before or after.
   float* Writable(OpKernelContext* c, int input, const TensorShape& shape,
                   std::vector<tensorflow::core::RefCountPtr<tensorflow::Var>>* held) {
     tensorflow::core::RefCountPtr<tensorflow::Var> variable;
