@@ -75,6 +75,15 @@ def test_a_second_ctrl_c_leaves_within_a_call(busy):
     assert time.monotonic() - began < 5
 
 
+@pytest.fixture
+def ctrl_c():
+    """Python's own handler, which a shell's background jobs are not given."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_python_has_its_handlers_back_afterwards():
     before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     with Interruption():
