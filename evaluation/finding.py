@@ -1,0 +1,378 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finds the handwritten digits of a page and brings each to MNIST's form.
+
+Paper is what a page mostly is. Its brightness is estimated everywhere and divided out,
+so that light may fall unevenly; what is darker than the paper's noise is ink; connected
+ink is a part, and parts that lie close enough are one digit. Arrays in, arrays out.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import cv2
+import numpy as np
+
+import cli
+from data.normalise import normalise
+
+INKS = ("auto", "dark", "light")
+
+# Of the page's copy on which the paper is estimated.
+_SMALL = 256  # pixels, longer side
+_WIDEST_STROKE = 0.25  # of the longer side: what is wider is taken for paper
+_LIGHT = 0.08  # of the longer side: standard deviation of the smoothing
+
+# Of 255: at least so much darker than the paper is ink, whatever the noise.
+_FAINTEST = 25
+_NOISE = 5  # standard deviations of the paper that are still paper
+# Shares of the page's darkest ink: a digit has some above the first, and goes on down
+# to the second, or to the noise if that is more, but not above the third.
+_SURE, _LEAST, _MOST = 0.35, 0.1, 0.3
+
+_MOST_PARTS = 5000  # of a page of digits; noise or a printed picture has more
+_SHORTEST = 8  # pixels, longer side of a digit
+_DOT = 2.5  # longer side over stroke: less is a dot
+_DASH = 3.0  # width over height: more is a dash
+
+# Parts of one digit. Measured on MNIST's training digits, of which one in 40 is in two
+# parts or more: four of five loose parts lie within 0.16 of the digit's longer side.
+_GAP = 0.16
+_SIMILAR = 0.5  # ratio of two strokes by one pen
+_FRAGMENT = 0.6  # longer side over the digit's: less is a fragment of it
+
+# Of a digit's longer side: a thinner stroke would vanish at 20 pixels, where MNIST's
+# own have 2 to 4, and is made so wide.
+_THIN, _THICKENED = 1 / 14, 1 / 10
+
+# A ruled line: share of the page that it spans across or up and down (where the one
+# stroke of a 1 may be long), and its length over its thickness.
+_RULED_ACROSS, _RULED_UP, _SLENDER = 0.5, 0.95, 40
+
+
+class PageError(cli.UserError):
+    """A page on which so much is found that it cannot be digits."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Digit:
+    """Attributes:
+    row, column: place in reading order, counted from 1.
+    box: left, top, width, height in pixels of the page.
+    image: uint8 [28, 28] in MNIST's form.
+    """
+
+    row: int
+    column: int
+    box: tuple[int, int, int, int]
+    image: np.ndarray
+
+
+@dataclasses.dataclass
+class _Part:
+    """Connected ink: its box, its pixels in it (bool), the width of its stroke."""
+
+    left: int
+    top: int
+    pixels: np.ndarray
+    stroke: float
+
+    @property
+    def right(self) -> int:
+        return self.left + self.pixels.shape[1]
+
+    @property
+    def bottom(self) -> int:
+        return self.top + self.pixels.shape[0]
+
+    @property
+    def size(self) -> int:
+        """Longer side in pixels."""
+        return max(self.pixels.shape)
+
+
+def find(grey: np.ndarray, ink: str = "auto") -> list[Digit]:
+    """Finds the digits of a page.
+
+    Args:
+      grey: uint8 [H, W], 0 black, 255 white.
+      ink: a name in `INKS`: darker than the paper, lighter, or whichever there is.
+
+    Returns:
+      The digits in reading order: rows from the top, each from the left.
+
+    Raises:
+      PageError: there are thousands of marks.
+    """
+    darkness = lift_ink(grey, ink)
+    mask = _threshold(darkness)
+    _erase_rules(mask, _RULED_ACROSS)
+    _erase_rules(mask.T, _RULED_UP)
+    found = [part for part in _join(_parts(mask, darkness)) if _is_digit(part)]
+    digits = []
+    for number, row in enumerate(_rows(found), 1):
+        for column, part in enumerate(row, 1):
+            height, width = part.pixels.shape
+            box = (part.left, part.top, width, height)
+            digits.append(Digit(number, column, box, _normalised(part, darkness)))
+    return digits
+
+
+def lift_ink(grey: np.ndarray, ink: str = "auto") -> np.ndarray:
+    """Divides the paper out of a page.
+
+    Args:
+      grey: uint8 [H, W].
+      ink: a name in `INKS`.
+
+    Returns:
+      uint8 [H, W]: 0 the paper and what is lighter, 255 black on it.
+    """
+    scale = min(1, _SMALL / max(grey.shape))
+    height, width = grey.shape
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+    if ink == "light" or (ink == "auto" and _is_light(small)):
+        grey, small = 255 - grey, 255 - small
+    paper = cv2.resize(_paper(small), (width, height), interpolation=cv2.INTER_LINEAR)
+    return 255 - cv2.divide(grey, paper, scale=255)
+
+
+def _is_light(small: np.ndarray) -> bool:
+    """Whether what stands out of the page is lighter than the page around it."""
+    around = cv2.medianBlur(small, min(255, max(small.shape) // 2 | 1))
+    return bool(((small - around.astype(np.float64)) ** 3).sum() > 0)
+
+
+def _paper(small: np.ndarray) -> np.ndarray:
+    """The brightness of the paper under dark ink, uint8 of the same shape, 1 or more.
+
+    A first estimate is the brightest within reach. The next ones smooth what is not
+    much darker than the one before, and reach under the ink from all around it.
+    """
+    side = int(max(small.shape) * _WIDEST_STROKE) | 1
+    kernel = np.ones((side, side), np.uint8)
+    first = cv2.morphologyEx(cv2.medianBlur(small, 3), cv2.MORPH_CLOSE, kernel)
+    paper = np.maximum(first, 1)
+    values = small.astype(np.float32)
+    sigma = _LIGHT * max(small.shape)
+    for _ in range(2):
+        ratio = cv2.divide(small, paper, scale=200)
+        limit, _ = cv2.threshold(ratio, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+        blank = cv2.erode((ratio > limit).astype(np.float32), np.ones((3, 3)))
+        shares, sums = (
+            cv2.GaussianBlur(x, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT)
+            for x in (blank, blank * values)
+        )
+        smooth = sums / np.maximum(shares, 1e-6)
+        paper = np.where(shares > 1e-3, smooth, paper).round().astype(np.uint8)
+        paper = np.maximum(paper, 1)
+    return paper
+
+
+def _threshold(darkness: np.ndarray) -> np.ndarray:
+    """Where there is ink, uint8 [H, W] of 0 and 1.
+
+    With two thresholds: faint ink counts where it is connected with what is surely
+    ink (Canny, "A Computational Approach to Edge Detection", 1986).
+    """
+    smooth = cv2.GaussianBlur(darkness, (3, 3), 0)
+    noise = _noise(smooth)
+    candidates = smooth[smooth > max(_FAINTEST, 1.6 * _NOISE * noise)]
+    if not candidates.size:
+        return np.zeros_like(darkness)
+    darkest = np.percentile(candidates, 90)
+    low = np.clip(_NOISE * noise, _LEAST * darkest, _MOST * darkest)
+    # The raw pixels too, or all strokes would have grown by the smoothing.
+    faint = ((smooth > low) & (darkness > low)).astype(np.uint8)
+    count, labels = cv2.connectedComponents(faint, connectivity=8)
+    sure = np.zeros(count, np.uint8)
+    sure[labels[smooth > max(_SURE * darkest, low, _FAINTEST)]] = 1
+    sure[0] = 0
+    return sure[labels]
+
+
+def _noise(smooth: np.ndarray) -> float:
+    """Standard deviation of the paper, of which only the dark half is above 0."""
+    step = max(1, int(np.sqrt(smooth.size / 1e6)))
+    values = smooth[::step, ::step]
+    # Half of the paper's pixels are 0, so that its median deviation is where three
+    # quarters of all pixels lie below; ink is a small share of them.
+    return float(np.percentile(values, 75)) / 0.6745
+
+
+def _erase_rules(mask: np.ndarray, share: float) -> None:
+    """Erases lines that run across the page, but not the strokes that cross them.
+
+    Args:
+      mask: uint8 [H, W] of 0 and 1, changed in place.
+      share: of the width that a line spans at least.
+    """
+    width = mask.shape[1]
+    run = max(15, width // 40)
+    across = np.ones((1, run), np.uint8)
+    runs = cv2.morphologyEx(np.ascontiguousarray(mask), cv2.MORPH_OPEN, across)
+    # Over breaks, and over the steps of a line that is not quite level.
+    runs = cv2.morphologyEx(runs, cv2.MORPH_CLOSE, np.ones((3, run), np.uint8))
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(runs, connectivity=8)
+    for label, (left, top, length, height, area) in enumerate(stats[1:].tolist(), 1):
+        thickness = area / length
+        if length < share * width or thickness * _SLENDER > length:
+            continue
+        rim = int(2 * thickness) + 2
+        window = np.s_[max(0, top - rim) : top + height + rim, left : left + length]
+        ink = np.ascontiguousarray(mask[window])
+        line = (labels[window] == label).astype(np.uint8)
+        line = cv2.dilate(line, np.ones((3, 1), np.uint8))
+        strokes = cv2.morphologyEx(ink, cv2.MORPH_OPEN, np.ones((rim, 1), np.uint8))
+        mask[window][(line & ~strokes & 1) == 1] = 0
+
+
+def _parts(mask: np.ndarray, darkness: np.ndarray) -> list[_Part]:
+    """The connected parts of the ink that are more than specks."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    # A loose part of the smallest digit is smaller than that.
+    large = np.flatnonzero(stats[1:, 2:4].max(1) >= _SHORTEST // 3) + 1
+    if len(large) > _MOST_PARTS:
+        raise PageError(
+            f"{len(large):,} marks; expected a page of digits, with at most"
+            f" {_MOST_PARTS:,}; take a photo of the digits alone, or a sharper one"
+        )
+    parts = []
+    for label in large:
+        left, top, width, height = stats[label, :4].tolist()
+        pixels = labels[top : top + height, left : left + width] == label
+        parts.append(_Part(left, top, pixels, _stroke(pixels)))
+    return parts
+
+
+def _stroke(pixels: np.ndarray) -> float:
+    """The mean width of the strokes, in pixels.
+
+    The distances to the paper across a stroke of width w are 1, 2, …, w/2, …, 2, 1.
+    """
+    padded = np.pad(pixels, 1).astype(np.uint8)
+    distances = cv2.distanceTransform(padded, cv2.DIST_L2, 3)
+    return 4 * float(distances[padded > 0].mean()) - 2
+
+
+def _join(parts: Sequence[_Part]) -> list[_Part]:
+    """Joins the parts that are of one digit."""
+    group = list(range(len(parts)))
+
+    def root(i: int) -> int:
+        while group[i] != i:
+            i = group[i]
+        return i
+
+    for i, j in _near(parts):
+        if _belong_together(parts[i], parts[j]):
+            group[root(j)] = root(i)
+    members: dict[int, list[_Part]] = {}
+    for i, part in enumerate(parts):
+        members.setdefault(root(i), []).append(part)
+    return [_merged(some) for some in members.values()]
+
+
+def _near(parts: Sequence[_Part]) -> Iterator[tuple[int, int]]:
+    """Pairs of parts whose boxes are not further apart than those of one digit."""
+    boxes = np.array([(p.left, p.top, p.right, p.bottom) for p in parts]).reshape(-1, 4)
+    sizes = np.array([part.size for part in parts])
+    for i, (left, top, right, bottom) in enumerate(boxes[:-1].tolist()):
+        rest = boxes[i + 1 :]
+        aside = np.maximum(rest[:, 0] - right, left - rest[:, 2])
+        above = np.maximum(rest[:, 1] - bottom, top - rest[:, 3])
+        reach = _GAP * np.maximum(sizes[i + 1 :], sizes[i])
+        for j in np.flatnonzero(np.maximum(aside, above) <= reach):
+            yield i, i + 1 + int(j)
+
+
+def _belong_together(a: _Part, b: _Part) -> bool:
+    if a.size < b.size:
+        a, b = b, a
+    thin, thick = sorted((a.stroke, b.stroke))
+    if thin < _SIMILAR * thick:
+        return False
+    gap = _distance(a, b)
+    if gap <= thin / 2:  # the pen failed for a moment
+        return True
+    overlap = min(a.right, b.right) - max(a.left, b.left)
+    narrower = min(a.pixels.shape[1], b.pixels.shape[1])
+    # One below the other: the bar of a 5, the halves of a broken 1.
+    stacked = overlap >= narrower / 2 and gap <= _GAP * a.size / 2
+    return stacked or (b.size < _FRAGMENT * a.size and gap <= _GAP * a.size)
+
+
+def _distance(a: _Part, b: _Part) -> float:
+    """Pixels of paper between two parts."""
+    both = _merged([a, b])
+    paper = np.ones(both.pixels.shape, np.uint8)
+    _place(a, both, paper, 0)
+    distances = cv2.distanceTransform(paper, cv2.DIST_L2, 5)
+    top, left = b.top - both.top, b.left - both.left
+    height, width = b.pixels.shape
+    window = distances[top : top + height, left : left + width]
+    return float(window[b.pixels].min()) - 1
+
+
+def _place(part: _Part, whole: _Part, canvas: np.ndarray, value: int) -> None:
+    top, left = part.top - whole.top, part.left - whole.left
+    height, width = part.pixels.shape
+    canvas[top : top + height, left : left + width][part.pixels] = value
+
+
+def _merged(parts: Sequence[_Part]) -> _Part:
+    """One part out of several."""
+    if len(parts) == 1:
+        return parts[0]
+    left, top = min(p.left for p in parts), min(p.top for p in parts)
+    right, bottom = max(p.right for p in parts), max(p.bottom for p in parts)
+    pixels = np.zeros((bottom - top, right - left), bool)
+    whole = _Part(left, top, pixels, max(p.stroke for p in parts))
+    for part in parts:
+        _place(part, whole, pixels, 1)
+    return whole
+
+
+def _is_digit(part: _Part) -> bool:
+    """Whether it is neither a speck nor a dot nor a dash."""
+    height, width = part.pixels.shape
+    return (
+        part.size >= _SHORTEST
+        and part.size >= _DOT * part.stroke
+        and width <= _DASH * height
+    )
+
+
+def _rows(parts: Sequence[_Part]) -> list[list[_Part]]:
+    """Puts digits into rows, which may slope and hold digits of all sizes.
+
+    From left to right each is put behind the last one of that row with which it shares
+    most of its height, or of the other's if that is less; half of it at least.
+    """
+    rows: list[list[_Part]] = []
+    for part in sorted(parts, key=lambda p: p.left + p.right):
+        shares = [_shared_height(row[-1], part) for row in rows]
+        if shares and max(shares) >= 0.5:
+            rows[int(np.argmax(shares))].append(part)
+        else:
+            rows.append([part])
+    return sorted(rows, key=lambda row: float(np.mean([p.top + p.bottom for p in row])))
+
+
+def _shared_height(a: _Part, b: _Part) -> float:
+    shared = min(a.bottom, b.bottom) - max(a.top, b.top)
+    return shared / min(a.pixels.shape[0], b.pixels.shape[0])
+
+
+def _normalised(part: _Part, darkness: np.ndarray) -> np.ndarray:
+    """The digit in MNIST's form, uint8 [28, 28], its ink as dark as MNIST's."""
+    height, width = part.pixels.shape
+    window = darkness[part.top : part.top + height, part.left : part.left + width]
+    ink = np.where(part.pixels, window, 0)
+    full = float(np.percentile(ink[part.pixels], 90))
+    ink = np.minimum(ink * (255 / full), 255).round().astype(np.uint8)
+    if part.stroke < _THIN * part.size:
+        grow = round(_THICKENED * part.size - part.stroke)
+        kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (grow + 1, grow + 1))
+        ink = cv2.dilate(np.pad(ink, grow), kernel)
+    return normalise(ink)
