@@ -23,7 +23,7 @@ import files
 
 KEY = "digits.csv"
 WIDTH, HEIGHT = 1240, 1754  # A4 at 150 dots an inch
-MARGIN = 60
+MARGIN = 36
 SMALLEST, LARGEST = 20, 200  # pixels, longer side of a digit
 INK_SIZE, FRAME_SIZE = 20, 28  # of MNIST's digits
 

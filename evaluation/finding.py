@@ -25,20 +25,23 @@ _LIGHT = 0.08  # of the longer side: standard deviation of the smoothing
 # Of 255: at least so much darker than the paper is ink, whatever the noise.
 _FAINTEST = 25
 _NOISE = 5  # standard deviations of the paper that are still paper
+_DARKEST_NOISE = 64
 # Shares of the page's darkest ink: a digit has some above the first, and goes on down
 # to the second, or to the noise if that is more, but not above the third.
 _SURE, _LEAST, _MOST = 0.35, 0.1, 0.3
 
 _MOST_PARTS = 5000  # of a page of digits; noise or a printed picture has more
 _SHORTEST = 8  # pixels, longer side of a digit
-_DOT = 2.5  # longer side over stroke: less is a dot
+_DOT = 1.6  # longer side over stroke: less is a dot
 _DASH = 3.0  # width over height: more is a dash
 
 # Parts of one digit. Measured on MNIST's training digits, of which one in 40 is in two
-# parts or more: four of five loose parts lie within 0.16 of the digit's longer side.
-_GAP = 0.16
-_SIMILAR = 0.5  # ratio of two strokes by one pen
+# parts or more: four of five loose parts lie within 0.18 of the digit's longer side.
+_GAP = 0.18
+_SIMILAR = 0.4  # ratio of two strokes by one pen
 _FRAGMENT = 0.6  # longer side over the digit's: less is a fragment of it
+_CRUMB = 0.1  # the same, whatever the stroke
+_SLIM = 2.0  # height over width: two parts that are more are two digits of two rows
 
 # Of a digit's longer side: a thinner stroke would vanish at 20 pixels, where MNIST's
 # own have 2 to 4, and is made so wide.
@@ -69,7 +72,7 @@ class Digit:
 
 @dataclasses.dataclass
 class _Part:
-    """Connected ink: its box, its pixels in it (bool), the width of its stroke."""
+    """Connected ink: its box, its pixels in it (bool), the width of its widest stroke."""
 
     left: int
     top: int
@@ -194,10 +197,12 @@ def _threshold(darkness: np.ndarray) -> np.ndarray:
 def _noise(smooth: np.ndarray) -> float:
     """Standard deviation of the paper, of which only the dark half is above 0."""
     step = max(1, int(np.sqrt(smooth.size / 1e6)))
-    values = smooth[::step, ::step]
-    # Half of the paper's pixels are 0, so that its median deviation is where three
-    # quarters of all pixels lie below; ink is a small share of them.
-    return float(np.percentile(values, 75)) / 0.6745
+    values = np.ascontiguousarray(smooth[::step, ::step])
+    limit, _ = cv2.threshold(values, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    # On a page without ink, that limit is amid the noise.
+    paper = values[values <= max(limit, _DARKEST_NOISE)]
+    # Half of the pixels are 0: the median of the others is where three quarters are.
+    return float(np.percentile(paper, 75)) / 0.6745
 
 
 def _erase_rules(mask: np.ndarray, share: float) -> None:
@@ -246,13 +251,9 @@ def _parts(mask: np.ndarray, darkness: np.ndarray) -> list[_Part]:
 
 
 def _stroke(pixels: np.ndarray) -> float:
-    """The mean width of the strokes, in pixels.
-
-    The distances to the paper across a stroke of width w are 1, 2, …, w/2, …, 2, 1.
-    """
+    """The width of the widest stroke, in pixels."""
     padded = np.pad(pixels, 1).astype(np.uint8)
-    distances = cv2.distanceTransform(padded, cv2.DIST_L2, 3)
-    return 4 * float(distances[padded > 0].mean()) - 2
+    return 2 * float(cv2.distanceTransform(padded, cv2.DIST_L2, 5).max()) - 1
 
 
 def _join(parts: Sequence[_Part]) -> list[_Part]:
@@ -287,19 +288,29 @@ def _near(parts: Sequence[_Part]) -> Iterator[tuple[int, int]]:
 
 
 def _belong_together(a: _Part, b: _Part) -> bool:
+    """Whether two parts are of one digit; neighbours are not."""
     if a.size < b.size:
         a, b = b, a
     thin, thick = sorted((a.stroke, b.stroke))
-    if thin < _SIMILAR * thick:
-        return False
     gap = _distance(a, b)
-    if gap <= thin / 2:  # the pen failed for a moment
+    if gap > _GAP * a.size:
+        return False
+    across = min(a.right, b.right) - max(a.left, b.left)
+    down = min(a.bottom, b.bottom) - max(a.top, b.top)
+    height, width = b.pixels.shape
+    if min(across, down) > 0 and across * down >= height * width / 4:
+        return True  # one lies in the other's box
+    if b.size < _CRUMB * a.size:
         return True
-    overlap = min(a.right, b.right) - max(a.left, b.left)
+    if thin < _SIMILAR * thick:
+        return False  # a small digit beside a large one
+    if b.size < _FRAGMENT * a.size or gap <= thin / 2:
+        return True
+    # Two halves, one above the other.
+    height = max(a.bottom, b.bottom) - min(a.top, b.top)
+    width = max(a.right, b.right) - min(a.left, b.left)
     narrower = min(a.pixels.shape[1], b.pixels.shape[1])
-    # One below the other: the bar of a 5, the halves of a broken 1.
-    stacked = overlap >= narrower / 2 and gap <= _GAP * a.size / 2
-    return stacked or (b.size < _FRAGMENT * a.size and gap <= _GAP * a.size)
+    return across >= narrower / 4 and height <= _SLIM * width
 
 
 def _distance(a: _Part, b: _Part) -> float:
