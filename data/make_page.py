@@ -86,8 +86,8 @@ def _paper(rng: np.random.Generator) -> np.ndarray:
     paper = np.full((HEIGHT, WIDTH), rng.uniform(190, 245), np.float32)
     for grain, strength in ((1.5, 0.012), (8, 0.015), (60, 0.02)):
         texture = rng.standard_normal((HEIGHT, WIDTH), np.float32)
-        texture = cv2.GaussianBlur(texture, (0, 0), grain)
-        paper *= 1 + strength * texture / texture.std()
+        blurred = cv2.GaussianBlur(texture, (0, 0), grain)
+        paper *= 1 + strength * blurred / blurred.std()
     y, x = np.mgrid[0 : 1 : HEIGHT * 1j, 0 : 1 : WIDTH * 1j].astype(np.float32)
     angle = rng.uniform(0, 2 * np.pi)
     slope = (x - 0.5) * np.cos(angle) + (y - 0.5) * np.sin(angle)

@@ -20,12 +20,16 @@ INKS = ("auto", "dark", "light")
 # Of the page's copy on which the paper is estimated.
 _SMALL = 256  # pixels, longer side
 _WIDEST_STROKE = 0.25  # of the longer side: what is wider is taken for paper
-_LIGHT = 0.08  # of the longer side: standard deviation of the smoothing
+_LIGHT = (0.08, 0.04, 0.04)  # of the longer side: deviations of the smoothing
+
+_BLACK = 16  # of 255
+_SHADE = 0.5  # of the brightest around: what is darker is more ink than paper
 
 # Of 255: at least so much darker than the paper is ink, whatever the noise.
 _FAINTEST = 25
 _NOISE = 5  # standard deviations of the paper that are still paper
 _DARKEST_NOISE = 64
+_FADING = 0.025  # of the page's longer side
 # Shares of the page's darkest ink: a digit has some above the first, and goes on down
 # to the second, or to the noise if that is more, but not above the third.
 _SURE, _LEAST, _MOST = 0.35, 0.1, 0.3
@@ -49,7 +53,8 @@ _THIN, _THICKENED = 1 / 14, 1 / 10
 
 # A ruled line: share of the page that it spans across or up and down (where the one
 # stroke of a 1 may be long), and its length over its thickness.
-_RULED_ACROSS, _RULED_UP, _SLENDER = 0.5, 0.95, 40
+_RULED_ACROSS, _RULED_UP, _SLENDER = 0.5, 0.95, 25
+_BARE = 20  # percent of its length, at least, have no ink but the line's
 
 
 class PageError(cli.UserError):
@@ -72,7 +77,7 @@ class Digit:
 
 @dataclasses.dataclass
 class _Part:
-    """Connected ink: its box, its pixels in it (bool), the width of its widest stroke."""
+    """Connected ink: its box, its pixels in that (bool), its stroke where widest."""
 
     left: int
     top: int
@@ -108,9 +113,10 @@ def find(grey: np.ndarray, ink: str = "auto") -> list[Digit]:
     """
     darkness = lift_ink(grey, ink)
     mask = _threshold(darkness)
-    _erase_rules(mask, _RULED_ACROSS)
-    _erase_rules(mask.T, _RULED_UP)
-    found = [part for part in _join(_parts(mask, darkness)) if _is_digit(part)]
+    ruled = max(_erase_rules(mask, _RULED_ACROSS), _erase_rules(mask.T, _RULED_UP))
+    # Of a line, splinters stay at the strokes that it meets.
+    parts = [part for part in _parts(mask) if part.stroke > ruled / 2]
+    found = [part for part in _join(parts) if _is_digit(part)]
     digits = []
     for number, row in enumerate(_rows(found), 1):
         for column, part in enumerate(row, 1):
@@ -137,7 +143,8 @@ def lift_ink(grey: np.ndarray, ink: str = "auto") -> np.ndarray:
     if ink == "light" or (ink == "auto" and _is_light(small)):
         grey, small = 255 - grey, 255 - small
     paper = cv2.resize(_paper(small), (width, height), interpolation=cv2.INTER_LINEAR)
-    return 255 - cv2.divide(grey, paper, scale=255)
+    # Nothing is sure about paper that is all but black.
+    return cv2.divide(cv2.subtract(paper, grey), np.maximum(paper, _BLACK), scale=255)
 
 
 def _is_light(small: np.ndarray) -> bool:
@@ -149,27 +156,30 @@ def _is_light(small: np.ndarray) -> bool:
 def _paper(small: np.ndarray) -> np.ndarray:
     """The brightness of the paper under dark ink, uint8 of the same shape, 1 or more.
 
-    A first estimate is the brightest within reach. The next ones smooth what is not
-    much darker than the one before, and reach under the ink from all around it.
+    A first estimate is the median around, or the brightest within reach where there is
+    more ink than paper. The next ones smooth what is not much darker than the one
+    before, and reach under the ink from all around it.
     """
     side = int(max(small.shape) * _WIDEST_STROKE) | 1
+    median = cv2.medianBlur(small, side)
     kernel = np.ones((side, side), np.uint8)
-    first = cv2.morphologyEx(cv2.medianBlur(small, 3), cv2.MORPH_CLOSE, kernel)
-    paper = np.maximum(first, 1)
+    brightest = cv2.morphologyEx(cv2.medianBlur(small, 3), cv2.MORPH_CLOSE, kernel)
+    paper = np.where(median > _SHADE * brightest, median, brightest)
     values = small.astype(np.float32)
-    sigma = _LIGHT * max(small.shape)
-    for _ in range(2):
+    for share in _LIGHT:
+        paper = np.maximum(paper, 1)
         ratio = cv2.divide(small, paper, scale=200)
         limit, _ = cv2.threshold(ratio, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
         blank = cv2.erode((ratio > limit).astype(np.float32), np.ones((3, 3)))
         shares, sums = (
-            cv2.GaussianBlur(x, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT)
+            cv2.GaussianBlur(
+                x, (0, 0), share * max(small.shape), borderType=cv2.BORDER_CONSTANT
+            )
             for x in (blank, blank * values)
         )
         smooth = sums / np.maximum(shares, 1e-6)
         paper = np.where(shares > 1e-3, smooth, paper).round().astype(np.uint8)
-        paper = np.maximum(paper, 1)
-    return paper
+    return np.maximum(paper, 1)
 
 
 def _threshold(darkness: np.ndarray) -> np.ndarray:
@@ -200,28 +210,43 @@ def _noise(smooth: np.ndarray) -> float:
     values = np.ascontiguousarray(smooth[::step, ::step])
     limit, _ = cv2.threshold(values, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
     # On a page without ink, that limit is amid the noise.
-    paper = values[values <= max(limit, _DARKEST_NOISE)]
+    ink = (values > max(limit, _DARKEST_NOISE)).astype(np.uint8)
+    # Ink fades into the paper around it, if the photo is not sharp.
+    side = 2 * round(max(values.shape) * _FADING) + 1
+    paper = values[cv2.dilate(ink, np.ones((side, side), np.uint8)) == 0]
+    if paper.size < values.size / 20:
+        return 0  # there is no telling
     # Half of the pixels are 0: the median of the others is where three quarters are.
     return float(np.percentile(paper, 75)) / 0.6745
 
 
-def _erase_rules(mask: np.ndarray, share: float) -> None:
+def _erase_rules(mask: np.ndarray, share: float) -> float:
     """Erases lines that run across the page, but not the strokes that cross them.
 
     Args:
       mask: uint8 [H, W] of 0 and 1, changed in place.
       share: of the width that a line spans at least.
+
+    Returns:
+      The thickness of the thickest, in pixels; 0 if there is none.
     """
+    thickest = 0.0
     width = mask.shape[1]
     run = max(15, width // 40)
     across = np.ones((1, run), np.uint8)
     runs = cv2.morphologyEx(np.ascontiguousarray(mask), cv2.MORPH_OPEN, across)
     # Over breaks, and over the steps of a line that is not quite level.
+    runs = np.pad(runs, ((0, 0), (run, run)))  # or all would be drawn to the border
     runs = cv2.morphologyEx(runs, cv2.MORPH_CLOSE, np.ones((3, run), np.uint8))
+    runs = np.ascontiguousarray(runs[:, run:-run])
     _, labels, stats, _ = cv2.connectedComponentsWithStats(runs, connectivity=8)
-    for label, (left, top, length, height, area) in enumerate(stats[1:].tolist(), 1):
-        thickness = area / length
-        if length < share * width or thickness * _SLENDER > length:
+    for label, (left, top, length, height, _) in enumerate(stats[1:].tolist(), 1):
+        if length < share * width:
+            continue
+        box = labels[top : top + height, left : left + length]
+        # Some columns have nothing but the line.
+        thickness = float(np.percentile((box == label).sum(0), _BARE))
+        if thickness * _SLENDER > length:
             continue
         rim = int(2 * thickness) + 2
         window = np.s_[max(0, top - rim) : top + height + rim, left : left + length]
@@ -229,10 +254,12 @@ def _erase_rules(mask: np.ndarray, share: float) -> None:
         line = (labels[window] == label).astype(np.uint8)
         line = cv2.dilate(line, np.ones((3, 1), np.uint8))
         strokes = cv2.morphologyEx(ink, cv2.MORPH_OPEN, np.ones((rim, 1), np.uint8))
-        mask[window][(line & ~strokes & 1) == 1] = 0
+        mask[window][(line == 1) & (strokes == 0)] = 0
+        thickest = max(thickest, thickness)
+    return thickest
 
 
-def _parts(mask: np.ndarray, darkness: np.ndarray) -> list[_Part]:
+def _parts(mask: np.ndarray) -> list[_Part]:
     """The connected parts of the ink that are more than specks."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     # A loose part of the smallest digit is smaller than that.

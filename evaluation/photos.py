@@ -6,7 +6,6 @@ Of a file with several pictures the first is taken. The files may come from anyb
 see SECURITY.md.
 """
 
-import errno
 import glob
 import io
 import os
@@ -102,16 +101,7 @@ def read(path: Path) -> np.ndarray:
     # Here, because eval.py without photos should not cost the loading of Pillow.
     from PIL import Image
 
-    try:
-        content = untrusted.read(path, MOST_BYTES)
-    except OSError as error:
-        if error.errno == errno.EFBIG:
-            raise PhotoError(
-                f"{path}: a file of more than {MOST_BYTES:,} bytes; {EXPECTED} of fewer"
-            ) from None
-        raise PhotoError(
-            f"{path}: cannot be read ({error.strerror}); {EXPECTED}; check the path"
-        ) from None
+    content = _content(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what is odd but can be read
@@ -132,6 +122,24 @@ def read(path: Path) -> np.ndarray:
             f"{path}: damaged ({cli.one_line(str(error))[:200]}); {EXPECTED} that is"
             " whole; copy it anew, or save it once more"
         ) from None
+
+
+def _content(path: Path) -> bytes:
+    try:
+        with untrusted.open_file(path) as file:
+            # Room is made for what is there, and not for all that might be.
+            size = os.fstat(file.fileno()).st_size
+            content = file.read(size) if size <= MOST_BYTES else None
+    except OSError as error:
+        raise PhotoError(
+            f"{path}: cannot be read ({error.strerror}); {EXPECTED}; check the path"
+        ) from None
+    if content is None:
+        raise PhotoError(
+            f"{path}: a file of more than {MOST_BYTES:,} bytes; {EXPECTED} of fewer;"
+            " make it smaller"
+        )
+    return content
 
 
 def _check_size(path: Path, image: "Image.Image") -> None:
