@@ -101,6 +101,10 @@ class _Part:
 def find(grey: np.ndarray, ink: str = "auto") -> list[Digit]:
     """Finds the digits of a page.
 
+    A digit of MNIST, given as a page of its own, comes out as it went in but for its
+    faintest pixels: 0.3 grey levels on average in half of the first 1,000 test digits,
+    below 8 in 98 % of them (tests/test_finding.py).
+
     Args:
       grey: uint8 [H, W], 0 black, 255 white.
       ink: a name in `INKS`: darker than the paper, lighter, or whichever there is.
@@ -190,6 +194,7 @@ def _threshold(darkness: np.ndarray) -> np.ndarray:
     """
     smooth = cv2.GaussianBlur(darkness, (3, 3), 0)
     noise = _noise(smooth)
+    # Of millions of pixels of paper, some are beyond _NOISE.
     candidates = smooth[smooth > max(_FAINTEST, 1.6 * _NOISE * noise)]
     if not candidates.size:
         return np.zeros_like(darkness)
