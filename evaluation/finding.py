@@ -50,6 +50,7 @@ _SLIM = 2.0  # height over width: two parts that are more are two digits of two 
 # Of a digit's longer side: a thinner stroke would vanish at 20 pixels, where MNIST's
 # own have 2 to 4, and is made so wide.
 _THIN, _THICKENED = 1 / 14, 1 / 10
+_DRAWN = 400  # pixels, longer side of a digit when it is thickened
 
 # A ruled line: share of the page that it spans across or up and down (where the one
 # stroke of a 1 may be long), and its length over its thickness.
@@ -412,10 +413,16 @@ def _normalised(part: _Part, darkness: np.ndarray) -> np.ndarray:
     height, width = part.pixels.shape
     window = darkness[part.top : part.top + height, part.left : part.left + width]
     ink = np.where(part.pixels, window, 0)
-    full = float(np.percentile(ink[part.pixels], 90))
+    thin = part.stroke < _THIN * part.size
+    if thin and part.size > _DRAWN:
+        # Thickening takes long on what is large.
+        size = max(1, width * _DRAWN // part.size), max(1, height * _DRAWN // part.size)
+        ink = cv2.resize(ink, size, interpolation=cv2.INTER_AREA)
+    full = float(np.percentile(ink[ink > 0], 90))
     ink = np.minimum(ink * (255 / full), 255).round().astype(np.uint8)
-    if part.stroke < _THIN * part.size:
-        grow = round(_THICKENED * part.size - part.stroke)
+    if thin:
+        scale = max(ink.shape) / part.size
+        grow = round((_THICKENED * part.size - part.stroke) * scale)
         kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (grow + 1, grow + 1))
         ink = cv2.dilate(np.pad(ink, grow), kernel)
     return normalise(ink)

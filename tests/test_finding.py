@@ -179,10 +179,12 @@ def test_an_empty_page_has_no_digits(size):
     assert finding.find(noise.astype(np.uint8)) == []
 
 
-def test_a_thin_pen_leaves_a_stroke():
+@pytest.mark.parametrize("scale", [1, 10])
+def test_a_thin_pen_leaves_a_stroke(scale):
     """At 20 pixels it would be a tenth as dark as MNIST's."""
-    page = np.full((300, 300), 255, np.uint8)
-    cv2.ellipse(page, (150, 150), (60, 100), 0, 0, 360, 0, 2)
+    page = np.full((300 * scale, 300 * scale), 255, np.uint8)
+    middle, axes = (150 * scale, 150 * scale), (60 * scale, 100 * scale)
+    cv2.ellipse(page, middle, axes, 0, 0, 360, 0, 2 * scale)
     (found,) = finding.find(page)
     assert np.percentile(found.image[found.image > 0], 80) > 150
 
