@@ -38,6 +38,7 @@ _MOST_PARTS = 5000  # of a page of digits; noise or a printed picture has more
 _SHORTEST = 8  # pixels, longer side of a digit
 _DOT = 1.6  # longer side over stroke: less is a dot
 _DASH = 3.0  # width over height: more is a dash
+_HAIR = 200  # longer side over stroke: more, of a large one, is a hair or an edge
 
 # Parts of one digit. Measured on MNIST's training digits, of which one in 40 is in two
 # parts or more: four of five loose parts lie within 0.18 of the digit's longer side.
@@ -378,12 +379,13 @@ def _merged(parts: Sequence[_Part]) -> _Part:
 
 
 def _is_digit(part: _Part) -> bool:
-    """Whether it is neither a speck nor a dot nor a dash."""
+    """Whether it is neither a speck nor a dot, a dash or a hair."""
     height, width = part.pixels.shape
     return (
         part.size >= _SHORTEST
         and part.size >= _DOT * part.stroke
         and width <= _DASH * height
+        and part.size <= max(_DRAWN, _HAIR * part.stroke)
     )
 
 

@@ -179,6 +179,12 @@ def test_an_empty_page_has_no_digits(size):
     assert finding.find(noise.astype(np.uint8)) == []
 
 
+def test_a_hair_is_no_digit():
+    page = np.full((6000, 3000), 255, np.uint8)
+    cv2.line(page, (100, 100), (2900, 5500), 200, 1)
+    assert finding.find(page) == []
+
+
 @pytest.mark.parametrize("scale", [1, 10])
 def test_a_thin_pen_leaves_a_stroke(scale):
     """At 20 pixels it would be a tenth as dark as MNIST's."""
