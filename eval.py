@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scores a finished run, or compares several.
+"""Scores a finished run, reads photos by it, or compares several.
 
 python eval.py --run_dir=runs/lenet-s0
 python eval.py --run_dir=runs/kaggle-s0 --data_dir=kaggle --submission=submission.csv
+python eval.py --run_dir=runs/lenet-s0 --images=photos/*.jpg --annotated_dir=read
 python eval.py --compare runs/lenet-s0 runs/lenet_plain-s0
 """
 
 import device  # isort: skip  (first: it loads TensorFlow)
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 from absl import flags
@@ -36,6 +38,38 @@ def define_flags() -> None:
         None,
         "CSV file that gets what each test digit is read as, in the form of Kaggle's"
         " competition: ImageId,Label.",
+    )
+    _define_photo_flags()
+
+
+def _define_photo_flags() -> None:
+    """The flags of reading photos instead of scoring."""
+    flags.DEFINE_multi_string(
+        "images",
+        [],
+        "Photos whose digits are read: files, folders, patterns such as '*.jpg'; PNG,"
+        " JPEG, WebP, BMP or TIFF. Arguments that are no flags are photos too.",
+    )
+    flags.DEFINE_enum(
+        "ink",
+        "auto",
+        ["auto", "dark", "light"],
+        "Whether the digits of --images are darker or lighter than their paper.",
+    )
+    flags.DEFINE_string(
+        "readings",
+        None,
+        "File that gets what is read on --images: .csv or .json.",
+    )
+    flags.DEFINE_string(
+        "annotated_dir",
+        None,
+        "Folder that gets each of --images with what is read drawn on it, as PNG.",
+    )
+    flags.register_validator(
+        "readings",
+        lambda name: name is None or name.lower().endswith((".csv", ".json")),
+        "expected a file name that ends in .csv or .json",
     )
 
 
@@ -67,24 +101,37 @@ def load_network(run_dir: Path) -> tuple[tf.Module, int]:
     return network, step
 
 
-def _check_usage(
-    compare: bool, run_dir: str | None, submission: str | None, arguments: Sequence[str]
-) -> None:
-    """Raises cli.UsageError unless it is one run to be scored, or some to be compared.
+def _check_usage(values: Mapping[str, Any], arguments: Sequence[str]) -> None:
+    """Raises cli.UsageError unless it is clear what is to be done.
 
     Args:
-      compare: the flag, as are `run_dir` and `submission`.
+      values: of the flags, by name.
       arguments: that are no flags.
     """
+    compare, images = values["compare"], values["images"]
+    run_dir, submission = values["run_dir"], values["submission"]
+    if images and (compare or submission):
+        raise cli.UsageError(
+            "--images is of photos to be read, --submission of a run to be scored,"
+            " --compare of some to be compared: give one of the three"
+        )
+    if not images and (values["readings"] or values["annotated_dir"]):
+        raise cli.UsageError(
+            "--readings and --annotated_dir get what is read on photos: name these by"
+            " --images"
+        )
+    if images and not run_dir:
+        raise cli.UsageError("--images wants a network to be read by: give --run_dir")
     if compare and (run_dir or submission):
         raise cli.UsageError(
             "--run_dir and --submission are of one run to be scored, --compare RUN RUN"
             " is of some to be compared: give one of the two"
         )
-    if arguments and not compare:
+    if arguments and not (compare or images):
         raise cli.UsageError(
             f"unexpected argument {arguments[0]!r}: name a run to be scored by"
-            " --run_dir=RUN, runs to be compared by --compare RUN RUN"
+            " --run_dir=RUN, runs to be compared by --compare RUN RUN, photos to be"
+            " read by --images=PHOTO"
         )
     if not (compare or run_dir):
         raise cli.UsageError(
@@ -92,10 +139,30 @@ def _check_usage(
         )
 
 
+def _read_photos(run_dir: Path, names: Sequence[str]) -> None:
+    """Reads the digits of photos and shows them as the flags say."""
+    from evaluation import photos, reading  # loads matplotlib
+
+    paths = photos.expand(names)
+    annotated: list[Path] = []
+    if FLAGS.annotated_dir:
+        annotated = reading.annotated_names(paths, Path(FLAGS.annotated_dir))
+    network, _ = load_network(run_dir)
+    predict = scoring.Predict(network)
+    pages = reading.read(predict, paths, FLAGS.ink)
+    print(reading.show(pages))
+    for name, page in zip(annotated, pages):
+        reading.write_annotated(name, page)
+        print(name)
+    if FLAGS.readings:
+        reading.write(Path(FLAGS.readings), pages)
+        print(FLAGS.readings)
+
+
 def main(argv: list[str]) -> None:
-    """Scores the run that --run_dir names, or compares those that are arguments."""
+    """Scores the run that --run_dir names, reads by it, or compares some."""
     _, *arguments = argv
-    _check_usage(FLAGS.compare, FLAGS.run_dir, FLAGS.submission, arguments)
+    _check_usage(FLAGS.flag_values_dict(), arguments)
     if FLAGS.compare:
         from evaluation import comparison  # loads scipy.stats, which takes a second
 
@@ -103,6 +170,9 @@ def main(argv: list[str]) -> None:
         return
     device.set_threads(0)
     run_dir = Path(FLAGS.run_dir)
+    if FLAGS.images:
+        _read_photos(run_dir, [*FLAGS.images, *arguments])
+        return
     network, step = load_network(run_dir)
     predict = scoring.Predict(network)
     config = result.read_config(run_dir)

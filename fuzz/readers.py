@@ -15,7 +15,7 @@ import struct
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -290,6 +290,52 @@ def result_seeds() -> list[bytes]:
     ]
 
 
+_FOUND_PIXELS = 1 << 18  # of a picture small enough to be looked through
+
+
+def read_photo(content: bytes) -> None:
+    """evaluation.photos, and evaluation.finding on what comes out."""
+    from evaluation import finding, photos
+
+    picture = photos.read(_file("photo", content))
+    assert picture.dtype == np.uint8 and picture.shape[2:] == (3,)
+    height, width, _ = picture.shape
+    assert 0 < height * width <= photos.MOST_PIXELS
+    if height * width > _FOUND_PIXELS:
+        return
+    for digit in finding.find(np.ascontiguousarray(picture[..., 0])):
+        left, top, right, bottom = np.add(digit.box, (0, 0, *digit.box[:2])).tolist()
+        assert 0 <= left < right <= width and 0 <= top < bottom <= height
+        assert digit.image.shape == (28, 28) and digit.image.any()
+
+
+def photo_seeds() -> list[bytes]:
+    """A stroke in each format; turned, transparent, of 16 bits, of few colours."""
+    from PIL import Image
+
+    stroke = np.full((20, 24), 230, np.uint8)
+    stroke[4:16, 9:12] = 20
+    grey = Image.fromarray(stroke)
+    clear = Image.merge("LA", [grey, Image.fromarray(255 - stroke)])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    seeds = []
+    pictures: list[tuple[Image.Image, str, dict[str, Any]]] = [
+        *((grey, kind, {}) for kind in ("PNG", "JPEG", "BMP", "TIFF")),
+        (clear.convert("RGBA"), "WEBP", {"lossless": True, "exif": exif}),
+        (clear, "PNG", {"exif": exif}),
+        (grey.convert("CMYK"), "JPEG", {"exif": exif}),
+        (grey.convert("RGB"), "TIFF", {"compression": "tiff_lzw", "exif": exif}),
+        (Image.fromarray(stroke.astype(np.uint16) * 257), "PNG", {}),
+        (grey.convert("P"), "PNG", {"transparency": 1}),
+    ]
+    for image, kind, options in pictures:
+        content = io.BytesIO()
+        image.save(content, kind, **options)
+        seeds.append(content.getvalue())
+    return seeds
+
+
 READERS = {
     "idx": Reader(read_idx, idx_seeds),
     "gzip": Reader(read_gzip, gzip_seeds),
@@ -301,6 +347,7 @@ READERS = {
     "checkpoint": Reader(read_checkpoint, checkpoint_seeds),
     "predictions": Reader(read_predictions, predictions_seeds),
     "result": Reader(read_result, result_seeds),
+    "photo": Reader(read_photo, photo_seeds),
 }
 
 

@@ -18,7 +18,7 @@ INPUT_SECONDS = 20  # of the processor: those of the clock also pass while it wa
 INSTRUMENTED = [
     *("augment", "cli", "data", "evaluation", "flagfiles", "training", "untrusted"),
     *("absl.flags._argument_parser", "absl.flags._flag", "absl.flags._flagvalues"),
-    *("json", "numpy.lib._format_impl", "zipfile"),
+    *("json", "numpy.lib._format_impl", "PIL", "zipfile"),
 ]
 
 

@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "augment": set(),
     "augment/build.py": {"data"},  # a program
     "data": set(),
-    "evaluation": {"training"},
+    "evaluation": {"data", "training"},
     "models": set(),
     "training": set(),
     "train": set(PACKAGES),

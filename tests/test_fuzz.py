@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ import flagfiles
 import untrusted
 from augment import build
 from data import idx, kaggle, mnist
-from evaluation import comparison, result, scoring
+from evaluation import comparison, photos, result, scoring
 from fuzz import readers
 from fuzz.readers import READERS
 from training import runs
@@ -210,6 +211,17 @@ def test_archives_that_are_no_predictions(content):
     refused("predictions", content)
 
 
+def png(width, height):
+    """All black, with one bit a pixel."""
+    rows = zlib.compress(bytes((width + 7) // 8 + 1) * height, 9)
+    header = struct.pack(">2I5B", width, height, 1, 0, 0, 0, 0)
+    chunks = (b"IHDR" + header, b"IDAT" + rows, b"IEND")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        for chunk in chunks
+    )
+
+
 BOUNDED = """
 import resource, sys
 from fuzz import readers
@@ -230,8 +242,9 @@ print(readers.check(reader, content))
         ("idx", struct.pack(">4BI", 0, 0, 8, 1, 2**31 - 1) + bytes(1000)),
         ("gzip", b"1" + struct.pack(">4BI", 0, 0, 8, 1, 2**31 - 1) + bytes(1000)),
         ("csv", f"{','.join(kaggle.PIXELS)}\n".encode() + b"\n" * 4_000_000),
+        ("photo", png(9_000, 9_000)),
     ],
-    ids=["idx", "gzip", "csv"],
+    ids=["idx", "gzip", "csv", "photo"],
 )
 def test_what_announces_much_gets_no_memory(name, content):
     """In a process that may take 64 MB beyond what it has."""
@@ -284,6 +297,7 @@ OPENERS = {
     "manifest.json": lambda path: build._read_manifest(path.parent, {}),
     "predictions.npz": lambda path: scoring.read_predictions(path.parent),
     "result.json": lambda path: comparison._read_result(path.parent),
+    "photo": photos.read,
     "shard": lambda path: build._read_file(path, 8, np.zeros(9, np.uint8), {}),
 }
 

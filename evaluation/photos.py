@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Photos and scans of any making → upright pixels on white.
+
+PNG, JPEG, WebP, BMP and TIFF, decoded by Pillow, which reads a header without the rest.
+Of a file with several pictures the first is taken. The files may come from anybody:
+see SECURITY.md.
+"""
+
+import glob
+import io
+import os
+import struct
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import cli
+import untrusted
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+EXPECTED = "expected a photo: PNG, JPEG, WebP, BMP or TIFF"
+
+MOST_BYTES = 1 << 28
+MOST_PIXELS = 50_000_000  # of a large telephone camera
+MOST_SIDE = 30_000  # OpenCV's limit for some operations is 32,767
+
+# What Pillow raises at a file that is no sound picture.
+_DAMAGE = (
+    *(OSError, ValueError, TypeError, LookupError, EOFError, SyntaxError),
+    *(AttributeError, RuntimeError, ArithmeticError, MemoryError, struct.error),
+)
+_TILE_WIDTH, _TILE_HEIGHT = 322, 323  # TIFF tags
+
+
+class PhotoError(cli.UserError):
+    """A photo that is missing, damaged, too large, or none."""
+
+
+def expand(names: Iterable[str]) -> list[Path]:
+    """The files that names of files, folders and patterns such as `*.jpg` stand for.
+
+    Of a folder, and of what a pattern finds, only files whose suffix is a picture's.
+
+    Returns:
+      Each file once, in the order of the names; of a folder or pattern by name.
+
+    Raises:
+      PhotoError: a folder or a pattern holds no picture.
+    """
+    found: dict[Path, None] = {}
+    for name in names:
+        path = Path(name)
+        if path.is_dir():
+            inside = [path / child for child in _names_in(path)]
+        elif glob.has_magic(name) and not path.exists():
+            inside = [Path(match) for match in glob.glob(name, recursive=True)]
+        else:
+            found[path] = None
+            continue
+        pictures = [p for p in sorted(inside) if p.suffix.lower() in SUFFIXES]
+        if not pictures:
+            kind = "folder" if path.is_dir() else "pattern"
+            raise PhotoError(
+                f"{name}: no picture in this {kind}; expected files that end in"
+                f" {', '.join(SUFFIXES)}; check --images"
+            )
+        found |= dict.fromkeys(pictures)
+    return list(found)
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        return [name for name in os.listdir(folder) if not name.startswith(".")]
+    except OSError as error:
+        raise PhotoError(
+            f"{folder}: cannot be read ({error.strerror}); check its permissions"
+        ) from None
+
+
+def read(path: Path) -> np.ndarray:
+    """Reads a photo; its size is known from its header before anything is decoded.
+
+    Turned as its EXIF data say, transparency laid on white, 16 bits scaled to 8.
+
+    Args:
+      path: of the file; its suffix does not matter.
+
+    Returns:
+      uint8 [H, W, 3], RGB.
+
+    Raises:
+      PhotoError: it cannot be read, is no photo, damaged, or too large.
+    """
+    # Here, because eval.py without photos should not cost the loading of Pillow.
+    from PIL import Image
+
+    content = _content(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is odd but can be read
+            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+                _check_size(path, image)
+                return _decode(image)
+    except Image.UnidentifiedImageError:
+        raise PhotoError(
+            f"{path}: no photo; {EXPECTED}; save it as one of these"
+        ) from None
+    except Image.DecompressionBombError:
+        raise PhotoError(
+            f"{path}: has far more than {MOST_PIXELS:,} pixels; {EXPECTED} of at most"
+            " so many; make it smaller"
+        ) from None
+    except _DAMAGE as error:
+        raise PhotoError(
+            f"{path}: damaged ({cli.one_line(str(error))[:200]}); {EXPECTED} that is"
+            " whole; copy it anew, or save it once more"
+        ) from None
+
+
+def _content(path: Path) -> bytes:
+    try:
+        with untrusted.open_file(path) as file:
+            # Room is made for what is there, and not for all that might be.
+            size = os.fstat(file.fileno()).st_size
+            content = file.read(size) if size <= MOST_BYTES else None
+    except OSError as error:
+        raise PhotoError(
+            f"{path}: cannot be read ({error.strerror}); {EXPECTED}; check the path"
+        ) from None
+    if content is None:
+        raise PhotoError(
+            f"{path}: a file of more than {MOST_BYTES:,} bytes; {EXPECTED} of fewer;"
+            " make it smaller"
+        )
+    return content
+
+
+def _check_size(path: Path, image: "Image.Image") -> None:
+    """Refuses a picture by what its header announces."""
+    width, height = image.size
+    # A tile is decoded whole, however little of it lies in the picture.
+    tags = getattr(image, "tag_v2", {})
+    tile = int(tags.get(_TILE_WIDTH, 0)) * int(tags.get(_TILE_HEIGHT, 0))
+    if max(width * height, tile) > MOST_PIXELS or max(width, height) > MOST_SIDE:
+        raise PhotoError(
+            f"{path}: has {width:,} × {height:,} pixels; {EXPECTED} of at most"
+            f" {MOST_PIXELS:,}, and {MOST_SIDE:,} a side; make it smaller"
+        )
+
+
+def _decode(image: "Image.Image") -> np.ndarray:
+    """uint8 [H, W, 3] of an opened picture; an error out of _DAMAGE if it is none."""
+    from PIL import Image, ImageOps
+
+    image.load()
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):
+        image = _from_16_bits(image)
+    elif image.mode in ("I", "F"):
+        raise ValueError("pixels of 32 bits, of which nobody says what is white")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        paper = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(paper, image)
+    return np.array(image.convert("RGB"))
+
+
+def _from_16_bits(image: "Image.Image") -> "Image.Image":
+    """The same in 8 bits, with an alpha channel if one grey stands for transparent."""
+    from PIL import Image
+
+    values = np.asarray(image).astype(np.uint32)
+    grey = Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    clear = image.info.get("transparency")
+    if isinstance(clear, int):
+        opaque = np.where(values == clear, 0, 255).astype(np.uint8)
+        grey.putalpha(Image.fromarray(opaque))
+    return grey

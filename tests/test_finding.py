@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Digits on a page: all found, nothing else, in order, in MNIST's form."""
+
+import cv2
+import numpy as np
+import pytest
+
+import data
+from data.normalise import normalise
+from evaluation import finding
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """uint8 [n, 28, 28]: handwriting that is always there, one of each class first."""
+    return data.load("digits").train_images[..., 0]
+
+
+def lay_out(rows, side=84, height=None):
+    """A white page, uint8, with rows of digits in frames of so many pixels."""
+    height = height or side
+    columns = max(len(row) for row in rows)
+    page = np.full((height * len(rows), side * columns), 255, np.uint8)
+    for y, row in enumerate(rows):
+        for x, digit in enumerate(row):
+            drawn = cv2.resize(digit, (side, side), interpolation=cv2.INTER_LINEAR)
+            page[y * height :, x * side :][:side, :side] = 255 - drawn
+    return page
+
+
+def places(found):
+    return [(digit.row, digit.column) for digit in found]
+
+
+def difference(image, digit):
+    """Mean difference in grey levels."""
+    return np.abs(image.astype(int) - digit).mean()
+
+
+def same_digits(found, expected, most=12):
+    assert len(found) == len(expected)
+    for digit, image in zip(found, expected, strict=True):
+        assert digit.image.dtype == np.uint8 and digit.image.shape == (28, 28)
+        assert difference(digit.image, image) < most
+
+
+def test_three_rows_in_reading_order(digits):
+    page = lay_out([digits[:4], digits[4:6], digits[6:9]])
+    found = finding.find(page)
+    assert places(found) == [
+        *((1, 1), (1, 2), (1, 3), (1, 4)),
+        *((2, 1), (2, 2)),
+        *((3, 1), (3, 2), (3, 3)),
+    ]
+    same_digits(found, digits[:9])
+    for digit in found:
+        left, top, width, height = digit.box
+        assert (left // 84, top // 84) == (digit.column - 1, digit.row - 1)
+        window = page[top : top + height, left : left + width]
+        assert max(width, height) == pytest.approx(60, abs=3) and window.min() < 50
+
+
+def test_rows_that_slope(digits):
+    page = lay_out([digits[:8], digits[8:16], digits[16:24]], height=120)
+    height, width = page.shape
+    turn = cv2.getRotationMatrix2D((width / 2, height / 2), 6, 1)
+    page = cv2.warpAffine(page, turn, (width, height), borderValue=255)
+    assert places(finding.find(page)) == [
+        (y, x) for y in (1, 2, 3) for x in range(1, 9)
+    ]
+
+
+def test_sizes_of_one_row(digits):
+    page = np.full((320, 700), 255, np.uint8)
+    left = 20
+    for digit, side in zip(digits[:5], (28, 280, 40, 140, 60)):
+        page[160 - side // 2 :, left:][:side, :side] = 255 - cv2.resize(
+            digit, (side, side)
+        )
+        left += side
+    found = finding.find(page)
+    assert places(found) == [(1, column) for column in range(1, 6)]
+    same_digits(found, digits[:5])
+
+
+@pytest.mark.parametrize("invert", [False, True])
+def test_polarity_is_found(digits, invert):
+    page = lay_out([digits[:5]])
+    page = 255 - page if invert else page
+    same_digits(finding.find(page), digits[:5])
+    forced = finding.find(page, "light" if invert else "dark")
+    assert len(forced) == 5
+
+
+def test_polarity_is_forced(digits):
+    """On a page of half ink the eye decides, so the flag must."""
+    page = lay_out([digits[:5]])
+    assert not np.array_equal(
+        finding.lift_ink(page, "light"), finding.lift_ink(page, "dark")
+    )
+    same_digits(finding.find(255 - page, "light"), digits[:5])
+
+
+def test_uneven_light_and_noise(digits):
+    page = lay_out([digits[:6], digits[6:12], digits[12:18]]).astype(np.float64)
+    height, width = page.shape
+    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
+    light = 0.25 + 0.6 * x * y + 0.1 * np.sin(6 * y)
+    noise = np.random.default_rng(0).normal(0, 3, page.shape)
+    lit = (page * light + noise).clip(0, 255).astype(np.uint8)
+    same_digits(finding.find(lit), digits[:18], most=15)
+
+
+@pytest.mark.parametrize(("grey", "squared"), [(90, False), (190, False), (190, True)])
+@pytest.mark.parametrize("tilt", [0, 5])
+def test_ruled_lines_are_no_digits(digits, grey, squared, tilt):
+    page = lay_out([digits[:8], digits[8:16]], height=110)
+    ruled = np.full_like(page, 255)
+    height, width = page.shape
+    for y in range(-10, height, 32):
+        cv2.line(ruled, (0, y), (width, y + tilt), grey, 2)
+    for x in range(17, width, 32) if squared else ():
+        cv2.line(ruled, (x, 0), (x - tilt // 2, height), grey, 2)
+    found = finding.find(np.minimum(page, ruled))
+    assert places(found) == [(y, x) for y in (1, 2) for x in range(1, 9)]
+    same_digits(found, digits[:16], most=25)
+
+
+def test_a_line_beneath_is_no_digit(digits):
+    page = lay_out([digits[:4]], height=120)
+    cv2.line(page, (40, 105), (190, 107), 0, 3)
+    same_digits(finding.find(page), digits[:4])
+
+
+def test_specks_are_dropped(digits):
+    page = lay_out([digits[:5]], height=200)
+    for number, x in enumerate(range(5, page.shape[1], 20)):
+        for y in range(95, 200, 20):
+            cv2.circle(page, (x, y), number % 4, 0, cv2.FILLED)
+    cv2.circle(page, (200, 150), 12, 0, cv2.FILLED)  # a blot
+    assert len(finding.find(page)) == 5
+
+
+@pytest.mark.parametrize("size", [40, 160])
+def test_broken_strokes_are_joined(size):
+    """A 0 in two halves; a 5 whose bar came off; a 1 that stops for a moment."""
+    page = np.full((2 * size, 5 * size), 255, np.uint8)
+    pen = max(3, size // 9)
+    middle = size
+    cv2.ellipse(page, (size, middle), (size // 3, size // 2), 0, 0, 360, 0, pen)
+    cv2.line(page, (size, 0), (size, 2 * size), 255, max(1, pen // 3))
+    left, top = int(2.2 * size), middle - size // 2
+    cv2.ellipse(
+        page, (left, middle + size // 6), (size // 3, size // 3), 0, -120, 120, 0, pen
+    )
+    cv2.line(page, (left, top), (left + size // 2, top), 0, pen)
+    left = 4 * size
+    cv2.line(page, (left, top), (left, top + size), 0, pen)
+    page[middle : middle + max(1, pen // 3), left - size // 4 : left + size // 4] = 255
+    assert places(finding.find(page)) == [(1, 1), (1, 2), (1, 3)]
+
+
+@pytest.mark.parametrize("digit", "0123456789")
+def test_a_digit_that_touches_the_border(digit):
+    page = np.zeros((150, 150), np.uint8)
+    cv2.putText(page, digit, (30, 120), cv2.FONT_HERSHEY_SIMPLEX, 4, 255, 10)
+    rows, columns = np.nonzero(page)
+    tight = page[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    (found,) = finding.find(255 - tight, "dark")
+    assert found.box == pytest.approx((0, 0, *tight.shape[::-1]), abs=1)
+    assert difference(found.image, normalise(tight)) < 3
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 400), (400, 3), (300, 200)])
+def test_an_empty_page_has_no_digits(size):
+    for value in (0, 128, 255):
+        assert finding.find(np.full(size, value, np.uint8)) == []
+    noise = np.random.default_rng(0).normal(200, 6, size).clip(0, 255)
+    assert finding.find(noise.astype(np.uint8)) == []
+
+
+def test_a_hair_is_no_digit():
+    page = np.full((6000, 3000), 255, np.uint8)
+    cv2.line(page, (100, 100), (2900, 5500), 200, 1)
+    assert finding.find(page) == []
+
+
+@pytest.mark.parametrize("scale", [1, 10])
+def test_a_thin_pen_leaves_a_stroke(scale):
+    """At 20 pixels it would be a tenth as dark as MNIST's."""
+    page = np.full((300 * scale, 300 * scale), 255, np.uint8)
+    middle, axes = (150 * scale, 150 * scale), (60 * scale, 100 * scale)
+    cv2.ellipse(page, middle, axes, 0, 0, 360, 0, 2 * scale)
+    (found,) = finding.find(page)
+    assert np.percentile(found.image[found.image > 0], 80) > 150
+
+
+def test_a_page_of_marks_is_refused():
+    page = np.full((1200, 1200), 255, np.uint8)
+    for y in range(0, 1200, 12):
+        for x in range(0, 1200, 12):
+            page[y : y + 8, x : x + 2] = 0
+    with pytest.raises(finding.PageError, match="10,000 marks; expected a page of"):
+        finding.find(page)
+
+
+def test_mnists_own_digits_are_left_as_they_are():
+    """The whole way, from a digit as an image of its own."""
+    try:
+        images = data.load("mnist").test_images[:1000, ..., 0]
+    except data.DataError as error:
+        pytest.skip(str(error))
+    differences, torn = [], 0
+    for image in images:
+        np.testing.assert_array_equal(normalise(image), image)
+        first, *others = finding.find(255 - image)
+        torn += bool(others)  # in two, as MNIST has some
+        differences.append(difference(first.image, image))
+    assert torn <= 2
+    assert np.median(differences) < 0.5 and np.percentile(differences, 98) < 8

@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Photos of all makings: read upright, on white, in 8 bits; or refused in one line."""
+
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from evaluation import photos
+
+# Asymmetric, so that each way of turning it gives another picture.
+PICTURE = np.arange(4 * 6, dtype=np.uint8).reshape(4, 6) * 10
+FORMATS = {"png": {}, "bmp": {}, "tif": {}, "webp": {"lossless": True}}
+
+
+def stored(tmp_path, image, suffix="png", **options):
+    path = tmp_path / f"photo.{suffix}"
+    image.save(path, **options)
+    return path
+
+
+def read_grey(path):
+    """What is read, of which all three channels must be equal."""
+    picture = photos.read(path)
+    assert picture.dtype == np.uint8 and picture.shape[2] == 3
+    np.testing.assert_array_equal(picture[..., :1] + 0 * picture, picture)
+    return picture[..., 0]
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_formats_without_loss(tmp_path, suffix):
+    image = Image.fromarray(np.stack([PICTURE, PICTURE // 2, 255 - PICTURE], -1))
+    path = stored(tmp_path, image, suffix, **FORMATS[suffix])
+    np.testing.assert_array_equal(photos.read(path), np.asarray(image))
+
+
+def test_jpeg(tmp_path):
+    image = Image.fromarray(np.full((40, 50), 90, np.uint8))
+    grey = read_grey(stored(tmp_path, image, "jpg"))
+    assert grey.shape == (40, 50) and np.all(np.abs(grey.astype(int) - 90) <= 2)
+
+
+def test_the_suffix_does_not_matter(tmp_path):
+    path = stored(tmp_path, Image.fromarray(PICTURE)).rename(tmp_path / "photo.jpeg")
+    np.testing.assert_array_equal(read_grey(path), PICTURE)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "upright"),
+    [
+        (1, PICTURE),
+        (2, PICTURE[:, ::-1]),
+        (3, PICTURE[::-1, ::-1]),
+        (4, PICTURE[::-1]),
+        (5, PICTURE.T),
+        (6, np.rot90(PICTURE, -1)),
+        (7, PICTURE[::-1, ::-1].T),
+        (8, np.rot90(PICTURE)),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["png", "tif", "webp"])
+def test_exif_says_which_way_is_up(tmp_path, suffix, orientation, upright):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = Image.fromarray(PICTURE)
+    path = stored(tmp_path, image, suffix, exif=exif, **FORMATS[suffix])
+    np.testing.assert_array_equal(read_grey(path), upright)
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA", "P"])
+def test_transparency_is_laid_on_white(tmp_path, mode):
+    """Black ink everywhere, opaque in one half only."""
+    alpha = np.zeros((4, 6), np.uint8)
+    alpha[:, :3] = 255
+    if mode == "P":
+        image = Image.fromarray((alpha == 0).astype(np.uint8), "P")
+        image.putpalette([0, 0, 0, 0, 0, 0])
+        path = stored(tmp_path, image, transparency=1)
+    else:
+        image = Image.new(mode[:-1], (6, 4), 0)
+        image.putalpha(Image.fromarray(alpha))
+        path = stored(tmp_path, image)
+    np.testing.assert_array_equal(read_grey(path), 255 - alpha)
+
+
+def test_half_transparent_is_half_as_dark(tmp_path):
+    image = Image.new("LA", (1, 1), (0, 51))
+    assert read_grey(stored(tmp_path, image)).tolist() == [[204]]
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bits_are_scaled(tmp_path, suffix):
+    values = PICTURE.astype(np.uint16) * 257
+    values[0, 1] += 100  # less than half a step
+    path = stored(tmp_path, Image.fromarray(values), suffix)
+    np.testing.assert_array_equal(read_grey(path), PICTURE)
+
+
+def test_sixteen_bits_with_one_transparent_grey(tmp_path):
+    values = PICTURE.astype(np.uint16) * 257
+    path = stored(tmp_path, Image.fromarray(values), transparency=30 * 257)
+    expected = np.where(PICTURE == 30, 255, PICTURE)
+    np.testing.assert_array_equal(read_grey(path), expected)
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix"), [("1", "png"), ("P", "bmp"), ("CMYK", "tif"), ("CMYK", "jpg")]
+)
+def test_white_stays_white(tmp_path, mode, suffix):
+    image = Image.new("RGB", (6, 4), "white").convert(mode)
+    assert read_grey(stored(tmp_path, image, suffix)).min() >= 254
+
+
+# --- What is refused ---
+
+
+def refused(path, reason):
+    with pytest.raises(photos.PhotoError, match=reason) as caught:
+        photos.read(path)
+    assert str(path) in str(caught.value) and str(caught.value).isprintable()
+
+
+def png_header(width, height):
+    """A PNG that announces so many pixels of one bit and has none."""
+    header = b"IHDR" + struct.pack(">2I5B", width, height, 1, 0, 0, 0, 0)
+    data = b"IDAT" + zlib.compress(bytes(1000))
+    chunks = [
+        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        for chunk in (header, data, b"IEND")
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def tiled_tiff(side):
+    """A TIFF of 16 × 16 pixels in one tile of so many a side."""
+    tags = {256: 16, 257: 16, 258: 8, 259: 5, 262: 1, 277: 1, 322: side, 323: side}
+    tags |= {324: 8, 325: 8}
+    entries = [struct.pack("<2H2I", tag, 4, 1, value) for tag, value in tags.items()]
+    count = struct.pack("<H", len(entries))
+    return b"II*\0" + struct.pack("<I", 8) + count + b"".join(entries) + bytes(4)
+
+
+@pytest.mark.parametrize("size", [(100_000, 100_000), (10_000, 6_000), (40_000, 10)])
+def test_too_many_pixels_are_refused_by_the_header(tmp_path, monkeypatch, size):
+    def decode(*_):
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(photos, "_decode", decode)
+    (tmp_path / "bomb.png").write_bytes(png_header(*size))
+    refused(tmp_path / "bomb.png", "pixels; expected a photo.* make it smaller")
+
+
+def test_a_tile_counts_whole(tmp_path):
+    (tmp_path / "bomb.tif").write_bytes(tiled_tiff(65_520))
+    refused(tmp_path / "bomb.tif", "make it smaller")
+    (tmp_path / "small.tif").write_bytes(tiled_tiff(16))
+    refused(tmp_path / "small.tif", "damaged")  # for it has no pixels
+
+
+def test_too_many_bytes(tmp_path, monkeypatch):
+    path = stored(tmp_path, Image.fromarray(PICTURE))
+    monkeypatch.setattr(photos, "MOST_BYTES", path.stat().st_size - 1)
+    refused(path, "a file of more than")
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tif", "webp"])
+def test_truncated(tmp_path, suffix):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    path = stored(tmp_path, Image.fromarray(noise), suffix)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    refused(path, "damaged|no photo")
+
+
+@pytest.mark.parametrize("content", [b"", b"7 3 1\n", b"\x89PNG\r\n\x1a\n", b"GIF89a"])
+def test_what_is_no_photo(tmp_path, content):
+    (tmp_path / "photo.png").write_bytes(content)
+    refused(tmp_path / "photo.png", "no photo; expected a photo: PNG, JPEG|damaged")
+
+
+def test_gif_is_not_among_the_formats(tmp_path):
+    refused(stored(tmp_path, Image.fromarray(PICTURE), "gif"), "no photo")
+
+
+def test_floats_are_refused(tmp_path):
+    image = Image.fromarray(PICTURE.astype(np.float32))
+    refused(stored(tmp_path, image, "tif"), "32 bits")
+
+
+def test_a_missing_file(tmp_path):
+    refused(tmp_path / "photo.png", "No such file")
+
+
+# --- Names ---
+
+
+def test_names_of_files_folders_and_patterns(tmp_path):
+    for name in ("b.PNG", "a.jpg", ".hidden.png", "notes.txt", "c.tiff"):
+        (tmp_path / name).touch()
+    a, b, c = (tmp_path / name for name in ("a.jpg", "b.PNG", "c.tiff"))
+    assert photos.expand([str(tmp_path)]) == [a, b, c]
+    assert photos.expand([f"{tmp_path}/*"]) == [a, b, c]
+    assert photos.expand([f"{tmp_path}/[bc]*", str(a), str(b)]) == [b, c, a]
+    # A file that is named is tried, whatever its name.
+    assert photos.expand([str(tmp_path / "notes.txt")]) == [tmp_path / "notes.txt"]
+
+
+def test_a_file_with_a_star_in_its_name(tmp_path):
+    (tmp_path / "[1]*.png").touch()
+    assert photos.expand([f"{tmp_path}/[1]*.png"]) == [tmp_path / "[1]*.png"]
+
+
+def test_nothing_to_read(tmp_path):
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(photos.PhotoError, match="no picture in this folder"):
+        photos.expand([str(tmp_path)])
+    with pytest.raises(photos.PhotoError, match="no picture in this pattern"):
+        photos.expand([f"{tmp_path}/*.png"])

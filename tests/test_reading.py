@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Readings as a table, CSV, JSON and picture; the command; pages of MNIST's digits."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from absl import flags
+from PIL import Image
+
+import cli
+import data
+import eval as program
+from data import make_page
+from evaluation import figures, finding, photos, reading, scoring
+
+ROOT = Path(__file__).parent.parent
+
+SURE = reading.Reading(1, 1, (20, 30, 40, 60), 7, 0.987654321, 1, 0.01)
+DOUBTFUL = reading.Reading(1, 10, (80, 30, 30, 60), 4, 0.5, 9, 0.4)
+PAGES = [
+    reading.Page(Path("a,b.png"), [SURE, DOUBTFUL]),
+    reading.Page(Path("empty.png"), []),
+]
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_table():
+    lines = reading.show(PAGES).splitlines()
+    assert [line.split() for line in lines[2:4]] == [
+        ["a,b.png", "1.1", "7", "98.8%", "1", "1.0%"],
+        ["a,b.png", "1.10", "4", "50.0%", "9", "40.0%", "?"],
+    ]
+    assert lines[4] == "empty.png: no digits found"
+    assert lines[5].startswith("1 of 2 marked ?")
+
+
+def test_csv(tmp_path):
+    reading.write(tmp_path / "readings.csv", PAGES)
+    with open(tmp_path / "readings.csv", encoding="utf-8", newline="") as file:
+        header, first, second = csv.reader(file)
+    assert header == list(reading.COLUMNS)
+    assert first == [
+        *("a,b.png", "1", "1", "7", "0.987654", "1", "0.01", "0"),
+        *("20", "30", "40", "60"),
+    ]
+    assert second[header.index("doubtful")] == "1"
+
+
+def test_json(tmp_path):
+    reading.write(tmp_path / "readings.JSON", PAGES)
+    first, empty = json.loads((tmp_path / "readings.JSON").read_text("utf-8"))
+    assert empty == {"file": "empty.png", "digits": []}
+    assert first["file"] == "a,b.png" and len(first["digits"]) == 2
+    assert list(first["digits"][0]) == list(reading.COLUMNS[1:])
+    assert first["digits"][0]["digit"] == 7 and first["digits"][1]["left"] == 80
+
+
+def test_readings_that_cannot_be_written(tmp_path):
+    with pytest.raises(reading.ReadingError, match="No such file.* another place"):
+        reading.write(tmp_path / "nowhere" / "readings.csv", PAGES)
+    assert not list(tmp_path.iterdir())
+
+
+def test_annotated_picture():
+    photo = np.full((900, 1000, 3), 255, np.uint8)
+    picture = reading.annotate(photo, [SURE, DOUBTFUL])
+    assert picture.shape == photo.shape and photo.min() == 255
+    sure, doubtful = (reading._rgb(c) for c in (figures.BLUE, figures.ORANGE))
+    assert picture[60, 20 + 40 + 3].tolist() == list(sure)
+    assert picture[60, 80 + 30 + 3].tolist() == list(doubtful)
+    assert np.all(picture[35:85, 25:55] == 255)  # the digit itself is left free
+
+
+def test_a_small_photo_is_enlarged():
+    picture = reading.annotate(np.full((28, 28, 3), 255, np.uint8), [])
+    assert picture.shape == (784, 784, 3)
+
+
+def test_annotated_names():
+    paths = [Path("a/1.png"), Path("b/1.jpg"), Path("b/2.jpg")]
+    names = reading.annotated_names(paths, Path("read"))
+    assert [name.as_posix() for name in names] == [
+        *("read/1.png", "read/1-2.png", "read/2.png")
+    ]
+    with pytest.raises(cli.UsageError, match="1.jpg lies"):
+        reading.annotated_names(paths, Path("a/../b"))
+
+
+def test_reading_asks_the_network(tmp_path):
+    """With one that knows how much ink there is, and no more."""
+
+    def predict(images):
+        share = tf.reduce_mean(tf.cast(images, tf.float32), [1, 2, 3]) / 255
+        return tf.one_hot(tf.where(share > 0.15, 8, 1), 10) * 3
+
+    page = np.full((100, 200), 255, np.uint8)
+    page[20:80, 40:48] = 0
+    page[20:80, 110:140] = 0
+    for name in ("a.png", "b.png"):
+        Image.fromarray(page).save(tmp_path / name)
+    Image.new("L", (50, 50), 200).save(tmp_path / "empty.png")
+    paths = [tmp_path / name for name in ("a.png", "empty.png", "b.png")]
+    first, empty, last = reading.read(predict, paths)
+    assert [(r.row, r.column, r.digit) for r in first.readings] == [
+        *((1, 1, 1), (1, 2, 8))
+    ]
+    assert first.readings == last.readings and empty.readings == []
+    assert first.readings[0].box == (40, 20, 8, 60)
+    assert first.readings[0].probability == pytest.approx(np.e**3 / (np.e**3 + 9))
+    assert first.readings[0].runner_up != 1
+
+
+def test_flags_and_modules_agree():
+    if "ink" not in flags.FLAGS:
+        program.define_flags()
+    assert flags.FLAGS["ink"].parser.enum_values == list(finding.INKS)
+    for suffix in reading.SUFFIXES:
+        assert suffix in flags.FLAGS["readings"].validators[0].message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--images=a.png"], "give --run_dir"),
+        (["--run_dir=a", "--readings=a.csv"], "name these by --images"),
+        (["--run_dir=a", "--images=a.png", "--readings=a.txt"], "ends in .csv or"),
+        (["--run_dir=a", "--images=a.png", "--compare"], "give one of the three"),
+        (["--run_dir=a", "--images=a.png", "--ink=red"], "auto|dark|light"),
+    ],
+)
+def test_usage(arguments, reason):
+    done = command("eval.py", *arguments)
+    assert done.returncode == cli.USAGE_ERROR
+    assert done.stderr.count("\n") == 1 and reason in done.stderr.replace("auto, ", "")
+
+
+# --- The whole way ---
+
+
+@pytest.fixture(scope="module")
+def mnist():
+    try:
+        return data.load("mnist")
+    except data.DataError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def run_dir(mnist, tmp_path_factory):
+    """A network after one pass over MNIST."""
+    folder = tmp_path_factory.mktemp("reader") / "run"
+    done = command(
+        *("train.py", "--flagfile=flags/fast99.flags", "--epochs=1"),
+        f"--run_dir={folder}",
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def hits(page, found, images, labels):
+    """How many of the digits of a page are read rightly, in their places.
+
+    Args:
+      page: of `make_page`.
+      found: on it, in reading order.
+      images, labels: of the digits of the page.
+    """
+    assert len(page.boxes) == len(images) == len(labels)
+    right = 0
+    for (left, top, side, _), label in zip(page.boxes, labels, strict=True):
+        inside = [
+            r.digit
+            for r in found
+            if left <= r.box[0] + r.box[2] / 2 <= left + side
+            and top <= r.box[1] + r.box[3] / 2 <= top + side
+        ]
+        right += inside == [label]
+    return right
+
+
+def test_pages_of_mnists_digits_are_read(mnist, run_dir, tmp_path):
+    """At scales from 20 to 200 pixels, on textured paper in uneven light, with noise.
+
+    Beside the same network on the same digits as MNIST has them.
+    """
+    predict = scoring.Predict(program.load_network(run_dir))
+    read, known, count = 0, 0, 0
+    for seed in range(3):
+        images, labels = mnist.test_images[count:], mnist.test_labels[count:]
+        page = make_page.draw(images, seed)
+        path = tmp_path / f"{seed}.png"
+        Image.fromarray(page.picture).save(path)
+        some = len(page.boxes)
+        ((_, found),) = [(p.path, p.readings) for p in reading.read(predict, [path])]
+        assert abs(len(found) - some) <= 1
+        read += hits(page, found, images[:some], labels[:some])
+        known += scoring.score(predict, images[:some], labels[:some]).accuracy * some
+        count += some
+    assert count > 80
+    assert read >= 0.98 * known
+
+
+def test_the_command(run_dir, tmp_path):
+    made = command("-m", "data.make_page", f"--pages_dir={tmp_path}/pages")
+    assert made.returncode == 0, made.stderr
+    Image.new("L", (300, 200), 230).save(tmp_path / "empty.png")
+    done = command(
+        *("eval.py", f"--run_dir={run_dir}", f"--images={tmp_path}/pages"),
+        *(tmp_path / "empty.png", f"--readings={tmp_path}/readings.csv"),
+        f"--annotated_dir={tmp_path}/read",
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"{tmp_path}/empty.png: no digits found" in done.stdout
+    assert {p.name for p in (tmp_path / "read").iterdir()} == {
+        *("page-0.png", "empty.png")
+    }
+    key = (tmp_path / "pages" / make_page.KEY).read_text("utf-8").splitlines()
+    rows = (tmp_path / "readings.csv").read_text("utf-8").splitlines()
+    answers = [",".join(row.split(",")[:4]) for row in rows]
+    assert answers[0] == key[0]
+    assert len(set(key) - set(answers)) <= 0.1 * len(key)
+
+
+def test_an_empty_page_is_no_error(run_dir, tmp_path):
+    path = tmp_path / "empty.png"
+    Image.new("L", (300, 200), 230).save(path)
+    done = command("eval.py", f"--run_dir={run_dir}", "--images", path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{path}: no digits found\n"
+
+
+def test_one_photo_that_is_none_and_nothing_is_written(run_dir, tmp_path):
+    page = np.full((100, 100), 255, np.uint8)
+    page[20:80, 40:48] = 0
+    Image.fromarray(page).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_text("no photo at all\n")
+    done = command(
+        *("eval.py", f"--run_dir={run_dir}", f"--images={tmp_path}/*.png"),
+        *(f"--readings={tmp_path}/readings.json", f"--annotated_dir={tmp_path}/read"),
+    )
+    assert done.returncode == photos.PhotoError.exit_code == 1
+    assert done.stdout == "" and done.stderr.count("\n") == 1
+    assert f"{tmp_path}/b.png: no photo" in done.stderr
+    assert {p.name for p in tmp_path.iterdir()} == {"a.png", "b.png"}
