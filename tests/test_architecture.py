@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "augment": set(),
     "augment/build.py": {"data"},  # a program
     "data": set(),
-    "evaluation": {"training"},
+    "evaluation": {"models", "training"},
     "models": set(),
     "training": set(),
     "train": set(PACKAGES),
