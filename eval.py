@@ -4,6 +4,7 @@
 python eval.py --run_dir=runs/lenet-s0
 python eval.py --run_dir=runs/kaggle-s0 --data_dir=kaggle --submission=submission.csv
 python eval.py --run_dir=runs/lenet-s0 --images=photos/*.jpg --annotated_dir=read
+python eval.py --run_dir=runs/lenet-s0 --export_dir=exported
 python eval.py --compare runs/lenet-s0 runs/lenet_plain-s0
 """
 
@@ -13,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from absl import flags
 
@@ -38,6 +40,23 @@ def define_flags() -> None:
         None,
         "CSV file that gets what each test digit is read as, in the form of Kaggle's"
         " competition: ImageId,Label.",
+    )
+    flags.DEFINE_string(
+        "export_dir",
+        None,
+        "Directory that is made, and gets the network in files that other programs"
+        " load.",
+    )
+    flags.DEFINE_list(
+        "export_formats",
+        None,
+        "Some of saved_model, float, int8 (both TensorFlow Lite) and onnx, separated by"
+        " commas; default: all whose converters are installed.",
+    )
+    flags.register_multi_flags_validator(
+        ["export_dir", "export_formats"],
+        lambda values: values["export_dir"] or not values["export_formats"],
+        "--export_formats says what --export_dir gets: set that too",
     )
     _define_photo_flags()
 
@@ -109,11 +128,11 @@ def _check_usage(values: Mapping[str, Any], arguments: Sequence[str]) -> None:
       arguments: that are no flags.
     """
     compare, images = values["compare"], values["images"]
-    run_dir, submission = values["run_dir"], values["submission"]
-    if images and (compare or submission):
+    run_dir, output = values["run_dir"], values["submission"] or values["export_dir"]
+    if images and (compare or output):
         raise cli.UsageError(
-            "--images is of photos to be read, --submission of a run to be scored,"
-            " --compare of some to be compared: give one of the three"
+            "--images is of photos to be read, --submission and --export_dir are of a"
+            " run to be scored, --compare of some to be compared: give one of the three"
         )
     if not images and (values["readings"] or values["annotated_dir"]):
         raise cli.UsageError(
@@ -122,10 +141,10 @@ def _check_usage(values: Mapping[str, Any], arguments: Sequence[str]) -> None:
         )
     if images and not run_dir:
         raise cli.UsageError("--images wants a network to be read by: give --run_dir")
-    if compare and (run_dir or submission):
+    if compare and (run_dir or output):
         raise cli.UsageError(
-            "--run_dir and --submission are of one run to be scored, --compare RUN RUN"
-            " is of some to be compared: give one of the two"
+            "--run_dir, --submission and --export_dir are of one run to be scored,"
+            " --compare RUN RUN is of some to be compared: give one of the two"
         )
     if arguments and not (compare or images):
         raise cli.UsageError(
@@ -159,6 +178,32 @@ def _read_photos(run_dir: Path, names: Sequence[str]) -> None:
         print(FLAGS.readings)
 
 
+def _export(
+    run_dir: Path,
+    network: tf.Module,
+    dataset: data.Dataset,
+    scored: Mapping[str, tuple[np.ndarray, np.ndarray]],
+) -> None:
+    """Writes the network to --export_dir, checked on the digits that are scored."""
+    from evaluation import export
+
+    run = runs.read_run(run_dir)
+    config = run["config"]
+    split = result.scored_split(scored)
+    trained_on, _ = data.split(
+        len(dataset.train_labels), config["validation_size"], config["split_seed"]
+    )
+    table = export.export(
+        network,
+        Path(FLAGS.export_dir),
+        export.choose(FLAGS.export_formats),
+        *scored[split],
+        calibration=dataset.train_images[trained_on],
+        facts={"run": run, "checked_on": split, "environment": runs.environment()},
+    )
+    print(f"\n{table}\n{FLAGS.export_dir}")
+
+
 def main(argv: list[str]) -> None:
     """Scores the run that --run_dir names, reads by it, or compares some."""
     _, *arguments = argv
@@ -169,6 +214,10 @@ def main(argv: list[str]) -> None:
         print(comparison.compare([Path(argument) for argument in arguments]))
         return
     device.set_threads(0)
+    if FLAGS.export_dir:
+        from evaluation import export
+
+        export.check(Path(FLAGS.export_dir), export.choose(FLAGS.export_formats))
     run_dir = Path(FLAGS.run_dir)
     if FLAGS.images:
         _read_photos(run_dir, [*FLAGS.images, *arguments])
@@ -185,6 +234,8 @@ def main(argv: list[str]) -> None:
     scored = data.scored(dataset, config["validation_size"], config["split_seed"])
     if scored:
         result.evaluate(run_dir, predict, scored, step)
+        if FLAGS.export_dir:
+            _export(run_dir, predict.network, dataset, scored)
     elif not FLAGS.submission:
         raise runs.RunError(
             f"{run_dir} has nothing to be scored on: its test set has no labels, and no"

@@ -2,7 +2,7 @@
 """The result of a finished run: on the console, in its directory, in TensorBoard."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ def evaluate(
 
     run = runs.read_run(run_dir)
     config = run["config"]
-    split = "test" if "test" in scored else "validation"
+    split = scored_split(scored)
     rows = _history(run_dir, step, f"{split}_accuracy")
     images, labels = scored[split]
     scores = scoring.score(predict, images, labels, config["loss"])
@@ -78,6 +78,11 @@ def evaluate(
     summaries.write_score(run_dir, split, result["steps"], text, summary, pictures)
     print(text)
     print(run_dir / report.REPORT)
+
+
+def scored_split(scored: Iterable[str]) -> str:
+    """Which of the sets that have labels a run's score is of."""
+    return "test" if "test" in scored else "validation"
 
 
 def read_config(run_dir: Path) -> dict[str, Any]:

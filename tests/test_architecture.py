@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "augment": set(),
     "augment/build.py": {"data"},  # a program
     "data": set(),
-    "evaluation": {"data", "training"},
+    "evaluation": {"data", "models", "training"},
     "models": set(),
     "training": set(),
     "train": set(PACKAGES),

@@ -88,6 +88,22 @@ def test_eval_finds_the_same_score(trained):
     assert f"{before['test']['errors']} errors of 360" in done.stdout
 
 
+def test_eval_exports_the_network_and_says_how_it_reads(trained, tmp_path):
+    run_dir, _ = trained
+    done = command("eval.py", f"--run_dir={run_dir}", f"--export_dir={tmp_path / 'e'}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == str(tmp_path / "e")
+    assert "int8.tflite" in done.stdout and "read otherwise" in done.stdout
+    stored = json.loads((tmp_path / "e" / "export.json").read_text())
+    assert stored["checked_on"] == "test"
+    assert stored["run"]["config"]["epoch_images"] == 640
+    errors = result(run_dir)["test"]["errors"]
+    assert [row["errors"] for row in stored["formats"][:3]] == [errors] * 3
+    again = command("eval.py", f"--run_dir={run_dir}", f"--export_dir={tmp_path / 'e'}")
+    assert again.returncode == 1
+    assert "is there already: choose another --export_dir" in again.stderr
+
+
 def test_the_stored_flags_go_on_with_the_run(trained):
     run_dir, first = trained
     metrics = (run_dir / "metrics.csv").read_bytes()

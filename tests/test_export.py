@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Exported networks, read back by programs that know nothing of this project."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import cli
+import data
+from evaluation import export, scoring
+from models import layers
+from models.bn_cnn import BNCNN
+from models.double_conv import DoubleConv
+from models.lenet import LeNet
+from models.mlp import MLP
+
+# What somebody writes who has the exported files and TensorFlow.
+SAVED_MODEL = """
+import tensorflow as tf
+network = tf.saved_model.load("exported/saved_model")
+classes = network(digits)["class"].numpy()
+"""
+LITE = """
+import tensorflow as tf
+read = tf.lite.Interpreter("exported/{file}").get_signature_runner()
+classes = read(images=digits)["class"]
+"""
+PROGRAM = """
+import sys
+import numpy as np
+digits = np.frombuffer(sys.stdin.buffer.read(), np.uint8).reshape(-1, 28, 28)
+{three_lines}
+assert not {{"cli", "device", "models", "training"}} & set(sys.modules)
+print(*classes)
+"""
+
+LENET = {"batch_norm": "all", "batch_norm_first": False, "kernels": "native"}
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("digits")
+
+
+@pytest.fixture(scope="module")
+def network(digits):
+    """A LeNet with batch norm that has learned a little, by plain gradient descent."""
+    network = LeNet(**LENET)
+    images = tf.constant(digits.train_images[:512])
+    labels = tf.constant(digits.train_labels[:512], tf.int32)
+
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            logits, updates = network(
+                images, training=True, seed=tf.zeros([2], "int32")
+            )
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+            loss = tf.reduce_mean(losses)
+        weights = network.trainable_variables
+        for weight, gradient in zip(weights, tape.gradient(loss, weights)):
+            weight.assign_sub(0.05 * gradient)
+        for average, value in updates:
+            average.assign(value)
+
+    for _ in range(25):
+        step()
+    return network
+
+
+def write(network, path, digits, formats=("saved_model", "float", "int8")):
+    return export.export(
+        network,
+        path,
+        formats,
+        digits.test_images,
+        digits.test_labels,
+        calibration=digits.train_images,
+        facts={"checked_on": "test"},
+    )
+
+
+@pytest.fixture(scope="module")
+def exported(network, digits, tmp_path_factory):
+    """A folder with an export in `exported`, and the table."""
+    folder = tmp_path_factory.mktemp("export")
+    return folder, write(network, folder / "exported", digits)
+
+
+def own_classes(network, digits):
+    logits = scoring.predict_all(scoring.Predict(network), digits.test_images)
+    return logits.argmax(1)
+
+
+def test_what_is_stored_and_shown(exported, network, digits):
+    folder, table = exported
+    assert [p.name for p in folder.iterdir()] == ["exported"]
+    assert {p.name for p in (folder / "exported").iterdir()} == {
+        *("saved_model", "float.tflite", "int8.tflite", "export.json")
+    }
+    stored = json.loads((folder / "exported" / "export.json").read_text())
+    assert stored["checked_on"] == "test"
+    own, *rows = stored["formats"]
+    assert [row["format"] for row in rows] == ["saved_model", "float", "int8"]
+    errors = int((own_classes(network, digits) != digits.test_labels).sum())
+    assert own["errors"] == errors < 180  # 324 would be chance
+    for row in rows[:2]:
+        assert (row["errors"], row["read_otherwise"]) == (errors, 0)
+        assert row["accuracy"] == pytest.approx(1 - errors / 360)
+    assert rows[2]["errors"] <= errors + 1
+    size = (folder / "exported" / "int8.tflite").stat().st_size
+    assert rows[2]["bytes"] == size < rows[1]["bytes"] / 3
+    assert all(row["milliseconds_for_one"] > 0 for row in rows)
+    lines = table.splitlines()
+    assert len(lines) == 6 and "read otherwise" in lines[0]
+    assert f"{errors}" in lines[3] and "float.tflite" in lines[4]
+
+
+@pytest.mark.parametrize(
+    "three_lines",
+    [
+        SAVED_MODEL,
+        LITE.format(file="float.tflite"),
+        LITE.format(file="int8.tflite"),
+    ],
+    ids=["saved_model", "float", "int8"],
+)
+def test_three_lines_of_somebody_elses(exported, network, digits, three_lines):
+    folder, _ = exported
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", PROGRAM.format(three_lines=three_lines)],
+        input=digits.test_images.tobytes(),
+        cwd=folder,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    classes = np.array(done.stdout.split(), int)
+    differing = (classes != own_classes(network, digits)).sum()
+    assert differing <= (8 if "int8" in three_lines else 0)
+
+
+def test_the_saved_model_has_operations_of_tensorflow_alone(exported):
+    folder, _ = exported
+    loaded = tf.saved_model.load(str(folder / "exported" / "saved_model"))
+    signature = loaded.signatures["serving_default"]
+    (images,) = signature.structured_input_signature[1].values()
+    assert (images.dtype, images.shape.as_list()) == (tf.uint8, [None, 28, 28])
+    assert signature.structured_outputs["class"].dtype == tf.int32
+    graph = signature.graph.as_graph_def()
+    operations = {node.op for node in graph.node}
+    operations |= {n.op for f in graph.library.function for n in f.node_def}
+    assert "Conv2D" in operations
+    assert all(hasattr(tf.raw_ops, o) or o[0] == "_" for o in operations), operations
+    assert not [o for o in operations if "Random" in o or "Grad" in o]
+
+
+def tensors(path):
+    interpreter = tf.lite.Interpreter(str(path))
+    return interpreter, interpreter.get_tensor_details()
+
+
+def test_int8_is_in_whole_numbers_throughout(exported):
+    folder, _ = exported
+    interpreter, details = tensors(folder / "exported" / "int8.tflite")
+    kinds = {np.dtype(d["dtype"]).kind for d in details}
+    assert kinds <= set("iub") and len(details) > 20
+    (images,) = interpreter.get_input_details()
+    assert images["dtype"] == np.uint8
+    assert images["quantization"] == (1.0, 0)  # a pixel is the byte that it was
+    probabilities = interpreter.get_output_details()[1]
+    assert probabilities["dtype"] == np.uint8
+    assert probabilities["quantization"] == (1 / 256, 0)
+
+
+def test_float_is_in_float(exported):
+    folder, _ = exported
+    interpreter, details = tensors(folder / "exported" / "float.tflite")
+    assert np.int8 not in {d["dtype"] for d in details}
+    assert [d["dtype"] for d in interpreter.get_output_details()] == [
+        *(np.int32, np.float32)
+    ]
+
+
+@pytest.mark.parametrize("name", sorted(layers.ACTIVATIONS))
+def test_the_integer_form_of_an_activation_is_the_same_function(name):
+    network = MLP()
+    network.activation = activation = layers.ACTIVATIONS[name]
+    x = tf.constant([-30.0, -2.0, -0.5, 0.0, 0.5, 3.0, 90.0])
+    with export._integer_activation(network):
+        np.testing.assert_allclose(network.activation(x), activation(x), atol=1e-6)
+        assert (network.activation is activation) == (name in ("relu", "tanh"))
+    assert network.activation is activation
+
+
+@pytest.mark.parametrize(
+    "other",
+    [BNCNN(bn_axis=1), DoubleConv(), MLP(activation="tanh")],
+    ids=lambda n: n.name,
+)
+def test_every_network_can_be_exported(other, digits, tmp_path, monkeypatch):
+    # Untrained, so that int8 may read them as it likes.
+    monkeypatch.setattr(export, "TOLERANCE", 1)
+    write(other, tmp_path / "e", digits)
+    _, details = tensors(tmp_path / "e" / "int8.tflite")
+    assert np.float32 not in {d["dtype"] for d in details}
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("float", r"float.tflite reads 360 of 360 digits otherwise .* leave float out"),
+        ("int8", r"int8.tflite misreads \d+ of 360 digits, .*leave int8 out"),
+    ],
+)
+def test_a_file_that_reads_otherwise_is_an_error(
+    network, digits, tmp_path, monkeypatch, name, message
+):
+    form = export.FORMATS[name]
+    right = own_classes(network, digits)
+
+    def read(_):
+        # Another network than was asked for: each digit is read as the next one.
+        found = iter([(right + 1) % 10])
+        return lambda pixels: next(found, right[:1])
+
+    monkeypatch.setitem(export.FORMATS, name, form._replace(read=read))
+    with pytest.raises(export.ExportError, match=message):
+        write(network, tmp_path / "e", digits, ["saved_model", name])
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_overwritten(network, digits, tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    for path in (tmp_path, tmp_path / "mine"):
+        with pytest.raises(export.ExportError, match="is there already: choose anot"):
+            write(network, path, digits)
+    with pytest.raises(export.ExportError, match="cannot write .*Not a directory"):
+        write(network, tmp_path / "mine" / "e", digits)
+    assert (tmp_path / "mine").read_text() == "mine"
+    (tmp_path / "empty").mkdir()
+    write(network, tmp_path / "empty", digits, ["saved_model"])
+    assert (tmp_path / "empty" / "export.json").exists()
+
+
+def test_the_formats_that_are_asked_for(monkeypatch):
+    assert export.choose(["int8", "float"]) == ["float", "int8"]
+    with pytest.raises(cli.UsageError, match="=float16: expected some of saved_model"):
+        export.choose(["float", "float16"])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert export.choose(None) == ["saved_model", "float", "int8"]
+
+
+def test_a_missing_converter_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(export.ExportError, match="needs tf2onnx and onnxruntime"):
+        export.check(tmp_path / "e", ["onnx"])
+
+
+def test_onnx(network, digits, tmp_path):
+    if export.missing("onnx"):
+        pytest.skip("the extra onnx is not installed")
+    write(network, tmp_path / "e", digits, ["onnx"])
+    assert (tmp_path / "e" / "model.onnx").exists()
