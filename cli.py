@@ -7,6 +7,7 @@ import json
 import math
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,20 @@ VERSION = "0.3.0"
 
 USAGE_ERROR = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+# As --help and the README have them.
+EXIT_CODES = {
+    0: "done",
+    1: "data, checkpoints or directories are wrong",
+    USAGE_ERROR: "the command line is wrong",
+    3: "MNIST is nowhere to be had",
+    INTERRUPTED: "interrupted",
+}
+
+# Headings of --help and the names of flags below each.
+Groups = Mapping[str, Sequence[str]]
+
+_HELP = {"--help", "-help", "--helpshort", "-h", "-?"}
 
 
 class UserError(Exception):
@@ -99,15 +114,71 @@ def require_positive(*names: str) -> None:
         )
 
 
-def _parse_flags(argv: Sequence[str], arguments: bool) -> list[str]:
+def _parse_flags(argv: Sequence[str], arguments: bool, groups: Groups) -> list[str]:
     """Returns what `app.run` wants from a flags parser; a bad flag exits with 2."""
+    if not _HELP.isdisjoint(argv[1:]):
+        print(help_text(groups))
+        sys.exit(0)
     try:
         rest = flags.FLAGS([*argv[:1], *flagfiles.expand(argv[1:])])
     except flags.Error as error:
         _fail(str(error), USAGE_ERROR)
+    except SystemExit:  # --helpfull and its like, which absl ends with 1
+        sys.exit(0)
     if len(rest) > 1 and not arguments:
         _fail(f"unexpected argument {rest[1]!r}: flags start with --", USAGE_ERROR)
     return rest
+
+
+def help_text(groups: Groups) -> str:
+    """What --help shows: the program's docstring, its flags, the exit codes.
+
+    Args:
+      groups: the flags that are in none come last.
+    """
+    own = {f.name: f for f in flags.FLAGS.get_key_flags_for_module(sys.argv[0])}
+    named = {name for names in groups.values() for name in names}
+    rest = sorted(own.keys() - named)
+    sections = {**groups, "Further flags" if groups else "Flags": rest}
+    codes = "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
+    return "\n".join(
+        [
+            inspect.cleandoc(sys.modules["__main__"].__doc__ or ""),
+            *(
+                f"\n{title}:\n" + "\n".join(_describe(own[n]) for n in names)
+                for title, names in sections.items()
+            ),
+            "\n--flagfile=FILE stands for the flags in that file, one in a line; what"
+            " follows it\noverrules it. --helpfull shows absl's own flags, too.",
+            "\n" + textwrap.fill(f"Exit codes: {codes}.", 80),
+        ]
+    )
+
+
+def _describe(flag: flags.Flag) -> str:
+    """A flag's name, what it takes, its default, and below that its help."""
+    facts = [_range(flag)]
+    if flag.default is not None:
+        default = flag.default_as_str.strip("'")
+        facts.append(f"default {default}" if default else "default: none")
+    name = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}"
+    # absl puts what an enumeration takes in front of its help.
+    help_ = flag.help.removeprefix(f"<{_range(flag)}>: ")
+    text = textwrap.fill(help_, 80, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    head = ": ".join(filter(None, [name, "; ".join(filter(None, facts))]))
+    return f"  {head}\n{text}"
+
+
+def _range(flag: flags.Flag) -> str:
+    """The values that a flag takes, as far as its parser or its checks say."""
+    if flag.boolean:
+        return ""
+    if isinstance(flag.parser, flags.EnumParser):
+        return "|".join(flag.parser.enum_values)
+    for check in flag.validators:
+        if (check.message or "").startswith("expected "):
+            return check.message.removeprefix("expected ")
+    return flag.parser.syntactic_help
 
 
 def _fail(message: str, code: int) -> None:
@@ -128,12 +199,18 @@ def one_line(message: str) -> str:
     return text if len(text) <= 2000 else f"{text[:1500]} … {text[-490:]}"
 
 
-def run(main: Callable[[list[str]], None], *, arguments: bool = False) -> None:
+def run(
+    main: Callable[[list[str]], None],
+    *,
+    arguments: bool = False,
+    groups: Groups | None = None,
+) -> None:
     """Parses the flags and calls `main`; a user's mistake is one line, no traceback.
 
     Args:
       main: gets the program's name and the arguments that are no flags.
       arguments: whether there may be any.
+      groups: of flags, in the order of --help.
     """
 
     def guarded(argv: list[str]) -> None:
@@ -145,5 +222,5 @@ def run(main: Callable[[list[str]], None], *, arguments: bool = False) -> None:
             _fail("interrupted", INTERRUPTED)
 
     logging.set_verbosity(logging.WARNING)  # not what the checkpoint library does
-    parse = functools.partial(_parse_flags, arguments=arguments)
+    parse = functools.partial(_parse_flags, arguments=arguments, groups=groups or {})
     app.run(guarded, flags_parser=parse)

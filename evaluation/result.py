@@ -43,7 +43,8 @@ def evaluate(
     Raises:
       RunError: the run has no history, or its directory cannot be written.
     """
-    from evaluation import report  # loads Jinja: not when training begins
+    # Load Jinja and plugins of TensorBoard: not when training begins.
+    from evaluation import report, tensorboard
 
     run = runs.read_run(run_dir)
     config = run["config"]
@@ -73,7 +74,10 @@ def evaluate(
         run_dir, split, result, rows, scores, images, predict.network
     )
     text = scoring.show(summary)
-    summaries.write_score(run_dir, split, result["steps"], text, summary, pictures)
+    tensorboard.write(run_dir, split, result, scores, images, predict.network)
+    summaries.write_score(
+        run_dir, tensorboard.FOLDER, result["steps"], text, summary, pictures
+    )
     print(text)
     print(run_dir / report.REPORT)
 
