@@ -159,11 +159,11 @@ def _describe(flag: flags.Flag) -> str:
     """A flag's name, what it takes, its default, and below that its help."""
     facts = [_range(flag)]
     if flag.default is not None:
-        default = flag.default_as_str.strip("'")
+        default = (flag.default_as_str or "").strip("'")
         facts.append(f"default {default}" if default else "default: none")
     name = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}"
     # absl puts what an enumeration takes in front of its help.
-    help_ = flag.help.removeprefix(f"<{_range(flag)}>: ")
+    help_ = (flag.help or "").removeprefix(f"<{_range(flag)}>: ")
     text = textwrap.fill(help_, 80, initial_indent=" " * 6, subsequent_indent=" " * 6)
     head = ": ".join(filter(None, [name, "; ".join(filter(None, facts))]))
     return f"  {head}\n{text}"

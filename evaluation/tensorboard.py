@@ -29,10 +29,6 @@ THRESHOLDS = 201  # of a precision-recall curve
 # In the projector. TensorBoard reads those of every run as it starts, and the browser
 # moves them all in each frame.
 MOST_POINTS = 2000
-MOST_ERRORS = 40  # in a gallery
-ERROR_COLUMNS = 8
-ERROR_SCALE = 2  # screen pixels to one of the digit's
-CAPTION = 16  # screen pixels below it
 
 # Charts that the Custom Scalars tab opens on: title → tags, as regular expressions.
 CHARTS = {
@@ -83,7 +79,7 @@ def write(
             )
             _write_pr_curves(split, scores)
         writer.close()
-        write_layout(folder)
+        write_layout(run_dir)
         _write_projector(folder, scores, images, network)
     except (OSError, tf.errors.OpError) as error:
         reason = getattr(error, "strerror", None) or getattr(error, "message", error)
@@ -102,8 +98,12 @@ def flags(config: Mapping[str, Any]) -> dict[str, bool | float | str]:
     }
 
 
-def write_layout(folder: Path) -> None:
-    """Says which plots the Custom Scalars tab shows, in events of their own."""
+def write_layout(run_dir: Path) -> None:
+    """Says in final/ which plots the Custom Scalars tab shows.
+
+    To be called early in a run, too. (Not in train/, which is being written to then:
+    TensorBoard may leave a file of events for good when there is a newer one.)
+    """
     charts = [
         layout_pb2.Chart(
             title=title, multiline=layout_pb2.MultilineChartContent(tag=tags)
@@ -112,7 +112,7 @@ def write_layout(folder: Path) -> None:
     ]
     category = layout_pb2.Category(title="What to look at first", chart=charts)
     summary = custom_scalar.pb(layout_pb2.Layout(category=[category]))
-    writer = tf.summary.create_file_writer(str(folder), filename_suffix=".layout")
+    writer = tf.summary.create_file_writer(str(run_dir / FOLDER))
     with writer.as_default(0):
         tf.summary.experimental.write_raw_pb(summary.SerializeToString())
     writer.close()
@@ -170,52 +170,5 @@ def _sprite(images: np.ndarray) -> np.ndarray:
     side = int(np.ceil(np.sqrt(len(images))))
     tiles = np.full((side * side, 28, 28), 255, np.uint8)
     tiles[: len(images)] = 255 - images[..., 0]
-    tiles = tiles.reshape(side, side, 28, 28)
-    return tiles.transpose(0, 2, 1, 3).reshape(side * 28, side * 28)
-
-
-def write_errors(
-    writer: tf.summary.SummaryWriter, epoch: int, images: np.ndarray, scores: Scores
-) -> None:
-    """The gallery of errors after an epoch, some milliseconds of work.
-
-    Args:
-      writer: of the split that was scored.
-      epoch: counted from 0.
-      images: uint8 [N, 28, 28, 1], of the split.
-      scores: of the split.
-    """
-    with writer.as_default(epoch):
-        tf.summary.image(
-            "errors",
-            error_gallery(images, scores)[np.newaxis],
-            description="Misread digits, the surest first; below each what it is and"
-            " what it was read as. Move the slider: those that stay to the last epoch"
-            " are hard, or wrongly labelled.",
-        )
-
-
-def error_gallery(images: np.ndarray, scores: Scores) -> np.ndarray:
-    """The digits that were misread with the greatest confidence, with captions.
-
-    Args:
-      images: uint8 [N, 28, 28, 1].
-      scores: of these.
-
-    Returns:
-      uint8 [H, W, 1], always of the same size.
-    """
-    wrong = np.flatnonzero(scores.predictions != scores.labels)
-    confidence = scores.probabilities[wrong].max(1)
-    worst = wrong[np.argsort(-confidence, kind="stable")][:MOST_ERRORS]
-    side = ERROR_SCALE * 28
-    rows = MOST_ERRORS // ERROR_COLUMNS
-    tiles = np.full((MOST_ERRORS, side + CAPTION, side), 255, np.uint8)
-    for tile, index in zip(tiles, worst):
-        ink = images[index, ..., 0].repeat(ERROR_SCALE, 0).repeat(ERROR_SCALE, 1)
-        tile[:side] = 255 - ink
-        caption = f"{scores.labels[index]} as {scores.predictions[index]}"
-        place, font = (4, side + CAPTION - 5), cv2.FONT_HERSHEY_SIMPLEX
-        cv2.putText(tile, caption, place, font, 0.38, 0, 1, cv2.LINE_AA)
-    grid = tiles.reshape(rows, ERROR_COLUMNS, side + CAPTION, side)
-    return grid.transpose(0, 2, 1, 3).reshape(rows * (side + CAPTION), -1, 1)
+    rows = tiles.reshape(side, side, 28, 28).transpose(0, 2, 1, 3)
+    return rows.reshape(side * 28, side * 28)

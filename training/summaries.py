@@ -21,8 +21,43 @@ STEP_SCALARS = {
     "images_per_second": "Training speed, evaluation and logging left out.",
     "gradient_norm": "Norm of all gradients together; a jump announces trouble.",
 }
-EPOCH_SCALARS = ("accuracy", "binary_accuracy", "loss")
-FINAL_SCALARS = ("accuracy", "binary_accuracy", "errors", "loss")
+EPOCH_SCALARS = {
+    "accuracy": "Share of digits read rightly. Validation and test should follow"
+    " training; where they fall behind and stay there, the network overfits.",
+    "binary_accuracy": "Share of right answers to ten questions, is it a 0, …, is it a"
+    " 9. It flatters: compare it with nothing but itself.",
+    "loss": "Mean loss. Falls like the errors; where that of validation or test rises"
+    " again, the network learns its training images by heart.",
+}
+AXES = {"epoch": "epochs, from 0", "images": "images seen"}
+FINAL_SCALARS = {
+    "accuracy": "Share of digits read rightly at the last step: a run's result.",
+    "binary_accuracy": "As binary_accuracy/by_epoch, at the last step.",
+    "errors": "How many digits are misread at the last step; 10 more or less of 10,000"
+    " are chance.",
+    "loss": "Mean loss at the last step; high beside few errors: wrong and sure of it.",
+}
+# Of each layer.
+NETWORK_SUMMARIES = {
+    "weights": "Should spread slowly from their initial values; a layer that stands"
+    " still does not learn, one that grows without end needs weight decay.",
+    "batch_norm_averages": "Moving averages with which the network is scored; should"
+    " settle as the rate falls.",
+    "activations": "Outputs for a few training images. All at one value: a dead layer;"
+    " ever wider: it explodes. SELU's stay near mean 0 and variance 1.",
+    "gradient_norms": "Of the epoch's last step. Should fall slowly, and no layer's be"
+    " a thousandth of another's.",
+    "weight_norms": "Grow at first, then level off; weight decay draws them down.",
+}
+PICTURES = {
+    "learning_curves": "Loss, accuracy and rate by epoch.",
+    "confusion_matrix": "True digits in rows; look for the darkest cells.",
+    "calibration": "Points below the diagonal: surer than it should be.",
+    "confidence": "Errors should lie to the left, where the network is not sure.",
+    "filters": "Strokes and edges are learned features, noise is none.",
+    "feature_maps": "Maps that are the same or empty are of no use.",
+    "worst_errors": "Those furthest from their label: hard, or wrongly labelled?",
+}
 
 
 def grid(images: np.ndarray, columns: int) -> np.ndarray:
@@ -61,13 +96,16 @@ class Summaries:
         rows = [f"| `--{name}` | `{value}` |" for name, value in config.items()]
         with self.train.as_default(0):
             tf.summary.text(
-                "flags", "\n".join(["| flag | value |", "|---|---|", *rows])
+                "flags",
+                "\n".join(["| flag | value |", "|---|---|", *rows]),
+                description="All that decides the result; see runs/…/flags.txt.",
             )
             tf.summary.graph(graph)
             tf.summary.image(
                 "augmented_inputs",
                 grid(images, 10),
-                description="Training images as the network is fed them.",
+                description="Training images as the network is fed them. Can you still"
+                " read each of them? If not, neither need the network.",
             )
 
     def steps(self, step: int, values: Mapping[str, float]) -> None:
@@ -87,14 +125,14 @@ class Summaries:
         for split, writer in self.writers.items():
             with writer.as_default():
                 for axis in ("epoch", "images"):
-                    for metric in EPOCH_SCALARS:
+                    for metric, about in EPOCH_SCALARS.items():
                         if (name := f"{split}_{metric}") not in row:
                             continue  # no binary accuracy of training batches
                         tf.summary.scalar(
                             f"{metric}/by_{axis}",
                             row[name],
                             step=int(row[axis]),
-                            description=f"{metric.capitalize()} against {axis}.",
+                            description=f"{about} Against {AXES[axis]}.",
                         )
 
     def network(
@@ -105,16 +143,23 @@ class Summaries:
         taps: Mapping[str, tf.Tensor],
     ) -> None:
         """Weights, batch-norm averages, activations and gradient norms, by layer."""
+        histograms, scalars = {}, {}
+        for variable in network.variables:
+            kind = "weights" if variable.trainable else "batch_norm_averages"
+            histograms[kind, _tag(variable)] = variable
+        for name, activation in taps.items():
+            histograms["activations", name] = activation
         weights = network.trainable_variables
+        for variable, norm in zip(weights, gradient_norms, strict=True):
+            scalars["gradient_norms", _tag(variable)] = norm
+            scalars["weight_norms", _tag(variable)] = tf.norm(variable)
         with self.train.as_default(epoch):
-            for variable in network.variables:
-                kind = "weights" if variable.trainable else "batch_norm_averages"
-                tf.summary.histogram(f"{kind}/{_tag(variable)}", variable)
-            for variable, norm in zip(weights, gradient_norms, strict=True):
-                tf.summary.scalar(f"gradient_norms/{_tag(variable)}", norm)
-                tf.summary.scalar(f"weight_norms/{_tag(variable)}", tf.norm(variable))
-            for name, activation in taps.items():
-                tf.summary.histogram(f"activations/{name}", activation)
+            for (kind, name), values in histograms.items():
+                about = NETWORK_SUMMARIES[kind]
+                tf.summary.histogram(f"{kind}/{name}", values, description=about)
+            for (kind, name), value in scalars.items():
+                about = NETWORK_SUMMARIES[kind]
+                tf.summary.scalar(f"{kind}/{name}", value, description=about)
 
     def flush(self) -> None:
         """Puts on disk what was written so far."""
@@ -142,11 +187,17 @@ def write_score(
     """
     writer = tf.summary.create_file_writer(str(run_dir / split))
     with writer.as_default(step):
-        for name in FINAL_SCALARS:
-            tf.summary.scalar(f"final/{name}", summary[name])
+        for name, about in FINAL_SCALARS.items():
+            tf.summary.scalar(f"final/{name}", summary[name], description=about)
         for name, picture in pictures.items():
-            tf.summary.image(f"final/{name}", picture[np.newaxis])
-        tf.summary.text("final/tables", "\n".join(f"    {s}" for s in text.split("\n")))
+            about = PICTURES[name]
+            tf.summary.image(f"final/{name}", picture[np.newaxis], description=about)
+        tf.summary.text(
+            "final/tables",
+            "\n".join(f"    {s}" for s in text.split("\n")),
+            description="Confusions, precision and recall of each digit; look for the"
+            " digit with the lowest recall.",
+        )
     writer.close()
 
 
