@@ -28,12 +28,13 @@ import data
 import models
 from augment import build, online, online_settings, plan
 from data import batches
-from evaluation import result, scoring
+from evaluation import gallery, result, scoring
 from models import layers, native
 from training import (
     checkpoints,
     losses,
     optimizers,
+    profiling,
     runs,
     schedules,
     strategy,
@@ -48,6 +49,7 @@ HOUSEKEEPING = (
     "checkpoint_epochs",
     "data_dir",
     "log_steps",
+    "profile_steps",
     "run_dir",
 )
 
@@ -84,7 +86,7 @@ class TrainingError(cli.UserError):
 
 def define_flags() -> None:
     """The flags of a run; each part of it defines those of its own settings."""
-    for part in (plan, online_settings, models, optimizers, schedules):
+    for part in (plan, online_settings, models, optimizers, schedules, profiling):
         part.define_flags()
         flags.adopt_module_key_flags(part)
     flags.DEFINE_string(
@@ -418,6 +420,7 @@ def train(
     *,
     log_steps: int = 100,
     checkpoint_epochs: int = 1,
+    profile_steps: tuple[int, int] | None = None,
 ) -> scoring.Predict:
     """Trains to the end of the last epoch, from the last checkpoint if there is one.
 
@@ -427,6 +430,7 @@ def train(
       run_dir: gets checkpoints, metrics.csv and TensorBoard events.
       log_steps: steps per call of the graph.
       checkpoint_epochs: epochs between checkpoints.
+      profile_steps: see `profiling.parse`.
 
     Returns:
       The trained network's graph, with the weights that are to be scored.
@@ -457,6 +461,7 @@ def train(
     train_steps = make_train_steps(state, images, labels, config, epoch_steps)
     with (
         summaries.Summaries(run_dir, ["train", *sets.scored]) as log,
+        profiling.Profile(profile_steps, run_dir / "train") as profile,
         tqdm(
             total=total_steps * batch_size,
             initial=step * batch_size,
@@ -475,12 +480,14 @@ def train(
             bar.set_description(f"epoch {epoch}")
             loss, correct, end = 0.0, 0, (epoch + 1) * epoch_steps
             while step < end:
-                count = min(log_steps, end - step)
+                count = profile.cut(step, min(log_steps, end - step))
+                profile.begin(step)
                 began = time.perf_counter()
                 totals = train_steps(step, count, training=True)
                 _check_finite(totals, state.network, run_dir)  # waits for the step
                 elapsed = time.perf_counter() - began
                 step += count
+                profile.finish(step)
                 seconds += elapsed
                 loss += float(totals.loss)
                 correct += int(totals.correct)
@@ -496,11 +503,15 @@ def train(
                 "learning_rate": float(totals.rate),
                 "train_loss": loss / epoch_steps,
                 "train_accuracy": correct / (epoch_steps * batch_size),
-                **_evaluate(predict, sets, config["loss"]),
+                **_evaluate(predict, sets, config["loss"], log, epoch),
             }
             rows.append(row)
             bar.write(_describe(row))
             _log_epoch(log, state.network, row, totals, images[:HISTOGRAM_IMAGES])
+            if epoch == 0:
+                from evaluation import tensorboard  # loads its plugins
+
+                tensorboard.write_layout(run_dir)
             runs.write_metrics(run_dir, rows)
             _watch(config, state, row, run_dir)
             stop = _stopped_early(config, state.watch)
@@ -606,11 +617,21 @@ def _log_steps(
     )
 
 
-def _evaluate(predict: scoring.Predict, sets: Sets, loss: str) -> dict[str, float]:
-    """Loss and accuracies on the validation and the test set, where there is one."""
+def _evaluate(
+    predict: scoring.Predict,
+    sets: Sets,
+    loss: str,
+    log: summaries.Summaries,
+    epoch: int,
+) -> dict[str, float]:
+    """Loss and accuracies on the validation and the test set, where there is one.
+
+    TensorBoard gets the digits that are misread.
+    """
     row = {}
     for split, (images, labels) in sets.scored.items():
         scores = scoring.score(predict, images, labels, loss)
+        gallery.write(log.writers[split], epoch, images, scores)
         row[f"{split}_loss"] = scores.loss
         row[f"{split}_accuracy"] = scores.accuracy
         row[f"{split}_binary_accuracy"] = scores.binary_accuracy
@@ -674,6 +695,7 @@ def main(_: list[str]) -> None:
         run_dir,
         log_steps=values["log_steps"],
         checkpoint_epochs=values["checkpoint_epochs"],
+        profile_steps=profiling.parse(values["profile_steps"]),
     )
     if sets.scored:
         result.evaluate(run_dir, predict, sets.scored)
