@@ -7,6 +7,8 @@ python -m evaluation.dashboard --runs=runs --on_port=6006
 
 import device  # noqa: F401  isort: skip  (first: it loads TensorFlow)
 
+import contextlib
+import io
 import threading
 from pathlib import Path
 
@@ -63,7 +65,8 @@ def serve(folder: Path, port: int | None = None) -> str:
     board = program.TensorBoard()
     board.configure(["", *options])
     try:
-        return board.launch() + TAB
+        with contextlib.redirect_stderr(io.StringIO()):  # praise of its own speed
+            return board.launch() + TAB
     except program.TensorBoardServerException as error:
         raise DashboardError(
             f"{error.msg}; leave --on_port out for a free one"
