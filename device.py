@@ -54,13 +54,32 @@ def _no_garbage() -> Iterator[None]:
             gc.enable()
 
 
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Holds back what native libraries say on standard error, unless there is an error.
+
+    They announce their settings there, whatever the log level.
+    """
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as held_back:
+        os.dup2(held_back.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held_back.seek(0)
+            os.write(stderr, held_back.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
 def _load_tensorflow():
     """Imports TensorFlow with oneDNN on, and quietly.
 
     oneDNN's kernels double the speed of a convolution. TensorFlow reads the switch
-    once, when it is loaded, and on some processors it is off by default. While it
-    loads, its native libraries announce themselves on standard error whatever the log
-    level; that is held back, and shown only if loading fails.
+    once, when it is loaded, and on some processors it is off by default.
 
     At its end TensorFlow also loads Keras, if there is one, and Keras all of
     scikit-learn, pandas and matplotlib, if there are any, which together take as long
@@ -69,19 +88,8 @@ def _load_tensorflow():
     """
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as held_back, _no_keras(), _no_garbage():
-        os.dup2(held_back.fileno(), 2)
-        try:
-            import tensorflow
-        except BaseException:
-            held_back.seek(0)
-            os.write(stderr, held_back.read())
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
+    with quiet(), _no_keras(), _no_garbage():
+        import tensorflow
     return tensorflow
 
 

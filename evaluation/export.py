@@ -18,7 +18,6 @@ import json
 import os
 import shutil
 import statistics
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,6 +29,7 @@ import tensorflow as tf
 from tabulate import tabulate
 
 import cli
+import device
 import files
 from models import layers
 
@@ -321,7 +321,7 @@ def _write_all(
     for name in formats:
         form = FORMATS[name]
         path = folder / form.file
-        with _quiet():
+        with device.quiet():
             form.write(path, exported, calibration)
             read = form.read(path)
             found = _read_all(read, pixels)
@@ -413,23 +413,3 @@ def show(rows: Sequence[Mapping[str, Any]]) -> str:
         stralign="right",
         colalign=("left", "left"),
     )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Holds back what native libraries say on standard error, unless there is an error.
-
-    The converters announce their settings there, whatever the log level.
-    """
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as held_back:
-        os.dup2(held_back.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            held_back.seek(0)
-            os.write(stderr, held_back.read())
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)

@@ -3,9 +3,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,21 +10,10 @@ import tensorflow as tf
 
 import eval as program
 from evaluation import scoring
+from tests.programs import command
 from training import checkpoints, runs
 from training.checkpoints import CheckpointError
 from training.runs import RunError
-
-ROOT = Path(__file__).parent.parent
-
-
-def command(*arguments):
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,6 @@
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +15,7 @@ import data
 import eval as program
 from data import make_page
 from evaluation import figures, finding, photos, reading, scoring
-
-ROOT = Path(__file__).parent.parent
+from tests.programs import command
 
 SURE = reading.Reading(1, 1, (20, 30, 40, 60), 7, 0.987654321, 1, 0.01)
 DOUBTFUL = reading.Reading(1, 10, (80, 30, 30, 60), 4, 0.5, 9, 0.4)
@@ -26,16 +23,6 @@ PAGES = [
     reading.Page(Path("a,b.png"), [SURE, DOUBTFUL]),
     reading.Page(Path("empty.png"), []),
 ]
-
-
-def command(*arguments):
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def test_table():
@@ -136,8 +123,8 @@ print(FLAGS["readings"].validators[0].message)
 def test_flags_and_modules_agree():
     # In a process of its own: flags are defined for good, and train.py has some of
     # the same names.
-    command = [sys.executable, "-c", FLAGS]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = command("-c", FLAGS)
+    assert done.returncode == 0, done.stderr
     inks, message = done.stdout.splitlines()
     assert inks.split() == list(finding.INKS)
     for suffix in reading.SUFFIXES:

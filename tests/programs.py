@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The programs, run as a user runs them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def command(*arguments):
+    """Runs Python with these arguments in the project's folder, to its end."""
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
