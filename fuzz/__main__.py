@@ -113,17 +113,21 @@ def _run(name: str, corpus: Path, found: Path, seconds: int) -> tuple[int, str]:
     return done.returncode, done.stderr.decode(errors="replace")
 
 
-def _store(results: dict[str, Any]) -> None:
+def _store(name: str, result: dict[str, Any]) -> str:
+    """Adds a reader's result to those of the others; returns the table."""
+    stored = {**_earlier(), name: result}
+    known = {name: stored[name] for name in readers.READERS if name in stored}
     rows = [
         [name, some["inputs"], some["seconds"], some["coverage"], some["findings"]]
-        for name, some in results["readers"].items()
+        for name, some in known.items()
     ]
     table = tabulate(rows, HEADER, tablefmt="github", intfmt=",")
+    results = {"python": platform.python_version(), "readers": known}
     with files.replacing(RESULTS) as file:
         file.write(json.dumps(results, indent=1).encode() + b"\n")
     with files.replacing(TABLE) as file:
         file.write(f"{table}\n".encode())
-    print(table)
+    return table
 
 
 def _earlier() -> dict[str, Any]:
@@ -134,19 +138,19 @@ def _earlier() -> dict[str, Any]:
 
 
 def main(_: list[str]) -> None:
-    """Fuzzes what the flags name; the results of other readers stay.
+    """Fuzzes what the flags name; the results of other readers stay, also of those
+    that another process fuzzes meanwhile.
 
     Raises:
       cli.UserError: something was found.
     """
-    results, findings = _earlier(), []
+    findings, table = [], ""
     for name in flags.FLAGS.only or readers.READERS:
         print(f"{name}: {flags.FLAGS.seconds} s", file=sys.stderr)
         result = fuzz(name, flags.FLAGS.seconds)
         findings += result["findings"]
-        results[name] = {**result, "findings": len(result["findings"])}
-    known = {name: results[name] for name in readers.READERS if name in results}
-    _store({"python": platform.python_version(), "readers": known})
+        table = _store(name, {**result, "findings": len(result["findings"])})
+    print(table)
     if findings:
         raise cli.UserError(
             f"{len(findings)} findings, the inputs are {', '.join(findings)}: mend the"
