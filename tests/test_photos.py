@@ -3,12 +3,14 @@
 
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from evaluation import photos
+from tests.programs import command
 
 # Asymmetric, so that each way of turning it gives another picture.
 PICTURE = np.arange(4 * 6, dtype=np.uint8).reshape(4, 6) * 10
@@ -150,6 +152,35 @@ def test_too_many_pixels_are_refused_by_the_header(tmp_path, monkeypatch, size):
     monkeypatch.setattr(photos, "_decode", decode)
     (tmp_path / "bomb.png").write_bytes(png_header(*size))
     refused(tmp_path / "bomb.png", "pixels; expected a photo.* make it smaller")
+
+
+MEMORY = """
+import sys
+from pathlib import Path
+from evaluation import photos
+
+def peak():  # in KiB, and not of the process that started this one, as of getrusage
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0])
+
+before = peak()
+photos.read(Path(sys.argv[1]))
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="not Linux")
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "I;16"])
+def test_a_large_one_is_held_few_times(tmp_path, mode):
+    """Found by fuzzing: a turned one of 50 million pixels once took 1.1 GB."""
+    dtype, channels = (np.uint16, ()) if mode == "I;16" else (np.uint8, (len(mode),))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels = np.full((2000, 4000, *channels), 200, dtype)
+    path = stored(tmp_path, Image.fromarray(pixels), exif=exif, compress_level=1)
+    done = command("-c", MEMORY, path)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) * 1024 / 8e6 < 16  # bytes a pixel
 
 
 def test_a_tile_counts_whole(tmp_path):
