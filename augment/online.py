@@ -116,35 +116,34 @@ def transform(
     affine_seed, *noise_seeds = tf.unstack(
         tf.random.split(seed, 1 + len(DISPLACEMENTS))
     )
-    most = [[[getattr(settings, name)]] for name in AFFINES]
-    amounts = most * tf.random.stateless_uniform(
-        [len(AFFINES), 2, count], affine_seed, -1, 1
-    )
+    draws = tf.random.stateless_uniform([len(AFFINES), 2, count], affine_seed, -1, 1)
+    amounts = {
+        name: getattr(settings, name) * draw
+        for name, draw in zip(AFFINES, tf.unstack(draws), strict=True)
+        if getattr(settings, name)
+    }
     displacements = [
         displace(_noise(noise_seed, count), settings)
         for noise_seed, (name, displace) in zip(noise_seeds, DISPLACEMENTS.items())
         if getattr(settings, name)
     ]
-    return _warp(images, amounts, displacements)
-
-
-def _warp(
-    images: tf.Tensor, amounts: tf.Tensor, displacements: list[tf.Tensor]
-) -> tf.Tensor:
-    """Applies every affine transform, by amounts [transforms, 2, N] that may be 0."""
     return _read(images, *_places(amounts, displacements))
 
 
 @_compiled
 def _places(
-    amounts: tf.Tensor, displacements: list[tf.Tensor]
+    amounts: dict[str, tf.Tensor], displacements: list[tf.Tensor]
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Where each pixel of the result is read: x, y [N, 784] as `_read` takes them."""
+    """Where each pixel of the result is read: x, y [N, 784] as `_read` takes them.
+
+    Args:
+      amounts: float32 [2, N] for each affine transform that is on.
+      displacements: float32 [N, 2, 28, 28] each; at least one of both kinds.
+    """
     matrices = [
-        affine(some)
-        for affine, some in zip(AFFINES.values(), tf.unstack(amounts), strict=True)
+        affine(amounts[name]) for name, affine in AFFINES.items() if name in amounts
     ]
-    x, y = positions(functools.reduce(tf.matmul, matrices))
+    x, y = positions(functools.reduce(tf.matmul, matrices or [tf.eye(3)[tf.newaxis]]))
     for displacement in displacements:
         dx, dy = tf.unstack(tf.reshape(displacement, [-1, 2, SIDE * SIDE]), axis=1)
         x, y = x + dx, y + dy
