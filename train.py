@@ -5,7 +5,7 @@
 
 Every operation of a step is in `make_train_steps`; the same command goes on where an
 interrupted run stopped, bit for bit. Ctrl-C and SIGTERM save first, and leave with exit
-code 130 or 143; a second Ctrl-C leaves at once. `cli` lists the other exit codes.
+code 130 or 143; a second Ctrl-C leaves at once.
 """
 
 import device  # isort: skip  (first: it loads TensorFlow)
@@ -54,6 +54,30 @@ HOUSEKEEPING = (
     "log_steps",
     "run_dir",
 )
+
+# For --help; what is in no group comes last.
+FLAG_GROUPS: cli.Groups = {
+    "What matters most": (
+        *("network", "dataset", "data_dir", "run_dir", "seed", "epochs", "batch_size"),
+        *("learning_rate", "schedule", "validation_size", "threads"),
+    ),
+    "Training": (
+        *("optimizer", "momentum", "rho", "epsilon", "weight_decay", "weight_average"),
+        *("loss", "label_smoothing", "sampler", "epoch_images", "decay_factor"),
+        *("decay_epochs", "plateau_patience", "plateau_floor", "early_stopping"),
+        *("keep_best", "split_seed", "replicas"),
+    ),
+    "The network; what is not given is as its file in models/ has it": [
+        name for name in models.OPTIONS if name != "seed"
+    ],
+    "The training set, enlarged once before training": [
+        *(field.name for field in dataclasses.fields(plan.Settings)),
+        "augmented_dir",
+    ],
+    "Each batch, transformed while training": [
+        field.name for field in dataclasses.fields(online_settings.OnlineSettings)
+    ],
+}
 
 HISTOGRAM_IMAGES = 256
 
@@ -792,4 +816,4 @@ def main(_: list[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    cli.run(main)
+    cli.run(main, groups=FLAG_GROUPS)
