@@ -31,7 +31,7 @@ import models
 import native
 from augment import build, online, online_settings, plan
 from data import batches
-from evaluation import result, scoring
+from evaluation import gallery, result, scoring
 from models import layers
 from training import (
     checkpoints,
@@ -546,7 +546,7 @@ def train(
                 "epoch": epoch,
                 **at.end_epoch(epoch_steps, batch_size),
                 "learning_rate": float(totals.rate),
-                **_evaluate(predict, sets, config["loss"]),
+                **_evaluate(predict, sets, config["loss"], log, epoch),
             }
             rows.append(row)
             bar.write(_describe(row))
@@ -730,11 +730,21 @@ def _log_steps(
     )
 
 
-def _evaluate(predict: scoring.Predict, sets: Sets, loss: str) -> dict[str, float]:
-    """Loss and accuracies on the validation and the test set, where there is one."""
+def _evaluate(
+    predict: scoring.Predict,
+    sets: Sets,
+    loss: str,
+    log: summaries.Summaries,
+    epoch: int,
+) -> dict[str, float]:
+    """Loss and accuracies on the validation and the test set, where there is one.
+
+    TensorBoard gets the digits that are misread.
+    """
     row = {}
     for split, (images, labels) in sets.scored.items():
         scores = scoring.score(predict, images, labels, loss)
+        log.errors(epoch, split, gallery.draw(images, scores))
         row[f"{split}_loss"] = scores.loss
         row[f"{split}_accuracy"] = scores.accuracy
         row[f"{split}_binary_accuracy"] = scores.binary_accuracy

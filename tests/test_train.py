@@ -584,3 +584,9 @@ def test_all_seeds_of_a_recipe_hold_out_the_same(config, distinct, tmp_path):
 
     assert held_out(seed=1) == held_out(seed=2)
     assert held_out(split_seed=1) != held_out(split_seed=2)
+
+
+def test_tensorboard_gets_the_errors_of_each_epoch(finished):
+    shown = points(finished)
+    for split in ("validation", "test"):
+        assert [step for step, _ in shown[split, "errors"]] == [0, 1, 2]
