@@ -38,6 +38,7 @@ from training import (
     interruption,
     losses,
     optimizers,
+    profiling,
     runs,
     schedules,
     strategy,
@@ -52,6 +53,7 @@ HOUSEKEEPING = (
     "checkpoint_epochs",
     "data_dir",
     "log_steps",
+    "profile_steps",
     "run_dir",
 )
 
@@ -88,7 +90,7 @@ class TrainingError(cli.UserError):
 
 def define_flags() -> None:
     """The flags of a run; each part of it defines those of its own settings."""
-    for part in (plan, online_settings, models, optimizers, schedules):
+    for part in (plan, online_settings, models, optimizers, schedules, profiling):
         part.define_flags()
         flags.adopt_module_key_flags(part)
     flags.DEFINE_string(
@@ -477,6 +479,7 @@ def train(
     *,
     log_steps: int = 100,
     checkpoint_epochs: int = 1,
+    profile_steps: tuple[int, int] | None = None,
     asked_to_stop: Callable[[], int] = lambda: 0,
 ) -> scoring.Predict:
     """Trains to the end of the last epoch, from the last checkpoint if there is one.
@@ -487,6 +490,7 @@ def train(
       run_dir: gets checkpoints, metrics.csv and TensorBoard events.
       log_steps: steps per call of the graph.
       checkpoint_epochs: epochs between checkpoints.
+      profile_steps: see `profiling.parse`.
       asked_to_stop: asked before each call of the graph; the number of a signal, 0 to
         go on.
 
@@ -519,6 +523,7 @@ def train(
     train_steps = make_train_steps(state, images, labels, config, epoch_steps)
     with (
         summaries.Summaries(run_dir, splits, lengths) as log,
+        profiling.Profile(profile_steps, run_dir / "train") as profile,
         _bar(at.step * batch_size, total_steps * batch_size) as bar,
     ):
         if at.step == 0:
@@ -532,12 +537,14 @@ def train(
                     if at.step > saved:
                         _save(state, config, run_dir, at, log)
                     raise _stopped(run_dir, at.step, signal)
-                count = min(log_steps, end - at.step)
+                count = profile.cut(at.step, min(log_steps, end - at.step))
+                profile.begin(at.step)
                 began = time.perf_counter()
                 totals = train_steps(at.step, count, training=True)
                 _check_finite(totals, state.network, run_dir)  # waits for the step
                 elapsed = time.perf_counter() - began
                 at.add(totals, elapsed)
+                profile.finish(at.step)
                 _log_steps(log, bar, totals, count, batch_size, elapsed)
                 if not rows and at.step == count:
                     since_start = time.perf_counter() - device.START
@@ -808,6 +815,7 @@ def main(_: list[str]) -> None:
                 run_dir,
                 log_steps=values["log_steps"],
                 checkpoint_epochs=values["checkpoint_epochs"],
+                profile_steps=profiling.parse(values["profile_steps"]),
                 asked_to_stop=lambda: asked.received,
             )
         if asked.received:  # in the last epoch

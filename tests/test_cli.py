@@ -61,6 +61,7 @@ BAD_FLAGS = {
     "--batch-size=64": "Did you mean: batch_size",
     "--dropuot=0.1": "Did you mean: dropout",
     "--no_such_thing": "no_such_thing",
+    "--profile_steps=9,3": "expected a first step below 3, got 9",
     "--epochs=0": "epochs",
     "--epochs": "epochs",
     "--learning_rate=nan": "expected a number above 0",
@@ -236,5 +237,5 @@ def test_help_has_what_matters_first_with_ranges_and_defaults(attempts):
     order += ["--log_steps:", "--flagfile=FILE", "Exit codes:\n  0    done", "143  a"]
     places = [out.index(words) for words in order]
     assert places == sorted(places)
-    for name in ("network", "augmented_dir", "elastic_sigma"):
+    for name in ("network", "augmented_dir", "elastic_sigma", "profile_steps"):
         assert out.count(f"  --{name}") == 1
