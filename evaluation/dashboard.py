@@ -17,8 +17,8 @@ from tensorboard import program
 
 import cli
 
-# The tab that is opened: the three plots of evaluation.tensorboard.CHARTS.
-TAB = "#custom_scalars"
+# The tab that is opened: the plots of training.summaries.CHARTS, as they are.
+TAB = "#custom_scalars&_smoothingWeight=0"
 # Galleries of errors, of which TensorBoard would keep those of ten epochs.
 SAMPLES = "images=200"
 

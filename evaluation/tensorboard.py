@@ -42,7 +42,7 @@ def tabs(
     yield hparams.hparams_pb(hyperparameters(config), trial_id=name)
     for digit in range(CLASSES):
         yield pr_curve.pb(
-            f"is_it_a_{digit}",
+            f"precision_recall/is_it_a_{digit}",
             labels=scores.labels == digit,
             predictions=scores.probabilities[:, digit],
             num_thresholds=THRESHOLDS,

@@ -74,8 +74,10 @@ def test_the_flags_are_hyperparameters(events):
 
 def test_precision_and_recall_by_hand(events):
     tags = [tag for tag in events.Tags()["tensors"] if "pr_curves" in tag]
-    assert sorted(tags) == [f"is_it_a_{digit}/pr_curves" for digit in range(10)]
-    (point,) = events.Tensors("is_it_a_5/pr_curves")
+    assert sorted(tags) == [
+        f"precision_recall/is_it_a_{digit}/pr_curves" for digit in range(10)
+    ]
+    (point,) = events.Tensors("precision_recall/is_it_a_5/pr_curves")
     curve = tf.make_ndarray(point.tensor_proto)
     # At a threshold of one half: the 5 is found, the 4 is called a 5.
     assert curve[:, tensorboard.THRESHOLDS // 2].tolist() == [1, 1, 5, 0, 0.5, 1]
@@ -170,7 +172,7 @@ def get(address, path):
 
 def test_the_dashboard_listens_here_and_knows_the_runs(page):
     assert urllib.parse.urlparse(page).hostname == "localhost"
-    assert page.endswith("#custom_scalars")
+    assert page.endswith(dashboard.TAB)
     parts = [f"{run}/{part}" for run in ("lenet", "mlp") for part in PARTS]
     assert sorted(get(page, "data/runs")) == sorted(parts)
     layout = get(page, "data/plugin/custom_scalars/layout")
@@ -201,7 +203,7 @@ TABS = {
     "histograms": ("activations/conv1", "lenet/train"),
     "hparams": ("learning_rate", "final/errors", "mlp"),
     "images": ("tag: augmented_inputs", "tag: errors", "lenet/test"),
-    "pr_curves": ("is_it_a_0", "mlp/final"),
+    "pr_curves": ("precision_recall/is_it_a_0", "mlp/final"),
     "projector": ("dense2, before the logits", "Points: 360"),
     "scalars": ("accuracy/by_epoch", "mlp/train"),
     "timeseries": ("by_epoch", "lenet/train"),
@@ -267,7 +269,7 @@ class Chromium:
             if (answer := json.loads(answer)).get("id") == self.count:
                 return answer["result"]
 
-    def words(self, address, wanted, seconds=60):
+    def words(self, address, wanted, seconds=120):
         """What a page says once it says all that is wanted, or after some time."""
         target = self.ask("Target.createTarget", url=address)["targetId"]
         attached = self.ask("Target.attachToTarget", targetId=target, flatten=True)
