@@ -545,7 +545,7 @@ def train(
                 elapsed = time.perf_counter() - began
                 at.add(totals, elapsed)
                 profile.finish(at.step)
-                _log_steps(log, bar, totals, count, batch_size, elapsed)
+                log_call(log, bar, totals, count, batch_size, elapsed)
                 if not rows and at.step == count:
                     since_start = time.perf_counter() - device.START
                     bar.write(f"step {count} done {since_start:.1f} s after the start")
@@ -557,7 +557,7 @@ def train(
             }
             rows.append(row)
             bar.write(_describe(row))
-            _log_epoch(log, state.network, row, totals, images[:HISTOGRAM_IMAGES])
+            log_epoch(log, state.network, row, totals, images[:HISTOGRAM_IMAGES])
             runs.write_metrics(run_dir, rows)
             _watch(config, state, row)
             stop = _stopped_early(config, state.watch)
@@ -646,7 +646,7 @@ def _stopped(run_dir: Path, step: int, signal: int) -> interruption.Stopped:
     )
 
 
-def _log_epoch(
+def log_epoch(
     log: summaries.Summaries,
     network: tf.Module,
     row: Mapping[str, float],
@@ -712,7 +712,7 @@ def _check_finite(totals: Totals, network: tf.Module, run_dir: Path) -> None:
     )
 
 
-def _log_steps(
+def log_call(
     log: summaries.Summaries,
     bar: tqdm,
     totals: Totals,
