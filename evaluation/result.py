@@ -82,7 +82,7 @@ def evaluate(
         text,
         {**summary, "training_seconds": result["training_seconds"]},
         pictures,
-        tensorboard.tabs(run_dir.name, split, config, scores),
+        tensorboard.tabs(run_dir.absolute().name, split, config, scores),
     )
     tensorboard.write_projector(
         run_dir / summaries.FINAL, scores, images, predict.network

@@ -163,9 +163,10 @@ def attempts(tmp_path_factory):
 @pytest.fixture(scope="module")
 def evaluations():
     """{arguments: (exit code, standard output, standard error)}"""
-    cases = [("program", line.split()) for line in BAD_EVALUATIONS]
+    lines = [*BAD_EVALUATIONS, "--help"]
+    cases = [("program", line.split()) for line in lines]
     driven = drive("eval", cases, arguments=True)
-    return dict(zip(BAD_EVALUATIONS, driven, strict=True))
+    return dict(zip(lines, driven, strict=True))
 
 
 def check_line(error, expected, program="train"):
@@ -239,3 +240,10 @@ def test_help_has_what_matters_first_with_ranges_and_defaults(attempts):
     assert places == sorted(places)
     for name in ("network", "augmented_dir", "elastic_sigma", "profile_steps"):
         assert out.count(f"  --{name}") == 1
+
+
+def test_help_of_eval_has_every_flag_in_a_group(evaluations):
+    code, out, error = evaluations["--help"]
+    assert (code, error) == (0, "")
+    assert "Further flags" not in out and "\nReading photos:\n  --images: " in out
+    assert "--export_formats: a comma separated list\n" in out
