@@ -24,6 +24,7 @@ import tensorflow as tf
 from google.protobuf.message import Message
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from tensorboard.plugins.custom_scalar import layout_pb2, metadata
+from tensorboard.plugins.histogram.summary_v2 import histogram_pb
 
 import cli
 import files
@@ -321,7 +322,9 @@ class Summaries:
         with self.train.at(epoch):
             for (kind, name), values in histograms.items():
                 about = NETWORK_SUMMARIES[kind]
-                tf.summary.histogram(f"{kind}/{name}", values, description=about)
+                # By numpy: TensorFlow's own takes a hundred small operations for each.
+                found = histogram_pb(f"{kind}/{name}", values.numpy(), None, about)
+                tf.summary.experimental.write_raw_pb(found.SerializeToString())
             for (kind, name), value in scalars.items():
                 about = NETWORK_SUMMARIES[kind]
                 tf.summary.scalar(f"{kind}/{name}", value, description=about)
