@@ -30,8 +30,10 @@ lint: .venv/installed
 	$(BIN)/isort --check .
 	$(BIN)/mypy
 
+# RUNS=folder: of other runs. PORT=6007: another port than the first free one.
+RUNS ?= runs
 tensorboard: .venv/installed
-	$(BIN)/tensorboard --logdir=runs --host=localhost
+	$(BIN)/python -m evaluation.dashboard --runs=$(RUNS) $(if $(PORT),--on_port=$(PORT))
 
 # QUICK=1: the ratios of the training step alone, in three minutes.
 benchmark: .venv/installed-benchmark

@@ -1,13 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the programs share: one-line errors, exit codes, help with flags.
-
-Exit codes:
-  0    done.
-  1    a request that cannot be met, or a run that cannot go on: one line says why.
-  2    a command line that does not say what is to be done.
-  130  stopped by Ctrl-C; a run in training is saved first, see training.interruption.
-  143  a run in training that was stopped by SIGTERM, and is saved.
-"""
+"""What the programs share: one-line errors, exit codes, help with flags."""
 
 import functools
 import inspect
@@ -17,6 +9,7 @@ import os
 import re
 import signal
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -29,6 +22,22 @@ VERSION = "0.4.0"
 USAGE_ERROR = 2
 SIGNALLED = 128  # plus the number of the signal, as shells have it
 INTERRUPTED = SIGNALLED + signal.SIGINT
+
+# As --help and the README have them. For 130 and 143 see training.interruption.
+EXIT_CODES = {
+    0: "done",
+    1: "a request that cannot be met, or a run that cannot go on: one line says why",
+    USAGE_ERROR: "a command line that does not say what is to be done",
+    3: "MNIST is nowhere to be had",
+    INTERRUPTED: "stopped by Ctrl-C; a run in training is saved first",
+    SIGNALLED + signal.SIGTERM: "a run in training that was stopped by SIGTERM, and is"
+    " saved",
+}
+
+# Headings of --help and the names of flags below each.
+Groups = Mapping[str, Sequence[str]]
+
+_HELP = {"--help", "-help", "--helpshort", "-h", "-?"}
 
 
 class UserError(Exception):
@@ -110,15 +119,73 @@ def require_positive(*names: str) -> None:
         )
 
 
-def _parse_flags(argv: Sequence[str], arguments: bool) -> list[str]:
+def _parse_flags(argv: Sequence[str], arguments: bool, groups: Groups) -> list[str]:
     """Returns what `app.run` wants from a flags parser; a bad flag exits with 2."""
+    if not _HELP.isdisjoint(argv[1:]):
+        print(help_text(groups))
+        sys.exit(0)
     try:
         rest = flags.FLAGS([*argv[:1], *flagfiles.expand(argv[1:])])
     except flags.Error as error:
         _fail(str(error), USAGE_ERROR)
+    except SystemExit:  # --helpfull and its like, which absl ends with 1
+        sys.exit(0)
     if len(rest) > 1 and not arguments:
         _fail(f"unexpected argument {rest[1]!r}: flags start with --", USAGE_ERROR)
     return rest
+
+
+def help_text(groups: Groups) -> str:
+    """What --help shows: the program's docstring, its flags, the exit codes.
+
+    Args:
+      groups: the flags that are in none come last.
+    """
+    own = {f.name: f for f in flags.FLAGS.get_key_flags_for_module(sys.argv[0])}
+    named = {name for names in groups.values() for name in names}
+    rest = sorted(own.keys() - named)
+    sections = {**groups, "Further flags" if groups else "Flags": rest}
+    return "\n".join(
+        [
+            inspect.cleandoc(sys.modules["__main__"].__doc__ or ""),
+            *(
+                f"\n{title}:\n" + "\n".join(_describe(own[n]) for n in names)
+                for title, names in sections.items()
+                if names
+            ),
+            "\n--flagfile=FILE stands for the flags in that file, one in a line; what"
+            " follows it\noverrules it. --helpfull shows absl's own flags, too.",
+            "\nExit codes:",
+            *(f"  {code:<5}{meaning}" for code, meaning in EXIT_CODES.items()),
+        ]
+    )
+
+
+def _describe(flag: flags.Flag) -> str:
+    """A flag's name, what it takes, its default, and below that its help."""
+    facts = [_range(flag)]
+    if flag.default in ("", []):
+        facts.append("default: none")
+    elif flag.default is not None:
+        facts.append("default " + (flag.default_as_str or "").strip("'"))
+    name = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}"
+    # absl puts what an enumeration takes in front of its help.
+    help_ = (flag.help or "").removeprefix(f"<{_range(flag)}>: ").replace(".;", ";")
+    text = textwrap.fill(help_, 80, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    head = ": ".join(filter(None, [name, "; ".join(filter(None, facts))]))
+    return f"  {head}\n{text}"
+
+
+def _range(flag: flags.Flag) -> str:
+    """The values that a flag takes, as far as its parser or its checks say."""
+    if flag.boolean:
+        return ""
+    if isinstance(flag.parser, flags.EnumParser):
+        return "|".join(flag.parser.enum_values)
+    for check in flag.validators:
+        if (check.message or "").startswith("expected "):
+            return check.message.removeprefix("expected ")
+    return flag.parser.syntactic_help
 
 
 def reason(error: Exception) -> str:
@@ -154,12 +221,18 @@ def one_line(message: str) -> str:
     return text if len(text) <= 2000 else f"{text[:1500]} … {text[-490:]}"
 
 
-def run(main: Callable[[list[str]], None], *, arguments: bool = False) -> None:
+def run(
+    main: Callable[[list[str]], None],
+    *,
+    arguments: bool = False,
+    groups: Groups | None = None,
+) -> None:
     """Parses the flags and calls `main`; a user's mistake is one line, no traceback.
 
     Args:
       main: gets the program's name and the arguments that are no flags.
       arguments: whether there may be any.
+      groups: of flags, in the order of --help.
     """
 
     def guarded(argv: list[str]) -> None:
@@ -171,5 +244,5 @@ def run(main: Callable[[list[str]], None], *, arguments: bool = False) -> None:
             _fail("interrupted", INTERRUPTED)
 
     logging.set_verbosity(logging.WARNING)  # not what the checkpoint library does
-    parse = functools.partial(_parse_flags, arguments=arguments)
+    parse = functools.partial(_parse_flags, arguments=arguments, groups=groups or {})
     app.run(guarded, flags_parser=parse)

@@ -27,6 +27,13 @@ from training import checkpoints, runs
 
 FLAGS = flags.FLAGS
 
+# For --help.
+FLAG_GROUPS: cli.Groups = {
+    "What is scored": ("run_dir", "data_dir", "compare"),
+    "Reading photos": ("images", "ink", "readings", "annotated_dir"),
+    "Taking it along": ("export_dir", "export_formats", "submission"),
+}
+
 
 def define_flags() -> None:
     """The flags of an evaluation; the run directory knows all else."""
@@ -245,4 +252,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    cli.run(main, arguments=True)
+    cli.run(main, arguments=True, groups=FLAG_GROUPS)

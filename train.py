@@ -5,7 +5,7 @@
 
 Every operation of a step is in `make_train_steps`; the same command goes on where an
 interrupted run stopped, bit for bit. Ctrl-C and SIGTERM save first, and leave with exit
-code 130 or 143; a second Ctrl-C leaves at once. `cli` lists the other exit codes.
+code 130 or 143; a second Ctrl-C leaves at once.
 """
 
 import device  # isort: skip  (first: it loads TensorFlow)
@@ -31,13 +31,14 @@ import models
 import native
 from augment import build, online, online_settings, plan
 from data import batches
-from evaluation import result, scoring
+from evaluation import gallery, result, scoring
 from models import layers
 from training import (
     checkpoints,
     interruption,
     losses,
     optimizers,
+    profiling,
     runs,
     schedules,
     strategy,
@@ -52,8 +53,33 @@ HOUSEKEEPING = (
     "checkpoint_epochs",
     "data_dir",
     "log_steps",
+    "profile_steps",
     "run_dir",
 )
+
+# For --help; what is in no group comes last.
+FLAG_GROUPS: cli.Groups = {
+    "What matters most": (
+        *("network", "dataset", "data_dir", "run_dir", "seed", "epochs", "batch_size"),
+        *("learning_rate", "schedule", "validation_size", "threads"),
+    ),
+    "Training": (
+        *("optimizer", "momentum", "rho", "epsilon", "weight_decay", "weight_average"),
+        *("loss", "label_smoothing", "sampler", "epoch_images", "decay_factor"),
+        *("decay_epochs", "plateau_patience", "plateau_floor", "early_stopping"),
+        *("keep_best", "split_seed", "replicas"),
+    ),
+    "The network; what is not given is as its file in models/ has it": [
+        name for name in models.OPTIONS if name != "seed"
+    ],
+    "The training set, enlarged once before training": [
+        *(field.name for field in dataclasses.fields(plan.Settings)),
+        "augmented_dir",
+    ],
+    "Each batch, transformed while training": [
+        field.name for field in dataclasses.fields(online_settings.OnlineSettings)
+    ],
+}
 
 HISTOGRAM_IMAGES = 256
 
@@ -64,7 +90,7 @@ class TrainingError(cli.UserError):
 
 def define_flags() -> None:
     """The flags of a run; each part of it defines those of its own settings."""
-    for part in (plan, online_settings, models, optimizers, schedules):
+    for part in (plan, online_settings, models, optimizers, schedules, profiling):
         part.define_flags()
         flags.adopt_module_key_flags(part)
     flags.DEFINE_string(
@@ -453,6 +479,7 @@ def train(
     *,
     log_steps: int = 100,
     checkpoint_epochs: int = 1,
+    profile_steps: tuple[int, int] | None = None,
     asked_to_stop: Callable[[], int] = lambda: 0,
 ) -> scoring.Predict:
     """Trains to the end of the last epoch, from the last checkpoint if there is one.
@@ -463,6 +490,7 @@ def train(
       run_dir: gets checkpoints, metrics.csv and TensorBoard events.
       log_steps: steps per call of the graph.
       checkpoint_epochs: epochs between checkpoints.
+      profile_steps: see `profiling.parse`.
       asked_to_stop: asked before each call of the graph; the number of a signal, 0 to
         go on.
 
@@ -495,6 +523,7 @@ def train(
     train_steps = make_train_steps(state, images, labels, config, epoch_steps)
     with (
         summaries.Summaries(run_dir, splits, lengths) as log,
+        profiling.Profile(profile_steps, run_dir / "train") as profile,
         _bar(at.step * batch_size, total_steps * batch_size) as bar,
     ):
         if at.step == 0:
@@ -508,13 +537,15 @@ def train(
                     if at.step > saved:
                         _save(state, config, run_dir, at, log)
                     raise _stopped(run_dir, at.step, signal)
-                count = min(log_steps, end - at.step)
+                count = profile.cut(at.step, min(log_steps, end - at.step))
+                profile.begin(at.step)
                 began = time.perf_counter()
                 totals = train_steps(at.step, count, training=True)
                 _check_finite(totals, state.network, run_dir)  # waits for the step
                 elapsed = time.perf_counter() - began
                 at.add(totals, elapsed)
-                _log_steps(log, bar, totals, count, batch_size, elapsed)
+                profile.finish(at.step)
+                log_call(log, bar, totals, count, batch_size, elapsed)
                 if not rows and at.step == count:
                     since_start = time.perf_counter() - device.START
                     bar.write(f"step {count} done {since_start:.1f} s after the start")
@@ -522,11 +553,11 @@ def train(
                 "epoch": epoch,
                 **at.end_epoch(epoch_steps, batch_size),
                 "learning_rate": float(totals.rate),
-                **_evaluate(predict, sets, config["loss"]),
+                **_evaluate(predict, sets, config["loss"], log, epoch),
             }
             rows.append(row)
             bar.write(_describe(row))
-            _log_epoch(log, state.network, row, totals, images[:HISTOGRAM_IMAGES])
+            log_epoch(log, state.network, row, totals, images[:HISTOGRAM_IMAGES])
             runs.write_metrics(run_dir, rows)
             _watch(config, state, row)
             stop = _stopped_early(config, state.watch)
@@ -615,7 +646,7 @@ def _stopped(run_dir: Path, step: int, signal: int) -> interruption.Stopped:
     )
 
 
-def _log_epoch(
+def log_epoch(
     log: summaries.Summaries,
     network: tf.Module,
     row: Mapping[str, float],
@@ -681,7 +712,7 @@ def _check_finite(totals: Totals, network: tf.Module, run_dir: Path) -> None:
     )
 
 
-def _log_steps(
+def log_call(
     log: summaries.Summaries,
     bar: tqdm,
     totals: Totals,
@@ -706,11 +737,21 @@ def _log_steps(
     )
 
 
-def _evaluate(predict: scoring.Predict, sets: Sets, loss: str) -> dict[str, float]:
-    """Loss and accuracies on the validation and the test set, where there is one."""
+def _evaluate(
+    predict: scoring.Predict,
+    sets: Sets,
+    loss: str,
+    log: summaries.Summaries,
+    epoch: int,
+) -> dict[str, float]:
+    """Loss and accuracies on the validation and the test set, where there is one.
+
+    TensorBoard gets the digits that are misread.
+    """
     row = {}
     for split, (images, labels) in sets.scored.items():
         scores = scoring.score(predict, images, labels, loss)
+        log.errors(epoch, split, gallery.draw(images, scores))
         row[f"{split}_loss"] = scores.loss
         row[f"{split}_accuracy"] = scores.accuracy
         row[f"{split}_binary_accuracy"] = scores.binary_accuracy
@@ -774,6 +815,7 @@ def main(_: list[str]) -> None:
                 run_dir,
                 log_steps=values["log_steps"],
                 checkpoint_epochs=values["checkpoint_epochs"],
+                profile_steps=profiling.parse(values["profile_steps"]),
                 asked_to_stop=lambda: asked.received,
             )
         if asked.received:  # in the last epoch
@@ -792,4 +834,4 @@ def main(_: list[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    cli.run(main)
+    cli.run(main, groups=FLAG_GROUPS)

@@ -24,6 +24,7 @@ from benchmarks import (
     accuracy,
     environment,
     growth,
+    logging,
     online,
     peers,
     results,
@@ -37,6 +38,7 @@ BENCHMARKS: dict[str, ModuleType] = {
     "step": step,
     "startup": startup,
     "online": online,
+    "logging": logging,
     "growth": growth,
     "accuracy": accuracy,
 }

@@ -45,7 +45,8 @@ def evaluate(
     Raises:
       RunError: the run has no history, or its directory cannot be written.
     """
-    from evaluation import report  # loads Jinja: not when training begins
+    # Load Jinja and plugins of TensorBoard: not when training begins.
+    from evaluation import report, tensorboard
 
     run = runs.read_run(run_dir)
     config = run["config"]
@@ -75,7 +76,17 @@ def evaluate(
         run_dir, split, result, rows, scores, images, predict.network
     )
     text = scoring.show(summary)
-    summaries.write_score(run_dir, split, result["steps"], text, summary, pictures)
+    summaries.write_score(
+        run_dir,
+        result["steps"],
+        text,
+        {**summary, "training_seconds": result["training_seconds"]},
+        pictures,
+        tensorboard.tabs(run_dir.absolute().name, split, config, scores),
+    )
+    tensorboard.write_projector(
+        run_dir / summaries.FINAL, scores, images, predict.network
+    )
     print(text)
     print(run_dir / report.REPORT)
 

@@ -27,7 +27,8 @@ def attempt(main, argv):
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            cli.run(main, arguments={arguments})
+            groups = getattr(program, "FLAG_GROUPS", None)
+            cli.run(main, arguments={arguments}, groups=groups)
             code = 0
         except SystemExit as exit:
             code = exit.code
@@ -56,7 +57,11 @@ json.dump(attempts, sys.stdout)
 # Bad flags: exit code 2, and what the line must say.
 BAD_FLAGS = {
     "--epoch=3": "Did you mean: epoch_images, epochs",
+    "--learning_rat=1": "Did you mean: learning_rate",
+    "--batch-size=64": "Did you mean: batch_size",
+    "--dropuot=0.1": "Did you mean: dropout",
     "--no_such_thing": "no_such_thing",
+    "--profile_steps=9,3": "expected a first step below 3, got 9",
     "--epochs=0": "epochs",
     "--epochs": "epochs",
     "--learning_rate=nan": "expected a number above 0",
@@ -102,6 +107,8 @@ BAD_REQUESTS = {
     "--run_dir=tests": "holds",
 }
 
+HELP = ("--help", "-h", "--helpfull")
+
 # The same for eval.py, which takes arguments.
 BAD_EVALUATIONS = {
     "": (2, "--run_dir=RUN to score a run, or --compare RUN RUN"),
@@ -144,6 +151,7 @@ def attempts(tmp_path_factory):
     """{(main, argument): (exit code, standard output, standard error)}"""
     keys = [("program", argument) for argument in (*BAD_FLAGS, *BAD_REQUESTS)]
     keys += [("own", ""), ("interrupted", ""), ("fine", "")]
+    keys += [("program", argument) for argument in HELP]
     # Were a mistake let pass, the run would be a short one, out of the way.
     plain = ["--dataset=digits", "--shift_directions=", "--flip_codes="]
     plain += [f"--run_dir={tmp_path_factory.mktemp('runs') / 'run'}"]
@@ -155,9 +163,10 @@ def attempts(tmp_path_factory):
 @pytest.fixture(scope="module")
 def evaluations():
     """{arguments: (exit code, standard output, standard error)}"""
-    cases = [("program", line.split()) for line in BAD_EVALUATIONS]
+    lines = [*BAD_EVALUATIONS, "--help"]
+    cases = [("program", line.split()) for line in lines]
     driven = drive("eval", cases, arguments=True)
-    return dict(zip(BAD_EVALUATIONS, driven, strict=True))
+    return dict(zip(lines, driven, strict=True))
 
 
 def check_line(error, expected, program="train"):
@@ -208,3 +217,33 @@ def test_an_interrupt_is_130(attempts):
 
 def test_no_mistake_is_0(attempts):
     assert attempts["fine", ""] == [0, "['train']\n", ""]
+
+
+@pytest.mark.parametrize("argument", HELP)
+def test_help_is_0(attempts, argument):
+    code, out, error = attempts["program", argument]
+    assert (code, error) == (0, "")
+    assert "--learning_rate" in out
+
+
+def test_help_has_what_matters_first_with_ranges_and_defaults(attempts):
+    _, out, _ = attempts["program", "--help"]
+    assert max(map(len, out.splitlines())) <= 88
+    assert "--epochs: a positive integer; default 20\n      How many to train" in out
+    assert "--schedule: constant|cosine|one_cycle|plateau|step; default constant" in out
+    assert "--dropout: a number in [0, 1)\n" in out
+    assert "--[no]keep_best: default false" in out
+    assert "--data_dir\n      Where the data lie" in out
+    order = ["What matters most:", "--epochs:", "Training:", "--rho:", "Further flags:"]
+    order += ["--log_steps:", "--flagfile=FILE", "Exit codes:\n  0    done", "143  a"]
+    places = [out.index(words) for words in order]
+    assert places == sorted(places)
+    for name in ("network", "augmented_dir", "elastic_sigma", "profile_steps"):
+        assert out.count(f"  --{name}") == 1
+
+
+def test_help_of_eval_has_every_flag_in_a_group(evaluations):
+    code, out, error = evaluations["--help"]
+    assert (code, error) == (0, "")
+    assert "Further flags" not in out and "\nReading photos:\n  --images: " in out
+    assert "--export_formats: a comma separated list\n" in out

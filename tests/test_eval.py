@@ -49,7 +49,7 @@ def test_train_scores_what_it_trained(trained):
     assert "errors of 360" in done.stdout
     assert {p.name for p in run_dir.iterdir()} == {
         *(".lock", "checkpoints", "flags.txt", "metrics.csv", "predictions.npz"),
-        *("report.html", "result.json", "run.json", "test", "train"),
+        *("final", "report.html", "result.json", "run.json", "test", "train"),
     }
     stored = result(run_dir)
     assert (stored["epochs"], stored["steps"], stored["test"]["images"]) == (1, 10, 360)

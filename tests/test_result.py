@@ -78,7 +78,7 @@ def test_the_score_and_the_history_are_stored(tmp_path, capsys, images, split):
     np.testing.assert_array_equal(labels, LABELS)
     np.testing.assert_array_equal(probabilities, scores.probabilities)
     assert "</html>" in (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert list((tmp_path / split).iterdir())
+    assert {p.suffix for p in (tmp_path / "final").iterdir()} >= {".v2", ".pbtxt"}
 
 
 @pytest.mark.parametrize(

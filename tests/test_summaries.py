@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 from tensorboard import context
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
 
 from evaluation import scoring
 from models.lenet import LeNet
@@ -46,11 +47,13 @@ def events(tmp_path_factory):
             log.epoch(row)
             norms = [0.5] * len(network.trainable_variables)
             log.network(epoch, network, norms, taps)
+            log.errors(epoch, "test", np.full((5, 6, 1), epoch, np.uint8))
             log.flush()
     score = {"accuracy": 0.75, "errors": 9, "loss": 0.5, "binary_accuracy": 0.25}
+    score["training_seconds"] = 1.5
     picture = {"filters": np.full((5, 6, 3), 7, np.uint8)}
-    summaries.write_score(run_dir, "test", 10, "two\nlines", score, picture)
-    return {split: read(run_dir / split) for split in SPLITS}
+    summaries.write_score(run_dir, 10, "two\nlines", score, picture)
+    return {folder: read(run_dir / folder) for folder in (*SPLITS, summaries.FINAL)}
 
 
 def test_grid_by_hand():
@@ -115,12 +118,31 @@ def test_network_summaries_are_per_layer_and_epoch(events):
         assert sorted(values[tag]) == list(EPOCHS), tag
 
 
+def test_the_errors_after_each_epoch(events):
+    pictures = events["test"][0]["errors"]
+    for epoch in EPOCHS:
+        _, _, png = pictures[epoch]
+        assert (tf.io.decode_png(png).numpy() == epoch).all()
+    assert len(pictures) == len(EPOCHS)
+    assert "errors" not in events["validation"][0]
+
+
+def test_the_first_plots_are_of_tags_that_are_written(events):
+    values, _ = events["train"]
+    content = values["custom_scalars__config__"][0].item()
+    (category,) = layout_pb2.Layout.FromString(content).category
+    tags = [tag for chart in category.chart for tag in chart.multiline.tag]
+    assert tags == ["^accuracy/by_epoch$", "^loss/by_epoch$", "^learning_rate/by_step$"]
+    assert {tag.strip("^$") for tag in tags} <= set(values)
+
+
 def test_the_final_score(events):
-    values, _ = events["test"]
+    values, _ = events["final"]
     assert values["final/accuracy"] == {10: 0.75}
     assert values["final/errors"] == {10: 9}
     assert values["final/loss"] == {10: 0.5}
     assert values["final/binary_accuracy"] == {10: 0.25}
+    assert values["final/training_seconds"] == {10: 1.5}
     width, height, png = values["final/filters"][10]
     assert (width, height) == (b"6", b"5")
     assert (tf.io.decode_png(png).numpy() == 7).all()
@@ -226,11 +248,11 @@ def test_a_score_replaces_the_one_before(tmp_path):
     log_steps(tmp_path, [1])
     for accuracy in (0.5, 0.75):
         score = dict.fromkeys(summaries.FINAL_SCALARS, accuracy)
-        summaries.write_score(tmp_path, "train", 9, "", score, {})
-    values, _ = read(tmp_path / "train")
+        summaries.write_score(tmp_path, 9, "", score, {})
+    values, _ = read(tmp_path / "final")
     assert values["final/accuracy"] == {9: 0.75}
-    assert values["loss/by_step"] == {1: 0.25}
-    assert len(files_in(tmp_path / "train")) == 2
+    assert len(files_in(tmp_path / "final")) == 1
+    assert losses(tmp_path) == {1: 0.25}
 
 
 def test_events_that_cannot_be_written_are_one_line(tmp_path):

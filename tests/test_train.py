@@ -584,3 +584,15 @@ def test_all_seeds_of_a_recipe_hold_out_the_same(config, distinct, tmp_path):
 
     assert held_out(seed=1) == held_out(seed=2)
     assert held_out(split_seed=1) != held_out(split_seed=2)
+
+
+def test_steps_that_are_profiled_come_out_the_same(config, sets, finished, tmp_path):
+    train.train(config, sets, tmp_path, profile_steps=(1, 3))
+    assert values(config, tmp_path) == values(config, finished)
+    assert list(tmp_path.glob("train/plugins/profile/*/*.xplane.pb"))
+
+
+def test_tensorboard_gets_the_errors_of_each_epoch(finished):
+    shown = points(finished)
+    for split in ("validation", "test"):
+        assert [step for step, _ in shown[split, "errors"]] == [0, 1, 2]

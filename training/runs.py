@@ -6,7 +6,8 @@ run.json         the same as JSON, with what else the result depends on; `resume
                  the environments, other than the first, that it was gone on with in
 metrics.csv      one row per epoch
 checkpoints/     see training.checkpoints
-train/ validation/ test/   TensorBoard events
+train/ validation/ test/   TensorBoard events of the training
+final/           those of the score, with the points of the projector
 result.json      the score, once there is one
 predictions.npz  the label and the probabilities of each digit that was scored
 report.html      all of it as a page

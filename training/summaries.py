@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What TensorBoard shows of a run.
 
-Three writers, `train`, `validation` and `test`, so that their curves share a plot.
-Tags are chosen so that TensorBoard, which sorts them, opens on the accuracy. Those
-that end in `by_step` count steps on the horizontal axis, `by_images` images seen so
-far; all others count epochs.
+Three writers, `train`, `validation` and `test`, so that their curves share a plot, and
+a fourth, `final`, for the score at the end, so that it has a folder of its own for the
+HParams tab. Tags are chosen so that TensorBoard, which sorts them, opens on the
+accuracy. Those that end in `by_step` count steps on the horizontal axis, `by_images`
+images seen so far; all others count epochs. Each has a description, behind the (i)
+beside its plot, of what to look for.
 
 No point is ever shown twice. TensorBoard can be told to forget what follows a step, but
 knows one kind of step only; so a run that is gone on with first cuts its events off
@@ -13,13 +15,16 @@ vanished folder; so what it wrote is looked at.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from google.protobuf.message import Message
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+from tensorboard.plugins.custom_scalar import layout_pb2, metadata
+from tensorboard.plugins.histogram.summary_v2 import histogram_pb
 
 import cli
 import files
@@ -29,6 +34,7 @@ from training import runs
 # TensorFlow puts the time, zero-padded: before any time is what was kept.
 TRAINING = ".training.v2"  # at the end of the name of a file
 SCORE = ".score.v2"
+FINAL = "final"  # the folder of the score
 KEPT = f"events.out.tfevents.0000000000.kept{TRAINING}"
 
 HEADER, FOOTER = 12, 4  # bytes of a record around its data
@@ -40,8 +46,55 @@ STEP_SCALARS = {
     "images_per_second": "Training speed, evaluation and logging left out.",
     "gradient_norm": "Norm of all gradients together; a jump announces trouble.",
 }
-EPOCH_SCALARS = ("accuracy", "binary_accuracy", "loss")
-FINAL_SCALARS = ("accuracy", "binary_accuracy", "errors", "loss")
+EPOCH_SCALARS = {
+    "accuracy": "Share of digits read rightly. Validation and test should follow"
+    " training; where they fall behind and stay there, the network overfits.",
+    "binary_accuracy": "Share of right answers to ten questions, is it a 0, …, is it a"
+    " 9. It flatters: compare it with nothing but itself.",
+    "loss": "Mean loss. Falls like the errors; where that of validation or test rises"
+    " again, the network learns its training images by heart.",
+}
+AXES = {"epoch": "epochs, from 0", "images": "images seen"}
+FINAL_SCALARS = {
+    "accuracy": "Share of digits read rightly at the last step: a run's result.",
+    "binary_accuracy": "As binary_accuracy/by_epoch, at the last step.",
+    "errors": "How many digits are misread at the last step; 10 more or less of 10,000"
+    " are chance.",
+    "loss": "Mean loss at the last step; high beside few errors: wrong and sure of it.",
+    "training_seconds": "Time in training steps, evaluation and logging left out.",
+}
+# Of each layer.
+NETWORK_SUMMARIES = {
+    "weights": "Should spread slowly from their initial values; a layer that stands"
+    " still does not learn, one that grows without end needs weight decay.",
+    "batch_norm_averages": "Moving averages with which the network is scored; should"
+    " settle as the rate falls.",
+    "activations": "Outputs for a few training images. All at one value: a dead layer;"
+    " ever wider: it explodes. SELU's stay near mean 0 and variance 1.",
+    "gradient_norms": "Of the epoch's last step. Should fall slowly, and no layer's be"
+    " a thousandth of another's.",
+    "weight_norms": "Grow at first, then level off; weight decay draws them down.",
+}
+PICTURES = {
+    "learning_curves": "Loss, accuracy and rate by epoch.",
+    "confusion_matrix": "True digits in rows; look for the darkest cells.",
+    "calibration": "Points below the diagonal: surer than it should be.",
+    "confidence": "Errors should lie to the left, where the network is not sure.",
+    "filters": "Strokes and edges are learned features, noise is none.",
+    "feature_maps": "Maps that are the same or empty are of no use.",
+    "worst_errors": "Those furthest from their label: hard, or wrongly labelled?",
+}
+
+# Plots that the Custom Scalars tab opens on: title → tag.
+CHARTS = {
+    "Accuracy against epoch: do validation and test follow training?": (
+        "accuracy/by_epoch"
+    ),
+    "Loss against epoch: where it rises again, the network learns by heart": (
+        "loss/by_epoch"
+    ),
+    "Learning rate against step: the schedule": "learning_rate/by_step",
+}
 
 
 def grid(images: np.ndarray, columns: int) -> np.ndarray:
@@ -200,17 +253,26 @@ class Summaries:
     def start(
         self, config: Mapping[str, Any], graph: tf.Graph, images: np.ndarray
     ) -> None:
-        """The flags as a table, the network's graph, a grid of training images."""
+        """First plots, flags as a table, the network's graph, some training images."""
         rows = [f"| `--{name}` | `{value}` |" for name, value in config.items()]
         with self.train.at(0):
+            tf.summary.write(
+                metadata.CONFIG_SUMMARY_TAG,
+                _layout().SerializeToString(),
+                metadata=metadata.create_summary_metadata(),
+            )
             tf.summary.text(
-                "flags", "\n".join(["| flag | value |", "|---|---|", *rows])
+                "flags",
+                "\n".join(["| flag | value |", "|---|---|", *rows]),
+                description="All that decides the result; flags.txt in the run's"
+                " directory has it as a flagfile.",
             )
             tf.summary.graph(graph)
             tf.summary.image(
                 "augmented_inputs",
                 grid(images, 10),
-                description="Training images as the network is fed them.",
+                description="Training images as the network is fed them. Can you still"
+                " read each of them? If not, neither need the network.",
             )
 
     def steps(self, step: int, values: Mapping[str, float]) -> None:
@@ -230,13 +292,13 @@ class Summaries:
         for split, writer in self.writers.items():
             for axis in ("epoch", "images"):
                 with writer.at(int(row[axis])):
-                    for metric in EPOCH_SCALARS:
+                    for metric, about in EPOCH_SCALARS.items():
                         if (name := f"{split}_{metric}") not in row:
                             continue  # no binary accuracy of training batches
                         tf.summary.scalar(
                             f"{metric}/by_{axis}",
                             row[name],
-                            description=f"{metric.capitalize()} against {axis}.",
+                            description=f"{about} Against {AXES[axis]}.",
                         )
 
     def network(
@@ -247,16 +309,36 @@ class Summaries:
         taps: Mapping[str, tf.Tensor],
     ) -> None:
         """Weights, batch-norm averages, activations and gradient norms, by layer."""
+        histograms, scalars = {}, {}
+        for variable in network.variables:
+            kind = "weights" if variable.trainable else "batch_norm_averages"
+            histograms[kind, _tag(variable)] = variable
+        for name, activation in taps.items():
+            histograms["activations", name] = activation
         weights = network.trainable_variables
+        for variable, norm in zip(weights, gradient_norms, strict=True):
+            scalars["gradient_norms", _tag(variable)] = norm
+            scalars["weight_norms", _tag(variable)] = tf.norm(variable)
         with self.train.at(epoch):
-            for variable in network.variables:
-                kind = "weights" if variable.trainable else "batch_norm_averages"
-                tf.summary.histogram(f"{kind}/{_tag(variable)}", variable)
-            for variable, norm in zip(weights, gradient_norms, strict=True):
-                tf.summary.scalar(f"gradient_norms/{_tag(variable)}", norm)
-                tf.summary.scalar(f"weight_norms/{_tag(variable)}", tf.norm(variable))
-            for name, activation in taps.items():
-                tf.summary.histogram(f"activations/{name}", activation)
+            for (kind, name), values in histograms.items():
+                about = NETWORK_SUMMARIES[kind]
+                # By numpy: TensorFlow's own takes a hundred small operations for each.
+                found = histogram_pb(f"{kind}/{name}", values.numpy(), None, about)
+                tf.summary.experimental.write_raw_pb(found.SerializeToString())
+            for (kind, name), value in scalars.items():
+                about = NETWORK_SUMMARIES[kind]
+                tf.summary.scalar(f"{kind}/{name}", value, description=about)
+
+    def errors(self, epoch: int, split: str, picture: np.ndarray) -> None:
+        """The digits of a split that are misread after an epoch, uint8 [H, W, 1]."""
+        with self.writers[split].at(epoch):
+            tf.summary.image(
+                "errors",
+                picture[np.newaxis],
+                description="Misread digits, the surest first; below each what it is"
+                " and what it was read as. Move the slider: those that stay to the last"
+                " epoch are hard, or wrongly labelled.",
+            )
 
     def flush(self) -> dict[str, int]:
         """Puts on disk what was written so far; returns how many bytes of each split.
@@ -273,11 +355,11 @@ class Summaries:
 
 def write_score(
     run_dir: Path,
-    split: str,
     step: int,
     text: str,
     summary: Mapping[str, Any],
     pictures: Mapping[str, np.ndarray],
+    others: Iterable[Message] = (),
 ) -> None:
     """The score at a run's last step: figures as scalars, tables as text, pictures.
 
@@ -285,26 +367,46 @@ def write_score(
 
     Args:
       run_dir: of the run.
-      split: what was scored, which is the folder that the events go to.
       step: the last.
       text: the tables.
       summary: with the figures named in `FINAL_SCALARS`.
-      pictures: uint8 [H, W, 3], by tag.
+      pictures: uint8 [H, W, 3], by the names in `PICTURES`.
+      others: Summary protocol buffers, as plugins of TensorBoard want them.
 
     Raises:
       RunError: it cannot be written.
     """
-    for earlier in (run_dir / split).glob(f"*{SCORE}"):
+    for earlier in (run_dir / FINAL).glob(f"*{SCORE}"):
         earlier.unlink(missing_ok=True)
-    writer = _Writer(run_dir / split, SCORE)
+    writer = _Writer(run_dir / FINAL, SCORE)
     with writer.at(step):
-        for name in FINAL_SCALARS:
-            tf.summary.scalar(f"final/{name}", summary[name])
+        for name, about in FINAL_SCALARS.items():
+            tf.summary.scalar(f"final/{name}", summary[name], description=about)
         for name, picture in pictures.items():
-            tf.summary.image(f"final/{name}", picture[np.newaxis])
-        tf.summary.text("final/tables", "\n".join(f"    {s}" for s in text.split("\n")))
+            about = PICTURES[name]
+            tf.summary.image(f"final/{name}", picture[np.newaxis], description=about)
+        tf.summary.text(
+            "final/tables",
+            "\n".join(f"    {s}" for s in text.split("\n")),
+            description="Confusions, precision and recall of each digit; look for the"
+            " digit with the lowest recall.",
+        )
+        for other in others:
+            tf.summary.experimental.write_raw_pb(other.SerializeToString())
     writer.flush()
     writer.close()
+
+
+def _layout() -> layout_pb2.Layout:
+    """What the Custom Scalars tab shows."""
+    charts = [
+        layout_pb2.Chart(
+            title=title, multiline=layout_pb2.MultilineChartContent(tag=[f"^{tag}$"])
+        )
+        for title, tag in CHARTS.items()
+    ]
+    category = layout_pb2.Category(title="What to look at first", chart=charts)
+    return layout_pb2.Layout(category=[category])
 
 
 def _tag(variable: tf.Variable) -> str:

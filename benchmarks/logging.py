@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Loss of speed by logging, at the default frequency.
+
+An epoch of lenet.flags, with all that train.py tells the progress bar and TensorBoard
+of it, beside the same steps in one call of the graph that tells nothing; in one process
+and in turns, so that a slow minute of the machine falls on both. Scoring and saving are
+no part of either. The goal is a loss of at most 3 %. Tracing and the first calls are
+not timed.
+"""
+
+import io
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from tabulate import tabulate
+
+from benchmarks import peers, step_peers
+
+BATCH_SIZE = 64  # of lenet.flags
+STEPS = 938  # of its epochs
+LOG_STEPS = 100  # the default
+TEST_IMAGES = 10_000
+TEST = "test"
+METRICS = [
+    f"{split}_{name}" for split in ("train", TEST) for name in ("loss", "accuracy")
+]
+SILENT, LOGGED = "silent", "logged"
+
+
+def epochs() -> Callable[[int], dict[str, float]]:
+    """Our loop with and without logging, a thread per core.
+
+    Returns:
+      From a number of steps to the seconds of an epoch of so many of each, by name.
+    """
+    import device  # isort: skip  (first: it loads TensorFlow)
+    from tqdm import tqdm
+
+    import train
+    from evaluation import gallery, scoring
+    from training import summaries
+
+    config = step_peers.train_config(batch_size=BATCH_SIZE)
+    config |= train.choose(config)
+    device.set_threads(config["threads"], config["replicas"])
+    images, labels = map(device.tensor, step_peers.noise())
+    state = train.build_state(config)
+    train_steps = train.make_train_steps(state, images, labels, config, STEPS)
+    test_images, test_labels = step_peers.noise(TEST_IMAGES)
+    scores = scoring.Scores(
+        test_labels, np.full((TEST_IMAGES, 10), 0.1, np.float32), 2.3
+    )
+    bar = tqdm(file=io.StringIO())
+    first = 0
+
+    def silent(steps: int) -> None:
+        int(train_steps(first, steps, training=True).step)  # waits for the result
+
+    def logged(steps: int, log: summaries.Summaries) -> None:
+        step, end = first, first + steps
+        while step < end:
+            count = min(LOG_STEPS, end - step)
+            began = time.perf_counter()
+            totals = train_steps(step, count, training=True)
+            step = int(totals.step)
+            elapsed = time.perf_counter() - began
+            train.log_call(log, bar, totals, count, BATCH_SIZE, elapsed)
+        log.errors(step, TEST, gallery.draw(test_images, scores))
+        row = {"epoch": step, "images": step} | dict.fromkeys(METRICS, 0.5)
+        some = images[: train.HISTOGRAM_IMAGES]
+        train.log_epoch(log, state.network, row, totals, some)
+
+    def answer(steps: int) -> dict[str, float]:
+        nonlocal first
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            summaries.Summaries(Path(folder), ["train", TEST]) as log,
+        ):
+            began = time.perf_counter()
+            silent(steps)
+            between = time.perf_counter()
+            first += steps
+            logged(steps, log)
+            ended = time.perf_counter()
+            first += steps
+        return {SILENT: between - began, LOGGED: ended - between}
+
+    answer(step_peers.WARM_UP_STEPS)
+    return answer
+
+
+PEERS = {"epochs": epochs}
+
+
+def measure(rounds: int, steps: int = STEPS) -> dict[str, Any]:
+    """Measures an epoch of each, in several rounds.
+
+    Returns:
+      Seconds of each round, by name, and the number of `steps`.
+
+    Raises:
+      peers.BenchmarkError: the process failed.
+    """
+    with peers.Peer(__name__, "epochs", {}) as peer:
+        answers = [peer.ask(steps) for _ in range(rounds)]
+    seconds = {name: [answer[name] for answer in answers] for name in (SILENT, LOGGED)}
+    return {"steps": steps, "seconds": seconds}
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    """A section with a table; the loss is the median of that of each round."""
+    seconds = result["seconds"]
+    pairs = zip(seconds[SILENT], seconds[LOGGED], strict=True)
+    losses = [1 - silent / logged for silent, logged in pairs]
+    row = [
+        *(f"{statistics.median(seconds[name]):.2f}" for name in (SILENT, LOGGED)),
+        *(f"{f(losses):.1%}" for f in (statistics.median, min, max)),
+    ]
+    headers = ["silent, median s", "logged, median s", "loss of speed", "min", "max"]
+    align = ["right"] * len(row)
+    table = tabulate(
+        [row], headers, tablefmt="pipe", colalign=align, disable_numparse=True
+    )
+    steps = f"An epoch of {result['steps']:,} steps of {BATCH_SIZE} images."
+    return f"## Logging\n\n{steps}\n\n{table}"
+
+
+def plots(result: Mapping[str, Any]) -> dict[str, Figure]:
+    """None: the table says it all."""
+    return {}

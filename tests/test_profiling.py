@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Steps that are profiled."""
+
+import pytest
+import tensorflow as tf
+
+import cli
+from training import profiling, runs
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["1"],
+        ["1", "2", "3"],
+        ["a", "2"],
+        ["-1", "2"],
+        ["2", "2"],
+        ["1", "9" * 5000],
+    ],
+)
+def test_what_is_no_range_is_refused(words):
+    with pytest.raises(cli.UserError, match="expected"):
+        profiling.parse(words)
+
+
+def test_a_range():
+    assert profiling.parse(["100", "120"]) == (100, 120)
+    assert profiling.parse(None) is None
+
+
+def calls(profile, total, at_most):
+    """The steps at which calls of a loop begin, and its end."""
+    step, found = 0, []
+    while step < total:
+        found.append(step)
+        step += profile.cut(step, min(at_most, total - step))
+    return [*found, step]
+
+
+@pytest.mark.parametrize(
+    "steps, wanted",
+    [
+        (None, [0, 100, 200, 250]),
+        ((0, 10), [0, 10, 110, 210, 250]),
+        ((130, 140), [0, 100, 130, 140, 240, 250]),
+        ((90, 220), [0, 90, 190, 220, 250]),
+        ((300, 310), [0, 100, 200, 250]),
+    ],
+)
+def test_calls_end_where_the_range_does(tmp_path, steps, wanted):
+    assert calls(profiling.Profile(steps, tmp_path), 250, 100) == wanted
+
+
+def test_the_profile_is_where_tensorboard_looks(tmp_path):
+    with profiling.Profile((1, 2), tmp_path) as profile:
+        for step in range(4):
+            profile.begin(step)
+            assert profile.running == (step == 1)
+            tf.linalg.matmul(tf.ones([8, 8]), tf.ones([8, 8]))
+            profile.finish(step + 1)
+            assert not profile.running
+    assert list(tmp_path.glob("plugins/profile/*/*.xplane.pb"))
+
+
+def test_a_loop_that_breaks_off_ends_the_profile(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        with profiling.Profile((0, 9), tmp_path) as profile:
+            profile.begin(0)
+            raise KeyboardInterrupt
+    assert not profile.running
+    assert list(tmp_path.glob("plugins/profile/*/*.xplane.pb"))
+
+
+def test_a_range_that_is_never_come_to_is_told(tmp_path, capsys):
+    with profiling.Profile((5, 9), tmp_path) as profile:
+        profile.begin(0)
+        profile.finish(5)
+    assert "step 5 was not among those that were trained" in capsys.readouterr().err
+
+
+def test_a_profile_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "plugins").write_text("in the way")
+    with pytest.raises(
+        runs.RunError, match="cannot write the profile to .*; make room"
+    ):
+        with profiling.Profile((0, 9), tmp_path) as profile:
+            profile.begin(0)

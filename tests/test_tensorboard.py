@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What TensorBoard gets of a finished run, and that its page shows it."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import plugin_data_pb2
+
+from evaluation import dashboard, gallery, scoring, tensorboard
+from models.mlp import MLP
+from training import summaries
+
+ROOT = Path(__file__).parent.parent
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
+    None,
+)
+CONFIG = {"network": "mlp", "hidden_units": [64, 3], "epochs": 2, "width": None}
+CONFIG |= {"keep_best": False, "learning_rate": 0.5, "flip_codes": []}
+PARTS = ("final", "test", "train")
+
+
+def make_scores(wrong=(2, 5)):
+    """Seven digits, some of them misread as the next one."""
+    labels = np.array([3, 1, 4, 1, 5, 9, 2], np.uint8)
+    read = labels.astype(int)
+    read[list(wrong)] = (read[list(wrong)] + 1) % 10
+    probabilities = np.full((7, 10), 0.01, np.float32)
+    probabilities[np.arange(7), read] = 0.91
+    return scoring.Scores(labels, probabilities, 0.5)
+
+
+def read(folder):
+    return EventAccumulator(str(folder), size_guidance={"tensors": 0}).Reload()
+
+
+@pytest.fixture(scope="module")
+def events(tmp_path_factory):
+    """What is read back of the score of seven digits."""
+    run_dir = tmp_path_factory.mktemp("run")
+    tabs = tensorboard.tabs("mlp-s0", "test", CONFIG, make_scores())
+    summary = dict.fromkeys(summaries.FINAL_SCALARS, 0.5)
+    summaries.write_score(run_dir, 20, "", summary, {}, tabs)
+    return read(run_dir / "final")
+
+
+def test_the_flags_are_hyperparameters(events):
+    metadata = events.SummaryMetadata("_hparams_/session_start_info")
+    content = plugin_data_pb2.HParamsPluginData.FromString(metadata.plugin_data.content)
+    info = content.session_start_info
+    assert info.group_name == "mlp-s0"
+    stored = {
+        name: getattr(value, value.WhichOneof("kind"))
+        for name, value in info.hparams.items()
+    }
+    assert stored == {
+        **{"network": "mlp", "hidden_units": "64,3", "epochs": 2.0, "flip_codes": ""},
+        **{"keep_best": False, "learning_rate": 0.5},
+    }
+
+
+def test_precision_and_recall_by_hand(events):
+    tags = [tag for tag in events.Tags()["tensors"] if "pr_curves" in tag]
+    assert sorted(tags) == [
+        f"precision_recall/is_it_a_{digit}/pr_curves" for digit in range(10)
+    ]
+    (point,) = events.Tensors("precision_recall/is_it_a_5/pr_curves")
+    curve = tf.make_ndarray(point.tensor_proto)
+    # At a threshold of one half: the 5 is found, the 4 is called a 5.
+    assert curve[:, tensorboard.THRESHOLDS // 2].tolist() == [1, 1, 5, 0, 0.5, 1]
+    assert "corner" in events.SummaryMetadata(tags[0]).summary_description
+
+
+@pytest.mark.parametrize(
+    "limit, value", [("MOST_POINTS", 5), ("MOST_VALUES", 5 * 3 + 2)]
+)
+def test_the_projector_has_points_labels_and_pictures(
+    tmp_path, monkeypatch, limit, value
+):
+    monkeypatch.setattr(tensorboard, limit, value)
+    images = np.random.default_rng(0).integers(0, 256, (7, 28, 28, 1), np.uint8)
+    network = MLP(hidden_units=[64, 3])
+    tensorboard.write_projector(tmp_path, make_scores(), images, network)
+    header, *rows = (tmp_path / "digits.tsv").read_text().splitlines()
+    assert header.split("\t") == ["true", "read", "verdict", "index"]
+    # Both that are misread, and the first of the others.
+    assert rows == [
+        *("3\t3\tright\t0", "1\t1\tright\t1", "4\t5\t4 read as 5\t2"),
+        *("1\t1\tright\t3", "9\t0\t9 read as 0\t5"),
+    ]
+    shown = images[[0, 1, 2, 3, 5]]
+    taps: dict[str, tf.Tensor] = {}
+    network(tf.constant(shown), training=False, taps=taps)
+    points = np.loadtxt(tmp_path / "points.tsv", delimiter="\t")
+    assert points.shape == (5, 3)
+    np.testing.assert_allclose(points, list(taps.values())[-2], rtol=1e-3)
+    sprite = cv2.imread(str(tmp_path / "digits.png"), cv2.IMREAD_GRAYSCALE)
+    assert sprite.shape == (3 * 28, 3 * 28)
+    np.testing.assert_array_equal(sprite[28:56, 28:56], 255 - shown[4, ..., 0])
+    assert (sprite[56:] == 255).all()
+    config = (tmp_path / "projector_config.pbtxt").read_text()
+    assert str(tmp_path) not in config and "points.tsv" in config
+
+
+def test_a_network_of_one_layer_has_its_images_projected(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (7, 28, 28, 1), np.uint8)
+    network = MLP(hidden_units=[])
+    tensorboard.write_projector(tmp_path, make_scores(), images, network)
+    points = np.loadtxt(tmp_path / "points.tsv", delimiter="\t")
+    np.testing.assert_array_equal(points, images.reshape(7, 784))
+
+
+def test_the_gallery_shows_the_surest_errors_first():
+    scores = make_scores()
+    scores.probabilities[5, 0] = 0.95
+    images = np.random.default_rng(0).integers(0, 256, (7, 28, 28, 1), np.uint8)
+    picture = gallery.draw(images, scores)
+    assert (picture.dtype, picture.shape) == (np.uint8, (5 * 72, 8 * 56, 1))
+    tiles = picture[:56:2, :168:2, 0].reshape(28, 3, 28).transpose(1, 0, 2)
+    np.testing.assert_array_equal(tiles[:2], 255 - images[[5, 2], ..., 0])
+    assert (picture[:, 112:] == 255).all()
+    assert (picture[56:72, :56] < 255).any()  # its caption
+    assert (gallery.draw(images, make_scores(wrong=())) == 255).all()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Of two runs of two short epochs each."""
+    folder = tmp_path_factory.mktemp("runs")
+    for network, rate in (("lenet", "1e-3"), ("mlp", "2e-3")):
+        command = [sys.executable, "train.py", "--dataset=digits", "--epochs=2"]
+        command += ["--shift_directions=", "--flip_codes=", "--epoch_images=1280"]
+        command += [f"--network={network}", f"--learning_rate={rate}"]
+        command += [f"--run_dir={folder / network}", "--log_steps=5"]
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    return folder
+
+
+def test_every_tag_says_what_to_look_for(folder):
+    for part in PARTS:
+        events = read(folder / "lenet" / part)
+        tags = events.Tags()["tensors"]
+        assert len(tags) > 5
+        for tag in tags:
+            if not tag.startswith(("_hparams_", "custom_scalars__")):
+                assert len(events.SummaryMetadata(tag).summary_description) > 30, tag
+
+
+@pytest.fixture(scope="module")
+def page(folder):
+    """TensorBoard's address over the runs."""
+    return dashboard.serve(folder)
+
+
+def get(address, path):
+    with urllib.request.urlopen(urllib.parse.urljoin(address, path)) as answer:
+        return json.load(answer)
+
+
+def test_the_dashboard_listens_here_and_knows_the_runs(page):
+    assert urllib.parse.urlparse(page).hostname == "localhost"
+    assert page.endswith(dashboard.TAB)
+    parts = [f"{run}/{part}" for run in ("lenet", "mlp") for part in PARTS]
+    assert sorted(get(page, "data/runs")) == sorted(parts)
+    layout = get(page, "data/plugin/custom_scalars/layout")
+    assert [len(category["chart"]) for category in layout["category"]] == [3]
+    assert get(page, "data/plugin/projector/runs") == ["lenet/final", "mlp/final"]
+
+
+def test_a_port_in_use_is_one_line(folder):
+    with socket.create_server(("localhost", 0)) as taken:
+        with pytest.raises(
+            dashboard.DashboardError, match="port .*leave --on_port out"
+        ):
+            dashboard.serve(folder, taken.getsockname()[1])
+
+
+def test_nothing_to_show_is_one_line(tmp_path):
+    with pytest.raises(
+        dashboard.DashboardError, match="holds no run .*train one first"
+    ):
+        dashboard.serve(tmp_path)
+
+
+# Each tab, and what its page says when it shows these runs.
+TABS = {
+    "custom_scalars": ("What to look at first", "Loss against epoch", "mlp/train"),
+    "distributions": ("activations/conv1", "lenet/train"),
+    "graphs": ("Fit to screen", "lenet/train", "Identity"),
+    "histograms": ("activations/conv1", "lenet/train"),
+    "hparams": ("learning_rate", "final/errors", "mlp"),
+    "images": ("tag: augmented_inputs", "tag: errors", "lenet/test"),
+    "pr_curves": ("precision_recall/is_it_a_0", "mlp/final"),
+    "projector": ("dense2, before the logits", "Points: 360"),
+    "scalars": ("accuracy/by_epoch", "mlp/train"),
+    "timeseries": ("by_epoch", "lenet/train"),
+}
+BANNERS = ("No dashboards are active", "There’s no dashboard", "data was found")
+
+# The words of a page, those in shadow trees and in frames too.
+WORDS = """
+(function words(node) {
+  const parts = node.shadowRoot ? [words(node.shadowRoot)] : [];
+  for (const child of node.childNodes) {
+    if (child.nodeType === 3) parts.push(child.data);
+    else if (child.contentDocument) parts.push(words(child.contentDocument.body));
+    else if (!["SCRIPT", "STYLE"].includes(child.nodeName)) parts.push(words(child));
+  }
+  return parts.join(" ");
+})(document.body)
+"""
+
+
+class Chromium:
+    """A browser that is spoken to by pipes; a context manager."""
+
+    def __init__(self, folder: Path):
+        reading, self.commands = os.pipe()
+        self.answers, writing = os.pipe()
+        options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"]
+        options += ["--no-first-run", "--disable-background-networking"]
+        options += ["--disable-component-update", "--disable-sync"]
+        options += [f"--user-data-dir={folder}", "--window-size=1280,900"]
+        # Which wants its ends as files 3 and 4.
+        redirected = f'exec "$0" "$@" 3<&{reading} 4>&{writing}'
+        self.process = subprocess.Popen(
+            ["bash", "-c", redirected, CHROMIUM, *options, "--remote-debugging-pipe"],
+            pass_fds=(reading, writing),
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(reading)
+        os.close(writing)
+        self.received, self.count = b"", 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.ask("Browser.close")
+        self.process.wait(30)
+        os.close(self.commands)
+        os.close(self.answers)
+
+    def ask(self, method, session=None, **params):
+        """What the browser answers to a command of its debugging protocol."""
+        self.count += 1
+        message = {"id": self.count, "method": method, "params": params}
+        if session:
+            message["sessionId"] = session
+        os.write(self.commands, json.dumps(message).encode() + b"\0")
+        while True:
+            while b"\0" not in self.received:
+                assert (read := os.read(self.answers, 1 << 16)), "the browser has ended"
+                self.received += read
+            answer, _, self.received = self.received.partition(b"\0")
+            if (answer := json.loads(answer)).get("id") == self.count:
+                return answer["result"]
+
+    def words(self, address, wanted, seconds=120):
+        """What a page says once it says all that is wanted, or after some time."""
+        target = self.ask("Target.createTarget", url=address)["targetId"]
+        attached = self.ask("Target.attachToTarget", targetId=target, flatten=True)
+        session, end = attached["sessionId"], time.monotonic() + seconds
+        while True:
+            done = self.ask("Runtime.evaluate", session, expression=WORDS)
+            words = " ".join(str(done["result"].get("value")).split())
+            if all(w in words for w in wanted) or time.monotonic() > end:
+                self.ask("Target.closeTarget", targetId=target)
+                return words
+            time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    if not CHROMIUM:
+        pytest.skip("no Chromium")
+    with Chromium(tmp_path_factory.mktemp("chromium")) as started:
+        yield started
+
+
+@pytest.mark.parametrize("tab", sorted(TABS))
+def test_the_page_shows_the_runs(page, browser, tab):
+    said = browser.words(urllib.parse.urljoin(page, f"#{tab}"), TABS[tab])
+    for words in TABS[tab]:
+        assert words in said, said[:2000]
+    for words in BANNERS:
+        assert words not in said
+
+
+def test_a_banner_would_be_seen(page, browser):
+    address = urllib.parse.urljoin(page, "#nonsense")
+    assert BANNERS[1] in browser.words(address, BANNERS[1:2])
