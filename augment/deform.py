@@ -134,7 +134,7 @@ def _elastic(noise: np.ndarray, how: Deformation) -> np.ndarray:
     """Displacements alpha · (noise * Gaussian of sigma), as `augment.online.elastic`.
 
     The Gaussian sums to 1, and nothing else is normalised: sigma 4 and alpha 34 move a
-    pixel by 1.4 on average along each axis.
+    pixel by 1.4 on average along each axis, less at the border.
 
     Args:
       noise: in ±1, float32 [N, 2, 28, 28].

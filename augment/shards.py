@@ -81,16 +81,14 @@ def prepare(
       labels: uint8 [N].
       settings: of the set.
     """
-    for file, array in ((_IMAGES, images), (_LABELS, labels)):
-        idx.write_idx(folder / f".{file}", array)
-        os.replace(folder / f".{file}", folder / file)
+    idx.write_idx(folder / _IMAGES, images)
+    idx.write_idx(folder / _LABELS, labels)
     job = {
         "count": len(labels),
         "settings": dataclasses.asdict(settings),
         "versions": _versions(),
     }
-    with files.replacing(folder / _JOB) as out:
-        out.write(json.dumps(job, indent=1).encode())
+    (folder / _JOB).write_text(json.dumps(job, indent=1))
 
 
 def _versions() -> dict[str, str]:
@@ -142,7 +140,6 @@ def write(folder: str, number: int) -> dict[str, str]:
             sums[file] = hashlib.sha256(path.read_bytes()).hexdigest()
         for file in sums:
             os.replace(Path(hidden, file), here / file)
-    files.flush(here)
     return sums
 
 

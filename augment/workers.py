@@ -95,7 +95,8 @@ def dask(address: str) -> Iterator[Executor]:
             " the extra named dask, or build with --workers"
         ) from None
     # What it says of lost connections, in tracebacks, is said here in a line.
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    for logger in ("distributed", "distributed.client"):
+        logging.getLogger(logger).setLevel(logging.CRITICAL + 1)
     try:
         client = distributed.Client(
             address, timeout=CONNECT_SECONDS, set_as_default=False
