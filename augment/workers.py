@@ -52,6 +52,12 @@ def processes(count: int) -> Iterator[Executor]:
     # Spawned: a fork would hold this one's locks, and TensorFlow's threads not at all.
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(count, context, _attend) as pool:
+        # A child takes this over: else Ctrl-C meets some before they can look away.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            pool.submit(int)  # starts them
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         yield pool
 
 
