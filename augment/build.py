@@ -3,8 +3,13 @@
 
     python -m augment.build --dataset=mnist --preview=sheet.png
 
+or one of as many digits as one asks for, by two processes:
+
+    python -m augment.build --deform=elastic,affine --multiply=135 --workers=2
+
 A set is a folder of shards, one per transform, in the IDX format of MNIST itself,
-and a manifest with the SHA-256 of each. The folder is named after its settings.
+and a manifest with the SHA-256 of each. The folder is named after its settings. A build
+that was cut short goes on where it was when it is started again.
 """
 
 import concurrent.futures
@@ -12,9 +17,11 @@ import dataclasses
 import fcntl
 import functools
 import hashlib
+import itertools
 import json
 import os
 import shutil
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +33,31 @@ import cli
 import data
 import files
 import untrusted
-from augment import online_settings
+from augment import online_settings, shards, workers
 from augment.online_settings import OnlineSettings
-from augment.plan import DIGITS, Part, Settings, define_flags, plan, settings_from
+from augment.plan import (
+    COPY,
+    DIGITS,
+    Part,
+    Settings,
+    define_flags,
+    describe,
+    plan,
+    settings_from,
+)
 from augment.shift import DIRECTIONS
 from data import idx
 from data.dataset import empty
 
 ONLINE_ROWS = 3  # of the preview, that show all online transforms together
+COPY_ROWS = 8  # of the preview, that show deformed copies, at most
 
 MOVED_TOGETHER = 10_000  # images
 
 FORMAT = 1  # of the folder; a new number makes every set be built again
-# scipy and hashlib let go of the interpreter lock, so threads suffice. Each holds a
-# few copies of one part: more workers would cost memory on large machines.
-WORKERS = min(4, os.cpu_count() or 1)
+
+# A manifest is as long as what is expected of it, and its checksums, each with a name.
+_CHECKSUM_BYTES = 200
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,15 +93,55 @@ def enlarge(
       cli.UserError: if the set would be empty or cannot be written.
     """
     parts = plan(dataset.train_labels, settings)
-    if [part.name for part in parts] == ["original"]:
+    manifest = _manifest(dataset, settings, parts)
+    directory = _made(dataset, settings, manifest, root, workers.threads)
+    if directory is None:
         return Enlarged(
             dataset.train_images, dataset.train_labels, parts[0].indices, None
         )
-    manifest = _manifest(dataset, settings, parts)
+    return _read(directory, parts, manifest)
+
+
+def make(
+    dataset: data.Dataset,
+    settings: Settings,
+    root: str | os.PathLike[str],
+    engine: workers.Engine = workers.threads,
+) -> Path | None:
+    """Builds the enlarged set if need be, and verifies it; never has it in memory.
+
+    Args:
+      dataset, settings, root: as of `enlarge`.
+      engine: who builds the shards, one of `augment.workers`.
+
+    Returns:
+      The folder of the set; None for plain originals, which are not stored.
+
+    Raises:
+      As `enlarge`; cli.UserError also if the workers cannot be had or are lost. What
+      is whole by then is kept for the next time.
+    """
+    manifest = _manifest(dataset, settings, plan(dataset.train_labels, settings))
+    directory = _made(dataset, settings, manifest, root, engine)
+    if directory is not None:
+        _verify(directory, manifest)
+    return directory
+
+
+def _made(
+    dataset: data.Dataset,
+    settings: Settings,
+    manifest: dict[str, Any],
+    root: str | os.PathLike[str],
+    engine: workers.Engine,
+) -> Path | None:
+    """Builds the set if it is not there; returns its folder, None if it needs none."""
+    if [shard["transform"] for shard in manifest["shards"]] == ["original"]:
+        return None
     directory = Path(root) / _directory_name(manifest, settings)
     if not os.path.exists(directory):
-        _build(directory, dataset, parts, manifest)
-    return _read(directory, parts, manifest)
+        _build(directory, dataset, settings, manifest, engine)
+    return directory
 
 
 def keep(enlarged: Enlarged, sources: np.ndarray) -> Enlarged:
@@ -118,24 +175,23 @@ def _manifest(
     dataset: data.Dataset, settings: Settings, parts: list[Part]
 ) -> dict[str, Any]:
     """Describes the set as its manifest does, all but the checksums of its files."""
-    digits = max(2, len(str(len(parts))))
-    shards = []
+    listed = []
     for number, part in enumerate(parts):
-        stem = f"part-{number:0{digits}d}-of-{len(parts):0{digits}d}"
-        shards.append(
+        images, labels = shards.name(number, len(parts))
+        listed.append(
             {
                 "transform": part.name,
                 "count": len(part.indices),
-                "images": f"{stem}-images-idx3-ubyte",
-                "labels": f"{stem}-labels-idx1-ubyte",
+                "images": images,
+                "labels": labels,
             }
         )
     manifest = {
         "format": FORMAT,
         "dataset": dataset.name,
         "source": dict(dataset.hashes),
-        "settings": dataclasses.asdict(settings),
-        "shards": shards,
+        "settings": describe(settings),
+        "shards": listed,
     }
     # As it comes back from a file, where tuples are lists.
     return json.loads(json.dumps(manifest))
@@ -154,13 +210,19 @@ def _directory_name(manifest: dict[str, Any], settings: Settings) -> str:
         if len(settings.flip_labels) < len(DIGITS):
             words.append("of" + "".join(map(str, settings.flip_labels)))
         words += ["shifted"] if settings.flip_shifted else []
+    if settings.deform:
+        words += [*settings.deform, f"x{settings.multiply}"]
     words += [] if settings.keep_originals else ["without", "originals"]
     text = json.dumps(manifest, sort_keys=True)
     return "-".join([*words, hashlib.sha256(text.encode()).hexdigest()[:8]])
 
 
 def _build(
-    directory: Path, dataset: data.Dataset, parts: list[Part], manifest: dict[str, Any]
+    directory: Path,
+    dataset: data.Dataset,
+    settings: Settings,
+    manifest: dict[str, Any],
+    engine: workers.Engine,
 ) -> None:
     """Builds the set unless another process has done so in the meantime."""
     root = directory.parent
@@ -173,7 +235,7 @@ def _build(
         with open(root / ".lock", "a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not directory.exists():
-                _write(directory, dataset, parts, manifest)
+                _write(directory, dataset, settings, manifest, engine)
     except OSError as error:
         raise cli.UserError(
             f"cannot keep the enlarged set in {root}: {error.strerror or error}; "
@@ -182,45 +244,105 @@ def _build(
 
 
 def _write(
-    directory: Path, dataset: data.Dataset, parts: list[Part], manifest: dict[str, Any]
+    directory: Path,
+    dataset: data.Dataset,
+    settings: Settings,
+    manifest: dict[str, Any],
+    engine: workers.Engine,
 ) -> None:
-    """Writes all files beside `directory`, then gives their folder its name."""
+    """Writes all files beside `directory`, then gives their folder its name.
+
+    What an earlier build that was cut short has left whole is used again. What this
+    one leaves, should it be, is kept if any of it is whole.
+    """
     unfinished = directory.with_name(f".{directory.name}.unfinished")
-    if unfinished.exists():
-        shutil.rmtree(unfinished)
-    unfinished.mkdir()
+    unfinished.mkdir(exist_ok=True)
+    listed = manifest["shards"]
+    sums = dict(shards.whole(unfinished, listed))
     try:
-        write = functools.partial(_write_shard, unfinished, dataset)
-        sums: dict[str, str] = {}
-        with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
-            done = pool.map(write, parts, manifest["shards"])
-            # disable=None: no bar where standard error is not a terminal.
-            for some in tqdm(
-                done, "augment", total=len(parts), unit="part", disable=None
-            ):
-                sums |= some
+        shards.clear(unfinished, _files(listed[number] for number in sums))
+        for number, some in sums.items():
+            shards.note(unfinished, number, some)
+        if sums:
+            cli.warn(
+                f"{len(sums)} of {len(listed)} parts are there from an earlier try"
+            )
+        shards.prepare(unfinished, dataset.train_images, dataset.train_labels, settings)
+        _write_missing(unfinished, len(listed), sums, engine)
+        shards.clear(unfinished, _files(listed))
+        whole = {file: s for number in sorted(sums) for file, s in sums[number].items()}
         path = unfinished / "manifest.json"
-        path.write_text(json.dumps({**manifest, "sha256": sums}, indent=1) + "\n")
+        path.write_text(json.dumps({**manifest, "sha256": whole}, indent=1) + "\n")
         files.flush(path)
         files.flush(unfinished)
         unfinished.rename(directory)
         files.flush(directory.parent)
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        if not sums:
+            shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _write_shard(
-    folder: Path, dataset: data.Dataset, part: Part, shard: dict[str, Any]
-) -> dict[str, str]:
-    """Writes one part; returns the SHA-256 of each of its files."""
-    images = part.apply(dataset.train_images[part.indices])
-    idx.write_idx(folder / shard["images"], images)
-    idx.write_idx(folder / shard["labels"], dataset.train_labels[part.indices])
-    sums = {}
-    for name in (shard["images"], shard["labels"]):
-        files.flush(folder / name)
-        sums[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-    return sums
+def _files(listed: Iterable[dict[str, Any]]) -> set[str]:
+    """The names of the files of shards."""
+    return {shard[kind] for shard in listed for kind in ("images", "labels")}
+
+
+def _write_missing(
+    folder: Path, total: int, sums: dict[int, dict[str, str]], engine: workers.Engine
+) -> None:
+    """Writes all shards that are not in `sums`, and enters them as they are done."""
+    # disable=None: no bar where standard error is not a terminal.
+    with tqdm(
+        None, "augment", total, initial=len(sums), unit="part", disable=None
+    ) as bar:
+        while len(sums) < total:
+            before = len(sums)
+            try:
+                for number, some in _run(engine, folder, set(range(total)) - set(sums)):
+                    sums[number] = some
+                    shards.note(folder, number, some)
+                    bar.update()
+            except concurrent.futures.BrokenExecutor as error:
+                # Of a pool of processes none survives the one that was killed.
+                if len(sums) == before:
+                    raise workers.WorkersError(
+                        "the workers were killed before one of them had done a part;"
+                        " give them more memory or take fewer, and start again"
+                    ) from error
+                cli.warn("a worker was killed; going on with new ones")
+
+
+def _run(
+    engine: workers.Engine, folder: Path, numbers: Iterable[int]
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yields the number and checksums of each shard when it is written."""
+    with engine() as executor:
+        jobs = {
+            executor.submit(shards.write, str(folder.absolute()), number): number
+            for number in sorted(numbers)
+        }
+        try:
+            for done in concurrent.futures.as_completed(jobs):
+                yield jobs[done], done.result()
+        finally:
+            for job in jobs:
+                job.cancel()
+
+
+def _verify(directory: Path, manifest: dict[str, Any]) -> None:
+    """Reads every shard, piece by piece, and compares it with its checksum."""
+    sums = _read_manifest(directory, manifest)
+    expected = [
+        pair for shard in manifest["shards"] for pair in shards.sizes(shard).items()
+    ]
+
+    def check(pair: tuple[str, int]) -> str | None:
+        return shards.fault(directory / pair[0], pair[1], sums.get(pair[0]))
+
+    with workers.threads() as pool:
+        for (file, _), fault in zip(expected, pool.map(check, expected)):
+            if fault:
+                raise _unusable(directory / file, fault)
 
 
 def _read(directory: Path, parts: list[Part], manifest: dict[str, Any]) -> Enlarged:
@@ -233,9 +355,11 @@ def _read(directory: Path, parts: list[Part], manifest: dict[str, Any]) -> Enlar
     jobs = []
     for shard, end in zip(manifest["shards"], ends):
         here = slice(end - shard["count"], end)
-        jobs.append((directory / shard["images"], 16, images[here], sums))
-        jobs.append((directory / shard["labels"], 8, labels[here], sums))
-    with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
+        header = shards.IMAGES_HEADER
+        jobs.append((directory / shard["images"], header, images[here], sums))
+        header = shards.LABELS_HEADER
+        jobs.append((directory / shard["labels"], header, labels[here], sums))
+    with workers.threads() as pool:
         list(pool.map(lambda job: _read_file(*job), jobs))
     return Enlarged(images, labels, source, directory)
 
@@ -244,7 +368,9 @@ def _read_manifest(directory: Path, expected: dict[str, Any]) -> dict[str, str]:
     """Returns the checksums of a manifest that says what is expected of it."""
     path = directory / "manifest.json"
     try:
-        manifest = untrusted.read_json(path)
+        most = untrusted.JSON_BYTES + len(json.dumps(expected, indent=1))
+        most += 2 * _CHECKSUM_BYTES * len(expected.get("shards", ()))
+        manifest = untrusted.read_json(path, most)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise _unusable(path, f"cannot be read ({reason})") from error
@@ -294,7 +420,9 @@ def preview_rows(
     present, first = np.unique(dataset.train_labels, return_index=True)
     images = dataset.train_images[first]
     rows = []
-    for part in plan(present, settings):
+    # A set that is deformed has no part but the originals and many copies.
+    shown = COPY_ROWS + 1 if settings.deform else None
+    for part in plan(present, settings)[:shown]:
         digits = present[part.indices].tolist()
         cells = dict(zip(digits, part.apply(images[part.indices])))
         rows.append((part.name, [cells.get(digit) for digit in DIGITS]))
@@ -349,6 +477,33 @@ def preview(
     write_contact_sheet(rows, path)
 
 
+def _engine(values: Mapping[str, Any]) -> workers.Engine:
+    """Who builds, as the flags have it."""
+    if values["dask_scheduler"]:
+        return functools.partial(workers.dask, values["dask_scheduler"])
+    if values["workers"]:
+        return functools.partial(workers.processes, values["workers"])
+    return workers.threads
+
+
+def _check_engine(values: Mapping[str, Any]) -> None:
+    workers.check_scheduler(values["dask_scheduler"])
+    if values["dask_scheduler"] and values["workers"]:
+        raise cli.UserError(
+            "workers are processes of this machine, and dask_scheduler has its own:"
+            " give one of the two"
+        )
+
+
+def _table(parts: list[Part]) -> list[tuple[str, int]]:
+    """The parts and their sizes; copies, of which there may be many, as one."""
+    rows = []
+    for name, some in itertools.groupby(parts, lambda p: p.name.partition(COPY)[0]):
+        sizes = [len(part.indices) for part in some]
+        rows.append((name if len(sizes) == 1 else f"{name}× {len(sizes)}", sum(sizes)))
+    return [*rows, ("total", sum(size for _, size in rows))]
+
+
 def main(argv: list[str]) -> None:
     """Builds, or verifies, the set that the flags describe."""
     import tabulate  # here, because train.py, which imports this module, needs none
@@ -357,13 +512,10 @@ def main(argv: list[str]) -> None:
     settings = settings_from(values)
     online = online_settings.settings_from(values)
     dataset = data.load(values["dataset"], values["data_dir"])
-    enlarged = enlarge(dataset, settings, values["augmented_dir"])
-    rows = [
-        (part.name, len(part.indices)) for part in plan(dataset.train_labels, settings)
-    ]
-    rows.append(("total", len(enlarged.labels)))
+    directory = make(dataset, settings, values["augmented_dir"], _engine(values))
+    rows = _table(plan(dataset.train_labels, settings))
     print(tabulate.tabulate(rows, headers=["transform", "images"], intfmt=","))
-    print(enlarged.directory or "plain originals: nothing to keep on disk")
+    print(directory or "plain originals: nothing to keep on disk")
     if values["preview"]:
         preview(dataset, settings, values["preview"], online)
         print(values["preview"])
@@ -376,5 +528,21 @@ if __name__ == "__main__":
     flags.DEFINE_string("data_dir", None, "Where the files of the dataset lie.")
     flags.DEFINE_string(
         "preview", None, "PNG file to draw a contact sheet to, online transforms too."
+    )
+    flags.DEFINE_integer(
+        "workers",
+        0,
+        "Processes that build the set; 0 for a few threads of this one.",
+        lower_bound=0,
+        upper_bound=workers.MAX_PROCESSES,
+    )
+    flags.DEFINE_string(
+        "dask_scheduler",
+        None,
+        "Address of a Dask scheduler, tcp://…, whose workers build the set; they must"
+        " see --augmented_dir at the same place.",
+    )
+    flags.register_multi_flags_validator(
+        ["workers", "dask_scheduler"], cli.validator(_check_engine)
     )
     cli.run(main)

@@ -10,11 +10,15 @@ import numpy as np
 from absl import flags
 
 import cli
+from augment.deform import KINDS, Deformation, deform
 from augment.flip import CODES, flip
 from augment.shift import DIRECTIONS, shift, shifts
 
 DIGITS = tuple(range(10))
 MAX_PIXELS = 4  # MNIST leaves a margin of four pixels; further shifts cut ink off
+MAX_MULTIPLY = 100_000  # six billion digits of MNIST
+MAX_SEED = 2**63 - 1
+COPY = "#"  # in the name of a part: before the number of a deformed copy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +33,11 @@ class Settings:
       flip_labels: the digits that are flipped; none for no flips.
       flip_shifted: whether to flip the shifted images as well as the originals.
       keep_originals: whether the originals belong to the set.
+      deform: some of elastic and affine, in the place of all shifts and flips; none
+        for no deformations.
+      multiply: how many times as large the set is as the source, if it is deformed:
+        the originals, if they are kept, and copies that are each deformed anew.
+      deform_seed: of the deformations.
     """
 
     shift_directions: tuple[str, ...] = tuple(DIRECTIONS)
@@ -38,7 +47,12 @@ class Settings:
     flip_labels: tuple[int, ...] = DIGITS
     flip_shifted: bool = False
     keep_originals: bool = True
+    deform: tuple[str, ...] = ()
+    multiply: int = 1
+    deform_seed: int = 0
 
+
+_DEFORM = ("deform", "multiply", "deform_seed")
 
 Transform = Callable[[np.ndarray], np.ndarray]  # uint8 [n, 28, 28, 1] → the same
 
@@ -90,12 +104,29 @@ def define_flags() -> None:
     flags.DEFINE_bool(
         "keep_originals", default.keep_originals, "Keep the originals in the set."
     )
+    # None, for what is not given: a run that was begun before there were deformations
+    # has the same settings as one that does without them.
+    flags.DEFINE_list(
+        "deform",
+        None,
+        f"Offline deformations, in place of shifts and flips: some of"
+        f" {', '.join(KINDS)}.",
+    )
+    flags.DEFINE_integer(
+        "multiply",
+        None,
+        "How many times as large --deform makes the set: the originals, and copies"
+        f" deformed at random, 2 to {MAX_MULTIPLY:,}.",
+    )
+    flags.DEFINE_integer("deform_seed", None, "Of --deform; another makes another set.")
     flags.DEFINE_string(
         "augmented_dir", "augmented", "Where enlarged training sets are kept."
     )
     for name in dataclasses.asdict(default):
-        check = functools.partial(_check_alone, name)
-        flags.register_validator(name, cli.validator(check))
+        if name not in _DEFORM:
+            check = functools.partial(_check_alone, name)
+            flags.register_validator(name, cli.validator(check))
+    flags.register_multi_flags_validator(list(_DEFORM), cli.validator(_deform_from))
 
 
 def _check_alone(name: str, value: Any) -> None:
@@ -115,7 +146,7 @@ def settings_from(values: Mapping[str, Any]) -> Settings:
     pixels = values["shift_pixels"]
     if pixels not in range(1, MAX_PIXELS + 1):
         raise cli.UserError(f"shift_pixels must be 1 to {MAX_PIXELS}, got {pixels}")
-    return Settings(
+    settings = Settings(
         shift_directions=_choices("shift_directions", values, DIRECTIONS),
         shift_pixels=pixels,
         shift_diagonal=values["shift_diagonal"],
@@ -124,6 +155,71 @@ def settings_from(values: Mapping[str, Any]) -> Settings:
         flip_shifted=values["flip_shifted"],
         keep_originals=values["keep_originals"],
     )
+    deformed = _deform_from(values)
+    return _replaced(settings, deformed) if deformed else settings
+
+
+def _replaced(settings: Settings, deformed: Mapping[str, Any]) -> Settings:
+    """Settings with deformations in the place of shifts and flips.
+
+    Raises:
+      cli.UsageError: other shifts or flips than the default ones were asked for.
+    """
+    default = Settings()
+    names = ["shift_directions", "shift_pixels", "shift_diagonal"]
+    names = names if settings.shift_directions else []
+    if settings.flip_codes and settings.flip_labels:
+        names += ["flip_codes", "flip_labels", "flip_shifted"]
+    for name in names:
+        if getattr(settings, name) != getattr(default, name):
+            raise cli.UsageError(
+                f"--deform takes the place of shifts and flips, and --{name} was given:"
+                " leave it out, or add --shift_directions= --flip_codes="
+            )
+    return Settings(
+        shift_directions=(),
+        flip_codes=(),
+        keep_originals=settings.keep_originals,
+        **deformed,
+    )
+
+
+def _deform_from(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns those settings that are about deformations; none if there are none.
+
+    None, or no value at all, is the default.
+
+    Raises:
+      cli.UserError: on a value that no setting can have, or one without the other.
+    """
+    given = {name: values[name] for name in _DEFORM if values.get(name) is not None}
+    values = {**dataclasses.asdict(Settings()), **given}
+    kinds = _choices("deform", values, KINDS)
+    multiply, seed = values["multiply"], values["deform_seed"]
+    if not 1 <= multiply <= MAX_MULTIPLY:
+        raise cli.UserError(f"multiply must be 1 to {MAX_MULTIPLY}, got {multiply}")
+    if not 0 <= seed <= MAX_SEED:
+        raise cli.UserError(f"deform_seed must be 0 to {MAX_SEED}, got {seed}")
+    if bool(kinds) != (multiply > 1) or (seed and not kinds):
+        raise cli.UserError(
+            "deform and a multiply above 1 go together, and deform_seed only with"
+            f" them; got {', '.join(kinds) or 'none'} and {multiply}: give both, such"
+            " as --deform=elastic,affine --multiply=135, or none of them"
+        )
+    if not kinds:
+        return {}
+    return {"deform": kinds, "multiply": multiply, "deform_seed": seed}
+
+
+def describe(settings: Settings) -> dict[str, Any]:
+    """All that the images of a set depend on beside the source, for its manifest.
+
+    Of deformations only if there are some: sets without them have kept their names.
+    """
+    values = dataclasses.asdict(settings)
+    if settings.deform:
+        return {**values, "deformation": dataclasses.asdict(Deformation())}
+    return {name: value for name, value in values.items() if name not in _DEFORM}
 
 
 def _choices(name: str, values: Mapping[str, Any], allowed: Iterable) -> tuple:
@@ -164,6 +260,20 @@ def _flips(labels: np.ndarray, settings: Settings) -> list[Part]:
     return parts
 
 
+def _deformations(labels: np.ndarray, settings: Settings) -> list[Part]:
+    every = np.arange(len(labels), dtype=np.int32)  # one for all
+    kinds, seed = settings.deform, settings.deform_seed
+    first = int(settings.keep_originals)
+    return [
+        Part(
+            f"{'+'.join(kinds)} {COPY}{copy}",
+            every,
+            functools.partial(deform, kinds=kinds, seed=seed, copy=copy),
+        )
+        for copy in range(first, settings.multiply if kinds else 0)
+    ]
+
+
 def _then(first: Transform, second: Transform) -> Transform:
     return lambda images: second(first(images))
 
@@ -174,6 +284,7 @@ TRANSFORMS: tuple[Callable[[np.ndarray, Settings], list[Part]], ...] = (
     _originals,
     _shifts,
     _flips,
+    _deformations,
 )
 
 
