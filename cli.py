@@ -126,7 +126,7 @@ def _parse_flags(argv: Sequence[str], arguments: bool, groups: Groups) -> list[s
         sys.exit(0)
     try:
         rest = flags.FLAGS([*argv[:1], *flagfiles.expand(argv[1:])])
-    except flags.Error as error:
+    except (flags.Error, ValueError) as error:  # the latter of --noNAME=value
         _fail(str(error), USAGE_ERROR)
     except SystemExit:  # --helpfull and its like, which absl ends with 1
         sys.exit(0)

@@ -142,7 +142,7 @@ def read_flagfile(content: bytes) -> None:
         lines = flagfiles.expand([f"--flagfile={path}"])
         flags.FLAGS(["train.py", *lines])
         assert flags.FLAGS.epochs >= 1 and 0 < flags.FLAGS.learning_rate < math.inf
-    except flags.Error as error:
+    except (flags.Error, ValueError) as error:  # as cli.py does
         raise cli.UsageError(cli.one_line(str(error))) from error
     finally:
         flags.FLAGS.unparse_flags()

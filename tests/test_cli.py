@@ -64,6 +64,7 @@ BAD_FLAGS = {
     "--profile_steps=9,3": "expected a first step below 3, got 9",
     "--epochs=0": "epochs",
     "--epochs": "epochs",
+    "--nokeep_best=1": "does not take an argument",  # found by fuzzing
     "--learning_rate=nan": "expected a number above 0",
     "--learning_rate=inf": "expected a number above 0",
     "--learning_rate=0": "expected a number above 0",
