@@ -4,7 +4,6 @@
 Drawn without matplotlib, which takes longer to load than a run to its first step.
 """
 
-import cv2
 import numpy as np
 
 from evaluation.scoring import Scores
@@ -25,6 +24,8 @@ def draw(images: np.ndarray, scores: Scores) -> np.ndarray:
     Returns:
       uint8 [H, W, 1], always of the same size.
     """
+    import cv2  # here, because a run's first step has no use for it
+
     wrong = np.flatnonzero(scores.predictions != scores.labels)
     confidence = scores.probabilities[wrong].max(1)
     worst = wrong[np.argsort(-confidence, kind="stable")][:MOST]

@@ -109,10 +109,13 @@ def read_config(run_dir: Path) -> dict[str, Any]:
                 f"{run_dir / 'run.json'} is damaged, {name!r} is missing or of another"
                 " kind: train again"
             )
-    if config["loss"] not in losses.LOSSES:
-        raise runs.RunError(
-            f"{run_dir / 'run.json'} is damaged, there is no such loss: train again"
-        )
+    sound = {"loss": config["loss"] in losses.LOSSES, "epochs": config["epochs"] > 0}
+    for name in sound:
+        if not sound[name]:
+            raise runs.RunError(
+                f"{run_dir / 'run.json'} is damaged, {name!r} is none that there can be:"
+                " train again"
+            )
     return config
 
 

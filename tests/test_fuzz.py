@@ -396,3 +396,15 @@ def test_a_setting_of_another_kind_is_named(tmp_path, name):
         (tmp_path / "run.json").write_text(json.dumps(run))
         with pytest.raises(runs.RunError, match=f"{name!r} is missing or of another"):
             result.read_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name, value", [("loss", "none"), ("epochs", 0), ("epochs", -7)]
+)
+def test_a_setting_that_cannot_be_is_named(tmp_path, name, value):
+    """The epochs were found by fuzzing."""
+    run = json.loads(readers.run_seeds()[0])
+    run["config"][name] = value
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    with pytest.raises(runs.RunError, match=f"{name!r} is none that there can be"):
+        result.read_config(tmp_path)
