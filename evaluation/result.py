@@ -113,7 +113,7 @@ def read_config(run_dir: Path) -> dict[str, Any]:
     for name in sound:
         if not sound[name]:
             raise runs.RunError(
-                f"{run_dir / 'run.json'} is damaged, {name!r} is none that there can be:"
+                f"{run_dir / 'run.json'} is damaged, {name!r} is none there can be:"
                 " train again"
             )
     return config

@@ -406,5 +406,5 @@ def test_a_setting_that_cannot_be_is_named(tmp_path, name, value):
     run = json.loads(readers.run_seeds()[0])
     run["config"][name] = value
     (tmp_path / "run.json").write_text(json.dumps(run))
-    with pytest.raises(runs.RunError, match=f"{name!r} is none that there can be"):
+    with pytest.raises(runs.RunError, match=f"{name!r} is none there can be"):
         result.read_config(tmp_path)
