@@ -131,22 +131,6 @@ def test_flags_and_modules_agree():
         assert suffix in message
 
 
-@pytest.mark.parametrize(
-    ("arguments", "reason"),
-    [
-        (["--images=a.png"], "give --run_dir"),
-        (["--run_dir=a", "--readings=a.csv"], "name these by --images"),
-        (["--run_dir=a", "--images=a.png", "--readings=a.txt"], "ends in .csv or"),
-        (["--run_dir=a", "--images=a.png", "--compare"], "give one of the three"),
-        (["--run_dir=a", "--images=a.png", "--ink=red"], "auto|dark|light"),
-    ],
-)
-def test_usage(arguments, reason):
-    done = command("eval.py", *arguments)
-    assert done.returncode == cli.USAGE_ERROR
-    assert done.stderr.count("\n") == 1 and reason in done.stderr.replace("auto, ", "")
-
-
 # --- The whole way ---
 
 
