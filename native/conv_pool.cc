@@ -124,21 +124,26 @@ class ConvPooler {
   Buffer<Ints> column_;     // [3, columns], where they are
 };
 
-// Gradient of the weights alone, for the first layer: images need none.
+// Gradient of the weights alone, for the first layer: images need none. A lane is an
+// output map: it picks its nine pixels out of the window's surroundings.
 class WeightGradient {
  public:
   explicit WeightGradient(const ConvPoolShape& shape)
-      : s(shape), row_((s.width + 2) * s.inputs),
-        padded_((s.height + 2) * row_ + kLanes), spread_((2 * s.rows() + 1) * s.used()),
+      : s(shape), width_(s.width + 2), plane_((s.height + 2) * width_ + kLanes),
         sums_(s.output_blocks() * kTaps * s.inputs) {}
 
   void Add(const float* x, const float* dy, const uint8_t* where) {
-    for (int r = 0; r < s.height; ++r)
-      std::memcpy(&padded_[(r + 1) * row_ + s.inputs], x + r * s.width * s.inputs,
-                  4 * s.width * s.inputs);
-    for (int b = 0; b < s.output_blocks(); ++b) {
-      Spread(dy, where, b);
-      for (int c = 0; c < s.inputs; ++c) Correlate(c, &sums_[(b * s.inputs + c) * kTaps]);
+    for (int c = 0; c < s.inputs; ++c) {
+      for (int r = 0; r < s.height; ++r) {
+        const float* from = x + r * s.width * s.inputs + c;
+        float* to = &plane_[(r + 1) * width_ + 1];
+        if (s.inputs == 1)
+          std::memcpy(to, from, 4 * s.width);
+        else
+          for (int q = 0; q < s.width; ++q) to[q] = from[q * s.inputs];
+      }
+      for (int b = 0; b < s.output_blocks(); ++b)
+        Map(b, dy + b * kLanes, where + b * kLanes, &sums_[(b * s.inputs + c) * kTaps]);
     }
   }
 
@@ -153,47 +158,36 @@ class WeightGradient {
   }
 
  private:
-  // The gradient of the convolution.
-  void Spread(const float* dy, const uint8_t* where, int b) {
-    spread_.Clear();
-    for (int p = 0; p < s.rows(); ++p)
-      for (int i = 0; i < kSize; ++i) {
-        Floats* to = &spread_[(2 * p + i) * s.used()];
-        Floats left{};  // by the window before
-        for (int q = 0; q < s.columns(); ++q, to += 2) {
-          const int window = p * s.columns() + q;
-          const Floats d = Load(dy + window * s.outputs + b * kLanes, Lanes(s.outputs, b));
-          const Ints at =
-              LoadBytes(where + (window * s.output_blocks() + b) * kLanes) - kSize * i;
-          to[0] += left + (at == 0 ? d : Floats{});
-          to[1] += at == 1 ? d : Floats{};
-          left = at == 2 ? d : Floats{};
-        }
-        to[0] += left;
-      }
-  }
-
-  void Correlate(int c, Floats* to) {
+  // What 16 output maps and the input in `plane_` have to do with each other.
+  void Map(int b, const float* dy, const uint8_t* where, Floats* to) {
+    const int lanes = Lanes(s.outputs, b);
     Floats sums[kTaps];
     for (int t = 0; t < kTaps; ++t) sums[t] = to[t];
-    for (int r = 0; r < 2 * s.rows() + 1; ++r) {
-      const float* x = &padded_[r * row_ + c];
-      const Floats* d = &spread_[r * s.used()];
-      for (int q = 0; q < s.used(); ++q, x += s.inputs)
+    for (int p = 0; p < s.rows(); ++p) {
+      const float* x = &plane_[2 * p * width_];
+      for (int q = 0; q < s.columns(); ++q, x += 2) {
+        const Ints place = LoadBytes(where);
+        const Ints at = place + 5 * (place / 3);  // in rows of eight
+        const Floats d = Load(dy, lanes);
+        Floats rows[5];  // and the row below each
+        for (int i = 0; i < 4; ++i) rows[i] = LoadPair(x + i * width_, x + (i + 1) * width_);
+        rows[4] = LoadPair(x + 4 * width_, x + 4 * width_);
 #pragma GCC unroll 3
         for (int i = 0; i < kSize; ++i)
 #pragma GCC unroll 3
           for (int j = 0; j < kSize; ++j)
-            sums[kSize * i + j] += d[q] * x[i * row_ + j * s.inputs];
+            sums[kSize * i + j] += d * Pick(rows[i], rows[i + 2], at + j);
+        dy += s.outputs;
+        where += s.output_blocks() * kLanes;
+      }
     }
     for (int t = 0; t < kTaps; ++t) to[t] = sums[t];
   }
 
   const ConvPoolShape s;
-  const int row_;
-  Buffer<float> padded_;   // [height + 2, width + 2, inputs]
-  Buffer<Floats> spread_;  // [2 rows + 1, used]
-  Buffer<Floats> sums_;    // [output blocks, inputs, 9]
+  const int width_;
+  Buffer<float> plane_;  // [height + 2, width + 2]
+  Buffer<Floats> sums_;  // [output blocks, inputs, 9]
 };
 
 // Gradients of weights and input. A lane is an input channel: of each pooled value the

@@ -73,6 +73,33 @@ inline void Store(float* to, Floats v, int lanes) {
 #endif
 }
 
+// Eight numbers from each of two places.
+inline Floats LoadPair(const float* first, const float* second) {
+#ifdef __AVX512F__
+  const __m512d low = _mm512_castpd256_pd512(_mm256_loadu_pd(reinterpret_cast<const double*>(first)));
+  return _mm512_castpd_ps(
+      _mm512_insertf64x4(low, _mm256_loadu_pd(reinterpret_cast<const double*>(second)), 1));
+#else
+  Floats v;
+  std::memcpy(&v, first, 32);
+  std::memcpy(reinterpret_cast<float*>(&v) + 8, second, 32);
+  return v;
+#endif
+}
+
+// Of the 32 numbers of two vectors those at `index`.
+inline Floats Pick(Floats low, Floats high, Ints index) {
+#ifdef __AVX512F__
+  return _mm512_permutex2var_ps(low, reinterpret_cast<__m512i>(index), high);
+#else
+  const Floats both[] = {low, high};
+  const float* numbers = reinterpret_cast<const float*>(both);
+  Floats v;
+  for (int lane = 0; lane < kLanes; ++lane) v[lane] = numbers[index[lane]];
+  return v;
+#endif
+}
+
 inline Floats Sqrt(Floats v) {
 #ifdef __AVX512F__
   return _mm512_sqrt_ps(v);
