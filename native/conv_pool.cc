@@ -198,13 +198,14 @@ class FullGradient {
       : s(shape), width_(s.width + 2), plane_((s.height + 2) * width_),
         weights_(s.outputs * s.input_blocks() * kTaps),
         sums_(s.outputs * s.input_blocks() * kTaps),
-        x_(s.input_blocks() * plane_), dx_(s.input_blocks() * plane_) {
+        x_(s.input_blocks() * plane_), dx_(s.input_blocks() * plane_),
+        at_(s.rows() * s.columns() * s.output_blocks()),
+        d_(s.rows() * s.columns() * s.output_blocks()) {
     for (int o = 0; o < s.outputs; ++o)
       for (int c = 0; c < s.inputs; ++c)
         for (int t = 0; t < kTaps; ++t)
           weights_[(o * s.input_blocks() + c / kLanes) * kTaps + t][c % kLanes] =
               w[(t * s.inputs + c) * s.outputs + o];
-    for (int t = 0; t < kTaps; ++t) offset_[t] = t / kSize * width_ + t % kSize;
   }
 
   void Add(const float* x, const float* dy, const uint8_t* where, float* dx) {
@@ -216,8 +217,9 @@ class FullGradient {
       for (int r = 0; r < s.height; ++r, to += 2)
         for (int q = 0; q < s.width; ++q, from += s.inputs) *to++ = Load(from, lanes);
     }
+    Sort(dy, where);
     for (int o = 0; o < s.outputs; ++o)
-      for (int b = 0; b < s.input_blocks(); ++b) Map(o, b, dy, where);
+      for (int b = 0; b < s.input_blocks(); ++b) Map(o, b);
     for (int b = 0; b < s.input_blocks(); ++b) {
       const int lanes = Lanes(s.inputs, b);
       const Floats* from = &dx_[b * plane_ + width_ + 1];
@@ -236,42 +238,55 @@ class FullGradient {
   }
 
  private:
+  // Of every pooled value the gradient, and where the pixels that made it begin.
+  void Sort(const float* dy, const uint8_t* where) {
+    Ints* at = at_.get();
+    Floats* d = d_.get();
+    // Every other window first: neighbours share pixels, and would wait for each other.
+    for (int p = 0; p < s.rows(); ++p)
+      for (int odd = 0; odd < 2; ++odd)
+        for (int q = odd; q < s.columns(); q += 2)
+          for (int b = 0; b < s.output_blocks(); ++b) {
+            const int window = p * s.columns() + q;
+            const Ints place = LoadBytes(where + (window * s.output_blocks() + b) * kLanes);
+            const Ints row = place / kSize;
+            *at++ = 2 * (p * width_ + q) + row * (width_ - kSize) + place;
+            *d++ = Load(dy + window * s.outputs + b * kLanes, Lanes(s.outputs, b));
+          }
+  }
+
   // What output map `o` and 16 inputs have to do with each other.
-  void Map(int o, int b, const float* dy, const uint8_t* where) {
+  void Map(int o, int b) {
     Floats w[kTaps], sums[kTaps];
     const int first = (o * s.input_blocks() + b) * kTaps;
     for (int t = 0; t < kTaps; ++t) w[t] = weights_[first + t], sums[t] = sums_[first + t];
     const Floats* x = &x_[b * plane_];
     Floats* dx = &dx_[b * plane_];
     const ptrdiff_t width = width_;
-    dy += o;
-    where += o;
-    // Every other window first: neighbours share pixels, and would wait for each other.
-    for (int p = 0; p < s.rows(); ++p)
-      for (int odd = 0; odd < 2; ++odd)
-        for (int q = odd; q < s.columns(); q += 2) {
-          const int window = p * s.columns() + q;
-          const float d = dy[window * s.outputs];
-          const ptrdiff_t at =
-              2 * p * width + 2 * q + offset_[where[window * s.output_blocks() * kLanes]];
-          const Floats* from = x + at;
-          Floats* to = dx + at;
+    const int step = s.output_blocks() * kLanes;
+    const int32_t* at = reinterpret_cast<const int32_t*>(at_.get()) + o;
+    const float* d = reinterpret_cast<const float*>(d_.get()) + o;
+    const float* const end = d + s.rows() * s.columns() * step;
+    for (; d < end; d += step, at += step) {
+      const Floats* from = x + *at;
+      Floats* to = dx + *at;
 #pragma GCC unroll 3
-          for (int i = 0; i < kSize; ++i, from += width, to += width)
+      for (int i = 0; i < kSize; ++i, from += width, to += width)
 #pragma GCC unroll 3
-            for (int j = 0; j < kSize; ++j) {
-              sums[kSize * i + j] += d * from[j];
-              to[j] += d * w[kSize * i + j];
-            }
+        for (int j = 0; j < kSize; ++j) {
+          sums[kSize * i + j] += *d * from[j];
+          to[j] += *d * w[kSize * i + j];
         }
+    }
     for (int t = 0; t < kTaps; ++t) sums_[first + t] = sums[t];
   }
 
   const ConvPoolShape s;
   const int width_, plane_;
-  int offset_[kTaps];
   Buffer<Floats> weights_, sums_;  // [outputs, input blocks, 9]
   Buffer<Floats> x_, dx_;          // [input blocks, height + 2, width + 2]
+  Buffer<Ints> at_;                // [windows, output blocks]
+  Buffer<Floats> d_;               // [windows, output blocks]
 };
 
 }  // namespace

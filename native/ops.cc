@@ -214,7 +214,9 @@ class ConvPoolGradientOp : public OpKernel {
                        where.NumElements() == images * s.places(),
                 InvalidArgument("gradient and places of other images"));
     Tensor *dx = nullptr, *dw;
-    if (kImages) OP_REQUIRES_OK(c, c->allocate_output(0, x.shape(), &dx));
+    // Where x is, if nobody else wants that: an image's gradient is written last.
+    if (kImages)
+      OP_REQUIRES_OK(c, c->forward_input_or_allocate_output({2}, 0, x.shape(), &dx));
     OP_REQUIRES_OK(c, c->allocate_output(kImages, w.shape(), &dw));
     const Parts parts(c, images);
     const int64_t size = w.NumElements();
@@ -261,7 +263,8 @@ class SeluNormOp : public OpKernel {
     OP_REQUIRES_OK(c, c->allocate_output(0, x.shape(), &y));
     OP_REQUIRES_OK(c, c->allocate_output(1, bias.shape(), &mean));
     OP_REQUIRES_OK(c, c->allocate_output(2, bias.shape(), &variance));
-    OP_REQUIRES_OK(c, c->allocate_output(3, x.shape(), &z));
+    // Where x is, if nobody else wants that: the memory is in the cache.
+    OP_REQUIRES_OK(c, c->forward_input_or_allocate_output({0}, 3, x.shape(), &z));
     OP_REQUIRES_OK(c, c->allocate_output(4, bias.shape(), &inverse));
     const int64_t channels = bias.NumElements();
     SeluNorm(x.NumElements() / channels, channels, Data(x), Data(bias), Data(scale),
@@ -284,7 +287,7 @@ class SeluNormGradientOp : public OpKernel {
     OP_REQUIRES(c, z.NumElements() == dy.NumElements(),
                 InvalidArgument("gradient and values of other rows"));
     Tensor *dx, *dbias, *dscale, *doffset;
-    OP_REQUIRES_OK(c, c->allocate_output(0, dy.shape(), &dx));
+    OP_REQUIRES_OK(c, c->forward_input_or_allocate_output({0}, 0, dy.shape(), &dx));
     OP_REQUIRES_OK(c, c->allocate_output(1, mean.shape(), &dbias));
     OP_REQUIRES_OK(c, c->allocate_output(2, mean.shape(), &dscale));
     OP_REQUIRES_OK(c, c->allocate_output(3, mean.shape(), &doffset));
