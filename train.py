@@ -348,14 +348,18 @@ def make_train_steps(
 
     moving_averages: list[tf.Variable] = []  # filled when `part_step` is traced
 
-    # Kept out of line: in the cyclic graph of a loop, whether TensorFlow gives a max
-    # pool's gradient to oneDNN depends on the order in which it meets the nodes, so
-    # that about one graph in forty differed from the others in the last bits.
-    out_of_line = tf.function(
-        autograph=False, experimental_attributes={"_noinline": True}
+    # To call it takes a twentieth of a step. But in the cyclic graph of a loop, whether
+    # TensorFlow gives a max pool's gradient to oneDNN depends on the order in which it
+    # meets the nodes, so that about one graph in forty differed from the others in the
+    # last bits: it is kept out of line where there is such a pool.
+    maybe_out_of_line = tf.function(
+        autograph=False,
+        experimental_attributes={
+            "_noinline": not getattr(network, "native_pools", False)
+        },
     )
 
-    @out_of_line
+    @maybe_out_of_line
     def part_step(indices, seed, share, training):
         x = augment(tf.gather(images, indices), seed)  # [part of B, 28, 28, 1]
         y = tf.gather(labels, indices)  # [part of B]

@@ -54,6 +54,10 @@ class LeNet(tf.Module):
         self.dropout_rate = dropout
         self.batch_norm_first = batch_norm_first
         self.native = kernels == "native"
+        # Whether in training no max pool is TensorFlow's.
+        self.native_pools = self.native and not (
+            batch_norm_first and batch_norm in ("conv", "all")
+        )
 
         def norm(kind: str, channels: int, name: str) -> layers.BatchNorm | None:
             if batch_norm not in (kind, "all"):
