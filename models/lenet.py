@@ -165,6 +165,8 @@ class LeNet(tf.Module):
                 x = finish(dense.weigh(x), dense, norm)
             taps[dense.name] = x
             mask_seed = layers.mask_seed(seed, number)
+            if fused and self.dropout is layers.dropout and self.dropout_rate > 0:
+                return native.dropout(x, self.dropout_rate, seed=mask_seed)
             return self.dropout(x, self.dropout_rate, training=training, seed=mask_seed)
 
         # The margin gives the shapes at width 1.

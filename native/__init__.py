@@ -3,7 +3,8 @@
 
 - `conv_pool`: convolution and max pool in one pass;
 - `selu_norm`: bias, SELU and batch norm in another;
-- `adam`: weight decay, Adam and the average of all weights in a third.
+- `dropout`: random numbers, mask and product in a third;
+- `adam`: weight decay, Adam and the average of all weights in a fourth.
 
 They compute what TensorFlow's own operations do, to rounding, gradients included. On
 layers this small those spend most of their time on writing down what the next one reads
@@ -32,7 +33,7 @@ import cli
 
 FOLDER = Path(__file__).resolve().parent
 BUILD = FOLDER / "build"
-KERNELS = ("conv_pool.cc", "selu_norm.cc", "update.cc")
+KERNELS = ("conv_pool.cc", "dropout.cc", "selu_norm.cc", "update.cc")
 OPS = "ops.cc"
 COMPILE_SECONDS = 300  # more than a compiler ever takes
 
@@ -96,6 +97,22 @@ def selu_norm(
         x=x, bias=bias, scale=scale, offset=offset, epsilon=epsilon
     )
     return Normalised(result.y, result.mean, result.variance)
+
+
+def dropout(x: tf.Tensor, rate: float, *, seed: tf.Tensor) -> tf.Tensor:
+    """`models.layers.dropout` in training, of the same random numbers.
+
+    Args:
+      x: float32, any shape.
+      rate: probability in [0, 1).
+      seed: int32 [2]; the same seed gives the same mask.
+
+    Raises:
+      NativeError: the operations cannot be had here.
+    """
+    drawn = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
+    at = {"key": drawn.key, "counter": drawn.counter}
+    return operations().dropout(x=x, rate=rate, **at).y
 
 
 def adam(
@@ -184,6 +201,12 @@ def _selu_norm_gradient(op: tf.Operation, dy: tf.Tensor, *_: tf.Tensor) -> list[
             dy=dy, z=z, mean=mean, inverse=inverse, scale=scale
         )
     )
+
+
+@tf.RegisterGradient("Dropout")
+def _dropout_gradient(op: tf.Operation, dy: tf.Tensor, _: tf.Tensor) -> list[Any]:
+    rate, keep = op.get_attr("rate"), op.outputs[1]
+    return [operations().dropout_gradient(dy=dy, keep=keep, rate=rate), None, None]
 
 
 @functools.cache

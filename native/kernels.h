@@ -51,6 +51,14 @@ void SeluNormGradient(int64_t rows, int channels, const float* dy, const float* 
                       const float* mean, const float* inverse, const float* scale, float* dx,
                       float* dbias, float* dscale, float* doffset);
 
+// y = x * scale where keep, else 0. keep: draws from 0 ... 65535, two of a number from
+// Philox with that key and 128-bit counter, the low half first, that are `least` or more.
+void Dropout(int64_t count, const float* x, uint64_t key, const uint64_t* counter,
+             uint16_t least, float scale, float* y, uint8_t* keep);
+
+void DropoutGradient(int64_t count, const float* dy, const uint8_t* keep, float scale,
+                     float* dx);
+
 // What an update does to a weight w with gradient g:
 //   m += (1 - beta1) (g - m), v += (1 - beta2) (g * g - v),
 //   w = shrink * w - rate * m / (sqrt(v) + epsilon),

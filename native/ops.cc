@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <functional>
 #include <memory>
 #include <thread>
@@ -109,6 +110,25 @@ REGISTER_OP("SeluNormGradient")
       for (const int output : {1, 2, 3}) c->set_output(output, c->input(2));
       return absl::OkStatus();
     });
+
+REGISTER_OP("Dropout")
+    .Input("x: float")
+    .Input("key: uint64")
+    .Input("counter: uint64")
+    .Attr("rate: float")
+    .Output("y: float")
+    .Output("keep: uint8")
+    .SetShapeFn([](InferenceContext* c) {
+      for (const int output : {0, 1}) c->set_output(output, c->input(0));
+      return absl::OkStatus();
+    });
+
+REGISTER_OP("DropoutGradient")
+    .Input("dy: float")
+    .Input("keep: uint8")
+    .Attr("rate: float")
+    .Output("dx: float")
+    .SetShapeFn(tensorflow::shape_inference::UnchangedShape);
 
 REGISTER_OP("AdamUpdate")
     .Attr("weights: int >= 1")
@@ -298,6 +318,50 @@ class SeluNormGradientOp : public OpKernel {
   }
 };
 
+class DropoutOp : public OpKernel {
+ public:
+  explicit DropoutOp(OpKernelConstruction* c) : OpKernel(c) {
+    OP_REQUIRES_OK(c, c->GetAttr("rate", &rate_));
+    OP_REQUIRES(c, rate_ >= 0 && rate_ < 1, InvalidArgument("a rate in [0, 1) wanted"));
+  }
+
+  void Compute(OpKernelContext* c) override {
+    const Tensor &x = c->input(0), &key = c->input(1), &counter = c->input(2);
+    OP_REQUIRES(c, key.NumElements() == 1 && counter.NumElements() == 2,
+                InvalidArgument("a key of one number and a counter of two wanted"));
+    Tensor *y, *keep;
+    OP_REQUIRES_OK(c, c->allocate_output(0, x.shape(), &y));
+    OP_REQUIRES_OK(c, c->allocate_output(1, x.shape(), &keep));
+    Dropout(x.NumElements(), Data(x), key.flat<tensorflow::uint64>()(0),
+            reinterpret_cast<const uint64_t*>(counter.flat<tensorflow::uint64>().data()),
+            std::lrint(rate_ * 65536), 1 / (1 - rate_), Data(y),
+            keep->flat<uint8_t>().data());
+  }
+
+ private:
+  float rate_;
+};
+
+class DropoutGradientOp : public OpKernel {
+ public:
+  explicit DropoutGradientOp(OpKernelConstruction* c) : OpKernel(c) {
+    OP_REQUIRES_OK(c, c->GetAttr("rate", &rate_));
+  }
+
+  void Compute(OpKernelContext* c) override {
+    const Tensor &dy = c->input(0), &keep = c->input(1);
+    OP_REQUIRES(c, keep.NumElements() == dy.NumElements(),
+                InvalidArgument("gradient and mask of other shapes"));
+    Tensor* dx;
+    OP_REQUIRES_OK(c, c->forward_input_or_allocate_output({0}, 0, dy.shape(), &dx));
+    DropoutGradient(dy.NumElements(), Data(dy), keep.flat<uint8_t>().data(),
+                    1 / (1 - rate_), Data(dx));
+  }
+
+ private:
+  float rate_;
+};
+
 // Calls f(0) ... f(count - 1), on this thread and on others. It waits for calls that have
 // begun, not for threads that have not. threads: also those that are for other operations
 // and have nothing to do just now.
@@ -419,6 +483,8 @@ REGISTER_KERNEL_BUILDER(Name("ConvPool").Device(DEVICE_CPU), ConvPoolOp);
 REGISTER_KERNEL_BUILDER(Name("ConvPoolGradient").Device(DEVICE_CPU), ConvPoolGradientOp<true>);
 REGISTER_KERNEL_BUILDER(Name("ConvPoolWeightGradient").Device(DEVICE_CPU),
                         ConvPoolGradientOp<false>);
+REGISTER_KERNEL_BUILDER(Name("Dropout").Device(DEVICE_CPU), DropoutOp);
+REGISTER_KERNEL_BUILDER(Name("DropoutGradient").Device(DEVICE_CPU), DropoutGradientOp);
 REGISTER_KERNEL_BUILDER(Name("SeluNorm").Device(DEVICE_CPU), SeluNormOp);
 REGISTER_KERNEL_BUILDER(Name("SeluNormGradient").Device(DEVICE_CPU), SeluNormGradientOp);
 

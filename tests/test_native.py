@@ -10,6 +10,7 @@ import tensorflow as tf
 
 import models
 import native
+from models import layers
 from training import optimizers
 
 EPSILON = 1e-3
@@ -121,6 +122,25 @@ def test_selu_norm_statistics():
     z = tf.nn.selu(x).numpy()
     np.testing.assert_allclose(mean, z.mean(0), rtol=1e-5)
     np.testing.assert_allclose(variance, z.var(0, ddof=1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(64, 288), (3, 5, 7), (1,)])
+@pytest.mark.parametrize("rate", [0.5, 0.1])
+def test_dropout(shape, rate):
+    """The mask is the plain one's, number by number, at each of two seeds."""
+    for seed in ([3, 4], [5, 2**31 - 1]):
+        x, dy = normal(*shape), normal(*shape)
+        ours, plain = (
+            value_and_gradients(
+                lambda x, f=f, more=more: f(x, rate, seed=tf.constant(seed), **more),
+                [x],
+                dy,
+            )
+            for f, more in ((native.dropout, {}), (layers.dropout, {"training": True}))
+        )
+        for one, other in zip(ours, plain, strict=True):
+            assert ((one == 0) == (other == 0)).all()
+            np.testing.assert_allclose(one, other, rtol=1e-6)
 
 
 def test_selu_far_below_and_above_0():

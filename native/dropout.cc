@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// Dropout, with the random numbers that TensorFlow would draw for it.
+
+#include <algorithm>
+
+#include "kernels.h"
+#include "vector.h"
+
+namespace lenet {
+namespace {
+
+using Words = uint64_t __attribute__((vector_size(64)));  // 32 bits of each are used
+constexpr int kCounters = 8;
+constexpr int kDraws = 8 * kCounters;  // four numbers to a counter, two draws to a number
+
+// Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011) at
+// kCounters counters in a row, a lane each.
+void Philox(uint64_t key, uint64_t low, uint64_t high, uint16_t* draws) {
+  const Words mask = Words{} + 0xFFFFFFFF;
+  const Words lane{0, 1, 2, 3, 4, 5, 6, 7};
+  const Words at = low + lane;
+  const Words above = high - reinterpret_cast<Words>(at < low);  // true is -1
+  Words a = at & mask, b = at >> 32, c = above & mask, d = above >> 32;
+  uint32_t key0 = key, key1 = key >> 32;
+  for (int round = 0; round < 10; ++round, key0 += 0x9E3779B9, key1 += 0xBB67AE85) {
+    const Words ab = a * 0xD2511F53ull, cd = c * 0xCD9E8D57ull;
+    a = (cd >> 32) ^ b ^ key0;
+    b = cd & mask;
+    c = (ab >> 32) ^ d ^ key1;
+    d = ab & mask;
+  }
+  const Words words[] = {a | b << 32, c | d << 32};
+  for (int i = 0; i < kCounters; ++i)
+    for (int half = 0; half < 2; ++half)
+      std::memcpy(draws + 8 * i + 4 * half, reinterpret_cast<const char*>(&words[half]) + 8 * i, 8);
+}
+
+}  // namespace
+
+void Dropout(int64_t count, const float* x, uint64_t key, const uint64_t* counter,
+             uint16_t least, float scale, float* y, uint8_t* keep) {
+  uint64_t low = counter[0], high = counter[1];
+  for (int64_t i = 0; i < count; i += kDraws) {
+    uint16_t draws[kDraws];
+    Philox(key, low, high, draws);
+    low += kCounters;
+    high += low < kCounters;
+    const int some = std::min<int64_t>(kDraws, count - i);
+    for (int k = 0; k < some; ++k) keep[i + k] = draws[k] >= least;
+    for (int k = 0; k < some; ++k) y[i + k] = keep[i + k] ? x[i + k] * scale : 0.0f;
+  }
+}
+
+void DropoutGradient(int64_t count, const float* dy, const uint8_t* keep, float scale,
+                     float* dx) {
+  for (int64_t i = 0; i < count; ++i) dx[i] = keep[i] ? dy[i] * scale : 0.0f;
+}
+
+}  // namespace lenet
