@@ -200,7 +200,7 @@ def choose(config: Mapping[str, Any]) -> dict[str, Any]:
     chosen: dict[str, Any] = {"replicas": strategy.choose(config, device.cores())}
     print(f"replicas: {chosen['replicas']}")
     if "kernels" in models.options(config):
-        reason = "as asked for" if config["kernels"] else native.missing()
+        reason = "as asked for" if config["kernels"] else native.unsuited()
         chosen["kernels"] = config["kernels"] or ("tensorflow" if reason else "native")
         print(f"kernels: {chosen['kernels']}" + (f" ({reason})" if reason else ""))
     return chosen

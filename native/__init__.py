@@ -11,9 +11,9 @@ layers this small those spend most of their time on writing down what the next o
 again, and on the three quarters of a pool's gradient that are zero.
 
 The sources beside this file are compiled when a run first wants them, once for each
-processor and each version of TensorFlow. Where there is no C++ compiler, a run takes
-TensorFlow's operations, and says so. Only training uses these here: evaluation and
-export know nothing of them.
+processor and each version of TensorFlow. Where there is no C++ compiler, or no AVX-512,
+without which they take twice as long as TensorFlow's, a run takes those, and says so.
+Only training uses these here: evaluation and export know nothing of them.
 """
 
 import functools
@@ -172,6 +172,13 @@ def adam(
         epsilon=epsilon,
         threads=threads,
     )
+
+
+def unsuited() -> str:
+    """Why TensorFlow's operations are the better choice here; "" if they are not."""
+    if "avx512f" not in _processor().split():
+        return "no AVX-512"
+    return missing()
 
 
 def missing() -> str:

@@ -319,6 +319,15 @@ def test_a_damaged_library(nothing_compiled):
     assert f"{path} cannot be loaded" in native.missing()
 
 
+@pytest.mark.parametrize(
+    "processor, reason", [("flags : fma avx2", "no AVX-512"), ("flags : avx512f", "")]
+)
+def test_where_it_is_the_better_choice(monkeypatch, processor, reason):
+    monkeypatch.setattr(native, "_processor", lambda: processor)
+    monkeypatch.setattr(native, "missing", lambda: "")
+    assert native.unsuited() == reason
+
+
 def test_another_processor_or_version_is_compiled_for_anew(monkeypatch):
     keys = {native._key()}
     monkeypatch.setattr(native, "_processor", lambda: "another")
