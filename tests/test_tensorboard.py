@@ -300,6 +300,17 @@ def test_the_page_shows_the_runs(page, browser, tab):
         assert words not in said
 
 
+def test_many_runs_are_ticked(folder, browser, tmp_path):
+    """Of more than 40 folders TensorBoard itself shows none."""
+    for number in range(21):
+        for part in ("test", "train"):
+            shutil.copytree(folder / "mlp" / part, tmp_path / f"s{number}" / part)
+    address = dashboard.serve(tmp_path)
+    assert address.endswith(f"/{dashboard.ALL}")
+    said = browser.words(address, ("Matches (42)", "s20/train"))
+    assert "Matches (42)" in said and "Matches (0)" not in said, said[:2000]
+
+
 def test_a_banner_would_be_seen(page, browser):
     address = urllib.parse.urljoin(page, "#nonsense")
     assert BANNERS[1] in browser.words(address, BANNERS[1:2])
