@@ -21,6 +21,7 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 from evaluation import dashboard, gallery, scoring, tensorboard
 from models.mlp import MLP
+from tests.programs import command
 from training import summaries
 
 ROOT = Path(__file__).parent.parent
@@ -70,6 +71,32 @@ def test_the_flags_are_hyperparameters(events):
         **{"network": "mlp", "hidden_units": "64,3", "epochs": 2.0, "flip_codes": ""},
         **{"keep_best": False, "learning_rate": 0.5},
     }
+
+
+def test_flags_without_a_meaning_are_no_hyperparameters():
+    config = {"schedule": "step", "decay_epochs": 5, "plateau_floor": 1e-5}
+    config |= {"flip_codes": [], "flip_labels": ["0"], "split_seed": 3}
+    config |= {"shift_directions": ["up"], "shift_pixels": 2, "validation_size": 0}
+    assert tensorboard.hyperparameters(config) == {
+        **{"schedule": "step", "decay_epochs": 5, "flip_codes": ""},
+        **{"shift_directions": "up", "shift_pixels": 2, "validation_size": 0},
+    }
+
+
+CONFIGURED = """
+import json, train
+from absl.flags import FLAGS
+train.define_flags()
+print(json.dumps({name: getattr(FLAGS[name].parser, "enum_values", None)
+                  for name in FLAGS}))
+"""
+
+
+def test_what_gives_a_flag_its_meaning_is_a_flag():
+    known = json.loads(command("-c", CONFIGURED).stdout)
+    for name, (other, values) in tensorboard.MEANT_BY.items():
+        assert name in known and other in known
+        assert set(values) <= set(known[other] or ())
 
 
 def test_precision_and_recall_by_hand(events):
