@@ -446,6 +446,8 @@ def online_rows(
     from augment import online
 
     device.set_threads(0)
+    # Each row is a graph of its own, of which TensorFlow would warn.
+    device.tf.get_logger().setLevel("ERROR")
     present, first = np.unique(dataset.train_labels, return_index=True)
     images = device.tf.constant(dataset.train_images[first])
     together = [(f"online, step {step}", settings, step) for step in range(ONLINE_ROWS)]

@@ -102,6 +102,15 @@ def _paper(rng: np.random.Generator) -> np.ndarray:
     return paper * light
 
 
+def store(path: Path, picture: np.ndarray) -> Path:
+    """Writes a picture as a PNG file, whole or not at all."""
+    import cv2
+
+    with files.replacing(path) as file:
+        file.write(cv2.imencode(".png", picture)[1].tobytes())
+    return path
+
+
 def write(folder: Path, images: np.ndarray, labels: np.ndarray, pages: int) -> int:
     """Writes pages and their key, each whole or not at all.
 
@@ -117,17 +126,13 @@ def write(folder: Path, images: np.ndarray, labels: np.ndarray, pages: int) -> i
     Raises:
       DataError: a file cannot be written.
     """
-    import cv2
-
     lines = ["file,row,column,digit"]
     order = np.random.Generator(np.random.PCG64(0)).permutation(len(images))
     try:
         os.makedirs(folder, exist_ok=True)
         for number in range(pages):
             page = draw(images[order], seed=number)
-            path = folder / f"page-{number}.png"
-            with files.replacing(path) as file:
-                file.write(cv2.imencode(".png", page.picture)[1].tobytes())
+            path = store(folder / f"page-{number}.png", page.picture)
             for row, some in enumerate(page.rows, 1):
                 for column, index in enumerate(some, 1):
                     lines.append(f"{path},{row},{column},{labels[order[index]]}")

@@ -7,10 +7,15 @@ python -m evaluation.dashboard --runs=runs --on_port=6006
 
 import device  # noqa: F401  isort: skip  (first: it loads TensorFlow)
 
+import base64
 import contextlib
+import functools
 import io
+import json
 import threading
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from tensorboard import program
@@ -21,6 +26,9 @@ import cli
 TAB = "#custom_scalars&_smoothingWeight=0"
 # Galleries of errors, of which TensorBoard would keep those of ten epochs.
 SAMPLES = "images=200"
+# Where there are more folders of events, TensorBoard shows none until they are ticked.
+MOST_TICKED = 40
+ALL = "all"  # the page that has them ticked
 
 
 class DashboardError(cli.UserError):
@@ -53,7 +61,8 @@ def serve(folder: Path, port: int | None = None) -> str:
     Raises:
       DashboardError: the folder holds no events, or the port is in use.
     """
-    if next(folder.rglob("*tfevents*"), None) is None:
+    parts = sorted({path.parent for path in folder.rglob("*tfevents*")})
+    if not parts:
         raise DashboardError(
             f"{folder} holds no run that TensorBoard could show: train one first, or"
             " name another folder by --runs"
@@ -62,15 +71,37 @@ def serve(folder: Path, port: int | None = None) -> str:
     options.append(f"--samples_per_plugin={SAMPLES}")
     if port:
         options.append(f"--port={port}")
-    board = program.TensorBoard()
+    names = [str(part.relative_to(folder)) for part in parts]
+    page = TAB + _ticked(names)
+    server = functools.partial(_server, page)
+    board = program.TensorBoard(server_class=server)
     board.configure(["", *options])
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # praise of its own speed
-            return board.launch() + TAB
+            return board.launch() + (ALL if len(parts) > MOST_TICKED else TAB)
     except program.TensorBoardServerException as error:
         raise DashboardError(
             f"{error.msg}; leave --on_port out for a free one"
         ) from None
+
+
+def _ticked(names: Iterable[str]) -> str:
+    """What the address of a page says if all these runs are to be shown."""
+    choice = json.dumps(dict.fromkeys(names, True))
+    choice += " " * (-len(choice) % 3)  # or base64 would end in =, which is not read
+    return f"&runSelectionState={base64.b64encode(choice.encode()).decode()}"
+
+
+def _server(page: str, app: Callable, options: Any) -> program.TensorBoardServer:
+    """TensorBoard's server, whose address /all leads to a page with a long one."""
+
+    def answer(environ: dict, start_response: Callable) -> Iterable[bytes]:
+        if environ["PATH_INFO"] != f"/{ALL}":
+            return app(environ, start_response)
+        start_response("302 Found", [("Location", f"/{page}")])
+        return []
+
+    return program.create_port_scanning_werkzeug_server(answer, options)
 
 
 def main(_: list[str]) -> None:

@@ -21,6 +21,10 @@ INKS = ("auto", "dark", "light")
 _SMALL = 256  # pixels, longer side
 _WIDEST_STROKE = 0.25  # of the longer side: what is wider is taken for paper
 _LIGHT = (0.08, 0.04, 0.04)  # of the longer side: deviations of the smoothing
+# Shares of the ink's darkness, of its widest stroke and of the page's longer side:
+# shadows are lighter than the first; where the strokes are known to be so narrow, the
+# paper is estimated within so many of their widths.
+_CORE, _REACH, _NARROW = 0.6, 3, 0.12
 
 _BLACK = 16  # of 255
 _SHADE = 0.5  # of the brightest around: what is darker is more ink than paper
@@ -37,6 +41,9 @@ _SURE, _LEAST, _MOST = 0.35, 0.1, 0.3
 _MOST_PARTS = 5000  # of a page of digits; noise or a printed picture has more
 _SHORTEST = 8  # pixels, longer side of a digit
 _DOT = 1.6  # longer side over stroke: less is a dot
+# On dotted paper: a dot's longer side over its stroke, and over that of most digits, at
+# most, and dots for each other part, at least.
+_ROUND, _TINY, _DOTTED = 2.0, 0.25, 3
 _DASH = 3.0  # width over height: more is a dash
 _HAIR = 200  # longer side over stroke: more, of a large one, is a hair or an edge
 
@@ -56,7 +63,12 @@ _DRAWN = 400  # pixels, longer side of a digit when it is thickened
 # A ruled line: share of the page that it spans across or up and down (where the one
 # stroke of a 1 may be long), and its length over its thickness.
 _RULED_ACROSS, _RULED_UP, _SLENDER = 0.5, 0.95, 25
+_SEVERAL = 3  # lines that are no mere underlining
 _BARE = 20  # percent of its length, at least, have no ink but the line's
+
+# Ruled lines that were not erased hang together, over so much of the page's longer
+# side; then thresholds that are higher by these factors are tried.
+_SPANNED, _HIGHER = 0.3, (1, 1.5, 2.2, 3.3)
 
 
 class PageError(cli.UserError):
@@ -77,7 +89,7 @@ class Digit:
     image: np.ndarray
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class _Part:
     """Connected ink: its box, its pixels in that (bool), its stroke where widest."""
 
@@ -118,11 +130,11 @@ def find(grey: np.ndarray, ink: str = "auto") -> list[Digit]:
       PageError: there are thousands of marks.
     """
     darkness = lift_ink(grey, ink)
-    mask = _threshold(darkness)
-    ruled = max(_erase_rules(mask, _RULED_ACROSS), _erase_rules(mask.T, _RULED_UP))
-    # Of a line, splinters stay at the strokes that it meets.
-    parts = [part for part in _parts(mask) if part.stroke > ruled / 2]
-    found = [part for part in _join(parts) if _is_digit(part)]
+    reach = _REACH * _widest_stroke(darkness, _threshold(darkness))
+    if 0 < reach < _NARROW * max(grey.shape):
+        # Again, and now a shadow is paper even where it begins.
+        darkness = lift_ink(grey, ink, reach)
+    found = _find_parts(darkness)
     digits = []
     for number, row in enumerate(_rows(found), 1):
         for column, part in enumerate(row, 1):
@@ -132,12 +144,53 @@ def find(grey: np.ndarray, ink: str = "auto") -> list[Digit]:
     return digits
 
 
-def lift_ink(grey: np.ndarray, ink: str = "auto") -> np.ndarray:
+def _find_parts(darkness: np.ndarray) -> list[_Part]:
+    """The digits of a page whose paper is divided out, in no order."""
+    fewest: tuple[list[_Part], list[_Part]] | None = None
+    for factor in _HIGHER:
+        mask = _threshold(darkness, factor)
+        across = _erase_rules(mask, _RULED_ACROSS)
+        squared = len(across) >= _SEVERAL  # perhaps; then it is lines that go up, too
+        up = _erase_rules(mask.T, _RULED_ACROSS if squared else _RULED_UP)
+        ruled = max([0.0, *across, *up])
+        # Of a line, splinters stay at the strokes that it meets.
+        parts = _without_dots([p for p in _parts(mask) if p.stroke > ruled / 2])
+        lines = [part for part in parts if _spans(part, darkness.shape)]
+        if fewest is None or len(lines) < len(fewest[1]):
+            fewest = parts, lines
+        if not lines:
+            break
+    assert fewest is not None
+    parts, lines = fewest
+    # Lines are no part of the digits that they pass. But if there is nothing else, it
+    # is a digit as large as the page.
+    rest = _join([part for part in parts if part not in lines])
+    return [p for p in rest if _is_digit(p)] or [p for p in lines if _is_digit(p)]
+
+
+def _without_dots(parts: Sequence[_Part]) -> list[_Part]:
+    """Leaves dots out where they are of the paper: more than all else."""
+    long = [part.size for part in parts if part.size >= _ROUND * part.stroke]
+    most = _TINY * float(np.median(long)) if long else 0
+    rest = [p for p in parts if p.size >= min(_ROUND * p.stroke, most)]
+    return rest if len(parts) > (1 + _DOTTED) * len(rest) else list(parts)
+
+
+def _spans(part: _Part, shape: tuple[int, ...]) -> bool:
+    """Whether it is as long and slender as nothing but ruled lines is."""
+    return part.size > max(_SPANNED * max(shape), _SLENDER * part.stroke)
+
+
+def lift_ink(
+    grey: np.ndarray, ink: str = "auto", reach: float | None = None
+) -> np.ndarray:
     """Divides the paper out of a page.
 
     Args:
       grey: uint8 [H, W].
       ink: a name in `INKS`.
+      reach: pixels, where it is known that no stroke is as wide as that: then the
+        light may change as fast as at the rim of a shadow.
 
     Returns:
       uint8 [H, W]: 0 the paper and what is lighter, 255 black on it.
@@ -148,7 +201,12 @@ def lift_ink(grey: np.ndarray, ink: str = "auto") -> np.ndarray:
     small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
     if ink == "light" or (ink == "auto" and _is_light(small)):
         grey, small = 255 - grey, 255 - small
-    paper = cv2.resize(_paper(small), (width, height), interpolation=cv2.INTER_LINEAR)
+    paper = _paper(small)
+    if reach:
+        # Where it is the darker one, there is a shadow; elsewhere ruled lines are kept
+        # out of sight better by the other, which is a mean and not the brightest.
+        paper = np.minimum(paper, _near_paper(small, reach * scale))
+    paper = cv2.resize(paper, (width, height), interpolation=cv2.INTER_LINEAR)
     # Nothing is sure about paper that is all but black.
     return cv2.divide(cv2.subtract(paper, grey), np.maximum(paper, _BLACK), scale=255)
 
@@ -188,7 +246,26 @@ def _paper(small: np.ndarray) -> np.ndarray:
     return np.maximum(paper, 1)
 
 
-def _threshold(darkness: np.ndarray) -> np.ndarray:
+def _near_paper(small: np.ndarray, reach: float) -> np.ndarray:
+    """The same, as bright as the brightest within reach: a wider shadow stays."""
+    side = 2 * int(np.ceil(reach / 2)) + 3  # of a stroke's blurred rims, too
+    smooth = cv2.medianBlur(small, 3)
+    # Mirrored, or what lies at the border would be paper.
+    smooth = np.pad(smooth, side, mode="symmetric")
+    paper = cv2.morphologyEx(smooth, cv2.MORPH_CLOSE, np.ones((side, side), np.uint8))
+    paper = cv2.GaussianBlur(paper, (0, 0), 1)[side:-side, side:-side]
+    return np.maximum(paper, 1)
+
+
+def _widest_stroke(darkness: np.ndarray, mask: np.ndarray) -> float:
+    """In pixels, of what is about as dark as ink is; 0 if there is none."""
+    ink = darkness[mask > 0]
+    if not ink.size:
+        return 0
+    return _stroke(darkness > _CORE * np.percentile(ink, 90))
+
+
+def _threshold(darkness: np.ndarray, factor: float = 1) -> np.ndarray:
     """Where there is ink, uint8 [H, W] of 0 and 1.
 
     With two thresholds: faint ink counts where it is connected with what is surely
@@ -201,7 +278,7 @@ def _threshold(darkness: np.ndarray) -> np.ndarray:
     if not candidates.size:
         return np.zeros_like(darkness)
     darkest = np.percentile(candidates, 90)
-    low = np.clip(_NOISE * noise, _LEAST * darkest, _MOST * darkest)
+    low = np.clip(_NOISE * noise, _LEAST * darkest, _MOST * darkest) * factor
     # The raw pixels too, or all strokes would have grown by the smoothing.
     faint = ((smooth > low) & (darkness > low)).astype(np.uint8)
     count, labels = cv2.connectedComponents(faint, connectivity=8)
@@ -227,7 +304,7 @@ def _noise(smooth: np.ndarray) -> float:
     return float(np.percentile(paper, 75)) / 0.6745
 
 
-def _erase_rules(mask: np.ndarray, share: float) -> float:
+def _erase_rules(mask: np.ndarray, share: float) -> list[float]:
     """Erases lines that run across the page, but not the strokes that cross them.
 
     Args:
@@ -235,9 +312,9 @@ def _erase_rules(mask: np.ndarray, share: float) -> float:
       share: of the width that a line spans at least.
 
     Returns:
-      The thickness of the thickest, in pixels; 0 if there is none.
+      The thickness of each, in pixels.
     """
-    thickest = 0.0
+    erased = []
     width = mask.shape[1]
     run = max(15, width // 40)
     across = np.ones((1, run), np.uint8)
@@ -262,8 +339,8 @@ def _erase_rules(mask: np.ndarray, share: float) -> float:
         line = cv2.dilate(line, np.ones((3, 1), np.uint8))
         strokes = cv2.morphologyEx(ink, cv2.MORPH_OPEN, np.ones((rim, 1), np.uint8))
         mask[window][(line == 1) & (strokes == 0)] = 0
-        thickest = max(thickest, thickness)
-    return thickest
+        erased.append(thickness)
+    return erased
 
 
 def _parts(mask: np.ndarray) -> list[_Part]:

@@ -27,6 +27,24 @@ THRESHOLDS = 201  # of a precision-recall curve
 MOST_POINTS = 2000
 MOST_VALUES = 1 << 20  # of all points, for a layer that is very wide
 
+# Flags that mean something beside certain others only: the name of that, and those of
+# its values beside which they do; none stands for all but 0, none and the like.
+MEANT_BY: dict[str, tuple[str, tuple[str, ...]]] = {
+    "batch_norm_decay": ("batch_norm", ("conv", "all")),
+    "batch_norm_first": ("batch_norm", ("conv", "all")),
+    "decay_epochs": ("schedule", ("step",)),
+    "decay_factor": ("schedule", ("step", "plateau")),
+    "dropout_kind": ("dropout", ()),
+    "elastic_sigma": ("elastic_alpha", ()),
+    "flip_labels": ("flip_codes", ()),
+    "flip_shifted": ("flip_codes", ()),
+    "plateau_floor": ("schedule", ("plateau",)),
+    "plateau_patience": ("schedule", ("plateau",)),
+    "shift_diagonal": ("shift_directions", ()),
+    "shift_pixels": ("shift_directions", ()),
+    "split_seed": ("validation_size", ()),
+}
+
 
 def tabs(
     name: str, split: str, config: Mapping[str, Any], scores: Scores
@@ -53,12 +71,22 @@ def tabs(
 
 
 def hyperparameters(config: Mapping[str, Any]) -> dict[str, bool | float | str]:
-    """A run's flags as the HParams tab takes them; what is not set is left out."""
+    """A run's flags as the HParams tab takes them.
+
+    What is not set is left out, and what has no meaning beside the other flags.
+    """
     return {
         name: ",".join(map(str, value)) if isinstance(value, list) else value
         for name, value in config.items()
-        if value is not None
+        if value is not None and _has_meaning(name, config)
     }
+
+
+def _has_meaning(name: str, config: Mapping[str, Any]) -> bool:
+    if name not in MEANT_BY:
+        return True
+    other, values = MEANT_BY[name]
+    return config[other] in values if values else bool(config[other])
 
 
 def write_projector(

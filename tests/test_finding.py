@@ -111,6 +111,53 @@ def test_uneven_light_and_noise(digits):
     same_digits(finding.find(lit), digits[:18], most=15)
 
 
+def rows_of(digits):
+    """Three rows of eight, and the places of all."""
+    page = lay_out([digits[:8], digits[8:16], digits[16:24]], height=110)
+    return page, [(y, x) for y in (1, 2, 3) for x in range(1, 9)]
+
+
+@pytest.mark.parametrize("depth", [0.3, 0.6])
+def test_the_shadow_of_a_hand(digits, depth):
+    """Its rim lies between two digits and through others, sharper than the light."""
+    page, expected = rows_of(digits)
+    height, width = page.shape
+    y, x = np.mgrid[:height, :width]
+    inside = np.hypot(x - width, y - height) - 0.6 * width
+    shadow = 1 - depth / (1 + np.exp(inside / 3))
+    found = finding.find((page * shadow).astype(np.uint8))
+    assert places(found) == expected
+    same_digits(found, digits[:24], most=15)
+
+
+@pytest.mark.parametrize("grey", [100, 200])
+def test_squared_paper_askew_in_a_shadow(digits, grey):
+    page, expected = rows_of(digits)
+    page = cv2.resize(page, None, fx=2, fy=2)
+    height, width = page.shape
+    ruled = np.full_like(page, 255)
+    for y in range(7, height, 40):
+        ruled[y : y + 2] = grey
+    for x in range(7, width, 40):
+        ruled[:, x : x + 2] = grey
+    page = np.minimum(page, ruled)
+    turn = cv2.getRotationMatrix2D((width / 2, height / 2), 2, 0.95)
+    page = cv2.warpAffine(page, turn, (width, height), borderValue=255)
+    shadow = np.linspace(1, 0.6, width)
+    noise = np.random.default_rng(0).normal(0, 3, page.shape)
+    lit = (page * shadow + noise).clip(0, 255).astype(np.uint8)
+    assert places(finding.find(lit)) == expected
+
+
+def test_dotted_paper(digits):
+    page, expected = rows_of(digits)
+    dotted = np.full_like(page, 255)
+    for y in range(9, page.shape[0], 16):
+        for x in range(9, page.shape[1], 16):
+            cv2.circle(dotted, (x, y), 1, 120, cv2.FILLED)
+    assert places(finding.find(np.minimum(page, dotted))) == expected
+
+
 @pytest.mark.parametrize(("grey", "squared"), [(90, False), (190, False), (190, True)])
 @pytest.mark.parametrize("tilt", [0, 5])
 def test_ruled_lines_are_no_digits(digits, grey, squared, tilt):

@@ -13,6 +13,7 @@ from PIL import Image
 import cli
 import data
 import eval as program
+from benchmarks import photos as counting
 from data import make_page
 from evaluation import figures, finding, photos, reading, scoring
 from tests.programs import command
@@ -131,6 +132,20 @@ def test_flags_and_modules_agree():
         assert suffix in message
 
 
+def test_counting_what_was_read():
+    """One right, one misread, one in two pieces, one not seen, one that is none."""
+    boxes = np.array([[x, 0, 40, 40] for x in (0, 40, 80, 120)])
+    found = [
+        reading.Reading(1, column, (left, 10, 10, 20), digit, 0.9, 0, 0.1)
+        for column, (left, digit) in enumerate(
+            [(15, 7), (55, 1), (85, 2), (105, 2), (200, 1)], 1
+        )
+    ]
+    counted = counting.count(boxes, np.array([7, 8, 2, 3]), found)
+    assert counted == counting.Count(4, right=1, misread=1, missed=2, besides=1)
+    assert counted.accuracy == 1 / 5
+
+
 # --- The whole way ---
 
 
@@ -154,27 +169,6 @@ def run_dir(mnist, tmp_path_factory):
     return folder
 
 
-def hits(page, found, images, labels):
-    """How many of the digits of a page are read rightly, in their places.
-
-    Args:
-      page: of `make_page`.
-      found: on it, in reading order.
-      images, labels: of the digits of the page.
-    """
-    assert len(page.boxes) == len(images) == len(labels)
-    right = 0
-    for (left, top, side, _), label in zip(page.boxes, labels, strict=True):
-        inside = [
-            r.digit
-            for r in found
-            if left <= r.box[0] + r.box[2] / 2 <= left + side
-            and top <= r.box[1] + r.box[3] / 2 <= top + side
-        ]
-        right += inside == [label]
-    return right
-
-
 def test_pages_of_mnists_digits_are_read(mnist, run_dir, tmp_path):
     """At scales from 20 to 200 pixels, on textured paper in uneven light, with noise.
 
@@ -191,7 +185,7 @@ def test_pages_of_mnists_digits_are_read(mnist, run_dir, tmp_path):
         some = len(page.boxes)
         ((_, found),) = [(p.path, p.readings) for p in reading.read(predict, [path])]
         assert abs(len(found) - some) <= 1
-        read += hits(page, found, images[:some], labels[:some])
+        read += counting.count(page.boxes, labels[:some], found).right
         known += scoring.score(predict, images[:some], labels[:some]).accuracy * some
         count += some
     assert count > 80

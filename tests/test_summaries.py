@@ -272,3 +272,21 @@ def test_a_vanished_run_directory_is_not_made_again(tmp_path):
     with pytest.raises(runs.RunError, match="No such file or directory"):
         summaries.Summaries(tmp_path / "gone", ["train"])
     assert not (tmp_path / "gone").exists()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.random.default_rng(0).normal(size=(7, 5, 40)).astype(np.float32),
+        np.arange(31.0),
+        np.full(4, 2.5),
+        np.array([1.0, np.inf]),
+        np.empty(0),
+    ],
+    ids=["many", "edges", "one value", "infinite", "none"],
+)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of TensorBoard's, at infinity
+def test_a_histogram_is_tensorboards(values):
+    found = summaries._histogram("a", values, "b")
+    expected = summaries.histogram_pb("a", values, summaries.BUCKETS, "b")
+    assert found.SerializeToString() == expected.SerializeToString()

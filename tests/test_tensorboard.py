@@ -21,6 +21,7 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 from evaluation import dashboard, gallery, scoring, tensorboard
 from models.mlp import MLP
+from tests.programs import command
 from training import summaries
 
 ROOT = Path(__file__).parent.parent
@@ -70,6 +71,32 @@ def test_the_flags_are_hyperparameters(events):
         **{"network": "mlp", "hidden_units": "64,3", "epochs": 2.0, "flip_codes": ""},
         **{"keep_best": False, "learning_rate": 0.5},
     }
+
+
+def test_flags_without_a_meaning_are_no_hyperparameters():
+    config = {"schedule": "step", "decay_epochs": 5, "plateau_floor": 1e-5}
+    config |= {"flip_codes": [], "flip_labels": ["0"], "split_seed": 3}
+    config |= {"shift_directions": ["up"], "shift_pixels": 2, "validation_size": 0}
+    assert tensorboard.hyperparameters(config) == {
+        **{"schedule": "step", "decay_epochs": 5, "flip_codes": ""},
+        **{"shift_directions": "up", "shift_pixels": 2, "validation_size": 0},
+    }
+
+
+CONFIGURED = """
+import json, train
+from absl.flags import FLAGS
+train.define_flags()
+print(json.dumps({name: getattr(FLAGS[name].parser, "enum_values", None)
+                  for name in FLAGS}))
+"""
+
+
+def test_what_gives_a_flag_its_meaning_is_a_flag():
+    known = json.loads(command("-c", CONFIGURED).stdout)
+    for name, (other, values) in tensorboard.MEANT_BY.items():
+        assert name in known and other in known
+        assert set(values) <= set(known[other] or ())
 
 
 def test_precision_and_recall_by_hand(events):
@@ -298,6 +325,17 @@ def test_the_page_shows_the_runs(page, browser, tab):
         assert words in said, said[:2000]
     for words in BANNERS:
         assert words not in said
+
+
+def test_many_runs_are_ticked(folder, browser, tmp_path):
+    """Of more than 40 folders TensorBoard itself shows none."""
+    for number in range(21):
+        for part in ("test", "train"):
+            shutil.copytree(folder / "mlp" / part, tmp_path / f"s{number}" / part)
+    address = dashboard.serve(tmp_path)
+    assert address.endswith(f"/{dashboard.ALL}")
+    said = browser.words(address, ("Matches (42)", "s20/train"))
+    assert "Matches (42)" in said and "Matches (0)" not in said, said[:2000]
 
 
 def test_a_banner_would_be_seen(page, browser):

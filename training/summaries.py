@@ -22,9 +22,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from google.protobuf.message import Message
+from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 from tensorboard.plugins.histogram.summary_v2 import histogram_pb
+from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+from tensorboard.util.tensor_util import make_tensor_proto
 
 import cli
 import files
@@ -38,6 +41,8 @@ FINAL = "final"  # the folder of the score
 KEPT = f"events.out.tfevents.0000000000.kept{TRAINING}"
 
 HEADER, FOOTER = 12, 4  # bytes of a record around its data
+
+BUCKETS = 30  # of a histogram, as TensorBoard has them
 
 STEP_SCALARS = {
     "accuracy": "Training accuracy since the last point, dropout and shifts included.",
@@ -278,10 +283,10 @@ class Summaries:
     def steps(self, step: int, values: Mapping[str, float]) -> None:
         """The scalars named in `STEP_SCALARS`, at a step."""
         with self.train.at(step):
-            for name, value in values.items():
-                tf.summary.scalar(
-                    f"{name}/by_step", value, description=STEP_SCALARS[name]
-                )
+            _write(
+                scalar_pb(f"{name}/by_step", value, STEP_SCALARS[name])
+                for name, value in values.items()
+            )
 
     def epoch(self, row: Mapping[str, float]) -> None:
         """Loss and accuracy of each split, against the epoch and the images seen.
@@ -309,25 +314,22 @@ class Summaries:
         taps: Mapping[str, tf.Tensor],
     ) -> None:
         """Weights, batch-norm averages, activations and gradient norms, by layer."""
-        histograms, scalars = {}, {}
+        found = []
         for variable in network.variables:
             kind = "weights" if variable.trainable else "batch_norm_averages"
-            histograms[kind, _tag(variable)] = variable
+            found.append((_histogram, kind, _tag(variable), variable.numpy()))
         for name, activation in taps.items():
-            histograms["activations", name] = activation
+            found.append((_histogram, "activations", name, activation.numpy()))
         weights = network.trainable_variables
         for variable, norm in zip(weights, gradient_norms, strict=True):
-            scalars["gradient_norms", _tag(variable)] = norm
-            scalars["weight_norms", _tag(variable)] = tf.norm(variable)
+            name, weight_norm = _tag(variable), np.linalg.norm(variable.numpy())
+            found.append((scalar_pb, "gradient_norms", name, norm))
+            found.append((scalar_pb, "weight_norms", name, weight_norm))
         with self.train.at(epoch):
-            for (kind, name), values in histograms.items():
-                about = NETWORK_SUMMARIES[kind]
-                # By numpy: TensorFlow's own takes a hundred small operations for each.
-                found = histogram_pb(f"{kind}/{name}", values.numpy(), None, about)
-                tf.summary.experimental.write_raw_pb(found.SerializeToString())
-            for (kind, name), value in scalars.items():
-                about = NETWORK_SUMMARIES[kind]
-                tf.summary.scalar(f"{kind}/{name}", value, description=about)
+            _write(
+                make(f"{kind}/{name}", value, description=NETWORK_SUMMARIES[kind])
+                for make, kind, name, value in found
+            )
 
     def errors(self, epoch: int, split: str, picture: np.ndarray) -> None:
         """The digits of a split that are misread after an epoch, uint8 [H, W, 1]."""
@@ -395,6 +397,29 @@ def write_score(
             tf.summary.experimental.write_raw_pb(other.SerializeToString())
     writer.flush()
     writer.close()
+
+
+def _write(summaries: Iterable[Message]) -> None:
+    """Several in one go: each operation of TensorFlow's takes most of a millisecond."""
+    together = Summary()
+    for summary in summaries:
+        together.MergeFrom(summary)
+    tf.summary.experimental.write_raw_pb(together.SerializeToString())
+
+
+def _histogram(tag: str, values: np.ndarray, description: str) -> Message:
+    """What TensorBoard's own `histogram_pb` makes of values, in a sixth of the time."""
+    data = values.ravel().astype(np.float64)
+    low, high = (data.min(), data.max()) if data.size else (0.0, 0.0)
+    if low == high or not np.isfinite(high - low):
+        return histogram_pb(tag, data, BUCKETS, description)
+    places = ((data - low) / ((high - low) / BUCKETS)).astype(np.int64)
+    counts = np.bincount(np.minimum(places, BUCKETS - 1), minlength=BUCKETS)
+    edges = np.linspace(low, high, BUCKETS + 1)
+    summary = histogram_pb(tag, [], BUCKETS, description)
+    rows = np.stack([edges[:-1], edges[1:], counts], 1)
+    summary.value[0].tensor.CopyFrom(make_tensor_proto(rows))
+    return summary
 
 
 def _layout() -> layout_pb2.Layout:

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands of the walkthrough and the README are ones that the programs take."""
+
+import ast
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections import defaultdict
+
+import pytest
+
+from tests.programs import ROOT
+
+PAGES = ("docs/walkthrough.md", "README.md")
+SCRIPT = re.compile(r'^python -c "(.*?)"$', re.DOTALL | re.MULTILINE)
+
+# Runs a program up to where its flags are parsed, once for each command line.
+DRIVER = """
+import cli, contextlib, io, json, runpy, sys
+from absl import flags
+
+def parse(main, *, arguments=False, groups=None):
+    for argv in json.load(sys.stdin):
+        flags.FLAGS.unparse_flags()
+        said = io.StringIO()
+        with contextlib.redirect_stderr(said), contextlib.suppress(SystemExit):
+            cli._parse_flags([sys.argv[0], *argv], arguments, groups or {})
+        said = [line for line in said.getvalue().splitlines() if ": " in line]
+        print("RESULT" + json.dumps(said[-1:]))
+
+cli.run = parse
+name = sys.argv.pop(1)
+if name.endswith(".py"):
+    runpy.run_path(name, run_name="__main__")
+else:
+    runpy.run_module(name, run_name="__main__", alter_sys=True)
+"""
+
+
+def blocks(page):
+    """The fenced blocks of a page."""
+    return re.findall(
+        r"^```\n(.*?)^```$", (ROOT / page).read_text("utf-8"), re.S | re.M
+    )
+
+
+def commands(page):
+    """The words of each command of a page that starts with python or make."""
+    found = []
+    for block in blocks(page):
+        for line in SCRIPT.sub("", block).replace("\\\n", " ").splitlines():
+            if re.match("(python|make) ?", line):
+                words = shlex.split(line, comments=True)
+                cut = [i for i, word in enumerate(words) if word in ("|", "&&", ";")]
+                found.append(words[: min(cut, default=len(words))])
+    return found
+
+
+def complaints(program, lines):
+    """What a program has to say of the flags of each command line."""
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVER, program],
+        input=json.dumps(lines),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    answers = [s for s in done.stdout.splitlines() if s.startswith("RESULT")]
+    return [json.loads(answer.removeprefix("RESULT")) for answer in answers]
+
+
+def programs():
+    """{name of a program or module: the flags of each of its command lines}"""
+    found = defaultdict(list)
+    for page in PAGES:
+        for first, *words in commands(page):
+            if first == "python":
+                words = words[1:] if words[0] == "-m" else words
+                found[words[0]].append(words[1:])
+    del found["data"]  # which has no flags
+    return found
+
+
+@pytest.mark.parametrize("program", sorted(programs()))
+def test_programs_take_the_flags(program):
+    lines = programs()[program]
+    expected = [[] for _ in lines]
+    assert complaints(program, lines) == expected
+
+
+def test_a_flag_that_is_not_there_would_be_seen():
+    ((said,),) = complaints("eval.py", [["--run_dirr=runs/a"]])
+    assert "Unknown command line flag 'run_dirr'" in said
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_targets_are_in_the_makefile(page):
+    targets = re.findall(r"^([\w./-]+):", (ROOT / "Makefile").read_text(), re.M)
+    named = [words[1] for words in commands(page) if words[0] == "make"]
+    assert named and set(named) <= set(targets)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    text = (ROOT / page).read_text("utf-8")
+    names = re.findall(r"\]\(((?!http)[^)#]+)\)", text)
+    assert len(names) > 3
+    for name in names:
+        assert ((ROOT / page).parent / name).exists(), name
+
+
+def test_flagfiles_are_there_or_made():
+    for page in PAGES:
+        text = "\n".join(blocks(page))
+        for name in re.findall(r"[\w/]+\.flags", text):
+            assert (ROOT / name).exists() or f"> {name}" in text, name
+
+
+def test_scripts_are_python():
+    scripts = [s for block in blocks(PAGES[0]) for s in SCRIPT.findall(block)]
+    assert len(scripts) == 2
+    for script in scripts:
+        assert ast.parse(script).body
+
+
+def test_pictures_are_small():
+    sizes = [path.stat().st_size for path in (ROOT / "docs").glob("walkthrough-*.png")]
+    assert len(sizes) == 5 and max(sizes) < 200e3 and sum(sizes) < 1e6
