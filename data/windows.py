@@ -20,6 +20,7 @@ import tensorflow as tf
 
 import cli
 import device
+from data import batches
 from data.dataset import empty
 
 BLOCK = 32  # images
@@ -143,13 +144,23 @@ class Windows:
         """Reads a window into its place."""
         images, labels = self._arrays[number % 2]
         set_size, done = len(self._source), 0
-        for first, count in self._order(self._seed, number, len(labels), set_size):
-            first %= set_size
-            before_end = min(count, set_size - first)
-            for start, some in ((first, before_end), (0, count - before_end)):
-                here = slice(done, done + some)
-                self._source.read(start, images[here], labels[here])
-                done += some
+        content = self._order(self._seed, number, len(labels), set_size)
+        for first, count in content.pieces:
+            here = slice(done, done + count)
+            if content.places is None:
+                self._read(first, images[here], labels[here])
+            else:
+                piece = empty((count, 28, 28, 1)), empty((count,))
+                self._read(first, *piece)
+                images[content.places[here]], labels[content.places[here]] = piece
+            done += count
+
+    def _read(self, first: int, images: np.ndarray, labels: np.ndarray) -> None:
+        """Reads images of the ring."""
+        first %= len(self._source)
+        before_end = len(self._source) - first
+        self._source.read(first, images[:before_end], labels[:before_end])
+        self._source.read(0, images[before_end:], labels[before_end:])
 
     def first(self, count: int) -> tf.Tensor:
         """As of `Whole`: the same images, whatever the step."""
@@ -176,63 +187,74 @@ class Windows:
         self._pool.shutdown(cancel_futures=True)
 
 
-# (seed, number of the window, images of a window, images of the set) → the window's
-# images: the first of each piece, to be taken modulo the size of the set, and how many.
-Order = Callable[[int, int, int, int], list[tuple[int, int]]]
+class Content(NamedTuple):
+    """What a window is filled with.
+
+    Attributes:
+      pieces: of images that follow each other in the ring: number of the first one, to
+        be taken modulo the size of the set, and how many.
+      places: int64 [W], where in the window each of their images goes; None: in order.
+    """
+
+    pieces: list[tuple[int, int]]
+    places: np.ndarray | None = None
 
 
-def shuffled_blocks(
-    seed: int, window: int, window_size: int, set_size: int
-) -> list[tuple[int, int]]:
+# (seed, number of the window, images of a window, images of the set) → its content
+Order = Callable[[int, int, int, int], Content]
+
+
+def shuffled_blocks(seed: int, window: int, window_size: int, set_size: int) -> Content:
     """Every image once per pass over the set, blocks in an order new in each pass.
 
     Image number n of the endless sequence of passes belongs to window n div
-    window_size, as in `batches.shuffled_epochs`, which then draws each image of a
-    window once. A pass begins anywhere in the ring, so that its blocks are others than
-    those of the pass before. What is left when the ring has been cut into whole
-    blocks, less than one, comes last.
+    window_size, of which `batches.shuffled_epochs` then draws each image once. A pass
+    begins anywhere in the ring, so that its blocks are others than those of the pass
+    before. What is left when the ring has been cut into whole blocks, less than one,
+    comes last.
     """
-    pieces = []
+    pieces, ends = [], []
     at, end = window * window_size, (window + 1) * window_size
     while at < end:
         number, start = divmod(at, set_size)
         stop = min(set_size, start + end - at)
         pieces += _of_pass(seed, number, start, stop, set_size)
         at += stop - start
-    return pieces
+        ends.append(at - window * window_size)
+    if len(ends) == 1:
+        return Content(pieces)
+    # The rest of a pass goes where the sampler draws first. A window is a pass to it.
+    number = tf.constant(window, tf.int64)
+    drawn = batches.shuffled_epochs(seed, number, window_size, window_size).numpy()
+    return Content(pieces, np.concatenate([*map(np.sort, np.split(drawn, ends))]))
 
 
 def _of_pass(
     seed: int, number: int, start: int, stop: int, set_size: int
 ) -> list[tuple[int, int]]:
-    """The pieces of images `start` to `stop` of a pass."""
+    """The pieces that hold images `start` to `stop` of a pass."""
     *key, turn = _random(seed, number, 4)
     blocks = set_size // BLOCK
-    places = np.arange(start // BLOCK, min(blocks, math.ceil(stop / BLOCK)))
+    places = np.arange(start // BLOCK, math.ceil(stop / BLOCK))
     # As in `batches.shuffled_epochs`: no shuffled list exists.
     order = tf.raw_ops.RandomIndexShuffle(
-        index=places,
+        index=np.minimum(places, blocks - 1),
         seed=np.array(key),
         max_index=np.int64(blocks - 1),
         rounds=8,
     ).numpy()
-    pieces = []
-    for place, block in zip([*places.tolist(), blocks], [*order.tolist(), blocks]):
-        first = max(start, place * BLOCK)
-        last = min(stop, (place + 1) * BLOCK if place < blocks else set_size)
-        if first < last:
-            shift = (block - place) * BLOCK
-            pieces.append((turn % set_size + first + shift, last - first))
-    return pieces
+    order[places == blocks] = blocks  # what is left stays where it is
+    firsts = np.maximum(start, places * BLOCK)
+    counts = np.minimum(stop, (places + 1) * BLOCK) - firsts
+    firsts += turn % set_size + (order - places) * BLOCK
+    return list(zip(firsts.tolist(), counts.tolist(), strict=True))
 
 
-def drawn_blocks(
-    seed: int, window: int, window_size: int, set_size: int
-) -> list[tuple[int, int]]:
+def drawn_blocks(seed: int, window: int, window_size: int, set_size: int) -> Content:
     """Blocks that begin anywhere in the ring, each drawn independently."""
     firsts = _random(seed, window, math.ceil(window_size / BLOCK))
     counts = [min(BLOCK, window_size - BLOCK * i) for i in range(len(firsts))]
-    return [(first % set_size, n) for first, n in zip(firsts, counts, strict=True)]
+    return Content(list(zip(firsts, counts, strict=True)))
 
 
 # By the sampler that draws from the window.
