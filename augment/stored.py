@@ -41,15 +41,23 @@ class Stored:
         rows: Sequence[np.ndarray | None],
         sums: Mapping[str, str],
     ):
-        self._directory, self._listed = directory, listed
         self._rows, self._sums = rows, sums
+        self._paths = [
+            (directory / shard["images"], directory / shard["labels"])
+            for shard in listed
+        ]
         counts = [
             shard["count"] if some is None else len(some)
             for shard, some in zip(listed, rows, strict=True)
         ]
         self._ends = np.cumsum(counts)
         self._starts = self._ends - counts
-        for path, size in self._files():
+        self._sizes = {
+            directory / file: size
+            for shard in listed
+            for file, size in shards.sizes(shard).items()
+        }
+        for path, size in self._sizes.items():
             try:
                 found = os.stat(path).st_size
             except OSError as error:
@@ -79,13 +87,11 @@ class Stored:
             here = slice(done, min(len(labels), done + int(self._ends[number]) - at))
             start = at - int(self._starts[number])
             runs = self._runs(number, start, here.stop - here.start)
-            shard = self._listed[number]
-            path = self._directory / shard["images"]
-            _read(path, shards.IMAGES_HEADER, IMAGE_BYTES, runs, images[here])
-            path = self._directory / shard["labels"]
-            _read(path, shards.LABELS_HEADER, 1, runs, labels[here])
+            of_images, of_labels = self._paths[number]
+            _read(of_images, shards.IMAGES_HEADER, IMAGE_BYTES, runs, images[here])
+            _read(of_labels, shards.LABELS_HEADER, 1, runs, labels[here])
             if labels[here].max() not in DIGITS:
-                raise shards.unusable(path, "has a label that is no digit")
+                raise shards.unusable(of_labels, "has a label that is no digit")
             done = here.stop
 
     def _runs(self, number: int, start: int, count: int) -> list[tuple[int, int]]:
@@ -106,18 +112,11 @@ class Stored:
         Raises:
           data.idx.DataError: one is altered.
         """
-        for path, size in self._files():
+        for path, size in self._sizes.items():
             if stop.is_set():
                 return
             if fault := shards.fault(path, size, self._sums.get(path.name)):
                 raise shards.unusable(path, fault)
-
-    def _files(self) -> list[tuple[Path, int]]:
-        return [
-            (self._directory / file, size)
-            for shard in self._listed
-            for file, size in shards.sizes(shard).items()
-        ]
 
 
 def _read(

@@ -23,8 +23,8 @@ import device
 from data import batches
 from data.dataset import empty
 
-BLOCK = 32  # images
-LEAST = 4096  # images of a window: 128 blocks
+BLOCK = 64  # images; half of it takes twice as long to read, and shuffles twice as well
+LEAST = 64 * BLOCK  # images of a window
 ITEM_BYTES = 28 * 28 + 1  # an image and its label
 MB = 10**6
 

@@ -167,12 +167,14 @@ def test_pieces_of_a_pass_cover_it_once():
     pieces, places = windows.shuffled_blocks(0, 0, 1000, 1000)
     assert places is None
     counts = [count for _, count in pieces]
-    assert counts == [windows.BLOCK] * 31 + [8]
+    assert counts == [windows.BLOCK] * 15 + [40]
     images = np.concatenate([np.arange(f, f + n) for f, n in pieces]) % 1000
     assert sorted(images) == list(range(1000))
     others, _ = windows.shuffled_blocks(0, 1, 1000, 1000)
     # The next pass cuts elsewhere.
-    assert {f % windows.BLOCK for f, _ in pieces} != {f % 32 for f, _ in others}
+    assert {f % windows.BLOCK for f, _ in pieces} != {
+        f % windows.BLOCK for f, _ in others
+    }
 
 
 def test_neighbouring_blocks_are_unrelated():
@@ -182,14 +184,14 @@ def test_neighbouring_blocks_are_unrelated():
 
 
 def test_statistics_by_hand(monkeypatch):
-    monkeypatch.setattr(benchmark, "ORIGINALS", 64)
-    sorted_ = benchmark.statistics_of(np.arange(128), 2)
-    # Each batch holds neighbours; the copy of an image comes 32 batches of 2 later.
-    assert sorted_ == {"missing": 0, "pairs": 1, "gap": 32, "near": 1}
-    paired = np.arange(128).reshape(2, 64).T.reshape(-1)  # 0, 64, 1, 65, …
+    monkeypatch.setattr(benchmark, "ORIGINALS", 128)
+    sorted_ = benchmark.statistics_of(np.arange(256), 2)
+    # Each batch holds neighbours; the copy of an image comes 64 batches of 2 later.
+    assert sorted_ == {"missing": 0, "pairs": 1, "gap": 64, "near": 1}
+    paired = np.arange(256).reshape(2, 128).T.reshape(-1)  # 0, 128, 1, 129, …
     found = benchmark.statistics_of(paired, 2)
     assert found == {"missing": 0, "pairs": 0, "gap": 0.5, "near": 1}
-    assert benchmark.statistics_of(paired // 2 * 2, 2)["missing"] == 64
+    assert benchmark.statistics_of(paired // 2 * 2, 2)["missing"] == 128
 
 
 def test_pairs_of_a_block_are_as_rare_as_reckoned(monkeypatch):
@@ -198,9 +200,9 @@ def test_pairs_of_a_block_are_as_rare_as_reckoned(monkeypatch):
     monkeypatch.setattr(benchmark, "ORIGINALS", size // 4)
     found = benchmark.statistics_of(order, 128)
     assert found["missing"] == 0
-    # Of an image's 62 neighbours in reach, 31 share its block and so its window; the
+    # Of an image's 126 neighbours in reach, 63 share its block and so its window; the
     # others are in its window by chance.
-    share = 31 / (window - 1) * (1 + window / size)
+    share = 63 / (window - 1) * (1 + window / size)
     assert found["pairs"] == pytest.approx(share, rel=0.1)
     uniform = np.random.default_rng(0).permutation(size)
     assert found["gap"] == pytest.approx(
