@@ -531,6 +531,7 @@ def train(
     Raises:
       TrainingError: a loss or a gradient became NaN or infinite.
       interruption.Stopped: it was asked to, and has saved.
+      data.DataError: a set that stays on disk is damaged.
       CheckpointError, RunError: the directory cannot be written, or holds a run whose
         checkpoints cannot be used.
     """

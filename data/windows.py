@@ -6,6 +6,13 @@ each other. Blocks are shuffled; so many steps' worth of them make a window, and
 it the sampler of `data.batches` draws as it does from a set that is whole. So a batch
 remains a function of (seed, step). A thread reads a window while the one before is
 trained on: there are never more than two.
+
+How well that shuffles, with --sampler=epochs: each image comes once in a pass. Of
+960,000 images in windows of 38,144 (60 MB) 0.18 % of the pairs of a batch lie within a
+block of each other, by pure chance 0.01 %; copies of one original come a median of 317
+steps apart, 318 by chance; the digits of a window are as mixed (chi-square 6.5, 8.1 by
+chance). After 600 steps system A1 misread 135 and 150 digits (two seeds) with windows
+of 10,112 images, and 140 and 166 with all in memory.
 """
 
 import concurrent.futures

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of data/windows.py, and of how well its windows are shuffled."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import tensorflow as tf
 from scipy import stats
 
 import cli
+from benchmarks import peers
 from benchmarks import windows as benchmark
 from data import batches, windows
 
@@ -208,6 +210,48 @@ def test_pairs_of_a_block_are_as_rare_as_reckoned(monkeypatch):
     assert found["gap"] == pytest.approx(
         benchmark.statistics_of(uniform, 128)["gap"], rel=0.05
     )
+
+
+# --- the benchmark ---
+
+
+def test_the_benchmark_trains_across_windows(tmp_path):
+    settings = {"memory_mb": 16, "augmented_dir": str(tmp_path), "images": 1500}
+    with peers.Peer("benchmarks.windows", "loop", settings) as peer:
+        answer = peer.ask(100)  # of 79 steps is a window
+    assert answer["set_images"] > 25 * 1500  # shifts, and some flips
+    assert 0 < answer["images_per_second"]
+    assert 0 < answer["resident_bytes_before"] < answer["resident_bytes"]
+
+
+def test_tables_of_stored_results():
+    def loop(speeds, after):
+        count = len(speeds)
+        return {
+            "images_per_second": speeds,
+            "resident_bytes_before": [10**8] * count,
+            "resident_bytes": [after] * count,
+            "set_images": [10**6] * count,
+        }
+
+    found = {"missing": 0, "pairs": 0.0015, "gap": 317.4, "near": 0.25}
+    result = {
+        "loops": {
+            "0": loop([10, 20, 40], 9 * 10**8),
+            "16": loop([9, 19, 40], 10**8 + 2e7),
+        },
+        "shuffling": {"0": found, "16": found},
+    }
+    section = benchmark.markdown(json.loads(json.dumps(result)))
+    cells = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in section.splitlines()
+        if line.startswith("|")
+    ]
+    assert ["all of it", "785 MB", "20", "800 MB"] in cells
+    assert ["windows, 16 MB", "785 MB", "19", "20 MB"] in cells
+    assert ["16 MB", "0", "0.1500%", "317", "25.00%"] in cells
+    assert "95.0% (median; 90.0% to 100.0%)" in section
 
 
 # --- memory ---
