@@ -22,7 +22,7 @@ from tabulate import tabulate
 
 from benchmarks import growth, peers, step_peers
 
-MEMORY_MB = (0, 16)  # the whole set; windows of 80 steps
+MEMORY_MB = (0, 16)  # the whole set; windows of 76 steps
 LOG_STEPS = 100
 WARM_UP_STEPS = 200
 STEPS = 1200  # of each, in a round

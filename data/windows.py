@@ -8,11 +8,11 @@ remains a function of (seed, step). A thread reads a window while the one before
 trained on: there are never more than two.
 
 How well that shuffles, with --sampler=epochs: each image comes once in a pass. Of
-960,000 images in windows of 38,144 (60 MB) 0.18 % of the pairs of a batch lie within a
-block of each other, by pure chance 0.01 %; copies of one original come a median of 317
-steps apart, 318 by chance; the digits of a window are as mixed (chi-square 6.5, 8.1 by
-chance). After 600 steps system A1 misread 135 and 150 digits (two seeds) with windows
-of 10,112 images, and 140 and 166 with all in memory.
+960,000 images in windows of 36,608 (60 MB) 0.18 % of the pairs of a batch lie within a
+block of each other, by pure chance 0.01 %; copies of one original come a median of 321
+steps apart, 318 by chance; the digits of a window are as mixed (chi-square 6.7, 7.6 by
+chance). After 600 steps on 240,000 images system A1, seeds 1 to 5, misread 145, 145, 152,
+168 and 145 digits with windows of 9,728 (16 MB); 140, 166, 134, 161 and 154 in memory.
 """
 
 import concurrent.futures
@@ -33,6 +33,7 @@ from data.dataset import empty
 BLOCK = 64  # images; half of it takes twice as long to read, and shuffles twice as well
 LEAST = 64 * BLOCK  # images of a window
 ITEM_BYTES = 28 * 28 + 1  # an image and its label
+ORDER_BYTES = 64  # per image, while a window's order is worked out
 MB = 10**6
 
 
@@ -281,10 +282,11 @@ def length(memory_mb: int, batch_size: int) -> int:
     Raises:
       cli.UserError: it is too little for windows that are worth shuffling.
     """
-    steps = memory_mb * MB // (2 * ITEM_BYTES * batch_size)
+    step_bytes = (2 * ITEM_BYTES + ORDER_BYTES) * batch_size
+    steps = memory_mb * MB // step_bytes
     least = math.ceil(LEAST / batch_size)
     if steps < least:
-        needed = math.ceil(2 * ITEM_BYTES * batch_size * least / MB)
+        needed = math.ceil(step_bytes * least / MB)
         raise cli.UserError(
             f"memory_mb={memory_mb} is too little for two windows of"
             f" {least * batch_size:,} images: give {needed} or more, or 0 for the whole"
