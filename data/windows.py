@@ -11,8 +11,9 @@ How well that shuffles, with --sampler=epochs: each image comes once in a pass. 
 960,000 images in windows of 36,608 (60 MB) 0.18 % of the pairs of a batch lie within a
 block of each other, by pure chance 0.01 %; copies of one original come a median of 321
 steps apart, 318 by chance; the digits of a window are as mixed (chi-square 6.7, 7.6 by
-chance). After 600 steps on 240,000 images system A1, seeds 1 to 5, misread 145, 145, 152,
-168 and 145 digits with windows of 9,728 (16 MB); 140, 166, 134, 161 and 154 in memory.
+chance). After 600 steps on 240,000 images system A1, seeds 1 to 5, misread 145, 145,
+152, 168 and 145 digits with windows of 9,728 (16 MB); 140, 166, 134, 161 and 154 with
+all in memory.
 """
 
 import concurrent.futures
