@@ -30,7 +30,8 @@ import data
 import models
 import native
 from augment import build, online, online_settings, plan
-from data import batches
+from data import batches, windows
+from data.dataset import empty
 from evaluation import gallery, result, scoring
 from models import layers
 from training import (
@@ -74,7 +75,7 @@ FLAG_GROUPS: cli.Groups = {
     ],
     "The training set, enlarged once before training": [
         *(field.name for field in dataclasses.fields(plan.Settings)),
-        "augmented_dir",
+        *("augmented_dir", "memory_mb"),
     ],
     "Each batch, transformed while training": [
         field.name for field in dataclasses.fields(online_settings.OnlineSettings)
@@ -122,6 +123,13 @@ def define_flags() -> None:
         sorted(batches.SAMPLERS),
         "random: each image of a batch drawn at random, as in the write-up; epochs:"
         " every image once before any comes again.",
+    )
+    flags.DEFINE_integer(
+        "memory_mb",
+        0,
+        "Megabytes for the images of the enlarged set: if it has more, windows of it"
+        " are read from --augmented_dir while training. 0: all of it in memory.",
+        lower_bound=0,
     )
     flags.DEFINE_enum(
         "loss", "softmax_cross_entropy", sorted(losses.LOSSES), "What is made small."
@@ -182,6 +190,9 @@ def define_flags() -> None:
         "more --replicas than --batch_size has images",
     )
     flags.register_multi_flags_validator(
+        ["memory_mb", "batch_size"], cli.validator(windows.check)
+    )
+    flags.register_multi_flags_validator(
         ["validation_size", "schedule", "early_stopping", "keep_best"],
         _has_validation,
         "--schedule=plateau, --early_stopping and --keep_best go by the validation"
@@ -213,11 +224,18 @@ class Sets(NamedTuple):
       train_images: enlarged, the held-out ones left out.
       train_labels: of these.
       scored: images and labels of "validation" and "test", where there are any.
+      stored: the training set if it stays on disk; the two above are then empty.
     """
 
     train_images: np.ndarray
     train_labels: np.ndarray
     scored: Mapping[str, tuple[np.ndarray, np.ndarray]]
+    stored: windows.Source | None = None
+
+    @property
+    def train_count(self) -> int:
+        """How many images there are to train on."""
+        return len(self.train_labels if self.stored is None else self.stored)
 
 
 class Totals(NamedTuple):
@@ -244,11 +262,17 @@ def load_sets(
 ) -> Sets:
     """The dataset, held-out images set apart, the rest enlarged offline."""
     size, seed = config["validation_size"], config["split_seed"]
-    enlarged = build.enlarge(dataset, plan.settings_from(config), augmented_dir)
+    settings, most = plan.settings_from(config), config["memory_mb"]
+    train, _ = data.split(len(dataset.train_labels), size, seed)
+    scored = data.scored(dataset, size, seed)
+    if most:
+        stored = build.store(dataset, settings, augmented_dir, train)
+        if not windows.fits(len(stored), most):
+            return Sets(empty((0, 28, 28, 1)), empty((0,)), scored, stored)
+    enlarged = build.enlarge(dataset, settings, augmented_dir)
     if size:
-        train, _ = data.split(len(dataset.train_labels), size, seed)
         enlarged = build.keep(enlarged, train)
-    return Sets(enlarged.images, enlarged.labels, data.scored(dataset, size, seed))
+    return Sets(enlarged.images, enlarged.labels, scored)
 
 
 class State(NamedTuple):
@@ -327,7 +351,8 @@ def make_train_steps(
 
     Returns:
       train_steps(first, count, training=False) → Totals: takes `count` steps from
-      step `first` on. `training` is the placeholder of the write-up.
+      step `first` on. `training` is the placeholder of the write-up. Named `images`
+      and `labels`, of the same shapes, take the place of those here.
     """
     sample = batches.SAMPLERS[config["sampler"]]
     augment = make_augment(config)
@@ -360,7 +385,7 @@ def make_train_steps(
     )
 
     @maybe_out_of_line
-    def part_step(indices, seed, share, training):
+    def part_step(images, labels, indices, seed, share, training):
         x = augment(tf.gather(images, indices), seed)  # [part of B, 28, 28, 1]
         y = tf.gather(labels, indices)  # [part of B]
         with tf.GradientTape() as tape:
@@ -371,11 +396,11 @@ def make_train_steps(
         averages = [value for _, value in update_ops]
         return strategy.Part(loss, losses.correct(logits, y), gradients, averages)
 
-    def train_step(step, training):
-        indices = sample(seed, step, batch_size, len(labels))  # [B]
+    def train_step(images, labels, step, training):
+        indices = sample(seed, step, batch_size, labels.shape[0])  # [B]
         step_seed = tf.stack([seed, tf.cast(step, tf.int32)])
         loss, correct, gradients, averages = strategy.run(
-            functools.partial(part_step, training=training),
+            functools.partial(part_step, images, labels, training=training),
             indices,
             step_seed,
             config["replicas"],
@@ -398,20 +423,24 @@ def make_train_steps(
             tf.TensorSpec([], tf.int64, name="first"),
             tf.TensorSpec([], tf.int64, name="count"),
             tf.TensorSpec([], tf.bool, name="training"),
+            tf.TensorSpec(images.shape, tf.uint8, name="images"),
+            tf.TensorSpec(labels.shape, tf.uint8, name="labels"),
         ],
     )
-    def graph(first, count, training):
+    def graph(first, count, training, images, labels):
         # Decided once: each step and layer knows whether it trains, and so may take the
         # operations that are made for it.
         return tf.cond(
             training,
-            lambda: loop(first, count, training=True),
-            lambda: loop(first, count, training=False),
+            lambda: loop(first, count, images, labels, training=True),
+            lambda: loop(first, count, images, labels, training=False),
         )
 
-    def loop(first, count, training):
+    def loop(first, count, images, labels, training):
         def body(so_far):
-            loss, correct, norms, rate = train_step(so_far.step, training)
+            loss, correct, norms, rate = train_step(
+                images, labels, so_far.step, training
+            )
             loss, correct = so_far.loss + loss, so_far.correct + correct
             return (Totals(so_far.step + 1, loss, correct, norms, rate),)
 
@@ -429,11 +458,13 @@ def make_train_steps(
             parallel_iterations=1,  # a step begins when the one before has assigned
         )[0]
 
-    def train_steps(first, count, training=False):
+    def train_steps(first, count, training=False, images=images, labels=labels):
         return graph(
             tf.constant(first, tf.int64),
             tf.constant(count, tf.int64),
             tf.constant(training),
+            images,
+            labels,
         )
 
     graph.get_concrete_function()  # traced now, so that no one's clock counts it
@@ -504,15 +535,14 @@ def train(
     Raises:
       TrainingError: a loss or a gradient became NaN or infinite.
       interruption.Stopped: it was asked to, and has saved.
+      data.DataError: a set that stays on disk is damaged.
       CheckpointError, RunError: the directory cannot be written, or holds a run whose
         checkpoints cannot be used.
     """
     state = build_state(config)
     predict = scoring.Predict(state.scored)
     batch_size = config["batch_size"]
-    epoch_steps = math.ceil(
-        (config["epoch_images"] or len(sets.train_labels)) / batch_size
-    )
+    epoch_steps = math.ceil((config["epoch_images"] or sets.train_count) / batch_size)
     total_steps = config["epochs"] * epoch_steps
     splits = ["train", *sets.scored]
     at, lengths = _resume(state, config, run_dir, splits)
@@ -522,14 +552,15 @@ def train(
         return predict
     rows = [row for row in runs.read_metrics(run_dir) if row["step"] <= at.step]
 
-    # Once over to the device, as bytes.
-    images, labels = device.tensor(sets.train_images), device.tensor(sets.train_labels)
-    train_steps = make_train_steps(state, images, labels, config, epoch_steps)
+    training_set = sets.train_images, sets.train_labels, sets.stored
     with (
+        windows.feed(*training_set, config, total_steps) as feed,
         summaries.Summaries(run_dir, splits, lengths) as log,
         profiling.Profile(profile_steps, run_dir / "train") as profile,
         _bar(at.step * batch_size, total_steps * batch_size) as bar,
     ):
+        images, labels, window_end = feed.at(at.step)
+        train_steps = make_train_steps(state, images, labels, config, epoch_steps)
         if at.step == 0:
             log.start(config, predict.graph, _some_inputs(config, images))
         saved = at.step
@@ -539,12 +570,15 @@ def train(
             while at.step < end:
                 if signal := asked_to_stop():
                     if at.step > saved:
+                        feed.verified()
                         _save(state, config, run_dir, at, log)
                     raise _stopped(run_dir, at.step, signal)
-                count = profile.cut(at.step, min(log_steps, end - at.step))
                 profile.begin(at.step)
                 began = time.perf_counter()
-                totals = train_steps(at.step, count, training=True)
+                images, labels, window_end = feed.at(at.step)
+                count = min(log_steps, end - at.step, window_end - at.step)
+                count = profile.cut(at.step, count)
+                totals = train_steps(at.step, count, True, images, labels)
                 _check_finite(totals, state.network, run_dir)  # waits for the step
                 elapsed = time.perf_counter() - began
                 at.add(totals, elapsed)
@@ -561,11 +595,12 @@ def train(
             }
             rows.append(row)
             bar.write(_describe(row))
-            log_epoch(log, state.network, row, totals, images[:HISTOGRAM_IMAGES])
+            log_epoch(log, state.network, row, totals, feed.first(HISTOGRAM_IMAGES))
             runs.write_metrics(run_dir, rows)
             _watch(config, state, row)
             stop = _stopped_early(config, state.watch)
             if (epoch + 1) % checkpoint_epochs == 0 or at.step == total_steps or stop:
+                feed.verified()
                 _save(state, config, run_dir, at, log)
                 saved = at.step
             if stop:
@@ -800,7 +835,7 @@ def main(_: list[str]) -> None:
     sets = load_sets(dataset, config, values["augmented_dir"])
     data_seconds = time.perf_counter() - began
     print(
-        f"{dataset.name}: {dataset.source}; {len(sets.train_labels):,} images to train"
+        f"{dataset.name}: {dataset.source}; {sets.train_count:,} images to train"
         f" on after {data_seconds:.1f} s"
     )
     facts = {

@@ -46,7 +46,7 @@ from augment.plan import (
     settings_from,
 )
 from augment.shift import DIRECTIONS
-from data import idx
+from augment.stored import Stored
 from data.dataset import empty
 
 ONLINE_ROWS = 3  # of the preview, that show all online transforms together
@@ -126,6 +126,47 @@ def make(
     if directory is not None:
         _verify(directory, manifest)
     return directory
+
+
+def store(
+    dataset: data.Dataset,
+    settings: Settings,
+    root: str | os.PathLike[str],
+    sources: np.ndarray,
+) -> Stored:
+    """The part of an enlarged set that comes from some of the originals, left on disk.
+
+    Builds the set if need be. Its files have been found and are as long as they should
+    be; that no byte of them is altered, `Stored.verify` says.
+
+    Args:
+      dataset, settings, root: as of `enlarge`.
+      sources: int [n], indices of originals.
+
+    Raises:
+      As `enlarge`; cli.UserError also if the set is the plain originals.
+    """
+    parts = plan(dataset.train_labels, settings)
+    manifest = _manifest(dataset, settings, parts)
+    directory = _made(dataset, settings, manifest, root, workers.threads)
+    if directory is None:
+        raise cli.UserError(
+            "plain originals are always in memory, and only an enlarged set is read"
+            " from disk: leave --memory_mb out, or enlarge the set, such as by"
+            " --deform=elastic,affine --multiply=135"
+        )
+    sums = _read_manifest(directory, manifest)
+    return Stored(directory, manifest["shards"], _rows(parts, sources), sums)
+
+
+def _rows(parts: list[Part], sources: np.ndarray) -> list[np.ndarray | None]:
+    """For each part, which of its images come from these originals; None: all."""
+    found: dict[int, np.ndarray | None] = {}  # deformed copies share their indices
+    for part in parts:
+        if id(part.indices) not in found:
+            kept = np.isin(part.indices, sources)
+            found[id(part.indices)] = None if kept.all() else np.flatnonzero(kept)
+    return [found[id(part.indices)] for part in parts]
 
 
 def _made(
@@ -342,7 +383,7 @@ def _verify(directory: Path, manifest: dict[str, Any]) -> None:
     with workers.threads() as pool:
         for (file, _), fault in zip(expected, pool.map(check, expected)):
             if fault:
-                raise _unusable(directory / file, fault)
+                raise shards.unusable(directory / file, fault)
 
 
 def _read(directory: Path, parts: list[Part], manifest: dict[str, Any]) -> Enlarged:
@@ -373,12 +414,12 @@ def _read_manifest(directory: Path, expected: dict[str, Any]) -> dict[str, str]:
         manifest = untrusted.read_json(path, most)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise _unusable(path, f"cannot be read ({reason})") from error
+        raise shards.unusable(path, f"cannot be read ({reason})") from error
     if not isinstance(manifest, dict) or not isinstance(manifest.get("sha256"), dict):
-        raise _unusable(path, "is not the manifest of an enlarged set")
+        raise shards.unusable(path, "is not the manifest of an enlarged set")
     for key, value in expected.items():
         if manifest.get(key) != value:
-            raise _unusable(path, f"has another {key!r} than was asked for")
+            raise shards.unusable(path, f"has another {key!r} than was asked for")
     return manifest["sha256"]
 
 
@@ -392,20 +433,14 @@ def _read_file(
             count = file.readinto(into.data)
             rest = file.read(1)
     except OSError as error:
-        raise _unusable(path, f"cannot be read ({error.strerror})") from error
+        raise shards.unusable(path, f"cannot be read ({error.strerror})") from error
     digest.update(into.data)
     # The count as well: what a short file leaves unwritten may, in recycled memory,
     # be the very bytes that are missing.
     if count < into.nbytes or rest:
-        raise _unusable(path, f"is not {header_bytes + into.nbytes} bytes long")
+        raise shards.unusable(path, f"is not {header_bytes + into.nbytes} bytes long")
     if digest.hexdigest() != sums.get(path.name):
-        raise _unusable(path, "has another SHA-256 than its manifest says")
-
-
-def _unusable(path: Path, why: str) -> idx.DataError:
-    return idx.DataError(
-        f"{path} {why}; delete the folder {path.parent} and it will be built again"
-    )
+        raise shards.unusable(path, "has another SHA-256 than its manifest says")
 
 
 def preview_rows(

@@ -176,6 +176,13 @@ def fault(path: Path, size: int, digest: str | None) -> str | None:
     return None
 
 
+def unusable(path: Path, why: str) -> idx.DataError:
+    """The error of a file of a set; `why` follows its name."""
+    return idx.DataError(
+        f"{path} {why}; delete the folder {path.parent} and it will be built again"
+    )
+
+
 # --- the journal: which shards are whole, should the build be cut short ---
 
 

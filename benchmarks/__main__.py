@@ -30,6 +30,7 @@ from benchmarks import (
     results,
     startup,
     step,
+    windows,
 )
 
 FLAGS = flags.FLAGS
@@ -40,6 +41,7 @@ BENCHMARKS: dict[str, ModuleType] = {
     "online": online,
     "logging": logging,
     "growth": growth,
+    "windows": windows,
     "accuracy": accuracy,
 }
 

@@ -586,6 +586,83 @@ def test_all_seeds_of_a_recipe_hold_out_the_same(config, distinct, tmp_path):
     assert held_out(split_seed=1) != held_out(split_seed=2)
 
 
+# --- sets larger than memory ---
+
+WINDOWED = {
+    **{"deform": ["elastic", "affine"], "multiply": 8, "memory_mb": 7},
+    **{"network": "mlp", "activation": None, "batch_norm": None, "dropout": None},
+    **{"weight_average": 0.0, "batch_size": 64, "epochs": 2, "epoch_images": 6400},
+    **{"sampler": "epochs"},
+}
+WINDOW = 66  # steps: 7,000,000 / ((2 · 785 + 64) · 64)
+
+
+@pytest.fixture(scope="module")
+def enlarged(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("augmented"))
+
+
+@pytest.fixture(scope="module")
+def windowed(config, digits, enlarged):
+    """A configuration whose training set does not fit, and its sets."""
+    windowed = {**config, **WINDOWED, "validation_size": 37}
+    sets = train.load_sets(digits, windowed, enlarged)
+    assert sets.train_count == 1400 * 8 and not sets.train_images.size
+    return windowed, sets
+
+
+@pytest.mark.parametrize("sampler", ["epochs", "random"])
+def test_a_run_stopped_within_a_window_goes_on_bit_for_bit(windowed, tmp_path, sampler):
+    config, sets = windowed
+    config = {**config, "sampler": sampler}
+    for run_dir in (whole := tmp_path / "whole", cut := tmp_path / "cut"):
+        run_dir.mkdir()
+    train.train(config, sets, whole, log_steps=30)
+    for calls, step in ((2, 60), (1, WINDOW), (3, 130)):  # 66, 96, 100, 130
+        with pytest.raises(interruption.Stopped, match=f"step {step}, which is saved"):
+            train.train(config, sets, cut, log_steps=30, asked_to_stop=after(calls, 15))
+    train.train(config, sets, cut, log_steps=30)
+    assert [row["step"] for row in runs.read_metrics(whole)] == [100, 200]
+    assert same(config, cut, whole)
+
+
+def test_held_out_images_are_in_no_window(config, distinct, tmp_path, monkeypatch):
+    monkeypatch.setattr(train.windows, "fits", lambda *_: False)  # of 160 images
+    enlarging = {"shift_directions": ["up", "left"], "flip_codes": ["1"]}
+    options = {**config, **enlarging, "validation_size": 7, "memory_mb": 7}
+    sets = train.load_sets(distinct, options, str(tmp_path))
+    held_out = set(numbers(sets.scored["validation"][0]))
+    images = np.empty((sets.train_count, 28, 28, 1), np.uint8)
+    sets.stored.read(0, images, labels := np.empty(sets.train_count, np.uint8))
+    trained = numbers(images)
+    assert len(trained) == 33 * 4 and len(held_out) == 7
+    assert set(trained) == set(range(40)) - held_out
+    np.testing.assert_array_equal(labels, trained % 10)
+
+
+def test_a_set_that_fits_is_in_memory(config, digits, windowed, enlarged):
+    fitting = {**config, **WINDOWED, "memory_mb": 10}
+    sets = train.load_sets(digits, fitting, enlarged)
+    assert sets.stored is None and len(sets.train_images) == 1437 * 8
+
+
+def test_nothing_is_kept_that_was_trained_on_an_altered_shard(
+    windowed, digits, enlarged, tmp_path
+):
+    config, _ = windowed
+    damaged = tmp_path / "augmented"
+    shutil.copytree(enlarged, damaged)
+    last = max(damaged.glob("*/part-07-*-images-*"))
+    content = bytearray(last.read_bytes())
+    content[-1] ^= 1
+    last.write_bytes(content)
+    sets = train.load_sets(digits, config, str(damaged))
+    (run_dir := tmp_path / "run").mkdir()
+    with pytest.raises(data.DataError, match="another SHA-256 .* built again"):
+        train.train(config, sets, run_dir)
+    assert checkpoints.steps(run_dir / "checkpoints") == [0]
+
+
 def test_steps_that_are_profiled_come_out_the_same(config, sets, finished, tmp_path):
     train.train(config, sets, tmp_path, profile_steps=(1, 3))
     assert values(config, tmp_path) == values(config, finished)

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of augment/stored.py and of `build.store`."""
+
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cli
+import data
+from augment import build
+from augment.plan import Settings
+
+DEFORMED = Settings((), flip_codes=(), deform=("elastic", "affine"), multiply=3)
+MOVED = Settings(flip_labels=(1, 8))  # parts of several sizes
+NOTHING = Settings((), flip_codes=())
+
+
+@pytest.fixture
+def dataset():
+    images = np.random.default_rng(0).integers(0, 256, (40, 28, 28, 1), np.uint8)
+    labels = np.tile(np.arange(10, dtype=np.uint8), 4)
+    return data.Dataset("noise", images, labels, images, labels, {"file": "ab"}, "")
+
+
+@pytest.fixture
+def stored(dataset, tmp_path):
+    return build.store(dataset, DEFORMED, tmp_path, np.arange(40))
+
+
+def read(stored, first, count):
+    images, labels = np.empty((count, 28, 28, 1), np.uint8), np.empty(count, np.uint8)
+    stored.read(first, images, labels)
+    return images, labels
+
+
+@pytest.mark.parametrize("settings", [DEFORMED, MOVED])
+@pytest.mark.parametrize("sources", [range(40), range(3, 40), [0, 7, 8, 9, 31]])
+def test_what_is_read_is_what_would_be_in_memory(dataset, tmp_path, settings, sources):
+    stored = build.store(dataset, settings, tmp_path, np.array(sources))
+    enlarged = build.enlarge(dataset, settings, tmp_path)
+    enlarged = build.keep(enlarged, np.array(sources))
+    assert len(stored) == len(enlarged.labels)
+    rng = np.random.default_rng(0)
+    for first in rng.integers(len(stored), size=20):
+        count = int(rng.integers(len(stored) - first + 1))
+        images, labels = read(stored, first, count)
+        np.testing.assert_array_equal(images, enlarged.images[first : first + count])
+        np.testing.assert_array_equal(labels, enlarged.labels[first : first + count])
+    stored.verify(threading.Event())
+
+
+def test_plain_originals_are_not_on_disk(dataset, tmp_path):
+    with pytest.raises(cli.UserError, match="leave --memory_mb out"):
+        build.store(dataset, NOTHING, tmp_path, np.arange(40))
+    assert not list(tmp_path.iterdir())
+
+
+def is_one_line(error, path):
+    """Whether an error names a file and what to do, in one line."""
+    message = str(error.value)
+    assert str(path) in message and "will be built again" in message
+    return len(message.splitlines()) == 1
+
+
+@pytest.fixture
+def shard(tmp_path, stored):
+    """A file of the set."""
+    return next(tmp_path.glob("noise-*/part-01-of-03-images-*"))
+
+
+@pytest.mark.parametrize(
+    "harm, word",
+    [
+        (lambda path: os.truncate(path, 5000), "bytes long"),
+        (lambda path: path.write_bytes(path.read_bytes() + b"0"), "bytes long"),
+        (Path.unlink, "No such file"),
+    ],
+)
+def test_a_shard_of_another_length_is_found_at_once(
+    dataset, tmp_path, shard, harm, word
+):
+    harm(shard)
+    with pytest.raises(data.DataError, match=word) as caught:
+        build.store(dataset, DEFORMED, tmp_path, np.arange(40))
+    assert is_one_line(caught, shard)
+
+
+@pytest.mark.parametrize("kind", ["images", "labels"])
+def test_an_altered_shard_is_found_when_it_is_verified(dataset, tmp_path, shard, kind):
+    path = shard.with_name(shard.name.replace("images-idx3", f"{kind}-idx1"))
+    path = path if kind == "labels" else shard
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    stored = build.store(dataset, DEFORMED, tmp_path, np.arange(40))
+    with pytest.raises(data.DataError, match="another SHA-256") as caught:
+        stored.verify(threading.Event())
+    assert is_one_line(caught, path)
+    stop = threading.Event()
+    stop.set()
+    stored.verify(stop)  # leaves it unread
+
+
+def test_a_shard_that_is_cut_short_meanwhile(stored, shard):
+    os.truncate(shard, 5000)
+    read(stored, 40, 6)
+    with pytest.raises(data.DataError, match="is shorter") as caught:
+        read(stored, 40, 7)
+    assert is_one_line(caught, shard)
+    shard.unlink()
+    with pytest.raises(data.DataError, match="cannot be read") as caught:
+        read(stored, 0, 120)
+    assert is_one_line(caught, shard)
+
+
+def test_a_label_that_is_none_is_not_trained_on(stored, shard):
+    labels = shard.with_name(shard.name.replace("images-idx3", "labels-idx1"))
+    labels.write_bytes(bytes(8) + bytes([*range(10)] * 3 + [10] * 10))
+    read(stored, 40, 30)
+    with pytest.raises(data.DataError, match="no digit") as caught:
+        read(stored, 60, 20)
+    assert is_one_line(caught, labels)

@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of data/windows.py, and of how well its windows are shuffled."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy import stats
+
+import cli
+from benchmarks import peers
+from benchmarks import windows as benchmark
+from data import batches, windows
+
+ROOT = Path(__file__).parent.parent
+BATCH, LENGTH = 20, 7
+SIZE = BATCH * LENGTH  # of a window
+
+REGISTRY = pytest.mark.parametrize("sampler", windows.ORDERS)
+
+
+class Numbered:
+    """A set whose images hold their numbers."""
+
+    def __init__(self, size):
+        self.size, self.most = size, 0
+
+    def __len__(self):
+        return self.size
+
+    def read(self, first, images, labels):
+        numbers = np.arange(first, first + len(labels), dtype=np.uint32)
+        assert first + len(labels) <= self.size
+        self.most += len(labels)
+        images[:, 0, :4, 0] = numbers.view(np.uint8).reshape(-1, 4)
+        labels[:] = numbers % 10
+
+    def verify(self, stop):
+        pass
+
+
+def feed(source, sampler="epochs", steps=10**9, seed=3):
+    return windows.Windows(
+        source, sampler=sampler, seed=seed, batch_size=BATCH, length=LENGTH, steps=steps
+    )
+
+
+def content(window):
+    """The numbers of the images of a window."""
+    images = window.images.numpy()
+    numbers = np.ascontiguousarray(images[:, 0, :4, 0]).view(np.uint32)[:, 0]
+    np.testing.assert_array_equal(window.labels, numbers % 10)
+    return numbers
+
+
+def drawn(source, steps, sampler="epochs"):
+    """The numbers that a run draws."""
+    found = []
+    with feed(source, sampler) as some:
+        for step in range(steps):
+            window = some.at(step)
+            assert step < window.end
+            indices = batches.SAMPLERS[sampler](
+                3, tf.constant(step, tf.int64), BATCH, SIZE
+            )
+            found.append(content(window)[indices])
+    return np.concatenate(found)
+
+
+def test_every_sampler_has_an_order():
+    assert windows.ORDERS.keys() == batches.SAMPLERS.keys()
+
+
+@pytest.mark.parametrize("size", [1000, 960, SIZE + 1])
+def test_each_pass_holds_every_image_once(size):
+    numbers = drawn(Numbered(size), 3 * size // BATCH + 1)
+    orders = numbers[: 3 * size].reshape(3, size)
+    for order in orders:
+        np.testing.assert_array_equal(np.sort(order), np.arange(size))
+    assert len(np.unique(orders, axis=0)) == 3
+
+
+def test_images_are_drawn_at_random_from_all_over_the_set():
+    numbers = drawn(Numbered(500), 1400, "random")
+    # As often as one another: but those of a block come together, and each block's
+    # images about as often as a window has draws for its places.
+    tenths = np.bincount(numbers // 50, minlength=10)
+    assert tenths.min() > 0.8 * tenths.mean() and tenths.max() < 1.2 * tenths.mean()
+    assert len(np.unique(numbers)) == 500
+
+
+@REGISTRY
+def test_a_window_is_a_function_of_seed_and_number(sampler):
+    source, found = Numbered(1000), []
+    with feed(source, sampler) as some:
+        for number in range(9):  # into the second pass
+            window = some.at(number * LENGTH)
+            assert window.end == (number + 1) * LENGTH
+            found.append(content(window))
+    for number in (8, 7, 3):
+        with feed(source, sampler) as some:
+            again = some.at(number * LENGTH + 4)  # where a run goes on
+            np.testing.assert_array_equal(content(again), found[number])
+            np.testing.assert_array_equal(content(some.at(0)), found[0])
+    with feed(source, sampler, seed=4) as some:
+        assert (content(some.at(0)) != found[0]).any()
+    assert len(np.unique(found, axis=0)) == 9
+
+
+def test_two_windows_are_read_and_none_behind_the_last_step():
+    source = Numbered(1000)
+    with feed(source, steps=2 * LENGTH) as some:
+        for step in range(2 * LENGTH):
+            some.at(step)
+    assert source.most == 2 * SIZE
+
+
+def test_the_first_images_are_those_of_the_set():
+    with feed(Numbered(1000)) as some:
+        some.at(LENGTH)
+        np.testing.assert_array_equal(some.first(5)[:, 0, 0, 0], range(5))
+        assert len(some.first(2000)) == 1000
+
+
+class Damaged(Numbered):
+    """A set that is found damaged when it is verified, or when it is read."""
+
+    def verify(self, stop):
+        raise cli.UserError("altered")
+
+
+class Unreadable(Numbered):
+    """A set whose images cannot be read."""
+
+    def read(self, first, images, labels):
+        raise cli.UserError("unreadable")
+
+
+def test_a_damaged_set_is_not_trained_on():
+    with feed(Damaged(1000)) as some:
+        with pytest.raises(cli.UserError, match="altered"):
+            some.verified()
+        with pytest.raises(cli.UserError, match="altered"):
+            some.at(0)
+    with feed(Unreadable(1000)) as some:
+        some.verified()
+        with pytest.raises(cli.UserError, match="unreadable"):
+            some.at(0)
+
+
+def test_two_windows_have_as_much_memory_as_they_may():
+    # 60,000,000 / ((2 · 785 + 64) · 128) = 286.9
+    assert windows.length(60, 128) == 286
+    assert windows.length(7, 4096) == 1
+    windows.check({"memory_mb": 0, "batch_size": 128})
+    with pytest.raises(cli.UserError, match="4,096 images: give 7 or more") as caught:
+        windows.check({"memory_mb": 6, "batch_size": 128})
+    assert len(str(caught.value).splitlines()) == 1
+    assert windows.fits(1000, 1) and not windows.fits(1274, 1)  # 1274 · 785 > 10⁶
+
+
+# --- shuffling ---
+
+
+def test_pieces_of_a_pass_cover_it_once():
+    pieces, places = windows.shuffled_blocks(0, 0, 1000, 1000)
+    assert places is None
+    counts = [count for _, count in pieces]
+    assert counts == [windows.BLOCK] * 15 + [40]
+    images = np.concatenate([np.arange(f, f + n) for f, n in pieces]) % 1000
+    assert sorted(images) == list(range(1000))
+    others, _ = windows.shuffled_blocks(0, 1, 1000, 1000)
+    # The next pass cuts elsewhere.
+    assert {f % windows.BLOCK for f, _ in pieces} != {
+        f % windows.BLOCK for f, _ in others
+    }
+
+
+def test_neighbouring_blocks_are_unrelated():
+    pieces, _ = windows.shuffled_blocks(0, 0, 320_000, 320_000)
+    order = [first for first, _ in pieces]
+    assert abs(stats.pearsonr(order[1:], order[:-1]).statistic) < 0.05
+
+
+def test_statistics_by_hand(monkeypatch):
+    monkeypatch.setattr(benchmark, "ORIGINALS", 128)
+    sorted_ = benchmark.statistics_of(np.arange(256), 2)
+    # Each batch holds neighbours; the copy of an image comes 64 batches of 2 later.
+    assert sorted_ == {"missing": 0, "pairs": 1, "gap": 64, "near": 1}
+    paired = np.arange(256).reshape(2, 128).T.reshape(-1)  # 0, 128, 1, 129, …
+    found = benchmark.statistics_of(paired, 2)
+    assert found == {"missing": 0, "pairs": 0, "gap": 0.5, "near": 1}
+    assert benchmark.statistics_of(paired // 2 * 2, 2)["missing"] == 128
+
+
+def test_pairs_of_a_block_are_as_rare_as_reckoned(monkeypatch):
+    size, window = 64_000, 6_400
+    order = np.concatenate([benchmark.drawn(n, window, size) for n in range(10)])
+    monkeypatch.setattr(benchmark, "ORIGINALS", size // 4)
+    found = benchmark.statistics_of(order, 128)
+    assert found["missing"] == 0
+    # Of an image's 126 neighbours in reach, 63 share its block and so its window; the
+    # others are in its window by chance.
+    share = 63 / (window - 1) * (1 + window / size)
+    assert found["pairs"] == pytest.approx(share, rel=0.1)
+    uniform = np.random.default_rng(0).permutation(size)
+    assert found["gap"] == pytest.approx(
+        benchmark.statistics_of(uniform, 128)["gap"], rel=0.05
+    )
+
+
+# --- the benchmark ---
+
+
+def test_the_benchmark_trains_across_windows(tmp_path):
+    settings = {"memory_mb": 16, "augmented_dir": str(tmp_path), "images": 1500}
+    with peers.Peer("benchmarks.windows", "loop", settings) as peer:
+        answer = peer.ask(100)  # of 76 steps is a window
+    assert answer["set_images"] > 25 * 1500  # shifts, and some flips
+    assert 0 < answer["images_per_second"]
+    assert 0 < answer["resident_bytes_before"] < answer["resident_bytes"]
+
+
+def test_tables_of_stored_results():
+    def loop(speeds, after):
+        count = len(speeds)
+        return {
+            "images_per_second": speeds,
+            "resident_bytes_before": [10**8] * count,
+            "resident_bytes": [after] * count,
+            "set_images": [10**6] * count,
+        }
+
+    found = {"missing": 0, "pairs": 0.0015, "gap": 317.4, "near": 0.25}
+    result = {
+        "loops": {
+            "0": loop([10, 20, 40], 9 * 10**8),
+            "16": loop([9, 19, 40], 10**8 + 2e7),
+        },
+        "shuffling": {"0": found, "16": found},
+    }
+    section = benchmark.markdown(json.loads(json.dumps(result)))
+    cells = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in section.splitlines()
+        if line.startswith("|")
+    ]
+    assert ["all of it", "785 MB", "20", "800 MB"] in cells
+    assert ["windows, 16 MB", "785 MB", "19", "20 MB"] in cells
+    assert ["16 MB", "0", "0.1500%", "317", "25.00%"] in cells
+    assert "95.0% (median; 90.0% to 100.0%)" in section
+
+
+# --- memory ---
+
+
+def test_memory_stays_within_its_bound(tmp_path):
+    code = f"""
+import train
+import numpy as np
+import tensorflow as tf
+from absl import flags
+from benchmarks import growth
+from data import Dataset, windows
+
+train.define_flags()
+flags.FLAGS(["train.py", "--network=mlp", "--memory_mb=20", "--replicas=1",
+    "--flip_shifted", "--augmented_dir={tmp_path}", "--batch_size=100"])
+config = flags.FLAGS.flag_values_dict()
+noise = np.random.default_rng(0).integers(0, 256, (12_000, 28, 28, 1), np.uint8)
+labels = np.zeros(len(noise), np.uint8)
+dataset = Dataset("noise", noise, labels, noise[:0], None, {{}}, "")
+sets = train.load_sets(dataset, config, config["augmented_dir"])
+steps = windows.length(20, 100)
+no_images = tf.zeros([100 * steps, 28, 28, 1], tf.uint8)
+no_labels = tf.zeros([100 * steps], tf.uint8)
+state = train.build_state(config)
+train_steps = train.make_train_steps(state, no_images, no_labels, config, 1)
+train_steps(0, 10, training=True)
+before, after = growth.resident_bytes(), []
+with windows.feed(*sets[:2], sets.stored, config, 10**6) as feed:
+    for window in range(15):
+        images, labels, _ = feed.at(steps * window)
+        train_steps(steps * window, 2, True, images, labels)
+        feed.verified()
+        after.append(growth.resident_bytes())
+print(sets.train_count, max(after) - before)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    count, growth = map(int, done.stdout.split())
+    assert count * windows.ITEM_BYTES > 90e6
+    assert 10e6 < growth < 20e6 + 10e6  # of those 10, Python and TensorFlow themselves
