@@ -86,6 +86,8 @@ def _has_meaning(name: str, config: Mapping[str, Any]) -> bool:
     if name not in MEANT_BY:
         return True
     other, values = MEANT_BY[name]
+    if config[other] is None:  # no option of this network, which is always so
+        return True
     return config[other] in values if values else bool(config[other])
 
 

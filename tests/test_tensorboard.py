@@ -83,6 +83,11 @@ def test_flags_without_a_meaning_are_no_hyperparameters():
     }
 
 
+def test_a_network_that_always_normalises_has_its_decay():
+    config = {"batch_norm": None, "batch_norm_decay": 0.99, "batch_norm_first": None}
+    assert tensorboard.hyperparameters(config) == {"batch_norm_decay": 0.99}
+
+
 CONFIGURED = """
 import json, train
 from absl.flags import FLAGS
