@@ -202,7 +202,9 @@ def _has_validation(values: Mapping[str, Any]) -> bool:
     return values["validation_size"] > 0 or not chooses
 
 
-def choose(config: Mapping[str, Any], place: distribute.Place) -> dict[str, Any]:
+def choose(
+    config: Mapping[str, Any], place: distribute.Place = distribute.Place()
+) -> dict[str, Any]:
     """What the flags leave to the machine: replicas and kernels. Prints the choice."""
     replicas = strategy.choose(config, place.cores(), place.workers)
     chosen: dict[str, Any] = {"replicas": replicas}
@@ -211,7 +213,7 @@ def choose(config: Mapping[str, Any], place: distribute.Place) -> dict[str, Any]
     if "kernels" in models.options(config):
         reason = "as asked for" if config["kernels"] else native.missing()
         chosen["kernels"] = config["kernels"] or ("tensorflow" if reason else "native")
-        if chosen["kernels"] == "native" and config["sync_batch_norm"]:
+        if chosen["kernels"] == "native" and config.get("sync_batch_norm"):
             reason = "batch norm: tensorflow, which can be synchronised"
         print(f"kernels: {chosen['kernels']}" + (f" ({reason})" if reason else ""))
     return chosen
@@ -539,7 +541,7 @@ def train(
     with (
         summaries.Summaries(run_dir, splits, lengths) as log,
         profiling.Profile(profile_steps, run_dir / "train") as profile,
-        _bar(at.step * batch_size, total_steps * batch_size) as bar,
+        _bar(at.step * batch_size, total_steps * batch_size, workers) as bar,
     ):
         if at.step == 0:
             log.start(config, predict.graph, _some_inputs(config, images))
@@ -588,10 +590,15 @@ def train(
     return predict
 
 
-def _bar(done: int, total: int) -> tqdm:
-    """Counts images."""
+def _bar(done: int, total: int, workers: distribute.Workers) -> tqdm:
+    """Counts images, on worker 0."""
     return tqdm(
-        initial=done, total=total, unit="img", unit_scale=True, dynamic_ncols=True
+        initial=done,
+        total=total,
+        unit="img",
+        unit_scale=True,
+        dynamic_ncols=True,
+        disable=workers.place.number > 0,
     )
 
 

@@ -3,6 +3,7 @@
 
 import contextlib
 import json
+import os
 import random
 import signal
 import subprocess
@@ -29,7 +30,10 @@ FLAGS = (
     *("--batch_size=33", f"--epoch_images={33 * STEPS}", f"--epochs={EPOCHS}"),
     *("--optimizer=momentum", "--learning_rate=2e-3", "--replicas=2", "--log_steps=2"),
 )
-CLOSE = 1e-3  # to weights, and of losses; TensorFlow's variances differ by 1e-4
+CLOSE = 1e-3  # of all variables and losses
+# Of these where batch norm is computed in another way. TensorFlow's variances are wrong
+# by 1e-4, and a pool gives the gradient of two equal values to one of them.
+SYNC_CLOSE = 1e-2
 
 
 @contextlib.contextmanager
@@ -42,7 +46,7 @@ def workers(*commands):
             process = subprocess.Popen(
                 [sys.executable, *map(str, arguments)],
                 cwd=ROOT,
-                env=launch.environment(ports, number),
+                env={**os.environ, "TF_CONFIG": launch.tf_config(ports, number)},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -168,8 +172,8 @@ def test_synchronised_batch_norm_is_that_of_the_whole_batch(tmp_path):
         assert [code for code, *_ in ends([*one, *parts])] == [0, 0]
     configs = [config_of(run_dir) for run_dir in runs_]
     for number in (0, 1):
-        assert far(runs_[number], runs_[2], configs[number], configs[2]) < CLOSE
-    assert far(runs_[3], runs_[2], configs[3], configs[2]) > 10 * CLOSE
+        assert far(runs_[number], runs_[2], configs[number], configs[2]) < SYNC_CLOSE
+    assert far(runs_[3], runs_[2], configs[3], configs[2]) > 10 * SYNC_CLOSE
 
 
 def test_a_killed_worker_stops_the_others_and_the_run_goes_on(two, tmp_path):

@@ -233,6 +233,7 @@ class Workers:
     """
 
     def __init__(self, kind: str = "none", place: Place = Place(), replicas: int = 1):
+        self.kind = kind
         self.place = place
         with device.quiet() if kind != "none" else contextlib.nullcontext():
             self.strategy = _STRATEGIES[kind](replicas)
@@ -242,9 +243,7 @@ class Workers:
         """What a result depends on, for run.json; of one alone nothing."""
         if not self.strategy:
             return {}
-        return {
-            "distribute": f"{self.strategy.__class__.__name__}, {self.place.workers}"
-        }
+        return {"distribute": f"{self.kind}, {self.place.workers} workers"}
 
     def step(
         self, part_step: Callable[..., strategy.Part], replicas: int, sync: bool
@@ -374,10 +373,10 @@ class Workers:
                 raise
             raise DistributeError(
                 f"worker {self.place.number} of {self.place.workers}"
-                f" ({self.place.address}) has lost another one, which has stopped or"
-                f" cannot be reached ({cli.reason(error)[:200]}): see what that one"
-                " said, then start all again with the same flags, and they go on from"
-                f" the last checkpoint in {run_dir}"
+                f" ({self.place.address}) has lost another one, which has ended or"
+                f" cannot be reached ({type(error).__name__}): see what that one said,"
+                " then start all again with the same flags, and they go on from the"
+                f" last checkpoint in {run_dir}"
             ) from None
 
     def _of_all(self, values: np.ndarray) -> np.ndarray:

@@ -85,8 +85,8 @@ def wait(processes: Sequence[subprocess.Popen]) -> int:
         if running and time.monotonic() > deadline:
             left = ", ".join(str(number) for number in running)
             cli.warn(
-                f"another worker ended with exit code {worst}, and {left} goes on for"
-                f" more than {GRACE_SECONDS} s: sending {ask.name}"
+                f"a worker ended with exit code {worst}, and {left} goes on, after"
+                f" {GRACE_SECONDS} s: sending {ask.name}"
             )
             for process in running.values():
                 process.send_signal(ask)
