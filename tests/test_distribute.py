@@ -16,6 +16,7 @@ import pytest
 
 import cli
 import train
+from benchmarks import distribute as benchmark
 from training import checkpoints, distribute, launch, runs
 
 ROOT = Path(__file__).parent.parent
@@ -259,6 +260,10 @@ assert floats.numpy().view(np.uint32).tolist() == [0, 1 << 31, 2**32 - 1, 5]
 assert bools.numpy().tolist() == [True, False, True]
 workers.check_equal([floats, bools], "here")
 workers.check_alike({"data": "x"})
+try:
+    workers.check_alike({"a": 1, "version": "0.4." + "09"[n], "z": n})
+except cli.UserError as error:
+    print(error)
 bools.assign([n == 1, False, True])
 try:
     workers.check_equal([floats, bools], "at step 7")
@@ -274,6 +279,7 @@ def test_what_workers_say_to_each_other():
         for process in processes:
             out, err = process.communicate(timeout=SECONDS)
             assert process.returncode == 0, err
+            assert "worker 1 has version 0.4.9, and worker 0 0.4.0: start all" in out
             assert "worker 1 are not those of worker 0 at step 7" in out
 
 
@@ -365,10 +371,20 @@ def test_a_bad_tf_config_is_one_line(tf_config):
         ("none", 1, 2, True, "--distribute=mirrored"),
         ("none", 1, 1, True, ""),
         ("mirrored", 1, 2, True, ""),
+        ("multi_worker", 34, 34, False, "one image for each of 34"),
     ],
 )
 def test_what_cannot_be_shared_is_refused(kind, workers, replicas, sync, message):
-    values = {"replicas": replicas, "sync_batch_norm": sync}
+    values = {"replicas": replicas, "sync_batch_norm": sync, "batch_size": 33}
     raises = pytest.raises(cli.UsageError, match=message or "nothing")
     with raises if message else contextlib.nullcontext():
         distribute.check(kind, distribute.Place(workers), values)
+
+
+def test_the_benchmark_tells_what_the_exchange_costs():
+    seconds = {name: [0.01, 0.02] for name in benchmark.WAYS}
+    seconds[benchmark.APART] = [0.006, 0.012]
+    figures = {"batch_size": 100, "bytes": 3000, "seconds": seconds}
+    text = benchmark.markdown(figures)
+    assert "here 3,000. The exchange takes 40% of a step of 2 workers" in text
+    assert text.count("6,667") == 4 and "11,111" in text  # images/s

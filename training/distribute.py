@@ -17,6 +17,11 @@ kept in step, no save is a collective operation that hangs if one stays away, an
 checkpoint is that of one process. Worker 0 alone has the run directory. The others go
 through the same motions in a scratch directory, which is as fast as waiting, and are
 told by worker 0 what it restored and what its scores are.
+
+TensorFlow takes a worker for lost whose process has ended, or that has given no sign of
+life for ten seconds: a stopped or suspended one, not one that is merely slow. Its
+servers, one on each worker at the port that TF_CONFIG names, do whatever they are told
+by anyone who reaches them: they belong into a network of one's own.
 """
 
 import contextlib
@@ -135,6 +140,11 @@ def check(kind: str, place: Place, values: Mapping[str, Any]) -> None:
       cli.UsageError: it cannot.
     """
     replicas, workers = values["replicas"], place.workers
+    if replicas > values["batch_size"]:
+        raise cli.UsageError(
+            f"--batch_size={values['batch_size']} is less than one image for each of"
+            f" {replicas} replicas on {workers} workers: give more images"
+        )
     if replicas % workers:
         raise cli.UsageError(
             f"--replicas={replicas} cannot be shared by {workers} workers, which take"
