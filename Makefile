@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test lint tensorboard benchmark fuzz torture lock clean
+.PHONY: train train-2workers test lint tensorboard benchmark fuzz torture lock clean
 
 train: .venv/installed
 	@$(BIN)/python -m data mnist; status=$$?; \
@@ -19,6 +19,11 @@ train: .venv/installed
 		'' >&2; \
 		exec $(BIN)/python train.py --flagfile=flags/digits.flags; \
 	else exit $$status; fi
+
+# FLAGS='--run_dir=…': others for both workers.
+train-2workers: .venv/installed
+	@$(BIN)/python -m data mnist
+	@$(BIN)/python -m training.launch --workers=2 -- --flagfile=lenet.flags $(FLAGS)
 
 # COVERAGE=90: fails, too, if the tests reach fewer than so many lines in a hundred.
 test: .venv/installed

@@ -12,8 +12,8 @@ import device  # isort: skip  (first: it loads TensorFlow)
 
 import contextlib
 import dataclasses
-import functools
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -36,6 +36,7 @@ from evaluation import gallery, result, scoring
 from models import layers
 from training import (
     checkpoints,
+    distribute,
     interruption,
     losses,
     optimizers,
@@ -53,6 +54,7 @@ HOUSEKEEPING = (
     "augmented_dir",
     "checkpoint_epochs",
     "data_dir",
+    "distribute",
     "log_steps",
     "profile_steps",
     "run_dir",
@@ -68,7 +70,7 @@ FLAG_GROUPS: cli.Groups = {
         *("optimizer", "momentum", "rho", "epsilon", "weight_decay", "weight_average"),
         *("loss", "label_smoothing", "sampler", "epoch_images", "decay_factor"),
         *("decay_epochs", "plateau_patience", "plateau_floor", "early_stopping"),
-        *("keep_best", "split_seed", "replicas"),
+        *("keep_best", "split_seed", "replicas", "distribute"),
     ),
     "The network; what is not given is as its file in models/ has it": [
         name for name in models.OPTIONS if name != "seed"
@@ -82,6 +84,9 @@ FLAG_GROUPS: cli.Groups = {
     ],
 }
 
+# Of those, what each worker of a run may have otherwise.
+PLACES = ("augmented_dir", "data_dir", "run_dir")
+
 HISTOGRAM_IMAGES = 256
 
 
@@ -91,7 +96,8 @@ class TrainingError(cli.UserError):
 
 def define_flags() -> None:
     """The flags of a run; each part of it defines those of its own settings."""
-    for part in (plan, online_settings, models, optimizers, schedules, profiling):
+    parts = (plan, online_settings, models, optimizers, schedules, profiling)
+    for part in (*parts, distribute):
         part.define_flags()
         flags.adopt_module_key_flags(part)
     flags.DEFINE_string(
@@ -173,7 +179,8 @@ def define_flags() -> None:
         "replicas",
         0,
         "Parts of a batch that are trained on side by side, each with batch-norm"
-        " statistics of its own; 1: none, the exact variant; 0: as many as are fast.",
+        " statistics of its own, those of all workers counted; 1: none, the exact"
+        " variant; 0: as many as are fast.",
         lower_bound=0,
     )
     flags.DEFINE_integer(
@@ -206,13 +213,19 @@ def _has_validation(values: Mapping[str, Any]) -> bool:
     return values["validation_size"] > 0 or not chooses
 
 
-def choose(config: Mapping[str, Any]) -> dict[str, Any]:
+def choose(
+    config: Mapping[str, Any], place: distribute.Place = distribute.Place()
+) -> dict[str, Any]:
     """What the flags leave to the machine: replicas and kernels. Prints the choice."""
-    chosen: dict[str, Any] = {"replicas": strategy.choose(config, device.cores())}
-    print(f"replicas: {chosen['replicas']}")
+    replicas = strategy.choose(config, place.cores(), place.workers)
+    chosen: dict[str, Any] = {"replicas": replicas}
+    workers = f" on {place.workers} workers" if place.workers > 1 else ""
+    print(f"replicas: {replicas}{workers}")
     if "kernels" in models.options(config):
         reason = "as asked for" if config["kernels"] else native.unsuited()
         chosen["kernels"] = config["kernels"] or ("tensorflow" if reason else "native")
+        if chosen["kernels"] == "native" and config.get("sync_batch_norm"):
+            reason = "batch norm: tensorflow, which can be synchronised"
         print(f"kernels: {chosen['kernels']}" + (f" ({reason})" if reason else ""))
     return chosen
 
@@ -299,6 +312,12 @@ class State(NamedTuple):
         """What is scored: the weight average if there is one."""
         return self.average or self.network
 
+    @property
+    def variables(self) -> list[tf.Variable]:
+        """Of all parts."""
+        parts = (self.network, self.average, self.optimizer, self.watch, self.best)
+        return [v for part in parts if part for v in part.variables]
+
 
 def build_state(config: Mapping[str, Any]) -> State:
     """The network, its weight average and best if there are to be, its optimizer."""
@@ -338,6 +357,7 @@ def make_train_steps(
     labels: tf.Tensor,
     config: Mapping[str, Any],
     epoch_steps: int,
+    workers: distribute.Workers = distribute.ALONE,
 ) -> Callable[..., Totals]:
     """Builds the training loop as one graph.
 
@@ -348,6 +368,7 @@ def make_train_steps(
       labels: uint8 [N].
       config: the run's flags.
       epoch_steps: length of an epoch, for the schedule.
+      workers: that share each batch.
 
     Returns:
       train_steps(first, count, training=False) → Totals: takes `count` steps from
@@ -373,18 +394,6 @@ def make_train_steps(
 
     moving_averages: list[tf.Variable] = []  # filled when `part_step` is traced
 
-    # To call it takes a twentieth of a step. But in the cyclic graph of a loop, whether
-    # TensorFlow gives a max pool's gradient to oneDNN depends on the order in which it
-    # meets the nodes, so that about one graph in forty differed from the others in the
-    # last bits: it is kept out of line where there is such a pool.
-    maybe_out_of_line = tf.function(
-        autograph=False,
-        experimental_attributes={
-            "_noinline": not getattr(network, "native_pools", False)
-        },
-    )
-
-    @maybe_out_of_line
     def part_step(images, labels, indices, seed, share, training):
         x = augment(tf.gather(images, indices), seed)  # [part of B, 28, 28, 1]
         y = tf.gather(labels, indices)  # [part of B]
@@ -396,14 +405,18 @@ def make_train_steps(
         averages = [value for _, value in update_ops]
         return strategy.Part(loss, losses.correct(logits, y), gradients, averages)
 
+    batch_step = workers.step(
+        part_step,
+        config["replicas"],
+        sync=bool(config.get("sync_batch_norm")),
+        in_line=getattr(network, "native_pools", False),
+    )
+
     def train_step(images, labels, step, training):
         indices = sample(seed, step, batch_size, labels.shape[0])  # [B]
         step_seed = tf.stack([seed, tf.cast(step, tf.int32)])
-        loss, correct, gradients, averages = strategy.run(
-            functools.partial(part_step, images, labels, training=training),
-            indices,
-            step_seed,
-            config["replicas"],
+        loss, correct, gradients, averages = batch_step(
+            images, labels, indices, step_seed, training
         )
         rate = config["learning_rate"] * schedule(step)
         norms = optimizer.apply(gradients, step=step, rate=rate)
@@ -516,6 +529,7 @@ def train(
     checkpoint_epochs: int = 1,
     profile_steps: tuple[int, int] | None = None,
     asked_to_stop: Callable[[], int] = lambda: 0,
+    workers: distribute.Workers = distribute.ALONE,
 ) -> scoring.Predict:
     """Trains to the end of the last epoch, from the last checkpoint if there is one.
 
@@ -527,13 +541,15 @@ def train(
       checkpoint_epochs: epochs between checkpoints.
       profile_steps: see `profiling.parse`.
       asked_to_stop: asked before each call of the graph; the number of a signal, 0 to
-        go on.
+        go on. All workers are to get the same answer.
+      workers: that train the run together. Each has a directory of its own.
 
     Returns:
       The trained network's graph, with the weights that are to be scored.
 
     Raises:
       TrainingError: a loss or a gradient became NaN or infinite.
+      DistributeError: the workers' weights are not equal.
       interruption.Stopped: it was asked to, and has saved.
       data.DataError: a set that stays on disk is damaged.
       CheckpointError, RunError: the directory cannot be written, or holds a run whose
@@ -546,6 +562,8 @@ def train(
     total_steps = config["epochs"] * epoch_steps
     splits = ["train", *sets.scored]
     at, lengths = _resume(state, config, run_dir, splits)
+    at = Progress(**workers.gather(dataclasses.asdict(at))[0])
+    workers.follow_first(state.variables)
     if at.step == total_steps or _stopped_early(config, state.watch):
         print(f"{run_dir} is trained to its last step, {at.step:,}")
         _take_best(state)
@@ -557,10 +575,12 @@ def train(
         windows.feed(*training_set, config, total_steps) as feed,
         summaries.Summaries(run_dir, splits, lengths) as log,
         profiling.Profile(profile_steps, run_dir / "train") as profile,
-        _bar(at.step * batch_size, total_steps * batch_size) as bar,
+        _bar(at.step * batch_size, total_steps * batch_size, workers) as bar,
     ):
         images, labels, window_end = feed.at(at.step)
-        train_steps = make_train_steps(state, images, labels, config, epoch_steps)
+        train_steps = make_train_steps(
+            state, images, labels, config, epoch_steps, workers
+        )
         if at.step == 0:
             log.start(config, predict.graph, _some_inputs(config, images))
         saved = at.step
@@ -593,11 +613,13 @@ def train(
                 "learning_rate": float(totals.rate),
                 **_evaluate(predict, sets, config["loss"], log, epoch),
             }
+            row = workers.gather(row)[0]  # one score, whatever the machines
             rows.append(row)
             bar.write(_describe(row))
             log_epoch(log, state.network, row, totals, feed.first(HISTOGRAM_IMAGES))
             runs.write_metrics(run_dir, rows)
             _watch(config, state, row)
+            workers.check_equal(state.variables, f"at step {at.step:,}")
             stop = _stopped_early(config, state.watch)
             if (epoch + 1) % checkpoint_epochs == 0 or at.step == total_steps or stop:
                 feed.verified()
@@ -610,10 +632,15 @@ def train(
     return predict
 
 
-def _bar(done: int, total: int) -> tqdm:
-    """Counts images."""
+def _bar(done: int, total: int, workers: distribute.Workers) -> tqdm:
+    """Counts images, on worker 0."""
     return tqdm(
-        initial=done, total=total, unit="img", unit_scale=True, dynamic_ncols=True
+        initial=done,
+        total=total,
+        unit="img",
+        unit_scale=True,
+        dynamic_ncols=True,
+        disable=workers.place.number > 0,
     )
 
 
@@ -818,16 +845,41 @@ def _run_dir(values: Mapping[str, Any]) -> Path:
 
 def main(_: list[str]) -> None:
     """Trains the run that the flags describe, and scores it."""
-    run_flags = FLAGS.get_key_flags_for_module(sys.argv[0])
-    values: dict[str, Any] = {flag.name: flag.value for flag in run_flags}
-    values |= choose(values)
-    # Written out, so that another version's defaults cannot change their meaning.
-    values |= models.options(values) | optimizers.options(values)
-    for flag in run_flags:
-        flag.value = values[flag.name]
+    kind = FLAGS.distribute
+    place = distribute.place(kind, os.environ.get("TF_CONFIG"))
+    with distribute.heard(place):
+        run_flags = FLAGS.get_key_flags_for_module(sys.argv[0])
+        values: dict[str, Any] = {flag.name: flag.value for flag in run_flags}
+        values |= choose(values, place)
+        # Written out, so that another version's defaults cannot change their meaning.
+        values |= models.options(values) | optimizers.options(values)
+        for flag in run_flags:
+            flag.value = values[flag.name]
+        distribute.check(kind, place, values)
+        flags_text = "".join(f"{f.serialize()}\n" for f in run_flags if f.serialize())
+        threads = values["threads"] or place.cores()
+        device.set_threads(threads, values["replicas"] // place.workers)
+        run_dir = _run_dir(values)
+        workers = distribute.Workers(kind, place, values["replicas"])
+        with workers.together(run_dir):
+            run(values, flags_text, run_dir, workers)
+
+
+def run(
+    values: Mapping[str, Any],
+    flags_text: str,
+    run_dir: Path,
+    workers: distribute.Workers,
+) -> None:
+    """Trains and scores a run.
+
+    Args:
+      values: of all flags, by name.
+      flags_text: for flags.txt.
+      run_dir: of the run.
+      workers: that train it.
+    """
     config = {k: v for k, v in values.items() if k not in HOUSEKEEPING}
-    run_dir = _run_dir(values)
-    device.set_threads(values["threads"], values["replicas"])
     if values["deterministic"]:
         tf.config.experimental.enable_op_determinism()
     began = time.perf_counter()
@@ -841,11 +893,19 @@ def main(_: list[str]) -> None:
     facts = {
         "data": dict(dataset.hashes),
         "data_seconds": data_seconds,
-        "environment": runs.environment(),
+        "environment": runs.environment() | workers.environment,
     }
+    workers.check_alike(
+        {
+            "version": cli.VERSION,
+            "TensorFlow": tf.__version__,
+            "files": facts["data"],
+            "training images": len(sets.train_labels),
+            **{f"--{k}": v for k, v in values.items() if k not in PLACES},
+        }
+    )
     del dataset  # with its training images, which an enlarged set has, too
-    flags_text = "".join(f"{f.serialize()}\n" for f in run_flags if f.serialize())
-    with runs.lock(run_dir):
+    with workers.own_directory(run_dir) as run_dir, runs.lock(run_dir):
         runs.open_run(run_dir, config, flags_text, facts)
         with interruption.Interruption() as asked:
             predict = train(
@@ -855,20 +915,23 @@ def main(_: list[str]) -> None:
                 log_steps=values["log_steps"],
                 checkpoint_epochs=values["checkpoint_epochs"],
                 profile_steps=profiling.parse(values["profile_steps"]),
-                asked_to_stop=lambda: asked.received,
+                asked_to_stop=lambda: workers.agree(asked.received),
+                workers=workers,
             )
-        if asked.received:  # in the last epoch
+            signal = workers.agree(asked.received)
+        if signal:  # in the last epoch
             raise interruption.Stopped(
                 f"stopped with {run_dir} trained to its last step; to score it: python"
                 f" train.py --flagfile={run_dir / 'flags.txt'}",
-                asked.received,
+                signal,
             )
-        if sets.scored:
+        if sets.scored and workers.place.number == 0:
             result.evaluate(run_dir, predict, sets.scored)
-        else:
+        elif not sets.scored:
             print(
                 "nothing to score: the test set has no labels, and none were held out"
             )
+        workers.agree(0)  # that the score is written
 
 
 if __name__ == "__main__":

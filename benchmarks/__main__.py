@@ -22,6 +22,7 @@ from absl import flags
 import cli
 from benchmarks import (
     accuracy,
+    distribute,
     environment,
     growth,
     logging,
@@ -39,6 +40,7 @@ BENCHMARKS: dict[str, ModuleType] = {
     "step": step,
     "startup": startup,
     "online": online,
+    "distribute": distribute,
     "logging": logging,
     "growth": growth,
     "windows": windows,

@@ -85,6 +85,12 @@ def define_flags() -> None:
         "batch_norm_first", None, "Batch norm before activation and pool, or after."
     )
     flags.DEFINE_float("batch_norm_decay", None, "Of the moving averages, in [0, 1).")
+    flags.DEFINE_bool(
+        "sync_batch_norm",
+        None,
+        "Batch norm over the whole batch, though --distribute cuts it into parts; else"
+        " over each part.",
+    )
     flags.DEFINE_integer(
         "bn_axis",
         None,

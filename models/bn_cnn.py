@@ -26,6 +26,7 @@ class BNCNN(tf.Module):
       activation: a name in `layers.ACTIVATIONS`.
       bn_axis: -1 normalises channels, 1 rows: see `layers.BatchNorm`.
       batch_norm_decay: of the moving averages.
+      sync_batch_norm: see `layers.BatchNorm`.
       conv_dropout: rate behind the last convolution, in [0, 1).
     """
 
@@ -36,6 +37,7 @@ class BNCNN(tf.Module):
         activation: str = "relu",
         bn_axis: int = -1,
         batch_norm_decay: float = 0.99,
+        sync_batch_norm: bool = False,
         conv_dropout: float = 0.25,
     ):
         super().__init__("bn_cnn")
@@ -52,6 +54,7 @@ class BNCNN(tf.Module):
                 decay=batch_norm_decay,
                 axis=bn_axis,
                 epsilon=EPSILON,
+                sync=sync_batch_norm,
                 name=name,
             )
 

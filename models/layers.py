@@ -186,6 +186,8 @@ class BatchNorm(tf.Module):
         channel. 1 takes [N, channels, W, C] and has them per row: Keras' `axis=1`,
         meant for images whose channels come first, on images whose channels come last.
       epsilon: added to the variance.
+      sync: whether the batch is that of all replicas of the `tf.distribute` strategy
+        that a call is made under, not the replica's own part of it.
     """
 
     def __init__(
@@ -195,6 +197,7 @@ class BatchNorm(tf.Module):
         decay: float,
         axis: int = -1,
         epsilon: float = BATCH_NORM_EPSILON,
+        sync: bool = False,
         name: str = "batch_norm",
     ):
         super().__init__(name)
@@ -204,6 +207,7 @@ class BatchNorm(tf.Module):
         self.decay = decay
         self.axis = axis
         self.epsilon = epsilon
+        self.sync = sync
         with self.name_scope:
             self.scale = tf.Variable(tf.ones([channels]), name="scale")
             self.offset = tf.Variable(tf.zeros([channels]), name="offset")
@@ -256,6 +260,12 @@ class BatchNorm(tf.Module):
         self, x: tf.Tensor, is_training: bool
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Normalised [N, H, W, C], mean and, in training, unbiased variance [C]."""
+        if is_training and self.sync:
+            mean, variance, count = _moments_of_all(x, [0, 1, 2])
+            y = tf.nn.batch_normalization(
+                *(x, mean, variance, self.offset, self.scale, self.epsilon)
+            )
+            return y, mean, variance * count / tf.maximum(count - 1, 1)
         return tf.compat.v1.nn.fused_batch_norm(
             x,
             self.scale,
@@ -271,14 +281,50 @@ class BatchNorm(tf.Module):
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Normalised [N, H, W, C], mean and, in training, unbiased variance [H]."""
         mean, variance = self.mean, self.variance
-        if is_training:
+        count = tf.cast(tf.size(x) // self.channels, tf.float32)
+        if is_training and self.sync:
+            mean, variance, count = _moments_of_all(x, [0, 2, 3])
+        elif is_training:
             mean, variance = tf.nn.moments(x, [0, 2, 3])
         by_row = [
             tf.reshape(v, [-1, 1, 1]) for v in (mean, variance, self.offset, self.scale)
         ]
         y = tf.nn.batch_normalization(x, *by_row, self.epsilon)
-        count = tf.cast(tf.size(x) // self.channels, tf.float32)
         return y, mean, variance * count / tf.maximum(count - 1, 1)
+
+
+def _moments_of_all(
+    x: tf.Tensor, axes: Sequence[int]
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Mean and biased variance [C] over all replicas, and the count they are of.
+
+    Mean of variances + variance of means, with the replicas' shares as weights: the
+    mean of squares less the square of the mean loses all digits at a large mean. Each
+    replica fills its row of a table, which is added up over all: one exchange for what
+    would be two, and one for the gradient, since that of a sum over replicas is the
+    sum over replicas of the gradients.
+
+    Args:
+      x: float32 [N, H, W, C].
+      axes: all but that of C.
+    """
+    replica = tf.distribute.get_replica_context()
+    row = tf.stack(tf.nn.moments(x, axes))  # [2, C]
+    count = tf.cast(tf.size(x) // row.shape[1], tf.float32)
+    row = tf.concat([row, tf.fill([2, 1], count)], axis=1)  # [2, C + 1]
+    mine = tf.one_hot(
+        replica.replica_id_in_sync_group, replica.num_replicas_in_sync
+    )  # [replicas]
+    table = replica.all_reduce(
+        tf.distribute.ReduceOp.SUM, mine[:, None, None] * row
+    )  # [replicas, 2, C + 1]
+    counts = tf.stop_gradient(table[:, 0, -1:])  # [replicas, 1]
+    means, variances = table[:, 0, :-1], table[:, 1, :-1]  # [replicas, C] each
+    count = tf.reduce_sum(counts)
+    shares = counts / count
+    mean = tf.reduce_sum(shares * means, axis=0)
+    spread = variances + tf.square(means - mean)
+    return mean, tf.reduce_sum(shares * spread, axis=0), count
 
 
 def max_pool(x: tf.Tensor, size: int, stride: int) -> tf.Tensor:

@@ -29,6 +29,7 @@ class LeNet(tf.Module):
         (the two hidden dense layers too).
       batch_norm_first: batch norm before activation and pool (True) or after them.
       batch_norm_decay: of the moving averages.
+      sync_batch_norm: see `layers.BatchNorm`.
       dropout: rate behind each hidden dense layer, in [0, 1).
       dropout_kind: a name in `layers.DROPOUTS`.
       kernels: "native" trains with the operations of `native` wherever these
@@ -44,6 +45,7 @@ class LeNet(tf.Module):
         batch_norm: str = "none",
         batch_norm_first: bool = True,
         batch_norm_decay: float = 0.9,
+        sync_batch_norm: bool = False,
         dropout: float = 0.0,
         dropout_kind: str = "standard",
         kernels: str = "tensorflow",
@@ -62,7 +64,9 @@ class LeNet(tf.Module):
         def norm(kind: str, channels: int, name: str) -> layers.BatchNorm | None:
             if batch_norm not in (kind, "all"):
                 return None
-            return layers.BatchNorm(channels, decay=batch_norm_decay, name=name)
+            return layers.BatchNorm(
+                channels, decay=batch_norm_decay, sync=sync_batch_norm, name=name
+            )
 
         maps1, maps2 = 12 * width, 16 * width
         with self.name_scope:
@@ -138,7 +142,8 @@ class LeNet(tf.Module):
 
         def finish(x, layer, norm):
             """Bias, activation and batch norm of what a layer's weights gave."""
-            if fused and norm is not None and self.activation is layers.selu:
+            own = norm is not None and not norm.sync  # statistics, which are within
+            if fused and own and self.activation is layers.selu:
                 x, mean, variance = native.selu_norm(
                     x, layer.b, norm.scale, norm.offset, epsilon=norm.epsilon
                 )

@@ -123,7 +123,7 @@ def test_options_are_those_of_the_contract():
     assert set(models.OPTIONS) == {
         *("seed", "activation", "hidden_units", "dropout", "dropout_kind"),
         *("batch_norm", "batch_norm_first", "batch_norm_decay"),
-        *("bn_axis", "conv_dropout", "kernels", "width"),
+        *("bn_axis", "conv_dropout", "kernels", "sync_batch_norm", "width"),
     }
 
 

@@ -38,19 +38,22 @@ class Part(NamedTuple):
 PartStep = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], Part]
 
 
-def choose(config: Mapping[str, Any], cores: int) -> int:
+def choose(config: Mapping[str, Any], cores: int, workers: int = 1) -> int:
     """How many replicas a run has: as its flags say or, of 0, as many as are fast.
 
-    That is one a thread, of `LEAST_IMAGES` at the least.
+    That is one a thread, of `LEAST_IMAGES` at the least, and equally many on each
+    worker.
 
     Args:
       config: the run's flags.
       cores: that the process may use: as many threads, unless the flags say otherwise.
+      workers: processes that share the batch.
     """
     if config["replicas"]:
         return config["replicas"]
     threads = config["threads"] or cores
-    return max(1, min(threads, config["batch_size"] // LEAST_IMAGES))
+    of_worker = min(threads, config["batch_size"] // workers // LEAST_IMAGES)
+    return workers * max(1, of_worker)
 
 
 def sizes(batch_size: int, replicas: int) -> list[int]:
@@ -59,8 +62,31 @@ def sizes(batch_size: int, replicas: int) -> list[int]:
     return [least + 1] * more + [least] * (replicas - more)
 
 
-def run(step: PartStep, indices: tf.Tensor, seed: tf.Tensor, replicas: int) -> Part:
-    """Takes a step on a batch.
+def function(step: Callable[..., Part], *, in_line: bool) -> Callable[..., Part]:
+    """A step on a part of a batch as one `tf.function`, traced once for all replicas.
+
+    Args:
+      step: with the arguments of `PartStep`, and others that are the same for all.
+      in_line: spares a twentieth of a step, the call. But in the cyclic graph of a
+        loop, whether TensorFlow gives a max pool's gradient to oneDNN depends on the
+        order in which it meets the nodes, so that about one graph in forty differed
+        from the others in the last bits: with a max pool of TensorFlow's, False.
+    """
+    return tf.function(
+        step,
+        autograph=False,
+        experimental_attributes={"_noinline": not in_line},
+    )
+
+
+def run(
+    step: PartStep,
+    indices: tf.Tensor,
+    seed: tf.Tensor,
+    replicas: int,
+    own: range | None = None,
+) -> Part:
+    """Takes a step on a batch, or on some replicas' parts of it.
 
     Args:
       step: takes it on a part of the batch. Best one `tf.function`, traced but once
@@ -69,17 +95,23 @@ def run(step: PartStep, indices: tf.Tensor, seed: tf.Tensor, replicas: int) -> P
       seed: int32 [2], of the step. The first replica gets it as it is, each other one
         that folds in its number: so one replica draws what there was to draw before.
       replicas: how many; 1 to B.
+      own: the numbers of those that are run here; None: of all.
 
     Returns:
       The sums of the parts' losses, counts and gradients; of each next moving average
-      the mean, weighted by the parts' shares.
+      the mean, weighted by the parts' shares: a summand of it, if `own` are not all.
     """
     batch_size = indices.shape[0]
     counts = sizes(batch_size, replicas)
     shares = [tf.constant(count / batch_size) for count in counts]
     fold = tf.random.experimental.stateless_fold_in
     seeds = [seed] + [fold(seed, number) for number in range(1, replicas)]
-    parts = list(map(step, tf.split(indices, counts), seeds, shares))
+    pieces = tf.split(indices, counts)
+    if own is not None:
+        pieces, seeds, shares = (
+            [all_[n] for n in own] for all_ in (pieces, seeds, shares)
+        )
+    parts = list(map(step, pieces, seeds, shares))
     if replicas == 1:
         return parts[0]
     losses, corrects, gradients, averages = zip(*parts, strict=True)

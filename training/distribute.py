@@ -1,0 +1,429 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training by several devices or workers at once, on `tf.distribute`.
+
+    --distribute=none           one process, one device
+    --distribute=mirrored       one process, a logical CPU for each replica
+    --distribute=multi_worker   as many processes as TF_CONFIG names, on any machines
+
+A run is the same whichever it is: the flags give the whole batch and how many replicas
+it is cut into, and each worker takes its share of these, with the images and the random
+numbers that they would get in one process. What the replicas find, gradients, moving
+averages and counts, is packed into one vector and added up over all, once a step.
+
+The variables are plain ones, and each worker has its own. They begin as worker 0's,
+bit for bit, are changed by equal sums in equal ways, and so stay equal: an epoch ends
+with a comparison of their hashes. So nothing that a strategy would mirror has to be
+kept in step, no save is a collective operation that hangs if one stays away, and a
+checkpoint is that of one process. Worker 0 alone has the run directory. The others go
+through the same motions in a scratch directory, which is as fast as waiting, and are
+told by worker 0 what it restored and what its scores are.
+
+TensorFlow takes a worker for lost whose process has ended, or that has given no sign of
+life for ten seconds: a stopped or suspended one, not one that is merely slow. Its
+servers, one on each worker at the port that TF_CONFIG names, do whatever they are told
+by anyone who reaches them: they belong into a network of one's own.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from absl import flags
+
+import cli
+import device
+from training import strategy
+
+KINDS = ("none", "mirrored", "multi_worker")
+
+# How a worker shows that another one is gone: which it is depends on what it was at.
+_LOST = (
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.FailedPreconditionError,
+    tf.errors.InternalError,
+    tf.errors.UnavailableError,
+)
+
+# (images, labels, indices int64 [B], seed int32 [2], training) → Part of the batch
+Step = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor, bool], strategy.Part]
+
+
+class DistributeError(cli.UserError):
+    """Workers that cannot train together, or no longer."""
+
+
+def define_flags() -> None:
+    """The one flag; TF_CONFIG is read from the environment."""
+    flags.DEFINE_enum(
+        "distribute",
+        "none",
+        KINDS,
+        "What the --replicas are: parts of one graph; a device each, in one process; or"
+        " shared by the workers of TF_CONFIG, as training.launch starts them.",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Of a worker among all.
+
+    Attributes:
+      workers: how many there are.
+      number: of this one, from 0, which has the run directory.
+      address: host and port of this one; "" if it is alone.
+      on_host: how many there are at the host of this one, which share its cores.
+    """
+
+    workers: int = 1
+    number: int = 0
+    address: str = ""
+    on_host: int = 1
+
+    def cores(self) -> int:
+        """How many cores are for this worker."""
+        return max(1, device.cores() // self.on_host)
+
+
+def place(kind: str, tf_config: str | None) -> Place:
+    """Where this process stands.
+
+    Args:
+      kind: one of `KINDS`.
+      tf_config: the environment variable, or None.
+
+    Raises:
+      DistributeError: it is missing or makes no sense.
+    """
+    if kind != "multi_worker":
+        return Place()
+    if not tf_config:
+        raise DistributeError(
+            "--distribute=multi_worker goes by TF_CONFIG, which is not set: set it for"
+            " each worker, start some here by python -m training.launch, or leave"
+            " --distribute out"
+        )
+    try:
+        parsed = json.loads(tf_config)
+        cluster, task = parsed["cluster"], parsed["task"]
+        if not cluster.keys() <= {"chief", "worker"}:
+            raise ValueError("jobs other than chief and worker")
+        tasks = [
+            (kind, n) for kind in sorted(cluster) for n in range(len(cluster[kind]))
+        ]
+        number = tasks.index((task["type"], int(task["index"])))
+        addresses = [str(cluster[kind][n]) for kind, n in tasks]
+        hosts = [address.rpartition(":")[0] for address in addresses]
+        return Place(len(tasks), number, addresses[number], hosts.count(hosts[number]))
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+        raise DistributeError(
+            f"TF_CONFIG is {tf_config!r}, where a JSON object with the addresses of"
+            ' "cluster": {"worker": […]} and of "task" the type and index was expected'
+            f" ({error}): mend it"
+        ) from None
+
+
+def check(kind: str, place: Place, values: Mapping[str, Any]) -> None:
+    """Makes sure that a batch can be shared as the flags say.
+
+    Raises:
+      cli.UsageError: it cannot.
+    """
+    replicas, workers = values["replicas"], place.workers
+    if replicas > values["batch_size"]:
+        raise cli.UsageError(
+            f"--batch_size={values['batch_size']} is less than one image for each of"
+            f" {replicas} replicas on {workers} workers: give more images"
+        )
+    if replicas % workers:
+        raise cli.UsageError(
+            f"--replicas={replicas} cannot be shared by {workers} workers, which take"
+            f" equally many: give a multiple of {workers}"
+        )
+    of_graph = 1 if kind == "mirrored" else replicas // workers
+    if values.get("sync_batch_norm") and of_graph > 1:
+        raise cli.UsageError(
+            f"--sync_batch_norm with --distribute={kind} and {of_graph} replicas in a"
+            f" process: give --replicas={workers}, or --distribute=mirrored"
+        )
+
+
+@contextlib.contextmanager
+def heard(place: Place) -> Iterator[None]:
+    """What is done in here prints nothing, if it is not worker 0, but errors."""
+    if place.number == 0:
+        yield
+        return
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
+        with contextlib.redirect_stdout(nowhere):
+            yield
+
+
+def _mirrored(replicas: int) -> tf.distribute.Strategy:
+    """A logical CPU for each replica; before TensorFlow's first operation."""
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(
+        cpu, [tf.config.LogicalDeviceConfiguration()] * replicas
+    )
+    return tf.distribute.MirroredStrategy([f"CPU:{n}" for n in range(replicas)])
+
+
+def _multi_worker(_: int) -> tf.distribute.Strategy:
+    """The workers of TF_CONFIG; waits until all are there."""
+    ring = tf.distribute.experimental.CollectiveCommunication.RING
+    return tf.distribute.MultiWorkerMirroredStrategy(
+        communication_options=tf.distribute.experimental.CommunicationOptions(
+            implementation=ring
+        )
+    )
+
+
+_STRATEGIES: dict[str, Callable[[int], tf.distribute.Strategy | None]] = {
+    "none": lambda _: None,
+    "mirrored": _mirrored,
+    "multi_worker": _multi_worker,
+}
+
+
+def _sum(vector: tf.Tensor) -> tf.Tensor:
+    """A replica's vector → the sum of those of all."""
+    replica = tf.distribute.get_replica_context()
+    return replica.all_reduce(tf.distribute.ReduceOp.SUM, vector)
+
+
+def _distributed(
+    distribution: tf.distribute.Strategy,
+    part_step: strategy.PartStep,
+    indices: tf.Tensor,
+    seed: tf.Tensor,
+    replicas: int,
+) -> strategy.Part:
+    """`strategy.run` on all replicas of a distribution, with one exchange."""
+    own = replicas // distribution.num_replicas_in_sync
+    shapes: list[tf.TensorShape] = []  # filled when `on_replica` is traced
+    weights: list[int] = []
+
+    def on_replica():
+        replica = tf.distribute.get_replica_context()
+        first = own * int(tf.get_static_value(replica.replica_id_in_sync_group))
+        part = strategy.run(
+            part_step, indices, seed, replicas, range(first, first + own)
+        )
+        # The count in float32, too: exact up to 2²⁴ images.
+        values = [part.loss, tf.cast(part.correct, tf.float32)]
+        values += [*part.gradients, *part.averages]
+        shapes[:] = [value.shape for value in values]
+        weights[:] = [len(part.gradients)]
+        return _sum(tf.concat([tf.reshape(v, [-1]) for v in values], axis=0))
+
+    packed = distribution.experimental_local_results(distribution.run(on_replica))[0]
+    flat = tf.split(packed, [shape.num_elements() for shape in shapes])
+    loss, correct, *values = map(tf.reshape, flat, shapes)
+    gradients, averages = values[: weights[0]], values[weights[0] :]
+    return strategy.Part(loss, tf.cast(correct, tf.int64), gradients, averages)
+
+
+class Workers:
+    """Those that train together, seen from one of them; one process alone, too.
+
+    Args:
+      kind: one of `KINDS`.
+      place: of this worker.
+      replicas: of the run.
+    """
+
+    def __init__(self, kind: str = "none", place: Place = Place(), replicas: int = 1):
+        self.kind = kind
+        self.place = place
+        with device.quiet() if kind != "none" else contextlib.nullcontext():
+            self.strategy = _STRATEGIES[kind](replicas)
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """What a result depends on, for run.json; of one alone nothing."""
+        if not self.strategy:
+            return {}
+        return {"distribute": f"{self.kind}, {self.place.workers} workers"}
+
+    def step(
+        self,
+        part_step: Callable[..., strategy.Part],
+        replicas: int,
+        *,
+        sync: bool,
+        in_line: bool,
+    ) -> Step:
+        """A step on the whole batch out of one on a part of it.
+
+        Args:
+          part_step: takes images and labels, what a `strategy.PartStep` takes, and
+            `training`.
+          replicas: of the run.
+          sync: whether the replicas exchange something within a part: TensorFlow allows
+            that in no function within the graph's.
+          in_line: as of `strategy.function`.
+        """
+        if not sync:
+            part_step = strategy.function(part_step, in_line=in_line)
+        run: Callable[..., strategy.Part] = strategy.run
+        if self.strategy:
+            run = functools.partial(_distributed, self.strategy)
+        return lambda images, labels, indices, seed, training: run(
+            functools.partial(part_step, images, labels, training=training),
+            indices,
+            seed,
+            replicas,
+        )
+
+    def gather(self, value: Any) -> list[Any]:
+        """A value of each worker, in their order; each calls, and gets, the same.
+
+        Args:
+          value: of JSON types.
+        """
+        if self.place.workers == 1:
+            return [value]
+        content = np.frombuffer(json.dumps(value).encode(), np.uint8)
+        lengths = self._of_all(np.array([len(content)]))
+        padded = np.pad(content, (0, lengths.max() - len(content)))
+        rows = self._of_all(padded).astype(np.uint8)
+        return [
+            json.loads(row[:length].tobytes())
+            for row, (length,) in zip(rows, lengths, strict=True)
+        ]
+
+    def agree(self, number: int) -> int:
+        """The highest of the numbers of all workers."""
+        if self.place.workers == 1:
+            return number
+        return int(self._of_all(np.array([number])).max())
+
+    def follow_first(self, variables: Sequence[tf.Variable]) -> None:
+        """Gives all workers the values of worker 0's variables, bit for bit."""
+        if self.place.workers == 1:
+            return
+        content = b"".join(v.numpy().tobytes() for v in variables)
+        numbers = np.frombuffer(content + bytes(-len(content) % 4), np.int32)
+        # Whole numbers, for 0 + -0 is 0, and no NaN keeps its bits.
+        content = self._sum(
+            numbers if self.place.number == 0 else 0 * numbers
+        ).tobytes()
+        for v in variables:
+            dtype = v.dtype.as_numpy_dtype
+            value = np.frombuffer(content, dtype, v.shape.num_elements())
+            v.assign(value.reshape(v.shape))
+            content = content[value.nbytes :]
+
+    def check_equal(self, variables: Sequence[tf.Variable], where: str) -> None:
+        """Makes sure that all workers have the same variables, bit for bit.
+
+        Raises:
+          DistributeError: they have not.
+        """
+        digest = hashlib.sha256()
+        for v in variables:
+            digest.update(v.numpy().tobytes())
+        hashes = self.gather(digest.hexdigest())
+        others = [n for n, found in enumerate(hashes) if found != hashes[0]]
+        if others:
+            raise DistributeError(
+                f"the weights of worker {others[0]} are not those of worker 0 {where}:"
+                " their machines compute differently, or one of them wrongly; start all"
+                " again on like ones, and they go on from the last checkpoint"
+            )
+
+    def check_alike(self, facts: Mapping[str, Any]) -> None:
+        """Makes sure that all workers are about to train the same run.
+
+        Args:
+          facts: of JSON types; what must be equal, by the name that a user knows.
+
+        Raises:
+          DistributeError: something is not; all workers name the same first thing.
+        """
+        first, *others = self.gather(dict(facts))
+        for number, other in enumerate(others, 1):
+            for name in sorted(first.keys() | other.keys()):
+                if first.get(name) != other.get(name):
+                    raise DistributeError(
+                        f"worker {number} has {name} {other.get(name)}, and worker 0"
+                        f" {first.get(name)}: start all with the same flags, version"
+                        " and data"
+                    )
+
+    @contextlib.contextmanager
+    def own_directory(self, run_dir: Path) -> Iterator[Path]:
+        """Where this worker writes: worker 0 in the run directory.
+
+        Another one writes into a folder that is gone afterwards; its errors name the
+        run directory all the same.
+        """
+        if self.place.number == 0:
+            yield run_dir
+            return
+        with tempfile.TemporaryDirectory(prefix="worker-") as scratch:
+            own = Path(scratch) / run_dir.name
+            try:
+                yield own
+            except cli.UserError as error:
+                error.args = (str(error).replace(str(own), str(run_dir)),)
+                raise
+
+    @contextlib.contextmanager
+    def together(self, run_dir: Path) -> Iterator[None]:
+        """What is done in here is done by all workers, or by none.
+
+        Raises:
+          DistributeError: another one is gone.
+        """
+        try:
+            yield
+        except _LOST as error:
+            if self.place.workers == 1:
+                raise
+            raise DistributeError(
+                f"worker {self.place.number} of {self.place.workers}"
+                f" ({self.place.address}) has lost another one, which has ended or"
+                f" cannot be reached ({type(error).__name__}): see what that one said,"
+                " then start all again with the same flags, and they go on from the"
+                f" last checkpoint in {run_dir}"
+            ) from None
+
+    def _of_all(self, values: np.ndarray) -> np.ndarray:
+        """Whole numbers [n] of each worker → int32 [workers, n]."""
+        table = np.zeros([self.place.workers, *values.shape], np.int32)
+        table[self.place.number] = values
+        return self._sum(table)
+
+    def _sum(self, values: np.ndarray) -> np.ndarray:
+        """int32, of all workers, modulo 2³²."""
+        return (
+            self._sum_graph(tf.constant(values.reshape(-1)))
+            .numpy()
+            .reshape(values.shape)
+        )
+
+    @functools.cached_property
+    def _sum_graph(self) -> Callable[[tf.Tensor], tf.Tensor]:
+        distribution = self.strategy
+        assert distribution  # one worker alone has nobody to ask
+
+        def graph(values):
+            # A copy: of an argument TensorFlow knows no device.
+            return distribution.run(lambda: _sum(tf.identity(values)))
+
+        signature = [tf.TensorSpec([None], tf.int32)]
+        return tf.function(graph, autograph=False, input_signature=signature)
+
+
+ALONE = Workers()
