@@ -577,7 +577,7 @@ def train(
         profiling.Profile(profile_steps, run_dir / "train") as profile,
         _bar(at.step * batch_size, total_steps * batch_size, workers) as bar,
     ):
-        images, labels, window_end = feed.at(at.step)
+        images, labels, _ = feed.at(at.step)
         train_steps = make_train_steps(
             state, images, labels, config, epoch_steps, workers
         )
@@ -900,7 +900,7 @@ def run(
             "version": cli.VERSION,
             "TensorFlow": tf.__version__,
             "files": facts["data"],
-            "training images": len(sets.train_labels),
+            "training images": sets.train_count,
             **{f"--{k}": v for k, v in values.items() if k not in PLACES},
         }
     )
