@@ -127,6 +127,17 @@ def load_network(run_dir: Path) -> tuple[tf.Module, int]:
     return network, step
 
 
+def _load_trained(run_dir: Path) -> tuple[scoring.Predict, int]:
+    """`load_network`, refused if it has no epoch behind it; as a graph.
+
+    A run saves its network before the first step, so that a checkpoint alone does not
+    say that there was any training.
+    """
+    network, step = load_network(run_dir)
+    result.history(run_dir, step)
+    return scoring.Predict(network), step
+
+
 def _check_usage(values: Mapping[str, Any], arguments: Sequence[str]) -> None:
     """Raises cli.UsageError unless it is clear what is to be done.
 
@@ -173,8 +184,7 @@ def _read_photos(run_dir: Path, names: Sequence[str]) -> None:
     annotated: list[Path] = []
     if FLAGS.annotated_dir:
         annotated = reading.annotated_names(paths, Path(FLAGS.annotated_dir))
-    network, _ = load_network(run_dir)
-    predict = scoring.Predict(network)
+    predict, _ = _load_trained(run_dir)
     pages = reading.read(predict, paths, FLAGS.ink)
     print(reading.show(pages))
     for name, page in zip(annotated, pages):
@@ -211,26 +221,9 @@ def _export(
     print(f"\n{table}\n{FLAGS.export_dir}")
 
 
-def main(argv: list[str]) -> None:
-    """Scores the run that --run_dir names, reads by it, or compares some."""
-    _, *arguments = argv
-    _check_usage(FLAGS.flag_values_dict(), arguments)
-    if FLAGS.compare:
-        from evaluation import comparison  # loads scipy.stats, which takes a second
-
-        print(comparison.compare([Path(argument) for argument in arguments]))
-        return
-    device.set_threads(0)
-    if FLAGS.export_dir:
-        from evaluation import export
-
-        export.check(Path(FLAGS.export_dir), export.choose(FLAGS.export_formats))
-    run_dir = Path(FLAGS.run_dir)
-    if FLAGS.images:
-        _read_photos(run_dir, [*FLAGS.images, *arguments])
-        return
-    network, step = load_network(run_dir)
-    predict = scoring.Predict(network)
+def _score(run_dir: Path) -> None:
+    """Scores a run, and writes its submission and its export if the flags say so."""
+    predict, step = _load_trained(run_dir)
     config = result.read_config(run_dir)
     dataset = data.load(config["dataset"], FLAGS.data_dir)
     runs.check_data(run_dir, dataset.hashes)
@@ -248,6 +241,27 @@ def main(argv: list[str]) -> None:
             f"{run_dir} has nothing to be scored on: its test set has no labels, and no"
             " images were held out; give --submission, or train with --validation_size"
         )
+
+
+def main(argv: list[str]) -> None:
+    """Scores the run that --run_dir names, reads by it, or compares some."""
+    _, *arguments = argv
+    _check_usage(FLAGS.flag_values_dict(), arguments)
+    if FLAGS.compare:
+        from evaluation import comparison  # loads scipy.stats, which takes a second
+
+        print(comparison.compare([Path(argument) for argument in arguments]))
+        return
+    device.set_threads(0)
+    if FLAGS.export_dir:
+        from evaluation import export
+
+        export.check(Path(FLAGS.export_dir), export.choose(FLAGS.export_formats))
+    run_dir = Path(FLAGS.run_dir)
+    if FLAGS.images:
+        _read_photos(run_dir, [*FLAGS.images, *arguments])
+    else:
+        _score(run_dir)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,14 @@ def evaluate(
     run = runs.read_run(run_dir)
     config = run["config"]
     split = scored_split(scored)
-    rows = _history(run_dir, step, f"{split}_accuracy")
+    if step is None:
+        step = max(checkpoints.steps(run_dir / checkpoints.FOLDER), default=0)
+    rows = history(run_dir, step)
+    if f"{split}_accuracy" not in rows[0]:
+        raise runs.RunError(
+            f"{run_dir / 'metrics.csv'} is damaged, it has no {split}_accuracy: train"
+            " again"
+        )
     images, labels = scored[split]
     scores = scoring.score(predict, images, labels, config["loss"])
     summary = scoring.summarise(scores)
@@ -119,15 +126,14 @@ def read_config(run_dir: Path) -> dict[str, Any]:
     return config
 
 
-def _history(run_dir: Path, step: int | None, accuracy: str) -> list[dict[str, float]]:
-    """The epochs up to a checkpoint; a killed run may have begun others."""
-    if step is None:
-        step = max(checkpoints.steps(run_dir / checkpoints.FOLDER), default=0)
+def history(run_dir: Path, step: int) -> list[dict[str, float]]:
+    """The epochs up to a checkpoint; a killed run may have begun others.
+
+    Raises:
+      RunError: there is none, so that the checkpoint is of a network which has learned
+        next to nothing; or metrics.csv is damaged.
+    """
     rows = [row for row in runs.read_metrics(run_dir) if row["step"] <= step]
     if not rows:
         raise runs.RunError(f"{run_dir} has no epoch behind it yet: train it first")
-    if accuracy not in rows[0]:
-        raise runs.RunError(
-            f"{run_dir / 'metrics.csv'} is damaged, it has no {accuracy}: train again"
-        )
     return rows

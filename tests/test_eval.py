@@ -136,9 +136,12 @@ def test_a_damaged_checkpoint_is_not_scored_but_the_one_before(
     _, step = program.load_network(run_dir)
     assert step == 0
     assert "step-00000010 is damaged (state.index" in capsys.readouterr().err
-    done = command("eval.py", f"--run_dir={run_dir}")
-    assert done.returncode == 1
-    assert "has no epoch behind it yet" in done.stderr.splitlines()[-1]
+    submission = tmp_path / "submission.csv"
+    for wanted in (f"--submission={submission}", "--images=photo.png"):
+        done = command("eval.py", f"--run_dir={run_dir}", wanted)
+        assert done.returncode == 1
+        assert "has no epoch behind it yet" in done.stderr.splitlines()[-1]
+        assert not submission.exists()
     assert checkpoints.steps(run_dir / "checkpoints") == [0, 10]  # it only reads
 
 
