@@ -2,7 +2,7 @@
 """The result of a finished run: on the console, in its directory, in TensorBoard."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,17 +63,10 @@ def evaluate(
     scores = scoring.score(predict, images, labels, config["loss"])
     summary = scoring.summarise(scores)
     weights = predict.network.trainable_variables
-    best = max(rows, key=lambda row: row.get("validation_accuracy", 0))
-    since_best = len(rows) - 1 - rows.index(best)
     result = {
         split: summary,
         "parameters": sum(w.shape.num_elements() for w in weights),
-        "epochs": len(rows),
-        "steps": int(rows[-1]["step"]),
-        "finished": len(rows) == config["epochs"]
-        or 0 < config["early_stopping"] <= since_best,
-        "scored_epoch": int((best if config["keep_best"] else rows[-1])["epoch"]),
-        "training_seconds": rows[-1]["seconds"],
+        **_progress(config, rows, step),
         f"{split}_accuracy_by_epoch": [row[f"{split}_accuracy"] for row in rows],
         **run,
     }
@@ -96,6 +89,27 @@ def evaluate(
     )
     print(text)
     print(run_dir / report.REPORT)
+
+
+def _progress(
+    config: Mapping[str, Any], rows: Sequence[Mapping[str, float]], step: int
+) -> dict[str, Any]:
+    """How far a run had come at a checkpoint, and of which epoch its weights are.
+
+    A run that was stopped within an epoch is scored within it: that epoch's number is
+    that of `epochs`, the whole ones. The seconds are those of the whole ones, too.
+    """
+    best = max(rows, key=lambda row: row.get("validation_accuracy", 0))
+    since_best = len(rows) - 1 - rows.index(best)
+    last = int(rows[-1]["epoch"]) + (step > rows[-1]["step"])
+    return {
+        "epochs": len(rows),
+        "steps": step,
+        "finished": len(rows) == config["epochs"]
+        or 0 < config["early_stopping"] <= since_best,
+        "scored_epoch": int(best["epoch"]) if config["keep_best"] else last,
+        "training_seconds": rows[-1]["seconds"],
+    }
 
 
 def scored_split(scored: Iterable[str]) -> str:
