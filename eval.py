@@ -227,20 +227,21 @@ def _score(run_dir: Path) -> None:
     config = result.read_config(run_dir)
     dataset = data.load(config["dataset"], FLAGS.data_dir)
     runs.check_data(run_dir, dataset.hashes)
+    scored = data.scored(dataset, config["validation_size"], config["split_seed"])
+    if not scored and (FLAGS.export_dir or not FLAGS.submission):
+        raise runs.RunError(
+            f"{run_dir} has nothing to be scored on: its test set has no labels, and no"
+            " images were held out; give --submission alone, or train with"
+            " --validation_size"
+        )
     if FLAGS.submission:
         logits = scoring.predict_all(predict, dataset.test_images)
         kaggle.write_submission(FLAGS.submission, logits.argmax(1))
         print(FLAGS.submission)
-    scored = data.scored(dataset, config["validation_size"], config["split_seed"])
     if scored:
         result.evaluate(run_dir, predict, scored, step)
-        if FLAGS.export_dir:
-            _export(run_dir, predict.network, dataset, scored)
-    elif not FLAGS.submission:
-        raise runs.RunError(
-            f"{run_dir} has nothing to be scored on: its test set has no labels, and no"
-            " images were held out; give --submission, or train with --validation_size"
-        )
+    if FLAGS.export_dir:
+        _export(run_dir, predict.network, dataset, scored)
 
 
 def main(argv: list[str]) -> None:

@@ -208,3 +208,23 @@ def test_a_competition_from_its_files_to_the_submission(competition, tmp_path):
     assert answers[0] == key[0] == "ImageId,Label"
     right = sum(map(str.__eq__, answers[1:], key[1:]))
     assert right > 50  # 10 would be chance
+
+
+def test_an_export_that_nothing_checks_is_refused_before_the_submission(
+    competition, tmp_path
+):
+    run_dir, submission = tmp_path / "run", tmp_path / "submission.csv"
+    trained = command(
+        *("train.py", "--dataset=kaggle", f"--data_dir={competition}"),
+        *("--shift_directions=", "--flip_codes=", "--network=mlp", "--hidden_units=9"),
+        *("--epochs=1", f"--run_dir={run_dir}"),
+    )
+    assert trained.returncode == 0, trained.stderr
+    evaluate = ("eval.py", f"--run_dir={run_dir}", f"--data_dir={competition}")
+    evaluate += (f"--submission={submission}",)
+    done = command(*evaluate, f"--export_dir={tmp_path / 'exported'}")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "has nothing to be scored" in done.stderr
+    assert {p.name for p in tmp_path.iterdir()} == {"run"}
+    done = command(*evaluate)
+    assert (done.returncode, done.stdout) == (0, f"{submission}\n"), done.stderr
