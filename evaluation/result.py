@@ -70,8 +70,9 @@ def evaluate(
         f"{split}_accuracy_by_epoch": [row[f"{split}_accuracy"] for row in rows],
         **run,
     }
-    runs.write_atomically(run_dir / RESULT, json.dumps(result, indent=1) + "\n")
+    # In this order: what is finished has its predictions.
     scoring.write_predictions(run_dir, scores)
+    runs.write_atomically(run_dir / RESULT, json.dumps(result, indent=1) + "\n")
     pictures = report.write(
         run_dir, split, result, rows, scores, images, predict.network
     )

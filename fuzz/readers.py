@@ -276,14 +276,15 @@ def read_result(content: bytes) -> None:
     from evaluation import comparison
 
     folder = _file("result.json", content).parent
-    split, finished, accuracy = comparison._read_result(folder)
+    split, finished, accuracy, errors = comparison._read_result(folder)
     assert split in ("test", "validation") and isinstance(finished, bool)
+    assert isinstance(errors, int)
     assert 0 <= accuracy <= 100
 
 
 def result_seeds() -> list[bytes]:
     """One of each kind."""
-    score = {"binary_accuracy": 0.99}
+    score = {"binary_accuracy": 0.99, "errors": 7}
     return [
         json.dumps({split: score, "finished": True}).encode()
         for split in ("test", "validation")

@@ -119,6 +119,23 @@ def test_what_came_to_its_end_and_what_was_scored(
     assert (f"after step {step}, within epoch" in page) == (scored_epoch == 3)
 
 
+def test_a_score_cut_short_leaves_no_result_without_predictions(
+    tmp_path, images, monkeypatch
+):
+    runs.open_run(tmp_path, CONFIG, "", {"data": {}, "environment": {}})
+    row = {"epoch": 0, "step": 1, "seconds": 1.0, "test_accuracy": 0.5}
+    runs.write_metrics(tmp_path, [row])
+    checkpoints.path(tmp_path / "checkpoints", 1).mkdir(parents=True)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scoring, "write_predictions", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        result.evaluate(tmp_path, scoring.Predict(MLP()), {"test": (images, LABELS)})
+    assert not (tmp_path / "result.json").exists()
+
+
 def test_a_run_without_history_is_refused(tmp_path, images):
     runs.open_run(tmp_path, CONFIG, "--seed=4\n", {"data": {}})
     with pytest.raises(runs.RunError, match="has no epoch behind it yet"):
