@@ -113,10 +113,7 @@ def load_network(run_dir: Path) -> tuple[tf.Module, int]:
     try:
         network = models.build(config)
     except (LookupError, TypeError, ValueError) as error:
-        raise runs.RunError(
-            f"{run_dir / 'run.json'} is damaged, no network can be built as it says"
-            f" ({error}): train again"
-        ) from None
+        raise _no_network(run_dir, error) from None
     scored = "average" if config["weight_average"] else "network"
     scored = "best" if config["keep_best"] else scored
     state = tf.train.Checkpoint(**{scored: network})
@@ -135,7 +132,17 @@ def _load_trained(run_dir: Path) -> tuple[scoring.Predict, int]:
     """
     network, step = load_network(run_dir)
     result.history(run_dir, step)
-    return scoring.Predict(network), step
+    try:
+        return scoring.Predict(network), step
+    except (TypeError, ValueError) as error:  # a rate that is none shows here only
+        raise _no_network(run_dir, error) from None
+
+
+def _no_network(run_dir: Path, error: Exception) -> runs.RunError:
+    return runs.RunError(
+        f"{run_dir / 'run.json'} is damaged, no network can be built as it says"
+        f" ({cli.reason(error)}): train again"
+    )
 
 
 def _check_usage(values: Mapping[str, Any], arguments: Sequence[str]) -> None:

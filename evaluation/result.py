@@ -15,12 +15,15 @@ RESULT = "result.json"
 
 # The flags of a run that scoring looks at, and how JSON gives them.
 _NEEDED: dict[str, tuple[type, ...]] = {
+    "batch_size": (int,),
     "dataset": (str,),
     "early_stopping": (int,),
     "epochs": (int,),
     "keep_best": (bool,),
     "loss": (str,),
     "network": (str,),
+    "schedule": (str,),
+    "seed": (int,),
     "split_seed": (int,),
     "validation_size": (int,),
     "weight_average": (int, float),

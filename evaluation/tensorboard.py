@@ -86,7 +86,8 @@ def _has_meaning(name: str, config: Mapping[str, Any]) -> bool:
     if name not in MEANT_BY:
         return True
     other, values = MEANT_BY[name]
-    return config[other] in values if values else bool(config[other])
+    given = config.get(other)
+    return given in values if values else bool(given)
 
 
 def write_projector(

@@ -29,7 +29,7 @@ def make_run(tmp_path):
         run_dir = tmp_path / name
         run_dir.mkdir(parents=True)
         run = {"config": {**CONFIG, **flags}, "data": {"images": data}}
-        run["version"] = cli.VERSION
+        run |= {"version": cli.VERSION, "environment": {}}
         (run_dir / "run.json").write_text(json.dumps(run))
         read = labels.copy()
         read[list(wrong)] = (read[list(wrong)] + 1) % 10

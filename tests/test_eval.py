@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 import eval as program
+import models
 from evaluation import scoring
 from tests.programs import command
 from training import checkpoints, runs
@@ -143,6 +144,21 @@ def test_a_damaged_checkpoint_is_not_scored_but_the_one_before(
         assert "has no epoch behind it yet" in done.stderr.splitlines()[-1]
         assert not submission.exists()
     assert checkpoints.steps(run_dir / "checkpoints") == [0, 10]  # it only reads
+
+
+@pytest.mark.parametrize(
+    "damage", [{"batch_norm": "all", "batch_norm_decay": "x"}, {"dropout": []}]
+)
+def test_a_setting_that_no_network_can_have(trained, tmp_path, damage):
+    """One that a network is built with, but does not compute with."""
+    run = runs.read_run(trained[0])
+    run["config"] |= damage
+    runs.write_atomically(tmp_path / "run.json", json.dumps(run))
+    shutil.copy(trained[0] / "metrics.csv", tmp_path)
+    state = tf.train.Checkpoint(average=models.build(run["config"]))
+    checkpoints.save(state, tmp_path / "checkpoints", 10, run["config"])
+    with pytest.raises(RunError, match="run.json is damaged, no network can be built"):
+        program._load_trained(tmp_path)
 
 
 def test_determinism_is_a_flag_of_its_own(tmp_path):

@@ -137,7 +137,7 @@ def test_a_score_cut_short_leaves_no_result_without_predictions(
 
 
 def test_a_run_without_history_is_refused(tmp_path, images):
-    runs.open_run(tmp_path, CONFIG, "--seed=4\n", {"data": {}})
+    runs.open_run(tmp_path, CONFIG, "--seed=4\n", {"data": {}, "environment": {}})
     with pytest.raises(runs.RunError, match="has no epoch behind it yet"):
         result.evaluate(tmp_path, scoring.Predict(MLP()), {"test": (images, LABELS)})
     assert not (tmp_path / "result.json").exists()
