@@ -69,6 +69,7 @@ _BARE = 20  # percent of its length, at least, have no ink but the line's
 # Ruled lines that were not erased hang together, over so much of the page's longer
 # side; then thresholds that are higher by these factors are tried.
 _SPANNED, _HIGHER = 0.3, (1, 1.5, 2.2, 3.3)
+_HOLE, _MOST_HOLES = 0.02, 4  # side over the longer side of all; digits have two
 
 
 class PageError(cli.UserError):
@@ -155,17 +156,18 @@ def _find_parts(darkness: np.ndarray) -> list[_Part]:
         ruled = max([0.0, *across, *up])
         # Of a line, splinters stay at the strokes that it meets.
         parts = _without_dots([p for p in _parts(mask) if p.stroke > ruled / 2])
+        # Lines are no part of the digits that they pass.
         lines = [part for part in parts if _spans(part, darkness.shape)]
+        joined = _join([part for part in parts if part not in lines])
+        lines += [part for part in joined if _spans(part, darkness.shape)]
         if fewest is None or len(lines) < len(fewest[1]):
-            fewest = parts, lines
+            fewest = [p for p in joined if p not in lines and _is_digit(p)], lines
         if not lines:
             break
     assert fewest is not None
-    parts, lines = fewest
-    # Lines are no part of the digits that they pass. But if there is nothing else, it
-    # is a digit as large as the page.
-    rest = _join([part for part in parts if part not in lines])
-    return [p for p in rest if _is_digit(p)] or [p for p in lines if _is_digit(p)]
+    digits, lines = fewest
+    # If there is nothing else, it is a digit as large as the page.
+    return digits or [part for part in lines if _is_digit(part)]
 
 
 def _without_dots(parts: Sequence[_Part]) -> list[_Part]:
@@ -177,8 +179,15 @@ def _without_dots(parts: Sequence[_Part]) -> list[_Part]:
 
 
 def _spans(part: _Part, shape: tuple[int, ...]) -> bool:
-    """Whether it is as long and slender as nothing but ruled lines is."""
-    return part.size > max(_SPANNED * max(shape), _SLENDER * part.stroke)
+    """Whether it is as long and slender, or has as many holes, as only lines have."""
+    if part.size <= _SPANNED * max(shape):
+        return False
+    if part.size > _SLENDER * part.stroke:
+        return True
+    paper = np.pad(~part.pixels, 1, constant_values=True).astype(np.uint8)
+    stats = cv2.connectedComponentsWithStats(paper, connectivity=4)[2]
+    holes = stats[2:, cv2.CC_STAT_AREA]  # all but the ink and what is around it
+    return bool((holes > (_HOLE * part.size) ** 2).sum() > _MOST_HOLES)
 
 
 def lift_ink(

@@ -192,6 +192,12 @@ def test_pages_of_mnists_digits_are_read(mnist, run_dir, tmp_path):
     assert read >= 0.98 * known
 
 
+def test_the_accuracy_on_photos_is_measured(mnist, run_dir):
+    found = counting.measure(run_dir, mnist, [7, 8])
+    assert found.digits == found.right + found.misread + found.missed > 60
+    assert found.accuracy > 0.9
+
+
 def test_the_command(run_dir, tmp_path):
     made = command("-m", "data.make_page", f"--pages_dir={tmp_path}/pages")
     assert made.returncode == 0, made.stderr
