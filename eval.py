@@ -159,13 +159,17 @@ def _check_usage(values: Mapping[str, Any], arguments: Sequence[str]) -> None:
             "--images is of photos to be read, --submission and --export_dir are of a"
             " run to be scored, --compare of some to be compared: give one of the three"
         )
-    if not images and (values["readings"] or values["annotated_dir"]):
+    if values["data_dir"] and (images or compare):
         raise cli.UsageError(
-            "--readings and --annotated_dir get what is read on photos: name these by"
-            " --images"
+            "--data_dir is of a run to be scored: leave it out with --images and"
+            " --compare"
         )
-    if images and not run_dir:
-        raise cli.UsageError("--images wants a network to be read by: give --run_dir")
+    if values["data_dir"] and (images or compare):
+        raise cli.UsageError(
+            "--data_dir is of a run to be scored: leave it out with --images and"
+            " --compare"
+        )
+    _check_photo_usage(values)
     if compare and (run_dir or output):
         raise cli.UsageError(
             "--run_dir, --submission and --export_dir are of one run to be scored,"
@@ -181,6 +185,20 @@ def _check_usage(values: Mapping[str, Any], arguments: Sequence[str]) -> None:
         raise cli.UsageError(
             "nothing to do: give --run_dir=RUN to score a run, or --compare RUN RUN"
         )
+
+
+def _check_photo_usage(values: Mapping[str, Any]) -> None:
+    """The same of the flags of reading photos, whatever else is given."""
+    images = values["images"]
+    if not images and (values["readings"] or values["annotated_dir"]):
+        raise cli.UsageError(
+            "--readings and --annotated_dir get what is read on photos: name these by"
+            " --images"
+        )
+    if values["ink"] != "auto" and not images:
+        raise cli.UsageError("--ink is of photos: name these by --images")
+    if images and not values["run_dir"]:
+        raise cli.UsageError("--images wants a network to be read by: give --run_dir")
 
 
 def _read_photos(run_dir: Path, names: Sequence[str]) -> None:
