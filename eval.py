@@ -164,11 +164,6 @@ def _check_usage(values: Mapping[str, Any], arguments: Sequence[str]) -> None:
             "--data_dir is of a run to be scored: leave it out with --images and"
             " --compare"
         )
-    if values["data_dir"] and (images or compare):
-        raise cli.UsageError(
-            "--data_dir is of a run to be scored: leave it out with --images and"
-            " --compare"
-        )
     _check_photo_usage(values)
     if compare and (run_dir or output):
         raise cli.UsageError(
