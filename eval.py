@@ -113,10 +113,7 @@ def load_network(run_dir: Path) -> tuple[tf.Module, int]:
     try:
         network = models.build(config)
     except (LookupError, TypeError, ValueError) as error:
-        raise runs.RunError(
-            f"{run_dir / 'run.json'} is damaged, no network can be built as it says"
-            f" ({error}): train again"
-        ) from None
+        raise _no_network(run_dir, error) from None
     scored = "average" if config["weight_average"] else "network"
     scored = "best" if config["keep_best"] else scored
     state = tf.train.Checkpoint(**{scored: network})
@@ -125,6 +122,27 @@ def load_network(run_dir: Path) -> tuple[tf.Module, int]:
     if step is None:
         raise runs.RunError(f"{run_dir} has no checkpoint yet: train it first")
     return network, step
+
+
+def _load_trained(run_dir: Path) -> tuple[scoring.Predict, int]:
+    """`load_network`, refused if it has no epoch behind it; as a graph.
+
+    A run saves its network before the first step, so that a checkpoint alone does not
+    say that there was any training.
+    """
+    network, step = load_network(run_dir)
+    result.history(run_dir, step)
+    try:
+        return scoring.Predict(network), step
+    except (TypeError, ValueError) as error:  # a rate that is none shows here only
+        raise _no_network(run_dir, error) from None
+
+
+def _no_network(run_dir: Path, error: Exception) -> runs.RunError:
+    return runs.RunError(
+        f"{run_dir / 'run.json'} is damaged, no network can be built as it says"
+        f" ({cli.reason(error)}): train again"
+    )
 
 
 def _check_usage(values: Mapping[str, Any], arguments: Sequence[str]) -> None:
@@ -141,13 +159,12 @@ def _check_usage(values: Mapping[str, Any], arguments: Sequence[str]) -> None:
             "--images is of photos to be read, --submission and --export_dir are of a"
             " run to be scored, --compare of some to be compared: give one of the three"
         )
-    if not images and (values["readings"] or values["annotated_dir"]):
+    if values["data_dir"] and (images or compare):
         raise cli.UsageError(
-            "--readings and --annotated_dir get what is read on photos: name these by"
-            " --images"
+            "--data_dir is of a run to be scored: leave it out with --images and"
+            " --compare"
         )
-    if images and not run_dir:
-        raise cli.UsageError("--images wants a network to be read by: give --run_dir")
+    _check_photo_usage(values)
     if compare and (run_dir or output):
         raise cli.UsageError(
             "--run_dir, --submission and --export_dir are of one run to be scored,"
@@ -165,6 +182,20 @@ def _check_usage(values: Mapping[str, Any], arguments: Sequence[str]) -> None:
         )
 
 
+def _check_photo_usage(values: Mapping[str, Any]) -> None:
+    """The same of the flags of reading photos, whatever else is given."""
+    images = values["images"]
+    if not images and (values["readings"] or values["annotated_dir"]):
+        raise cli.UsageError(
+            "--readings and --annotated_dir get what is read on photos: name these by"
+            " --images"
+        )
+    if values["ink"] != "auto" and not images:
+        raise cli.UsageError("--ink is of photos: name these by --images")
+    if images and not values["run_dir"]:
+        raise cli.UsageError("--images wants a network to be read by: give --run_dir")
+
+
 def _read_photos(run_dir: Path, names: Sequence[str]) -> None:
     """Reads the digits of photos and shows them as the flags say."""
     from evaluation import photos, reading  # loads matplotlib
@@ -173,8 +204,7 @@ def _read_photos(run_dir: Path, names: Sequence[str]) -> None:
     annotated: list[Path] = []
     if FLAGS.annotated_dir:
         annotated = reading.annotated_names(paths, Path(FLAGS.annotated_dir))
-    network, _ = load_network(run_dir)
-    predict = scoring.Predict(network)
+    predict, _ = _load_trained(run_dir)
     pages = reading.read(predict, paths, FLAGS.ink)
     print(reading.show(pages))
     for name, page in zip(annotated, pages):
@@ -211,6 +241,29 @@ def _export(
     print(f"\n{table}\n{FLAGS.export_dir}")
 
 
+def _score(run_dir: Path) -> None:
+    """Scores a run, and writes its submission and its export if the flags say so."""
+    predict, step = _load_trained(run_dir)
+    config = result.read_config(run_dir)
+    dataset = data.load(config["dataset"], FLAGS.data_dir)
+    runs.check_data(run_dir, dataset.hashes)
+    scored = data.scored(dataset, config["validation_size"], config["split_seed"])
+    if not scored and (FLAGS.export_dir or not FLAGS.submission):
+        raise runs.RunError(
+            f"{run_dir} has nothing to be scored on: its test set has no labels, and no"
+            " images were held out; give --submission alone, or train with"
+            " --validation_size"
+        )
+    if FLAGS.submission:
+        logits = scoring.predict_all(predict, dataset.test_images)
+        kaggle.write_submission(FLAGS.submission, logits.argmax(1))
+        print(FLAGS.submission)
+    if scored:
+        result.evaluate(run_dir, predict, scored, step)
+    if FLAGS.export_dir:
+        _export(run_dir, predict.network, dataset, scored)
+
+
 def main(argv: list[str]) -> None:
     """Scores the run that --run_dir names, reads by it, or compares some."""
     _, *arguments = argv
@@ -228,26 +281,8 @@ def main(argv: list[str]) -> None:
     run_dir = Path(FLAGS.run_dir)
     if FLAGS.images:
         _read_photos(run_dir, [*FLAGS.images, *arguments])
-        return
-    network, step = load_network(run_dir)
-    predict = scoring.Predict(network)
-    config = result.read_config(run_dir)
-    dataset = data.load(config["dataset"], FLAGS.data_dir)
-    runs.check_data(run_dir, dataset.hashes)
-    if FLAGS.submission:
-        logits = scoring.predict_all(predict, dataset.test_images)
-        kaggle.write_submission(FLAGS.submission, logits.argmax(1))
-        print(FLAGS.submission)
-    scored = data.scored(dataset, config["validation_size"], config["split_seed"])
-    if scored:
-        result.evaluate(run_dir, predict, scored, step)
-        if FLAGS.export_dir:
-            _export(run_dir, predict.network, dataset, scored)
-    elif not FLAGS.submission:
-        raise runs.RunError(
-            f"{run_dir} has nothing to be scored on: its test set has no labels, and no"
-            " images were held out; give --submission, or train with --validation_size"
-        )
+    else:
+        _score(run_dir)
 
 
 if __name__ == "__main__":

@@ -198,16 +198,30 @@ def whole(
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """Yields each shard that is noted and still as noted: number, SHA-256 by file.
 
+    None if the build was begun with other versions: its shards may differ from those
+    that are yet to be built.
+
     Args:
       folder: of a build that may have been cut short at any byte.
       shards: of the manifest.
     """
+    if not _begun_here(folder):
+        return
     for number, sums in _noted(folder, len(shards)).items():
         expected = sizes(shards[number])
         if sums.keys() == expected.keys() and not any(
             fault(folder / file, size, sums[file]) for file, size in expected.items()
         ):
             yield number, sums
+
+
+def _begun_here(folder: Path) -> bool:
+    """Whether the versions of an unfinished build are the present ones."""
+    try:
+        job = untrusted.read_json(folder / _JOB)
+    except (OSError, ValueError):
+        return False
+    return isinstance(job, dict) and job.get("versions") == _versions()
 
 
 def _noted(folder: Path, total: int) -> dict[int, dict[str, str]]:

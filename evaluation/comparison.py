@@ -155,7 +155,7 @@ def read(directory: Path) -> Run:
     """
     run = runs.read_run(directory)
     labels, probabilities = scoring.read_predictions(directory)
-    split, finished, binary_accuracy = _read_result(directory)
+    split, finished, binary_accuracy, errors = _read_result(directory)
     if not finished:
         raise runs.RunError(
             f"{directory} was scored before its training came to its end: train it on"
@@ -166,18 +166,26 @@ def read(directory: Path) -> Run:
             f"{directory / 'run.json'} is damaged, it names no seed: train again"
         )
     hits = probabilities.argmax(1) == labels
-    return Run(
+    found = Run(
         directory, run["config"], run["data"], split, labels, hits, binary_accuracy
     )
+    if found.errors != errors:
+        raise runs.RunError(
+            f"{directory / result.RESULT} has {errors} errors, and"
+            f" {scoring.PREDICTIONS} beside it {found.errors}, so they are of different"
+            f" scores: run python eval.py --run_dir={directory} to make both anew"
+        )
+    return found
 
 
-def _read_result(directory: Path) -> tuple[str, bool, float]:
-    """The split that was scored, whether at the end, the binary accuracy in %."""
+def _read_result(directory: Path) -> tuple[str, bool, float, int]:
+    """The split scored, whether at the end, the binary accuracy in %, the errors."""
     path = directory / result.RESULT
     try:
         scored = untrusted.read_json(path)
         split = "test" if "test" in scored else "validation"
         binary_accuracy = 100 * float(scored[split]["binary_accuracy"])
+        errors = int(scored[split]["errors"])
         if not isinstance(scored["finished"], bool) or not 0 <= binary_accuracy <= 100:
             raise ValueError(path)
     except (OSError, ValueError, LookupError, TypeError) as error:
@@ -186,7 +194,7 @@ def _read_result(directory: Path) -> tuple[str, bool, float]:
             f" ({type(error).__name__}): run python eval.py --run_dir={directory} to"
             " make it anew"
         ) from None
-    return split, scored["finished"], binary_accuracy
+    return split, scored["finished"], binary_accuracy, errors
 
 
 def _check_comparable(compared: Sequence[Run]) -> None:

@@ -232,11 +232,16 @@ def check(export_dir: Path, formats: Sequence[str]) -> None:
     """Makes sure that an export may begin.
 
     Raises:
-      ExportError: there is something in that place, or a package is missing.
+      ExportError: there is something in that place, it cannot be looked at, or a
+        package is missing.
     """
-    if export_dir.exists() and not (
-        export_dir.is_dir() and not any(export_dir.iterdir())
-    ):
+    try:
+        free = not export_dir.exists() or (
+            export_dir.is_dir() and not any(export_dir.iterdir())
+        )
+    except OSError as error:
+        raise _unwritable(export_dir, error) from None
+    if not free:
         raise ExportError(
             f"{export_dir} is there already: choose another --export_dir or delete it"
         )
@@ -246,6 +251,13 @@ def check(export_dir: Path, formats: Sequence[str]) -> None:
                 f"--export_formats={name} needs {' and '.join(packages)}: install the"
                 " extra onnx, as BUILD.md says, or leave that format out"
             )
+
+
+def _unwritable(export_dir: Path, error: Exception) -> ExportError:
+    return ExportError(
+        f"cannot write {export_dir}: {cli.reason(error)}; make room, or choose another"
+        " --export_dir"
+    )
 
 
 def export(
@@ -289,11 +301,7 @@ def export(
         unfinished.rename(export_dir)
         files.flush(export_dir.parent)
     except (OSError, tf.errors.OpError) as error:
-        reason = getattr(error, "strerror", None) or getattr(error, "message", error)
-        raise ExportError(
-            f"cannot write {export_dir}: {reason}; make room, or choose another"
-            " --export_dir"
-        ) from None
+        raise _unwritable(export_dir, error) from None
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return show(rows)

@@ -57,16 +57,17 @@ def expand(names: Iterable[str]) -> list[Path]:
     found: dict[Path, None] = {}
     for name in names:
         path = Path(name)
-        if path.is_dir():
+        # Not Path's own: that raises where a folder may not be looked into.
+        if os.path.isdir(path):
             inside = [path / child for child in _names_in(path)]
-        elif glob.has_magic(name) and not path.exists():
+        elif glob.has_magic(name) and not os.path.exists(path):
             inside = [Path(match) for match in glob.glob(name, recursive=True)]
         else:
             found[path] = None
             continue
         pictures = [p for p in sorted(inside) if p.suffix.lower() in SUFFIXES]
         if not pictures:
-            kind = "folder" if path.is_dir() else "pattern"
+            kind = "folder" if os.path.isdir(path) else "pattern"
             raise PhotoError(
                 f"{name}: no picture in this {kind}; expected files that end in"
                 f" {', '.join(SUFFIXES)}; check --images"

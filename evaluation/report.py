@@ -240,6 +240,8 @@ def what_is_scored(split: str, result: Mapping[str, Any]) -> str:
         )
     if config["keep_best"]:
         which = "epoch {}, the one with the best validation accuracy"
+    elif result["scored_epoch"] == epochs:  # as many as are whole: it is the next
+        which = f"step {result['steps']:,}, within epoch {{}}"
     else:
         which = "the last step, at the end of epoch {}"
     which = which.format(result["scored_epoch"])

@@ -2,7 +2,7 @@
 """The result of a finished run: on the console, in its directory, in TensorBoard."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,15 @@ RESULT = "result.json"
 
 # The flags of a run that scoring looks at, and how JSON gives them.
 _NEEDED: dict[str, tuple[type, ...]] = {
+    "batch_size": (int,),
     "dataset": (str,),
     "early_stopping": (int,),
     "epochs": (int,),
     "keep_best": (bool,),
     "loss": (str,),
     "network": (str,),
+    "schedule": (str,),
+    "seed": (int,),
     "split_seed": (int,),
     "validation_size": (int,),
     "weight_average": (int, float),
@@ -51,27 +54,28 @@ def evaluate(
     run = runs.read_run(run_dir)
     config = run["config"]
     split = scored_split(scored)
-    rows = _history(run_dir, step, f"{split}_accuracy")
+    if step is None:
+        step = max(checkpoints.steps(run_dir / checkpoints.FOLDER), default=0)
+    rows = history(run_dir, step)
+    if f"{split}_accuracy" not in rows[0]:
+        raise runs.RunError(
+            f"{run_dir / 'metrics.csv'} is damaged, it has no {split}_accuracy: train"
+            " again"
+        )
     images, labels = scored[split]
     scores = scoring.score(predict, images, labels, config["loss"])
     summary = scoring.summarise(scores)
     weights = predict.network.trainable_variables
-    best = max(rows, key=lambda row: row.get("validation_accuracy", 0))
-    since_best = len(rows) - 1 - rows.index(best)
     result = {
         split: summary,
         "parameters": sum(w.shape.num_elements() for w in weights),
-        "epochs": len(rows),
-        "steps": int(rows[-1]["step"]),
-        "finished": len(rows) == config["epochs"]
-        or 0 < config["early_stopping"] <= since_best,
-        "scored_epoch": int((best if config["keep_best"] else rows[-1])["epoch"]),
-        "training_seconds": rows[-1]["seconds"],
+        **_progress(config, rows, step),
         f"{split}_accuracy_by_epoch": [row[f"{split}_accuracy"] for row in rows],
         **run,
     }
-    runs.write_atomically(run_dir / RESULT, json.dumps(result, indent=1) + "\n")
+    # In this order: what is finished has its predictions.
     scoring.write_predictions(run_dir, scores)
+    runs.write_atomically(run_dir / RESULT, json.dumps(result, indent=1) + "\n")
     pictures = report.write(
         run_dir, split, result, rows, scores, images, predict.network
     )
@@ -89,6 +93,27 @@ def evaluate(
     )
     print(text)
     print(run_dir / report.REPORT)
+
+
+def _progress(
+    config: Mapping[str, Any], rows: Sequence[Mapping[str, float]], step: int
+) -> dict[str, Any]:
+    """How far a run had come at a checkpoint, and of which epoch its weights are.
+
+    A run that was stopped within an epoch is scored within it: that epoch's number is
+    that of `epochs`, the whole ones. The seconds are those of the whole ones, too.
+    """
+    best = max(rows, key=lambda row: row.get("validation_accuracy", 0))
+    since_best = len(rows) - 1 - rows.index(best)
+    last = int(rows[-1]["epoch"]) + (step > rows[-1]["step"])
+    return {
+        "epochs": len(rows),
+        "steps": step,
+        "finished": len(rows) == config["epochs"]
+        or 0 < config["early_stopping"] <= since_best,
+        "scored_epoch": int(best["epoch"]) if config["keep_best"] else last,
+        "training_seconds": rows[-1]["seconds"],
+    }
 
 
 def scored_split(scored: Iterable[str]) -> str:
@@ -119,15 +144,14 @@ def read_config(run_dir: Path) -> dict[str, Any]:
     return config
 
 
-def _history(run_dir: Path, step: int | None, accuracy: str) -> list[dict[str, float]]:
-    """The epochs up to a checkpoint; a killed run may have begun others."""
-    if step is None:
-        step = max(checkpoints.steps(run_dir / checkpoints.FOLDER), default=0)
+def history(run_dir: Path, step: int) -> list[dict[str, float]]:
+    """The epochs up to a checkpoint; a killed run may have begun others.
+
+    Raises:
+      RunError: there is none, so that the checkpoint is of a network which has learned
+        next to nothing; or metrics.csv is damaged.
+    """
     rows = [row for row in runs.read_metrics(run_dir) if row["step"] <= step]
     if not rows:
         raise runs.RunError(f"{run_dir} has no epoch behind it yet: train it first")
-    if accuracy not in rows[0]:
-        raise runs.RunError(
-            f"{run_dir / 'metrics.csv'} is damaged, it has no {accuracy}: train again"
-        )
     return rows

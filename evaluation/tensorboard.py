@@ -86,9 +86,10 @@ def _has_meaning(name: str, config: Mapping[str, Any]) -> bool:
     if name not in MEANT_BY:
         return True
     other, values = MEANT_BY[name]
-    if config[other] is None:  # no option of this network, which is always so
+    given = config.get(other)
+    if given is None:  # no option of this network, which is always so
         return True
-    return config[other] in values if values else bool(config[other])
+    return given in values if values else bool(given)
 
 
 def write_projector(

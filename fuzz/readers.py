@@ -166,6 +166,9 @@ def read_run(content: bytes) -> None:
     folder = _file("run.json", content).parent
     run, config = runs.read_run(folder), result.read_config(folder)
     assert isinstance(run["data"], dict) and run["version"] == cli.VERSION
+    assert all(
+        isinstance(e, dict) for e in [run["environment"], *run.get("resumed", [])]
+    )
     assert isinstance(config["keep_best"], bool) and config["epochs"] >= 1
     json.dumps(run, allow_nan=False).encode()
 
@@ -176,9 +179,13 @@ def run_seeds() -> list[bytes]:
         **{"dataset": "digits", "early_stopping": 0, "epochs": 3, "keep_best": False},
         **{"loss": "softmax_cross_entropy", "network": "lenet", "split_seed": 0},
         **{"validation_size": 0, "weight_average": 0.5, "hidden_units": [150, 100]},
+        **{"batch_size": 128, "schedule": "constant", "seed": 0},
     }
-    run = {"version": cli.VERSION, "config": config, "data": {"a": "00"}, "cores": None}
-    bare = {"version": cli.VERSION, "config": {}, "data": {}}
+    run = {
+        **{"version": cli.VERSION, "config": config, "data": {"a": "00"}},
+        **{"environment": {"cores": None}, "resumed": [{"cores": 2}]},
+    }
+    bare = {"version": cli.VERSION, "config": {}, "data": {}, "environment": {}}
     return [json.dumps(run).encode(), json.dumps(bare).encode()]
 
 
@@ -276,14 +283,15 @@ def read_result(content: bytes) -> None:
     from evaluation import comparison
 
     folder = _file("result.json", content).parent
-    split, finished, accuracy = comparison._read_result(folder)
+    split, finished, accuracy, errors = comparison._read_result(folder)
     assert split in ("test", "validation") and isinstance(finished, bool)
+    assert isinstance(errors, int)
     assert 0 <= accuracy <= 100
 
 
 def result_seeds() -> list[bytes]:
     """One of each kind."""
-    score = {"binary_accuracy": 0.99}
+    score = {"binary_accuracy": 0.99, "errors": 7}
     return [
         json.dumps({split: score, "finished": True}).encode()
         for split in ("test", "validation")

@@ -2,7 +2,23 @@
 """Shared by all tests."""
 
 # The programs' way of loading TensorFlow: with oneDNN, which is read only then.
-import device
+import device  # isort: skip  (first: it loads TensorFlow)
+
+from pathlib import Path
+
+import pytest
+
+import data
+from data import mnist as files
 
 # As the programs do it.
 device.set_threads(0)
+
+
+@pytest.fixture(scope="module")
+def mnist():
+    """MNIST as it lies on this machine, or a skip: no test downloads it."""
+    for place in (*files._places(), files._cache_dir()):
+        if all(Path(place, name).exists() for name in files.FILES):
+            return data.load("mnist", place)
+    return pytest.skip("MNIST is not here; python -m data downloads it")

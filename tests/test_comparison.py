@@ -29,14 +29,14 @@ def make_run(tmp_path):
         run_dir = tmp_path / name
         run_dir.mkdir(parents=True)
         run = {"config": {**CONFIG, **flags}, "data": {"images": data}}
-        run["version"] = cli.VERSION
+        run |= {"version": cli.VERSION, "environment": {}}
         (run_dir / "run.json").write_text(json.dumps(run))
         read = labels.copy()
         read[list(wrong)] = (read[list(wrong)] + 1) % 10
         probabilities = np.eye(10, dtype=np.float32)[read]
         scores = Scores(labels, probabilities, 0.5)
         write_predictions(run_dir, scores)
-        summary = {"binary_accuracy": scores.binary_accuracy}
+        summary = {"binary_accuracy": scores.binary_accuracy, "errors": len(wrong)}
         scored = {split: summary, "finished": finished, **run}
         (run_dir / "result.json").write_text(json.dumps(scored))
         return run_dir
@@ -254,6 +254,14 @@ def test_no_run_or_no_scores(make_run, tmp_path):
     for damage in ({"finished": None}, {"test": {}}, {"test": []}):
         (b / "result.json").write_text(json.dumps(whole | damage))
         assert "result.json is missing, damaged" in refused(RunError, a, b)
+
+
+def test_a_result_without_its_predictions(make_run):
+    a, b = make_run("a", {1}), make_run("b", {1, 2}, seed=1)
+    (b / "predictions.npz").write_bytes((a / "predictions.npz").read_bytes())
+    message = refused(RunError, a, b)
+    assert f"{b / 'result.json'} has 2 errors, and predictions.npz" in message
+    assert f"python eval.py --run_dir={b}" in message
 
 
 def test_the_same_run_twice(make_run):

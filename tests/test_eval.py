@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 import eval as program
+import models
 from evaluation import scoring
 from tests.programs import command
 from training import checkpoints, runs
@@ -136,10 +137,28 @@ def test_a_damaged_checkpoint_is_not_scored_but_the_one_before(
     _, step = program.load_network(run_dir)
     assert step == 0
     assert "step-00000010 is damaged (state.index" in capsys.readouterr().err
-    done = command("eval.py", f"--run_dir={run_dir}")
-    assert done.returncode == 1
-    assert "has no epoch behind it yet" in done.stderr.splitlines()[-1]
+    submission = tmp_path / "submission.csv"
+    for wanted in (f"--submission={submission}", "--images=photo.png"):
+        done = command("eval.py", f"--run_dir={run_dir}", wanted)
+        assert done.returncode == 1
+        assert "has no epoch behind it yet" in done.stderr.splitlines()[-1]
+        assert not submission.exists()
     assert checkpoints.steps(run_dir / "checkpoints") == [0, 10]  # it only reads
+
+
+@pytest.mark.parametrize(
+    "damage", [{"batch_norm": "all", "batch_norm_decay": "x"}, {"dropout": []}]
+)
+def test_a_setting_that_no_network_can_have(trained, tmp_path, damage):
+    """One that a network is built with, but does not compute with."""
+    run = runs.read_run(trained[0])
+    run["config"] |= damage
+    runs.write_atomically(tmp_path / "run.json", json.dumps(run))
+    shutil.copy(trained[0] / "metrics.csv", tmp_path)
+    state = tf.train.Checkpoint(average=models.build(run["config"]))
+    checkpoints.save(state, tmp_path / "checkpoints", 10, run["config"])
+    with pytest.raises(RunError, match="run.json is damaged, no network can be built"):
+        program._load_trained(tmp_path)
 
 
 def test_determinism_is_a_flag_of_its_own(tmp_path):
@@ -205,3 +224,23 @@ def test_a_competition_from_its_files_to_the_submission(competition, tmp_path):
     assert answers[0] == key[0] == "ImageId,Label"
     right = sum(map(str.__eq__, answers[1:], key[1:]))
     assert right > 50  # 10 would be chance
+
+
+def test_an_export_that_nothing_checks_is_refused_before_the_submission(
+    competition, tmp_path
+):
+    run_dir, submission = tmp_path / "run", tmp_path / "submission.csv"
+    trained = command(
+        *("train.py", "--dataset=kaggle", f"--data_dir={competition}"),
+        *("--shift_directions=", "--flip_codes=", "--network=mlp", "--hidden_units=9"),
+        *("--epochs=1", f"--run_dir={run_dir}"),
+    )
+    assert trained.returncode == 0, trained.stderr
+    evaluate = ("eval.py", f"--run_dir={run_dir}", f"--data_dir={competition}")
+    evaluate += (f"--submission={submission}",)
+    done = command(*evaluate, f"--export_dir={tmp_path / 'exported'}")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "has nothing to be scored" in done.stderr
+    assert {p.name for p in tmp_path.iterdir()} == {"run"}
+    done = command(*evaluate)
+    assert (done.returncode, done.stdout) == (0, f"{submission}\n"), done.stderr

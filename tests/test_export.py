@@ -244,6 +244,8 @@ def test_nothing_is_overwritten(network, digits, tmp_path):
             write(network, path, digits)
     with pytest.raises(export.ExportError, match="cannot write .*Not a directory"):
         write(network, tmp_path / "mine" / "e", digits)
+    with pytest.raises(export.ExportError, match="cannot write .*File name too long"):
+        export.check(tmp_path / ("e" * 300), ["float"])
     assert (tmp_path / "mine").read_text() == "mine"
     (tmp_path / "empty").mkdir()
     write(network, tmp_path / "empty", digits, ["saved_model"])

@@ -308,6 +308,16 @@ def test_the_program_tells_unavailable_from_bad(tiny, tmp_path, capsys, monkeypa
     assert program.main(["mnist"]) == 1
     assert str(beside / mnist.TEST_IMAGES) in capsys.readouterr().err
     assert program.main(["cifar"]) == program.main(["mnist", "digits"]) == 2
+    assert program.main(["kaggle"]) == 2  # which nobody can load by its name alone
+
+
+def test_the_program_is_interrupted(tmp_path, capsys, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(mnist, "fetch", interrupt)
+    assert program.main([]) == 130
+    assert capsys.readouterr().err == "data: interrupted\n"
 
 
 def test_the_real_files(monkeypatch):

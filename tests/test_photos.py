@@ -243,6 +243,14 @@ def test_a_file_with_a_star_in_its_name(tmp_path):
     assert photos.expand([f"{tmp_path}/[1]*.png"]) == [tmp_path / "[1]*.png"]
 
 
+@pytest.mark.parametrize("name", ["a" * 300, "*" * 300])
+def test_a_name_that_no_file_can_have(name):
+    """Reading it says so, or that a pattern finds nothing."""
+    with pytest.raises(photos.PhotoError, match="too long|no picture in this pattern"):
+        for path in photos.expand([name]):
+            photos.read(path)
+
+
 def test_nothing_to_read(tmp_path):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(photos.PhotoError, match="no picture in this folder"):

@@ -11,7 +11,6 @@ import tensorflow as tf
 from PIL import Image
 
 import cli
-import data
 import eval as program
 from benchmarks import photos as counting
 from data import make_page
@@ -150,20 +149,12 @@ def test_counting_what_was_read():
 
 
 @pytest.fixture(scope="module")
-def mnist():
-    try:
-        return data.load("mnist")
-    except data.DataError as error:
-        pytest.skip(str(error))
-
-
-@pytest.fixture(scope="module")
 def run_dir(mnist, tmp_path_factory):
     """A network after one pass over MNIST."""
     folder = tmp_path_factory.mktemp("reader") / "run"
     done = command(
         *("train.py", "--flagfile=flags/fast99.flags", "--epochs=1"),
-        f"--run_dir={folder}",
+        *(f"--data_dir={mnist.source}", f"--run_dir={folder}"),
     )
     assert done.returncode == 0, done.stderr
     return folder

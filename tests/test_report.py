@@ -203,6 +203,7 @@ def test_first_layer_is_the_first_tap():
 
 def told(split, scored_epoch=2, finished=True, **config):
     result = {"epochs": 3, "scored_epoch": scored_epoch, "finished": finished}
+    result["steps"] = 1407
     return report.what_is_scored(split, {**result, "config": {**CONFIG, **config}})
 
 
@@ -210,6 +211,8 @@ def test_what_is_scored_is_told():
     last = told("test")
     assert "the network after the last step, at the end of epoch 2" in last
     assert "chose nothing" in last and "Training" not in last
+    within = told("test", scored_epoch=3, finished=False)
+    assert "the network after step 1,407, within epoch 3 (" in within
     best = told("validation", scored_epoch=1, keep_best=True, weight_average=0.99)
     assert "average" in best and "(decay 0.99) after epoch 1, the one with" in best
     assert "flatter" in best

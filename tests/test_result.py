@@ -82,24 +82,27 @@ def test_the_score_and_the_history_are_stored(tmp_path, capsys, images, split):
 
 
 @pytest.mark.parametrize(
-    "changes, finished, scored_epoch",
+    "changes, step, finished, scored_epoch",
     [
-        ({}, True, 2),
-        ({"epochs": 4}, False, 2),
-        ({"epochs": 4, "early_stopping": 2}, False, 2),
-        ({"epochs": 4, "early_stopping": 1}, True, 2),
-        ({"keep_best": True}, True, 1),
+        ({}, 30, True, 2),
+        ({"epochs": 4}, 30, False, 2),
+        ({"epochs": 4}, 34, False, 3),  # Ctrl-C within an epoch saves, too
+        ({"epochs": 4, "early_stopping": 2}, 30, False, 2),
+        ({"epochs": 4, "early_stopping": 1}, 30, True, 2),
+        ({"keep_best": True}, 30, True, 1),
+        ({"epochs": 4, "keep_best": True}, 34, False, 1),
     ],
 )
 def test_what_came_to_its_end_and_what_was_scored(
-    tmp_path, images, changes, finished, scored_epoch
+    tmp_path, images, changes, step, finished, scored_epoch
 ):
     config = {**CONFIG, "epochs": 3, **changes}
     runs.open_run(tmp_path, config, "", {"data": {}, "environment": {"commit": "abc"}})
     rows = [
-        {"epoch": e, "step": e + 1, "images": 50, "seconds": 1.0, "learning_rate": 1.0}
-        | {"train_loss": 1.0, "train_accuracy": 0.5, "test_loss": 1.0}
+        {"epoch": e, "step": 10 * (e + 1), "images": 50, "seconds": 1.0}
+        | {"learning_rate": 1.0, "train_loss": 1.0, "train_accuracy": 0.5}
         | {
+            "test_loss": 1.0,
             "validation_loss": 1.0,
             "validation_accuracy": accuracy,
             "test_accuracy": 0.5,
@@ -107,14 +110,34 @@ def test_what_came_to_its_end_and_what_was_scored(
         for e, accuracy in enumerate((0.5, 0.6, 0.6))
     ]
     runs.write_metrics(tmp_path, rows)
-    checkpoints.path(tmp_path / "checkpoints", 3).mkdir(parents=True)
+    checkpoints.path(tmp_path / "checkpoints", step).mkdir(parents=True)
     result.evaluate(tmp_path, scoring.Predict(MLP()), {"test": (images, LABELS)})
     stored = json.loads((tmp_path / "result.json").read_text())
     assert (stored["finished"], stored["scored_epoch"]) == (finished, scored_epoch)
+    assert stored["steps"] == step
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert (f"after step {step}, within epoch" in page) == (scored_epoch == 3)
+
+
+def test_a_score_cut_short_leaves_no_result_without_predictions(
+    tmp_path, images, monkeypatch
+):
+    runs.open_run(tmp_path, CONFIG, "", {"data": {}, "environment": {}})
+    row = {"epoch": 0, "step": 1, "seconds": 1.0, "test_accuracy": 0.5}
+    runs.write_metrics(tmp_path, [row])
+    checkpoints.path(tmp_path / "checkpoints", 1).mkdir(parents=True)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scoring, "write_predictions", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        result.evaluate(tmp_path, scoring.Predict(MLP()), {"test": (images, LABELS)})
+    assert not (tmp_path / "result.json").exists()
 
 
 def test_a_run_without_history_is_refused(tmp_path, images):
-    runs.open_run(tmp_path, CONFIG, "--seed=4\n", {"data": {}})
+    runs.open_run(tmp_path, CONFIG, "--seed=4\n", {"data": {}, "environment": {}})
     with pytest.raises(runs.RunError, match="has no epoch behind it yet"):
         result.evaluate(tmp_path, scoring.Predict(MLP()), {"test": (images, LABELS)})
     assert not (tmp_path / "result.json").exists()

@@ -18,8 +18,11 @@ ROOT = Path(__file__).parent.parent
 CONFIG = {"epochs": 3, "rate": 0.1, "codes": ["1"], "network": "lenet"}
 
 
+FACTS = {"data": {"a": "b"}, "environment": {"cores": 2, "commit": "abc"}}
+
+
 def open_run(run_dir, **changes):
-    runs.open_run(run_dir, {**CONFIG, **changes}, "--epochs=3\n", {"data": {"a": "b"}})
+    runs.open_run(run_dir, {**CONFIG, **changes}, "--epochs=3\n", FACTS)
 
 
 def visible(folder):
@@ -31,9 +34,8 @@ def test_open_run_makes_the_directory(tmp_path):
     open_run(run_dir)
     assert visible(run_dir) == ["flags.txt", "run.json"]
     assert (run_dir / "flags.txt").read_text() == "--epochs=3\n"
-    assert runs.read_run(run_dir) == {
-        **{"version": cli.VERSION, "config": CONFIG, "data": {"a": "b"}}
-    }
+    stored = {"version": cli.VERSION, "config": CONFIG, **FACTS}
+    assert runs.read_run(run_dir) == stored
 
 
 def test_the_same_configuration_goes_on(tmp_path):
@@ -95,6 +97,17 @@ def test_a_damaged_run_json_is_refused(tmp_path, text):
         open_run(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "damage", [{"environment": [1]}, {"resumed": "x"}, {"resumed": [{}, None]}]
+)
+def test_a_damaged_environment_is_refused(tmp_path, damage):
+    open_run(tmp_path)
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | damage))
+    with pytest.raises(RunError, match="run.json does not say where it was trained"):
+        open_run(tmp_path)
+
+
 def test_no_run(tmp_path):
     for run_dir in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(RunError, match="holds no run"):
@@ -142,7 +155,7 @@ def test_other_data_are_refused(tmp_path):
     open_run(tmp_path)
     before = (tmp_path / "run.json").read_bytes()
     with pytest.raises(RunError, match="was trained on other files .* --data_dir"):
-        runs.open_run(tmp_path, CONFIG, "", {"data": {"a": "c"}})
+        runs.open_run(tmp_path, CONFIG, "", {**FACTS, "data": {"a": "c"}})
     assert (tmp_path / "run.json").read_bytes() == before
     runs.check_data(tmp_path, {"a": "b"})
 
@@ -214,13 +227,12 @@ def test_a_lock_clears_away_what_killed_processes_left(tmp_path):
 
 
 def test_another_environment_is_warned_of_and_written_down(tmp_path, capsys):
-    facts = {"data": {"a": "b"}, "environment": {"cores": 2, "commit": "abc"}}
-    runs.open_run(tmp_path, CONFIG, "", facts)
-    runs.open_run(tmp_path, CONFIG, "", facts)
+    open_run(tmp_path)
+    open_run(tmp_path)
     assert capsys.readouterr().err == ""
     assert "resumed" not in runs.read_run(tmp_path)
     for _ in range(2):  # said once
-        elsewhere = {**facts, "environment": {"cores": 4, "commit": "abc"}}
+        elsewhere = {**FACTS, "environment": {"cores": 4, "commit": "abc"}}
         runs.open_run(tmp_path, CONFIG, "", elsewhere)
     line = capsys.readouterr().err
     assert line.count("\n") == 1

@@ -219,6 +219,25 @@ def test_a_torn_line_of_the_journal(dataset, tmp_path, monkeypatch, expected):
     assert sorted([*written, noted[0]]) == list(range(6))
 
 
+def outdate(path):
+    job = json.loads(path.read_text())
+    job["versions"]["scipy"] = "0.1"
+    path.write_text(json.dumps(job))
+
+
+@pytest.mark.parametrize(
+    "harm", [outdate, Path.unlink, lambda path: path.write_text("[]")]
+)
+def test_shards_of_other_versions_are_built_again(
+    dataset, tmp_path, monkeypatch, expected, harm, capsys
+):
+    folder, _ = cut_short(monkeypatch, dataset, tmp_path / "root", after=3)
+    harm(folder / "job.json")
+    files, written = again(monkeypatch, dataset, tmp_path / "root")
+    assert files == expected and len(written) == 6
+    assert "from an earlier try" not in capsys.readouterr().err
+
+
 def test_damage_is_found_without_reading_all_into_memory(dataset, tmp_path):
     folder = build.make(dataset, DEFORMED, tmp_path)
     damage(folder / shards.name(4, 6)[0])

@@ -77,6 +77,7 @@ def test_flags_without_a_meaning_are_no_hyperparameters():
     config = {"schedule": "step", "decay_epochs": 5, "plateau_floor": 1e-5}
     config |= {"flip_codes": [], "flip_labels": ["0"], "split_seed": 3}
     config |= {"shift_directions": ["up"], "shift_pixels": 2, "validation_size": 0}
+    config |= {"batch_norm_first": True}  # of a damaged run, without batch_norm
     assert tensorboard.hyperparameters(config) == {
         **{"schedule": "step", "decay_epochs": 5, "flip_codes": ""},
         **{"shift_directions": "up", "shift_pixels": 2, "validation_size": 0},

@@ -175,8 +175,8 @@ def open_run(
       run_dir: made if it is not there.
       config: everything that decides the result; JSON types only.
       flags_text: for flags.txt.
-      facts: the environment and the like, for run.json; among them `data`, the hash
-        of each file of the data.
+      facts: for run.json; among them `environment`, and `data`, the hash of each file
+        of the data.
 
     Raises:
       RunError: the directory holds a run of another configuration or other data,
@@ -186,7 +186,7 @@ def open_run(
     if (run_dir / "run.json").exists():
         _check_same(run_dir, config)
         check_data(run_dir, facts["data"])
-        _compare_environment(run_dir, facts.get("environment", {}))
+        _compare_environment(run_dir, facts["environment"])
         return
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -201,7 +201,7 @@ def _compare_environment(run_dir: Path, now: Mapping[str, Any]) -> None:
     """Warns of, and writes down, an environment that the run has not been in last."""
     run = read_run(run_dir)
     resumed = run.get("resumed", [])
-    before = resumed[-1] if resumed else run.get("environment", {})
+    before = resumed[-1] if resumed else run["environment"]
     changes = [
         f"{name} {before.get(name)}, now {now.get(name)}"
         for name in sorted(before.keys() | now.keys())
@@ -266,6 +266,12 @@ def read_run(run_dir: Path) -> dict[str, Any]:
         )
     if not isinstance(run.get("data"), dict):
         raise RunError(f"{path} does not name its data: train again")
+    resumed = run.get("resumed", [])
+    if not isinstance(resumed, list) or not all(
+        isinstance(environment, dict)
+        for environment in [run.get("environment"), *resumed]
+    ):
+        raise RunError(f"{path} does not say where it was trained: train again")
     return run
 
 
