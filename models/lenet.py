@@ -167,8 +167,7 @@ class LeNet(tf.Module):
             if self.batch_norm_first:
                 x = self.activation(normalise(dense(x), norm))
             else:
-                x = native.product(x, dense.w) if fused else dense.weigh(x)
-                x = finish(x, dense, norm)
+                x = finish(dense.weigh(x), dense, norm)
             taps[dense.name] = x
             mask_seed = layers.mask_seed(seed, number)
             if fused and self.dropout is layers.dropout and self.dropout_rate > 0:

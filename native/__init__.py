@@ -4,8 +4,7 @@
 - `conv_pool`: convolution and max pool in one pass;
 - `selu_norm`: bias, SELU and batch norm in another;
 - `dropout`: random numbers, mask and product in a third;
-- `adam`: weight decay, Adam and the average of all weights in a fourth;
-- `product`: of a dense layer, whose gradient turns the weights around in a fifth.
+- `adam`: weight decay, Adam and the average of all weights in a fourth.
 
 They compute what TensorFlow's own operations do, to rounding, gradients included. On
 layers this small those spend most of their time on writing down what the next one reads
@@ -24,7 +23,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,7 +33,7 @@ import cli
 
 FOLDER = Path(__file__).resolve().parent
 BUILD = FOLDER / "build"
-KERNELS = ("conv_pool.cc", "dropout.cc", "selu_norm.cc", "transpose.cc", "update.cc")
+KERNELS = ("conv_pool.cc", "dropout.cc", "selu_norm.cc", "update.cc")
 OPS = "ops.cc"
 COMPILE_SECONDS = 300  # more than a compiler ever takes
 
@@ -114,26 +113,6 @@ def dropout(x: tf.Tensor, rate: float, *, seed: tf.Tensor) -> tf.Tensor:
     drawn = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
     at = {"key": drawn.key, "counter": drawn.counter}
     return operations().dropout(x=x, rate=rate, **at).y
-
-
-@tf.custom_gradient
-def product(
-    x: tf.Tensor, w: tf.Tensor
-) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]]:
-    """The matrix product, float32 [N, inputs] and [inputs, outputs] → [N, outputs].
-
-    oneDNN takes half as long again for the product with a matrix that it has to turn
-    around by itself, which of 64 images is every other multiplication's time.
-
-    Raises:
-      NativeError: the operations cannot be had here.
-    """
-
-    def gradient(dy):
-        turned = operations().transpose_matrix(x=w)
-        return dy @ turned, tf.matmul(x, dy, transpose_a=True)
-
-    return x @ w, gradient
 
 
 def adam(

@@ -59,9 +59,6 @@ void Dropout(int64_t count, const float* x, uint64_t key, const uint64_t* counte
 void DropoutGradient(int64_t count, const float* dy, const uint8_t* keep, float scale,
                      float* dx);
 
-// to: [columns, rows], from: [rows, columns].
-void Transpose(int64_t rows, int64_t columns, const float* from, float* to);
-
 // What an update does to a weight w with gradient g:
 //   m += (1 - beta1) (g - m), v += (1 - beta2) (g * g - v),
 //   w = shrink * w - rate * m / (sqrt(v) + epsilon),

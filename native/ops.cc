@@ -130,16 +130,6 @@ REGISTER_OP("DropoutGradient")
     .Output("dx: float")
     .SetShapeFn(tensorflow::shape_inference::UnchangedShape);
 
-REGISTER_OP("TransposeMatrix")
-    .Input("x: float")
-    .Output("y: float")
-    .SetShapeFn([](InferenceContext* c) {
-      tensorflow::shape_inference::ShapeHandle x;
-      TF_RETURN_IF_ERROR(c->WithRank(c->input(0), 2, &x));
-      c->set_output(0, c->Matrix(c->Dim(x, 1), c->Dim(x, 0)));
-      return absl::OkStatus();
-    });
-
 REGISTER_OP("AdamUpdate")
     .Attr("weights: int >= 1")
     .Attr("averages: int >= 0")
@@ -372,20 +362,6 @@ class DropoutGradientOp : public OpKernel {
   float rate_;
 };
 
-class TransposeMatrixOp : public OpKernel {
- public:
-  using OpKernel::OpKernel;
-
-  void Compute(OpKernelContext* c) override {
-    const Tensor& x = c->input(0);
-    OP_REQUIRES(c, x.dims() == 2, InvalidArgument("a matrix wanted"));
-    const int64_t rows = x.dim_size(0), columns = x.dim_size(1);
-    Tensor* y;
-    OP_REQUIRES_OK(c, c->allocate_output(0, {columns, rows}, &y));
-    Transpose(rows, columns, Data(x), Data(y));
-  }
-};
-
 // Calls f(0) ... f(count - 1), on this thread and on others. It waits for calls that have
 // begun, not for threads that have not. threads: also those that are for other operations
 // and have nothing to do just now.
@@ -511,7 +487,6 @@ REGISTER_KERNEL_BUILDER(Name("Dropout").Device(DEVICE_CPU), DropoutOp);
 REGISTER_KERNEL_BUILDER(Name("DropoutGradient").Device(DEVICE_CPU), DropoutGradientOp);
 REGISTER_KERNEL_BUILDER(Name("SeluNorm").Device(DEVICE_CPU), SeluNormOp);
 REGISTER_KERNEL_BUILDER(Name("SeluNormGradient").Device(DEVICE_CPU), SeluNormGradientOp);
-REGISTER_KERNEL_BUILDER(Name("TransposeMatrix").Device(DEVICE_CPU), TransposeMatrixOp);
 
 }  // namespace
 }  // namespace lenet
