@@ -2,6 +2,7 @@
 """Files that are whole or not there, also after a power cut."""
 
 import contextlib
+import errno
 import os
 import re
 from collections.abc import Iterator
@@ -13,12 +14,14 @@ from typing import BinaryIO
 def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Opens a file that gets its name when it is whole, and is removed if it is not.
 
-    A reader sees the old file or the new one.
+    A reader sees the old file or the new one. A link stays one, and leads to it.
 
     Raises:
-      OSError: the disk is full, the folder not writable, …
+      OSError: the disk is full, the folder not writable, it is a device or a pipe, …
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "it is no plain file", str(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(temporary, "wb") as file:

@@ -89,8 +89,8 @@ def dask(address: str) -> Iterator[Executor]:
       address: of its scheduler.
 
     Raises:
-      WorkersError: Dask is not installed, nobody answers, there is no worker, or the
-        scheduler is lost on the way.
+      WorkersError: Dask is not installed, nobody answers, there is no worker, the
+        scheduler lacks this project, or is lost on the way.
     """
     try:
         import distributed
@@ -121,6 +121,13 @@ def dask(address: str) -> Iterator[Executor]:
             raise WorkersError(
                 f"the Dask scheduler at {address} has no worker; start some with `dask"
                 f" worker {address}`"
+            ) from error
+        except RuntimeError as error:
+            if "deserialization" not in str(error):
+                raise
+            raise WorkersError(
+                f"the Dask scheduler at {address} does not know this project: start it"
+                " and its workers in an environment where it is installed"
             ) from error
         except KilledWorker as error:
             raise WorkersError(

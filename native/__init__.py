@@ -20,6 +20,7 @@ import functools
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -35,6 +36,7 @@ FOLDER = Path(__file__).resolve().parent
 BUILD = FOLDER / "build"
 KERNELS = ("conv_pool.cc", "dropout.cc", "selu_norm.cc", "update.cc")
 OPS = "ops.cc"
+NO_COMPILER = "no C++ compiler"
 COMPILE_SECONDS = 300  # more than a compiler ever takes
 
 # -march=native: the result runs on this processor, and is named after it.
@@ -260,9 +262,7 @@ def _processor() -> str:
 
 
 def _compile(path: Path) -> None:
-    compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++")
-    if not compiler:
-        raise NativeError("no C++ compiler")
+    compiler = _compiler()
     try:
         BUILD.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=BUILD) as folder:
@@ -273,13 +273,28 @@ def _compile(path: Path) -> None:
                 ours = source in KERNELS
                 flags = FLAGS if ours else ("-fPIC", *tf.sysconfig.get_compile_flags())
                 objects.append(str(Path(folder, source).with_suffix(".o")))
-                _run(compiler, *flags, "-c", str(FOLDER / source), "-o", objects[-1])
+                _run(*compiler, *flags, "-c", str(FOLDER / source), "-o", objects[-1])
             built = Path(folder, path.name)
             link = tf.sysconfig.get_link_flags()
-            _run(compiler, "-shared", *objects, *link, "-o", str(built))
+            _run(*compiler, "-shared", *objects, *link, "-o", str(built))
             built.rename(path)  # whole or not there, whoever else compiles
     except OSError as error:
         raise NativeError(f"cannot compile in {BUILD}: {error.strerror}") from None
+
+
+def _compiler() -> list[str]:
+    """The command that compiles C++: that of CXX, which may be of several words."""
+    try:
+        command = shlex.split(os.environ.get("CXX", ""))
+    except ValueError as error:
+        raise NativeError(f"CXX is no command: {error}") from None
+    if not command:
+        command = [shutil.which("c++") or shutil.which("g++") or ""]
+    if not command[0]:
+        raise NativeError(NO_COMPILER)
+    if not shutil.which(command[0]):
+        raise NativeError(f"CXX names {command[0]}, which is not there")
+    return command
 
 
 def _run(*command: str) -> None:
@@ -292,7 +307,8 @@ def _run(*command: str) -> None:
             timeout=COMPILE_SECONDS,
         )
     except subprocess.CalledProcessError as error:
-        lines = [line for line in error.stderr.splitlines() if "error" in line]
-        raise NativeError(f"the C++ compiler fails: {(lines or ['?'])[0]}") from None
+        lines = error.stderr.splitlines() or [f"exit code {error.returncode}"]
+        reason = next((line for line in lines if "error" in line), lines[-1])
+        raise NativeError(f"the C++ compiler {command[0]} fails: {reason}") from None
     except subprocess.TimeoutExpired:
         raise NativeError(f"the C++ compiler takes over {COMPILE_SECONDS} s") from None

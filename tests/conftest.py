@@ -9,10 +9,17 @@ from pathlib import Path
 import pytest
 
 import data
+import native
 from data import mnist as files
 
 # As the programs do it.
 device.set_threads(0)
+
+
+def pytest_runtest_setup(item):
+    """Only where there is no compiler: one that fails is a fault, and is to be seen."""
+    if item.get_closest_marker("native") and native.missing() == native.NO_COMPILER:
+        pytest.skip(native.NO_COMPILER)
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ def test_results_are_the_golden_ones(name):
     )
 
 
+@pytest.mark.native
 def test_native_operations_train_as_those_of_tensorflow():
     assert not golden.changes("curves", golden.curves("native"))
 

@@ -38,7 +38,11 @@ VARIANTS = {
     },
 }
 EVERY_VARIANT = [
-    pytest.param((name, options), id=f"{name}-{variant}")
+    pytest.param(
+        (name, options),
+        id=f"{name}-{variant}",
+        marks=[pytest.mark.native] if variant == "native" else [],
+    )
     for name in sorted(models.NETWORKS)
     for variant, options in VARIANTS.get(name, {"plain": {}}).items()
 ]
@@ -485,7 +489,12 @@ def plain_lenet(network, images, training, activation, batch_norm_first):
 
 
 @pytest.mark.parametrize(
-    "training, kernels", [(True, "native"), (True, "tensorflow"), (False, "native")]
+    "training, kernels",
+    [
+        pytest.param(True, "native", marks=pytest.mark.native),
+        (True, "tensorflow"),
+        (False, "native"),
+    ],
 )
 @pytest.mark.parametrize("batch_norm_first", [True, False])
 @pytest.mark.parametrize("batch_norm", ["none", "conv", "all"])

@@ -13,6 +13,8 @@ import native
 from models import layers
 from training import optimizers
 
+pytestmark = pytest.mark.native
+
 EPSILON = 1e-3
 
 
@@ -295,21 +297,26 @@ def nothing_compiled(monkeypatch, tmp_path):
 
 def test_a_compiler_that_fails(nothing_compiled, monkeypatch):
     monkeypatch.setenv("CXX", "false")
-    assert native.missing() == "the C++ compiler fails: ?"
+    assert native.missing() == "the C++ compiler false fails: exit code 1"
     assert not list(nothing_compiled.iterdir())  # nothing half done
 
 
 def test_no_compiler(nothing_compiled, monkeypatch):
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", str(nothing_compiled))
-    assert native.missing() == "no C++ compiler"
+    assert native.missing() == native.NO_COMPILER
     with pytest.raises(native.NativeError, match="no C"):
         native.conv_pool(tf.zeros([1, 5, 5, 1]), tf.zeros([3, 3, 1, 1]))
 
 
 def test_a_compiler_that_is_not_there(nothing_compiled, monkeypatch):
     monkeypatch.setenv("CXX", str(nothing_compiled / "c++"))
-    assert "No such file" in native.missing()
+    assert "c++, which is not there" in native.missing()
+
+
+def test_a_compiler_of_two_words(nothing_compiled, monkeypatch):
+    monkeypatch.setenv("CXX", "env false")
+    assert native.missing() == "the C++ compiler env fails: exit code 1"
 
 
 def test_a_damaged_library(nothing_compiled):
