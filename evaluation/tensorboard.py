@@ -86,7 +86,7 @@ def _has_meaning(name: str, config: Mapping[str, Any]) -> bool:
     if name not in MEANT_BY:
         return True
     other, values = MEANT_BY[name]
-    given = config.get(other)
+    given = config.get(other, False)
     if given is None:  # no option of this network, which is always so
         return True
     return given in values if values else bool(given)
