@@ -87,7 +87,7 @@ FLAG_GROUPS: cli.Groups = {
 # Of those, what each worker of a run may have otherwise.
 PLACES = ("augmented_dir", "data_dir", "run_dir")
 
-HISTOGRAM_IMAGES = 256
+HISTOGRAM_IMAGES = 32  # 65,000 activations of LeNet's first layer
 
 
 class TrainingError(cli.UserError):
