@@ -8,7 +8,7 @@ import numpy as np
 
 from evaluation.scoring import Scores
 
-MOST = 40
+MOST = 24
 COLUMNS = 8
 SCALE = 2  # screen pixels to one of the digit's
 CAPTION = 16  # screen pixels below it
