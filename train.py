@@ -798,7 +798,7 @@ def log_call(
             "accuracy": accuracy,
             "learning_rate": totals.rate,
             "images_per_second": count * batch_size / elapsed,
-            "gradient_norm": np.linalg.norm(totals.gradient_norms),
+            "gradient_norm": float(np.linalg.norm(totals.gradient_norms)),
         },
     )
 
