@@ -6,6 +6,7 @@ import device  # isort: skip  (first: it loads TensorFlow)
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import data
@@ -20,6 +21,14 @@ def pytest_runtest_setup(item):
     """Only where there is no compiler: one that fails is a fault, and is to be seen."""
     if item.get_closest_marker("native") and native.missing() == native.NO_COMPILER:
         pytest.skip(native.NO_COMPILER)
+
+
+@pytest.fixture
+def dataset():
+    """Forty images of noise, four of each digit."""
+    images = np.random.default_rng(0).integers(0, 256, (40, 28, 28, 1), np.uint8)
+    labels = np.tile(np.arange(10, dtype=np.uint8), 4)
+    return data.Dataset("noise", images, labels, images, labels, {"file": "ab"}, "")
 
 
 @pytest.fixture(scope="module")

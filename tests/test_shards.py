@@ -17,20 +17,12 @@ import numpy as np
 import pytest
 
 import cli
-import data
 from augment import build, shards, workers
 from augment.plan import Settings, plan, settings_from
 from data import idx
 
 ROOT = Path(__file__).parent.parent
 DEFORMED = Settings((), flip_codes=(), deform=("elastic", "affine"), multiply=6)
-
-
-@pytest.fixture
-def dataset():
-    images = np.random.default_rng(0).integers(0, 256, (40, 28, 28, 1), np.uint8)
-    labels = np.tile(np.arange(10, dtype=np.uint8), 4)
-    return data.Dataset("noise", images, labels, images, labels, {"file": "ab"}, "")
 
 
 @pytest.fixture

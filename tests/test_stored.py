@@ -19,13 +19,6 @@ NOTHING = Settings((), flip_codes=())
 
 
 @pytest.fixture
-def dataset():
-    images = np.random.default_rng(0).integers(0, 256, (40, 28, 28, 1), np.uint8)
-    labels = np.tile(np.arange(10, dtype=np.uint8), 4)
-    return data.Dataset("noise", images, labels, images, labels, {"file": "ab"}, "")
-
-
-@pytest.fixture
 def stored(dataset, tmp_path):
     return build.store(dataset, DEFORMED, tmp_path, np.arange(40))
 
