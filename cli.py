@@ -17,7 +17,7 @@ from absl import app, flags, logging
 
 import flagfiles
 
-VERSION = "0.5.0"
+VERSION = "0.5.1"
 
 USAGE_ERROR = 2
 SIGNALLED = 128  # plus the number of the signal, as shells have it

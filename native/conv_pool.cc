@@ -23,18 +23,25 @@ int Lanes(int channels, int block) { return std::min(kLanes, channels - block * 
 // x: the padded image from that row and column on. I: inputs, if known when compiled.
 template <int T, int I>
 void Tile(const float* x, int row, int inputs, const Floats* w, Floats* out) {
-  const int stride = I ? I : inputs;
+  const ptrdiff_t stride = I ? I : inputs;
   Floats sums[T] = {};
-  for (int i = 0; i < kSize; ++i, x += row)
-#pragma GCC unroll 3
-    for (int k = 0; k < kSize * stride; ++k, ++w)
+  for (int i = 0; i < kSize; ++i, x += row, w += kSize * stride)
+    for (int c = 0; c < stride; ++c) {
+      const Floats left = w[c], middle = w[stride + c], right = w[2 * stride + c];
+      const float* at = x + c;
 #pragma GCC unroll 16
-      for (int t = 0; t < T; ++t) sums[t] += *w * x[t * stride + k];
+      for (int t = 0; t < T + 2; ++t, at += stride) {
+        const Floats pixel = *at - Floats{};  // broadcast once, for the three that see it
+        if (t < T) sums[t] += left * pixel;
+        if (t > 0 && t <= T) sums[t - 1] += middle * pixel;
+        if (t > 1) sums[t - 2] += right * pixel;
+      }
+    }
   for (int t = 0; t < T; ++t) out[t] = sums[t];
 }
 
-// By the number of columns. The sums of the widest tile, a weight and a product fill
-// half of AVX-512's registers; which leaves the compiler room.
+// By the number of columns. The sums of the widest tile, three weights and a pixel fill
+// little more than half of AVX-512's registers; which leaves the compiler room.
 using TileFunction = void (*)(const float*, int, int, const Floats*, Floats*);
 constexpr int kWidest = 14;
 template <int I>
