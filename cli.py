@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the programs share: one-line errors, exit codes, help with flags."""
 
+import contextlib
 import functools
 import inspect
 import json
@@ -10,7 +11,7 @@ import re
 import signal
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import app, flags, logging
@@ -122,7 +123,8 @@ def require_positive(*names: str) -> None:
 def _parse_flags(argv: Sequence[str], arguments: bool, groups: Groups) -> list[str]:
     """Returns what `app.run` wants from a flags parser; a bad flag exits with 2."""
     if not _HELP.isdisjoint(argv[1:]):
-        print(help_text(groups))
+        with contextlib.suppress(BrokenPipeError), _printing():
+            print(help_text(groups))
         sys.exit(0)
     try:
         rest = flags.FLAGS([*argv[:1], *flagfiles.expand(argv[1:])])
@@ -133,6 +135,22 @@ def _parse_flags(argv: Sequence[str], arguments: bool, groups: Groups) -> list[s
     if len(rest) > 1 and not arguments:
         _fail(f"unexpected argument {rest[1]!r}: flags start with --", USAGE_ERROR)
     return rest
+
+
+@contextlib.contextmanager
+def _printing() -> Iterator[None]:
+    """Whoever is to read what is printed within may go away before the end.
+
+    Raises:
+      BrokenPipeError: they did. What is left goes nowhere, so that Python does not
+        complain at its end.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
 
 
 def help_text(groups: Groups) -> str:
@@ -237,9 +255,12 @@ def run(
 
     def guarded(argv: list[str]) -> None:
         try:
-            main(argv)
+            with _printing():
+                main(argv)
         except UserError as error:
             _fail(str(error), error.exit_code)
+        except BrokenPipeError:  # as of `| head`
+            _fail("nobody reads standard output any more: stopped", UserError.exit_code)
         except KeyboardInterrupt:
             _fail("interrupted", INTERRUPTED)
 

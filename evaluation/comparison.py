@@ -365,12 +365,17 @@ def verdict(pair: Pair) -> str:
     chance = "more than" if pair.p < LEVEL else "not more than"
     return (
         f"{one} makes fewer errors than {other}, {figures};\n"
-        f"the difference is {chance} chance at {100 * LEVEL:g} % (p = {pair.p:.2g})."
+        f"the difference is {chance} chance at {100 * LEVEL:g} % (p {_p(pair.p)})."
     )
 
 
 def _count(errors: float) -> str:
     return f"{errors:.1f}".removesuffix(".0")
+
+
+def _p(value: float) -> str:
+    # No test's p is 0, but some are less than a float can hold.
+    return f"= {value:.2g}" if value else "< 1e-307"
 
 
 def _pair_table(told: tuple[str, str], pairs: Sequence[Pair]) -> str:
@@ -379,7 +384,8 @@ def _pair_table(told: tuple[str, str], pairs: Sequence[Pair]) -> str:
     for pair, p in zip(pairs, holm([pair.p for pair in pairs]), strict=True):
         better = pair.names[int(pair.errors[1] < pair.errors[0])]
         better = better if p < LEVEL else NOTHING
-        rows.append([*pair.names, *pair.told, f"{pair.p:.2g}", f"{p:.2g}", better])
+        both = [_p(value).removeprefix("= ") for value in (pair.p, p)]
+        rows.append([*pair.names, *pair.told, *both, better])
     return _table(["one", "other", *told, "p", "p, Holm", "fewer errors"], rows)
 
 

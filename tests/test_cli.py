@@ -256,3 +256,27 @@ def test_help_of_eval_has_every_flag_in_a_group(evaluations):
     assert (code, error) == (0, "")
     assert "Further flags" not in out and "\nReading photos:\n  --images: " in out
     assert "--export_formats: a comma separated list\n" in out
+
+
+PRINTS = "import cli; cli.run(lambda _: [print('x' * 99) for _ in range(9999)])"
+
+
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        (["train.py", "--help"], (0, "")),
+        (["-c", PRINTS], (1, "-c: nobody reads standard output any more: stopped\n")),
+    ],
+)
+def test_nobody_reads_what_is_printed(arguments, expected):
+    """As of `| head`, which goes when it has its ten lines."""
+    with subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        process.stdout.close()
+        error = process.stderr.read()
+    assert (process.returncode, error) == expected

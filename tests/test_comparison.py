@@ -169,6 +169,12 @@ def test_two_networks_that_differ_beyond_chance(make_run):
     assert row(text, "a", "0,") == expected.split()
 
 
+def test_no_chance_is_none_at_all(make_run):
+    labels = np.zeros(2000, np.uint8)
+    runs = [make_run("a", range(2000), labels), make_run("b", (), labels, seed=1)]
+    assert "is more than chance at 5 % (p < 1e-307)." in comparison.compare(runs)
+
+
 def test_equal_networks(make_run):
     text = comparison.compare([make_run("a", [1]), make_run("b", [2], seed=1)])
     assert "a and b make equally many errors, 1." in text
