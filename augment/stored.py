@@ -6,11 +6,14 @@ step does not show; but a shard that is cut short kills the process that has map
 and what has been looked at counts as its memory. tf.data was slower by a factor of 25.
 """
 
+import bisect
+import collections
+import itertools
 import os
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -50,8 +53,8 @@ class Stored:
             shard["count"] if some is None else len(some)
             for shard, some in zip(listed, rows, strict=True)
         ]
-        self._ends = np.cumsum(counts)
-        self._starts = self._ends - counts
+        self._starts = list(itertools.accumulate(counts, initial=0))
+        self._ends = self._starts[1:]
         self._sizes = {
             directory / file: size
             for shard in listed
@@ -66,13 +69,15 @@ class Stored:
                 raise shards.unusable(path, f"is not {size} bytes long")
 
     def __len__(self) -> int:
-        return int(self._ends[-1])
+        return self._ends[-1]
 
-    def read(self, first: int, images: np.ndarray, labels: np.ndarray) -> None:
-        """Reads images that follow each other.
+    def read(
+        self, pieces: Sequence[tuple[int, int]], images: np.ndarray, labels: np.ndarray
+    ) -> None:
+        """Reads pieces of images that follow each other, one piece behind the other.
 
         Args:
-          first: number of the first one.
+          pieces: number of the first image, and how many.
           images: uint8 [n, 28, 28, 1], contiguous; is filled.
           labels: uint8 [n]; is filled.
 
@@ -80,28 +85,37 @@ class Stored:
           data.idx.DataError: a file cannot be read, or not so far, or has a label that
             is no digit. What else may be altered in it, `verify` finds.
         """
+        # By shard, so that each file is opened once.
+        runs: dict[int, list[_Run]] = collections.defaultdict(list)
         done = 0
-        while done < len(labels):
-            at = first + done
-            number = int(np.searchsorted(self._ends, at, side="right"))
-            here = slice(done, min(len(labels), done + int(self._ends[number]) - at))
-            start = at - int(self._starts[number])
-            runs = self._runs(number, start, here.stop - here.start)
+        for first, count in pieces:
+            end = first + count
+            while first < end:
+                number = bisect.bisect_right(self._ends, first)
+                stop = min(end, self._ends[number])
+                runs[number] += self._runs(number, first, stop, done)
+                done += stop - first
+                first = stop
+        for number in sorted(runs):
             of_images, of_labels = self._paths[number]
-            _read(of_images, shards.IMAGES_HEADER, IMAGE_BYTES, runs, images[here])
-            _read(of_labels, shards.LABELS_HEADER, 1, runs, labels[here])
-            if labels[here].max() not in DIGITS:
+            _read(of_images, shards.IMAGES_HEADER, IMAGE_BYTES, runs[number], images)
+            _read(of_labels, shards.LABELS_HEADER, 1, runs[number], labels)
+            if any(labels[run.into].max() not in DIGITS for run in runs[number]):
                 raise shards.unusable(of_labels, "has a label that is no digit")
-            done = here.stop
 
-    def _runs(self, number: int, start: int, count: int) -> list[tuple[int, int]]:
-        """Where in a shard images that count lie: first row and length of each run."""
+    def _runs(self, number: int, first: int, stop: int, done: int) -> list["_Run"]:
+        """Where in a shard images that count lie, and where they go from `done` on."""
+        start = first - self._starts[number]
+        count = stop - first
         rows = self._rows[number]
         if rows is None:
-            return [(start, count)]
+            return [_Run(start, slice(done, done + count))]
         wanted = rows[start : start + count]
-        cuts = np.flatnonzero(np.diff(wanted) != 1) + 1
-        return [(int(run[0]), len(run)) for run in np.split(wanted, cuts)]
+        cuts = [0, *(np.flatnonzero(np.diff(wanted) != 1) + 1).tolist(), count]
+        return [
+            _Run(int(wanted[a]), slice(done + a, done + b))
+            for a, b in itertools.pairwise(cuts)
+        ]
 
     def verify(self, stop: threading.Event) -> None:
         """Reads every shard, piece by piece, and compares it with its checksum.
@@ -119,23 +133,30 @@ class Stored:
                 raise shards.unusable(path, fault)
 
 
+class _Run(NamedTuple):
+    """Rows of a shard that follow each other.
+
+    Attributes:
+      row: the first one.
+      into: where in the arrays they go.
+    """
+
+    row: int
+    into: slice
+
+
 def _read(
-    path: Path,
-    header: int,
-    item_bytes: int,
-    runs: Sequence[tuple[int, int]],
-    into: np.ndarray,
+    path: Path, header: int, item_bytes: int, runs: Sequence[_Run], into: np.ndarray
 ) -> None:
-    """Reads runs of items of a shard's file, one behind the other, into an array."""
-    view, done = into.reshape(-1).data, 0
+    """Reads items of a shard's file into an array."""
+    view = into.reshape(-1).data
     try:
         with untrusted.open_file(path) as file:
-            for first, count in runs:
-                file.seek(header + item_bytes * first)
-                some = view[done : done + item_bytes * count]
+            for row, here in runs:
+                file.seek(header + item_bytes * row)
+                some = view[item_bytes * here.start : item_bytes * here.stop]
                 if file.readinto(some) < len(some):
                     raise shards.unusable(path, "is shorter than its manifest says")
-                done += len(some)
     except OSError as error:
         raise shards.unusable(path, _cannot(error)) from error
 

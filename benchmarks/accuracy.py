@@ -17,9 +17,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
-from tabulate import tabulate
 
-from benchmarks import peers
+from benchmarks import peers, results
 
 PEERS = "benchmarks.examples"
 MARKS = (0.99, 0.995)
@@ -120,14 +119,7 @@ def markdown(result: Mapping[str, Any]) -> str:
     headers = ["peer", "seed", "epochs", "last accuracy, %", "training, s"]
     headers += [f"first {mark:.1%}, s" for mark in MARKS]
     headers += ["data, s", "imports, s", "tracing, s", "process, s"]
-    # The numbers are text by now, and are to stay as they are.
-    table = tabulate(
-        rows,
-        headers,
-        tablefmt="pipe",
-        colalign=["left"] + ["right"] * (len(headers) - 1),
-        disable_numparse=True,
-    )
+    table = results.table(rows, headers)
     excuses = [
         f"{training['peer']}, seed {training['seed']}: {_outcome(training)}"
         for training in result["trainings"]

@@ -17,9 +17,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from matplotlib.figure import Figure
-from tabulate import tabulate
 
-from benchmarks import peers, step_peers
+from benchmarks import peers, results, step_peers
 from training import launch
 
 STEPS = 200  # of each, in a round
@@ -135,13 +134,7 @@ def markdown(result: Mapping[str, Any]) -> str:
             ]
         )
     headers = ["", "median ms a step", "images/s", "to the first", "min", "max"]
-    table = tabulate(
-        rows,
-        headers,
-        tablefmt="pipe",
-        colalign=["left"] + ["right"] * 5,
-        disable_numparse=True,
-    )
+    table = results.table(rows, headers)
     pairs = zip(seconds[EXCHANGING], seconds[APART], strict=True)
     share = statistics.median(1 - apart / both for both, apart in pairs)
     sent = 2 * (WORKERS - 1) / WORKERS * result["bytes"]

@@ -4,12 +4,14 @@
 import datetime
 import importlib.metadata
 import os
+import time
 from collections.abc import Mapping
 from typing import Any
 
 PACKAGES = ("tensorflow", "keras", "torch", "numpy")
 
 BUSY = 0.5  # load average per core
+SETTLING_SECONDS = 90  # in which that of `make benchmark`'s own set-up falls below it
 # Threads that wait for each other at every operation then wait for other programs:
 # PyTorch's eager loop, on two threads, was seen to fall to a hundredth of its speed.
 WARNING = (
@@ -20,7 +22,7 @@ WARNING = (
 
 def facts() -> dict[str, Any]:
     """Date, commit, processor, cores, load and versions; None: not installed."""
-    load = os.getloadavg()[0]  # before TensorFlow is loaded, which is load as well
+    load = _settled_load()  # before TensorFlow is loaded, which is load as well
     import device  # noqa: F401  isort: skip  (first: it loads TensorFlow)
 
     from training import runs
@@ -35,6 +37,17 @@ def facts() -> dict[str, Any]:
             **{package: _version(package) for package in PACKAGES},
         },
     }
+
+
+def _settled_load() -> float:
+    """The load average, once it is low, or after some time."""
+    end = time.monotonic() + SETTLING_SECONDS
+    limit = BUSY * (os.cpu_count() or 1)
+    if os.getloadavg()[0] > limit:
+        print(f"waiting for the load average to fall below {limit:g} …", flush=True)
+    while os.getloadavg()[0] > limit and time.monotonic() < end:
+        time.sleep(1)
+    return os.getloadavg()[0]
 
 
 def _version(package: str) -> str | None:

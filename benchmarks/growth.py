@@ -14,9 +14,8 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from tabulate import tabulate
 
-from benchmarks import peers, step_peers
+from benchmarks import peers, results, step_peers
 
 Point = dict[str, Any]
 Studies = Mapping[str, Sequence[int]]
@@ -153,17 +152,9 @@ def markdown(result: Mapping[str, Any]) -> str:
     for study, (headers, row) in _LAYOUTS.items():
         points = [_medians(one) for one in _study(result, study)]
         rows = [[f"{one[study]:,}", *row(one, points[0])] for one in points]
-        # The numbers are text by now, and are to stay as they are.
         if rows:
-            texts.append(
-                tabulate(
-                    rows,
-                    [study.replace("_", " "), *headers],
-                    tablefmt="pipe",
-                    colalign=["right"] * (1 + len(headers)),
-                    disable_numparse=True,
-                )
-            )
+            headers = [study.replace("_", " "), *headers]
+            texts.append(results.table(rows, headers, texts=0))
     return "\n\n".join(texts + [p["failed"] for p in result["points"] if "failed" in p])
 
 

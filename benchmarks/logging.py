@@ -19,9 +19,8 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from tabulate import tabulate
 
-from benchmarks import peers, step_peers
+from benchmarks import peers, results, step_peers
 
 BATCH_SIZE = 64  # of lenet.flags
 STEPS = 938  # of its epochs
@@ -122,10 +121,7 @@ def markdown(result: Mapping[str, Any]) -> str:
         *(f"{f(losses):.1%}" for f in (statistics.median, min, max)),
     ]
     headers = ["steps, median", "logging, median", "loss of speed", "min", "max"]
-    align = ["right"] * len(row)
-    table = tabulate(
-        [row], headers, tablefmt="pipe", colalign=align, disable_numparse=True
-    )
+    table = results.table([row], headers, texts=0)
     steps = f"An epoch of {result['steps']:,} steps of {BATCH_SIZE} images."
     return f"## Logging\n\n{steps}\n\n{table}"
 

@@ -13,10 +13,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from matplotlib.figure import Figure
-from tabulate import tabulate
 
 from augment.online_settings import OnlineSettings
-from benchmarks import peers, step_peers
+from benchmarks import peers, results, step_peers
 
 STEP = "training step"
 AFFINE = {"rotation": 10.0, "zoom": 0.1, "shift": 0.1}  # system D
@@ -139,10 +138,7 @@ def markdown(result: Mapping[str, Any]) -> str:
             )
     headers = ["threads", f"{step_peers.BATCH_SIZE} images", "median ms", "of a step"]
     headers += ["min", "max"]
-    align = ["right", "left"] + ["right"] * 4
-    table = tabulate(
-        rows, headers, tablefmt="pipe", colalign=align, disable_numparse=True
-    )
+    table = results.table(rows, headers, texts=2)
     return f"## Online augmentation\n\n{table}\n\nThreads 0: one per core."
 
 

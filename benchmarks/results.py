@@ -6,13 +6,24 @@ were measured, since a benchmark can be repeated alone. All else is made from it
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from tabulate import tabulate
+
 import files
 from benchmarks import environment, peers
+
+
+def table(rows: Sequence[Sequence[str]], headers: Sequence[str], texts: int = 1) -> str:
+    """A table in Markdown; all but the first `texts` columns are numbers."""
+    align = ["left"] * texts + ["right"] * (len(headers) - texts)
+    # The numbers are text by now, and are to stay as they are.
+    return tabulate(
+        rows, headers, tablefmt="pipe", colalign=align, disable_numparse=True
+    )
 
 
 def read(folder: Path) -> dict[str, dict[str, Any]]:

@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from tabulate import tabulate
 
-from benchmarks import peers, step_peers
+from benchmarks import peers, results, step_peers
 
 RUN = ("--flagfile=lenet.flags",)
 IMPORT, FIRST_STEP = "import tensorflow", "to the first step"
@@ -142,32 +141,32 @@ def measure(rounds: int, arguments: Sequence[str] = RUN) -> dict[str, Any]:
     }
 
 
-def ratio(results: Mapping[str, Any]) -> float:
+def ratio(result: Mapping[str, Any]) -> float:
     """From command to first step, in imports: the median of the rounds' ratios."""
-    seconds = results["seconds"]
+    seconds = result["seconds"]
     pairs = zip(seconds[FIRST_STEP], seconds[IMPORT], strict=True)
     return statistics.median(own / of for own, of in pairs)
 
 
-def markdown(results: Mapping[str, Any]) -> str:
+def markdown(result: Mapping[str, Any]) -> str:
     """A section with the table of what `measure` returned."""
     seconds = {
-        **results["seconds"],
-        f"{EVALUATED:,} digits scored": results["evaluation_seconds"],
+        **result["seconds"],
+        f"{EVALUATED:,} digits scored": result["evaluation_seconds"],
     }
     rows = [
         [name, f"{statistics.median(v):.2f} s", f"{min(v):.2f}–{max(v):.2f} s"]
         for name, v in seconds.items()
     ]
     rows += [
-        [f"{FIRST_STEP} / {IMPORT}", f"{ratio(results):.2f}", ""],
-        ["most memory up to it", f"{results['peak_bytes'] / 1e9:.2f} GB", ""],
+        [f"{FIRST_STEP} / {IMPORT}", f"{ratio(result):.2f}", ""],
+        ["most memory up to it", f"{result['peak_bytes'] / 1e9:.2f} GB", ""],
     ]
-    table = tabulate(rows, ["", "median", "range"], "github", disable_numparse=True)
-    command = f"python train.py {' '.join(results['arguments'])}"
+    table = results.table(rows, ["", "median", "range"])
+    command = f"python train.py {' '.join(result['arguments'])}"
     return f"## Start-up of `{command}`, and evaluation\n\n{table}"
 
 
-def plots(results: Mapping[str, Any]) -> dict[str, Figure]:
+def plots(result: Mapping[str, Any]) -> dict[str, Figure]:
     """None: the table says it all."""
     return {}

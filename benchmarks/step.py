@@ -12,9 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
-from tabulate import tabulate
 
-from benchmarks import flops, peers
+from benchmarks import flops, peers, results
 from benchmarks.step_peers import BATCH_SIZE, GEMM_SIZE
 
 Settings = dict[str, Any]
@@ -233,7 +232,7 @@ def markdown(result: Mapping[str, Any]) -> str:
     return "\n\n".join(
         [
             f"## Training step, batch {result['batch_size']}",
-            _table(rows, headers, texts=2),
+            results.table(rows, headers, texts=2),
             _verdict(result),
             f"Medians of {len(gflops)} rounds; the last two columns are medians of the"
             f" rounds' ratios. {result['gemm']['size']}³ float32 matrix product, a"
@@ -263,16 +262,7 @@ def _flops_table(layers: Mapping[str, Mapping[str, int]]) -> str:
         [layer, *(f"{count:,}" for count in [*passes, sum(passes)])]
         for layer, passes in counts.items()
     ]
-    return _table(rows, ["FLOP an image", "forward", "backward", "step"], texts=1)
-
-
-def _table(rows: Sequence[Sequence[str]], headers: Sequence[str], texts: int) -> str:
-    """Markdown; the first `texts` columns are no numbers."""
-    align = ["left"] * texts + ["right"] * (len(headers) - texts)
-    # The numbers are text by now, and are to stay as they are.
-    return tabulate(
-        rows, headers, tablefmt="pipe", colalign=align, disable_numparse=True
-    )
+    return results.table(rows, ["FLOP an image", "forward", "backward", "step"])
 
 
 def plots(result: Mapping[str, Any]) -> dict[str, Figure]:

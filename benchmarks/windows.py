@@ -18,9 +18,8 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from tabulate import tabulate
 
-from benchmarks import growth, peers, step_peers
+from benchmarks import growth, peers, results, step_peers
 
 MEMORY_MB = (0, 16)  # the whole set; windows of 76 steps
 LOG_STEPS = 100
@@ -216,7 +215,7 @@ def markdown(result: Mapping[str, Any]) -> str:
         )
     shares = ratios(result["loops"])
     headers = ["in memory", "set", "median images/s", "growth of memory"]
-    speed = _table(rows, headers)
+    speed = results.table(rows, headers)
     rows = [
         [
             "all of it" if mb == "0" else f"{mb} MB",
@@ -229,19 +228,13 @@ def markdown(result: Mapping[str, Any]) -> str:
     ]
     headers = ["in memory", "images left out", "pairs of a batch from a block's reach"]
     headers += ["median steps between copies", f"less than {NEAR_STEPS}"]
+    shuffled = results.table(rows, headers)
     return (
         f"## Windows of a set on disk\n\n{speed}\n\nSpeed with windows over that"
         f" without: {statistics.median(shares):.1%} (median; {min(shares):.1%} to"
-        f" {max(shares):.1%}).\n\n{_table(rows, headers)}\n\nA pass over {COPIES}"
+        f" {max(shares):.1%}).\n\n{shuffled}\n\nA pass over {COPIES}"
         f" copies of {ORIGINALS:,} digits, in batches of {step_peers.BATCH_SIZE}."
         " Memory grows by the graph as well, by as much in both."
-    )
-
-
-def _table(rows: list[list[str]], headers: list[str]) -> str:
-    align = ["left"] + ["right"] * (len(headers) - 1)
-    return tabulate(
-        rows, headers, tablefmt="pipe", colalign=align, disable_numparse=True
     )
 
 

@@ -20,7 +20,7 @@ import concurrent.futures
 import math
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -43,8 +43,17 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
-    def read(self, first: int, images: np.ndarray, labels: np.ndarray) -> None:
-        """Fills uint8 [n, 28, 28, 1] and [n]; raises cli.UserError."""
+    def read(
+        self, pieces: Sequence[tuple[int, int]], images: np.ndarray, labels: np.ndarray
+    ) -> None:
+        """Fills uint8 [n, 28, 28, 1] and [n] with pieces, one behind the other.
+
+        Args:
+          pieces: of images that follow each other: number of the first, and how many.
+
+        Raises:
+          cli.UserError: they cannot be read.
+        """
 
     def verify(self, stop: threading.Event) -> None:
         """Raises cli.UserError if it is damaged; is left early when `stop` is set."""
@@ -152,30 +161,36 @@ class Windows:
     def _fill(self, number: int) -> None:
         """Reads a window into its place."""
         images, labels = self._arrays[number % 2]
-        set_size, done = len(self._source), 0
-        content = self._order(self._seed, number, len(labels), set_size)
-        for first, count in content.pieces:
-            here = slice(done, done + count)
-            if content.places is None:
-                self._read(first, images[here], labels[here])
-            else:
-                piece = empty((count, 28, 28, 1)), empty((count,))
-                self._read(first, *piece)
-                images[content.places[here]], labels[content.places[here]] = piece
-            done += count
+        content = self._order(self._seed, number, len(labels), len(self._source))
+        if content.places is None:
+            self._read(content.pieces, images, labels)
+            return
+        done = 0
+        for piece in content.pieces:  # one at a time: they go to many places
+            some = empty((piece[1], 28, 28, 1)), empty((piece[1],))
+            self._read([piece], *some)
+            places = content.places[done : done + piece[1]]
+            images[places], labels[places] = some
+            done += piece[1]
 
-    def _read(self, first: int, images: np.ndarray, labels: np.ndarray) -> None:
-        """Reads images of the ring."""
-        first %= len(self._source)
-        before_end = len(self._source) - first
-        self._source.read(first, images[:before_end], labels[:before_end])
-        self._source.read(0, images[before_end:], labels[before_end:])
+    def _read(
+        self, pieces: Sequence[tuple[int, int]], images: np.ndarray, labels: np.ndarray
+    ) -> None:
+        """Reads pieces of the ring."""
+        set_size, whole = len(self._source), []
+        for first, count in pieces:
+            first %= set_size
+            before_end = min(count, set_size - first)
+            whole.append((first, before_end))
+            if before_end < count:
+                whole.append((0, count - before_end))
+        self._source.read(whole, images, labels)
 
     def first(self, count: int) -> tf.Tensor:
         """As of `Whole`: the same images, whatever the step."""
         count = min(count, len(self._source))
         images = empty((count, 28, 28, 1))
-        self._source.read(0, images, empty((count,)))
+        self._source.read([(0, count)], images, empty((count,)))
         return device.tensor(images)
 
     def verified(self) -> None:

@@ -305,12 +305,23 @@ def test_plot_shows_the_peers_that_are_there(result):
 
 def test_environment(facts, monkeypatch):
     monkeypatch.setattr(environment, "PACKAGES", ("numpy", "no-such-package"))
+    monkeypatch.setattr(environment, "SETTLING_SECONDS", 0)
     found = environment.facts()
     assert found.keys() == facts.keys()
     assert found["versions"]["no-such-package"] is None
     text = environment.describe(found)
     assert "load average before" in text and "no-such-package missing" in text
     assert environment.describe(facts).startswith("A processor, 2 cores, load average")
+
+
+def test_the_load_of_what_ran_before_is_waited_for(monkeypatch, capsys):
+    loads = [99.0, 98.0, 97.0, 0.25]
+    monkeypatch.setattr(
+        environment.os, "getloadavg", lambda: [loads.pop(0) if loads[1:] else loads[0]]
+    )
+    monkeypatch.setattr(environment.time, "sleep", lambda seconds: None)
+    assert environment.facts()["load_average_before"] == 0.25
+    assert "waiting for the load average" in capsys.readouterr().out
 
 
 def test_a_busy_machine_is_told(facts):

@@ -23,9 +23,10 @@ def stored(dataset, tmp_path):
     return build.store(dataset, DEFORMED, tmp_path, np.arange(40))
 
 
-def read(stored, first, count):
+def read(stored, *pieces):
+    count = sum(n for _, n in pieces)
     images, labels = np.empty((count, 28, 28, 1), np.uint8), np.empty(count, np.uint8)
-    stored.read(first, images, labels)
+    stored.read(pieces, images, labels)
     return images, labels
 
 
@@ -37,11 +38,12 @@ def test_what_is_read_is_what_would_be_in_memory(dataset, tmp_path, settings, so
     enlarged = build.keep(enlarged, np.array(sources))
     assert len(stored) == len(enlarged.labels)
     rng = np.random.default_rng(0)
-    for first in rng.integers(len(stored), size=20):
-        count = int(rng.integers(len(stored) - first + 1))
-        images, labels = read(stored, first, count)
-        np.testing.assert_array_equal(images, enlarged.images[first : first + count])
-        np.testing.assert_array_equal(labels, enlarged.labels[first : first + count])
+    for pieces in (1, 1, 1, 2, 9):
+        ends = np.sort(rng.integers(len(stored) + 1, size=(pieces, 2))).tolist()
+        images, labels = read(stored, *[(a, b - a) for a, b in ends])
+        wanted = np.concatenate([np.arange(a, b) for a, b in ends])
+        np.testing.assert_array_equal(images, enlarged.images[wanted])
+        np.testing.assert_array_equal(labels, enlarged.labels[wanted])
     stored.verify(threading.Event())
 
 
@@ -99,20 +101,20 @@ def test_an_altered_shard_is_found_when_it_is_verified(dataset, tmp_path, shard,
 
 def test_a_shard_that_is_cut_short_meanwhile(stored, shard):
     os.truncate(shard, 5000)
-    read(stored, 40, 6)
+    read(stored, (40, 6))
     with pytest.raises(data.DataError, match="is shorter") as caught:
-        read(stored, 40, 7)
+        read(stored, (40, 7))
     assert is_one_line(caught, shard)
     shard.unlink()
     with pytest.raises(data.DataError, match="cannot be read") as caught:
-        read(stored, 0, 120)
+        read(stored, (0, 120))
     assert is_one_line(caught, shard)
 
 
 def test_a_label_that_is_none_is_not_trained_on(stored, shard):
     labels = shard.with_name(shard.name.replace("images-idx3", "labels-idx1"))
     labels.write_bytes(bytes(8) + bytes([*range(10)] * 3 + [10] * 10))
-    read(stored, 40, 30)
+    read(stored, (40, 30))
     with pytest.raises(data.DataError, match="no digit") as caught:
-        read(stored, 60, 20)
+        read(stored, (60, 20))
     assert is_one_line(caught, labels)

@@ -32,9 +32,10 @@ class Numbered:
     def __len__(self):
         return self.size
 
-    def read(self, first, images, labels):
-        numbers = np.arange(first, first + len(labels), dtype=np.uint32)
-        assert first + len(labels) <= self.size
+    def read(self, pieces, images, labels):
+        parts = [np.arange(first, first + n, dtype=np.uint32) for first, n in pieces]
+        numbers = np.concatenate(parts)
+        assert numbers.max() < self.size
         self.most += len(labels)
         images[:, 0, :4, 0] = numbers.view(np.uint8).reshape(-1, 4)
         labels[:] = numbers % 10
@@ -136,7 +137,7 @@ class Damaged(Numbered):
 class Unreadable(Numbered):
     """A set whose images cannot be read."""
 
-    def read(self, first, images, labels):
+    def read(self, pieces, images, labels):
         raise cli.UserError("unreadable")
 
 
