@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """An enlarged set that stays on disk: its images are read when they are wanted.
 
-With plain reads. A memory map was faster by half, which at a third of a percent of a
-step does not show; but a shard that is cut short kills the process that has mapped it,
-and what has been looked at counts as its memory. tf.data was slower by a factor of 25.
+With plain reads, which take 40 microseconds of a core for 128 images. A memory map was
+faster by half; but a shard that is cut short kills the process that has mapped it, and
+what has been looked at counts as its memory. tf.data was slower by a factor of 25.
 """
 
 import bisect
