@@ -632,8 +632,9 @@ def test_held_out_images_are_in_no_window(config, distinct, tmp_path, monkeypatc
     options = {**config, **enlarging, "validation_size": 7, "memory_mb": 7}
     sets = train.load_sets(distinct, options, str(tmp_path))
     held_out = set(numbers(sets.scored["validation"][0]))
-    images = np.empty((sets.train_count, 28, 28, 1), np.uint8)
-    sets.stored.read(0, images, labels := np.empty(sets.train_count, np.uint8))
+    count = sets.train_count
+    images, labels = np.empty((count, 28, 28, 1), np.uint8), np.empty(count, np.uint8)
+    sets.stored.read([(0, count)], images, labels)
     trained = numbers(images)
     assert len(trained) == 33 * 4 and len(held_out) == 7
     assert set(trained) == set(range(40)) - held_out
