@@ -43,11 +43,13 @@ def _settled_load() -> float:
     """The load average, once it is low, or after some time."""
     end = time.monotonic() + SETTLING_SECONDS
     limit = BUSY * (os.cpu_count() or 1)
-    if os.getloadavg()[0] > limit:
+    load = os.getloadavg()[0]
+    if load > limit:
         print(f"waiting for the load average to fall below {limit:g} …", flush=True)
-    while os.getloadavg()[0] > limit and time.monotonic() < end:
+    while load > limit and time.monotonic() < end:
         time.sleep(1)
-    return os.getloadavg()[0]
+        load = os.getloadavg()[0]
+    return load
 
 
 def _version(package: str) -> str | None:
