@@ -8,6 +8,8 @@ import json
 import math
 import os
 import re
+import shlex
+import shutil
 import signal
 import sys
 import textwrap
@@ -18,6 +20,9 @@ from absl import app, flags, logging
 
 import flagfiles
 
+flags.disclaim_key_flags()  # a path is a flag of the module that calls define_path
+
+PROJECT = os.path.dirname(os.path.abspath(__file__))
 VERSION = "0.5.1"
 
 USAGE_ERROR = 2
@@ -84,6 +89,51 @@ def options(
     values = {name: given.get(name, parameters[name].default) for name in own}
     # As they come back from a file, where tuples are lists.
     return json.loads(json.dumps(values))
+
+
+class _PathParser(flags.ArgumentParser[str]):
+    """Puts the home directory in place of a leading ~, as a shell does.
+
+    No shell sees the lines of a flagfile, nor the ~ in --run_dir=~/x.
+    """
+
+    def parse(self, argument: str) -> str:
+        return os.path.expanduser(argument)
+
+
+class _TextPathParser(_PathParser):
+    """Refuses names that no text file can hold: run.json and flags.txt name paths."""
+
+    def parse(self, argument: str) -> str:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise ValueError("not UTF-8: expected a path that is; rename it") from None
+        return super().parse(argument)
+
+
+def define_path(name: str, default: str | None, text: str, **options: Any) -> None:
+    """Defines a flag that is a path; ~ is expanded, wherever the value comes from.
+
+    Args:
+      name: of the flag.
+      default: its path.
+      text: its help.
+      options: of `flags.DEFINE`, such as `required`.
+    """
+    serializer = flags.ArgumentSerializer[str]()
+    flags.DEFINE(
+        _TextPathParser(), name, default, text, serializer=serializer, **options
+    )
+
+
+def define_paths(name: str, text: str, **options: Any) -> None:
+    """Defines a flag that may be given several times, for the path of an input each.
+
+    Any name that a file can have is taken.
+    """
+    serializer = flags.ArgumentSerializer[str]()
+    flags.DEFINE_multi(_PathParser(), serializer, name, [], text, **options)
 
 
 def validator(check: Callable[[Any], object]) -> Callable[[Any], bool]:
@@ -216,6 +266,46 @@ def reason(error: Exception) -> str:
     return re.sub(r"^\{\{.*?\}\} | \[Op:\w+\].*$", "", line)
 
 
+def command(program: str, *arguments: object) -> str:
+    """A command to be pasted into a shell, such as python eval.py '--run_dir=a b'.
+
+    Args:
+      program: train.py, eval.py, or -m and then a module as the first argument.
+      arguments: flags and others, not quoted.
+    """
+    named, here = shutil.which("python"), sys.executable
+    same = named and os.path.realpath(named) == os.path.realpath(here)
+    if same and os.path.dirname(named or "") == os.path.dirname(here):
+        here = "python"
+    elif here.startswith(os.path.join(os.getcwd(), "")):
+        here = os.path.relpath(here)
+    if program.endswith(".py") and os.path.realpath(os.getcwd()) != PROJECT:
+        program = os.path.join(PROJECT, program)
+    return " ".join(quote(str(word)) for word in (here, program, *arguments))
+
+
+def quote(text: str) -> str:
+    """A word of a command, quoted for the shell; in one line, whatever is in it."""
+    if all(map(_is_shown, text)):
+        return shlex.quote(text)
+    pieces = [
+        c
+        if _is_shown(c) and c not in "\\'"
+        else "".join(f"\\{byte:03o}" for byte in os.fsencode(c))
+        for c in text
+    ]
+    return f"$'{''.join(pieces)}'"
+
+
+def _is_shown(character: str) -> bool:
+    """Whether standard error shows a character as it is."""
+    try:
+        character.encode(getattr(sys.stderr, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return character.isprintable()
+
+
 def warn(message: str) -> None:
     """Prints one line on standard error."""
     program = os.path.basename(sys.argv[0])
@@ -234,7 +324,8 @@ def one_line(message: str) -> str:
     """
     text = "".join(
         c if c.isprintable() else c.encode("unicode_escape").decode()
-        for c in " ".join(message.split())
+        # Blanks stay as they are: there may be two in the path of a command.
+        for c in re.sub(r"\s*[\t\n\v\f\r]\s*", " ", message.strip())
     )
     return text if len(text) <= 2000 else f"{text[:1500]} … {text[-490:]}"
 

@@ -37,18 +37,18 @@ FLAG_GROUPS: cli.Groups = {
 
 def define_flags() -> None:
     """The flags of an evaluation; the run directory knows all else."""
-    flags.DEFINE_string("run_dir", None, "Directory of the run that is scored.")
-    flags.DEFINE_string("data_dir", None, "Where the data lie; default: see BUILD.md.")
+    cli.define_path("run_dir", None, "Directory of the run that is scored.")
+    cli.define_path("data_dir", None, "Where the data lie; default: see BUILD.md.")
     flags.DEFINE_bool(
         "compare", False, "Compare the runs whose directories are the arguments."
     )
-    flags.DEFINE_string(
+    cli.define_path(
         "submission",
         None,
         "CSV file that gets what each test digit is read as, in the form of Kaggle's"
         " competition: ImageId,Label.",
     )
-    flags.DEFINE_string(
+    cli.define_path(
         "export_dir",
         None,
         "Directory that is made, and gets the network in files that other programs"
@@ -70,9 +70,8 @@ def define_flags() -> None:
 
 def _define_photo_flags() -> None:
     """The flags of reading photos instead of scoring."""
-    flags.DEFINE_multi_string(
+    cli.define_paths(
         "images",
-        [],
         "Photos whose digits are read: files, folders, patterns such as '*.jpg'; PNG,"
         " JPEG, WebP, BMP or TIFF. Arguments that are no flags are photos too.",
     )
@@ -82,12 +81,12 @@ def _define_photo_flags() -> None:
         ["auto", "dark", "light"],
         "Whether the digits of --images are darker or lighter than their paper.",
     )
-    flags.DEFINE_string(
+    cli.define_path(
         "readings",
         None,
         "File that gets what is read on --images: .csv or .json.",
     )
-    flags.DEFINE_string(
+    cli.define_path(
         "annotated_dir",
         None,
         "Folder that gets each of --images with what is read drawn on it, as PNG.",

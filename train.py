@@ -100,14 +100,14 @@ def define_flags() -> None:
     for part in (*parts, distribute):
         part.define_flags()
         flags.adopt_module_key_flags(part)
-    flags.DEFINE_string(
+    cli.define_path(
         "run_dir",
         "runs/{network}-s{seed}",
         "Directory of the run: made, or gone on with. {seed} and any other flag's name"
         " in braces stands for its value.",
     )
     flags.DEFINE_enum("dataset", "mnist", sorted(data.DATASETS), "What to train on.")
-    flags.DEFINE_string("data_dir", None, "Where the data lie; default: see BUILD.md.")
+    cli.define_path("data_dir", None, "Where the data lie; default: see BUILD.md.")
     flags.DEFINE_integer(
         "validation_size",
         0,

@@ -562,8 +562,8 @@ if __name__ == "__main__":
     define_flags()
     online_settings.define_flags()
     flags.DEFINE_enum("dataset", "mnist", sorted(data.DATASETS), "What to enlarge.")
-    flags.DEFINE_string("data_dir", None, "Where the files of the dataset lie.")
-    flags.DEFINE_string(
+    cli.define_path("data_dir", None, "Where the files of the dataset lie.")
+    cli.define_path(
         "preview", None, "PNG file to draw a contact sheet to, online transforms too."
     )
     flags.DEFINE_integer(

@@ -119,7 +119,7 @@ def define_flags() -> None:
         f" deformed at random, 2 to {MAX_MULTIPLY:,}.",
     )
     flags.DEFINE_integer("deform_seed", None, "Of --deform; another makes another set.")
-    flags.DEFINE_string(
+    cli.define_path(
         "augmented_dir", "augmented", "Where enlarged training sets are kept."
     )
     for name in dataclasses.asdict(default):

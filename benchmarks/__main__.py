@@ -57,7 +57,7 @@ def define_flags() -> None:
     flags.DEFINE_bool(
         "quick", False, "The ratios of the step alone, in three minutes; no files."
     )
-    flags.DEFINE_string(
+    cli.define_path(
         "results_dir",
         str(peers.PROJECT / "benchmarks"),
         "Where results.json, results.md and plots/ go.",

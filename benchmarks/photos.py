@@ -51,10 +51,10 @@ class Count(NamedTuple):
 
 def define_flags() -> None:
     """The flags of the program."""
-    flags.DEFINE_string("run_dir", None, "Of the run that reads.", required=True)
+    cli.define_path("run_dir", None, "Of the run that reads.", required=True)
     flags.DEFINE_integer("first_seed", 0, "Of the first page.", lower_bound=0)
     flags.DEFINE_integer("pages", 30, "How many.", lower_bound=1)
-    flags.DEFINE_string("data_dir", None, "Where the data lie; default: see BUILD.md.")
+    cli.define_path("data_dir", None, "Where the data lie; default: see BUILD.md.")
 
 
 def count(

@@ -111,9 +111,9 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("kaggle_dir", None, "Folder to write to.", required=True)
+    cli.define_path("kaggle_dir", None, "Folder to write to.", required=True)
     flags.DEFINE_enum("dataset", "mnist", ["digits", "mnist"], "Where from.")
-    flags.DEFINE_string("data_dir", None, "Where the files of the dataset lie.")
+    cli.define_path("data_dir", None, "Where the files of the dataset lie.")
     flags.DEFINE_integer("train_rows", 42_000, "Of train.csv.", lower_bound=1)
     flags.DEFINE_integer("test_rows", 28_000, "Of test.csv.", lower_bound=1)
     cli.run(main)

@@ -158,8 +158,8 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("pages_dir", None, "Folder to write to.", required=True)
+    cli.define_path("pages_dir", None, "Folder to write to.", required=True)
     flags.DEFINE_integer("pages", 1, "How many.", lower_bound=1)
     flags.DEFINE_enum("dataset", "mnist", ["digits", "mnist"], "Where from.")
-    flags.DEFINE_string("data_dir", None, "Where the files of the dataset lie.")
+    cli.define_path("data_dir", None, "Where the files of the dataset lie.")
     cli.run(main)

@@ -122,7 +122,9 @@ def _find(data_dir: str | None) -> str:
 
 def _places() -> list[str]:
     chosen = os.environ.get("MNIST_DIR")
-    return [chosen, _BESIDE_PROJECT] if chosen else [_BESIDE_PROJECT]
+    if not chosen:
+        return [_BESIDE_PROJECT]
+    return [os.path.expanduser(chosen), _BESIDE_PROJECT]
 
 
 def _cache_dir() -> str:

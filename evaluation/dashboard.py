@@ -37,7 +37,7 @@ class DashboardError(cli.UserError):
 
 def define_flags() -> None:
     """The flags of the dashboard."""
-    flags.DEFINE_string("runs", "runs", "Folder whose runs are shown.")
+    cli.define_path("runs", "runs", "Folder whose runs are shown.")
     # Not --port: TensorBoard takes over all the flags that there are, and has that one.
     flags.DEFINE_integer(
         "on_port",

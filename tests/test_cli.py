@@ -217,7 +217,7 @@ def test_a_validator_refuses_what_its_check_refuses():
 
 
 def test_an_error_brings_its_exit_code(attempts):
-    assert attempts["own", ""] == [7, "", "train: what was wrong\n"]
+    assert attempts["own", ""] == [7, "", "train: what was  wrong\n"]
 
 
 def test_an_interrupt_is_130(attempts):

@@ -39,7 +39,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("augmentation_kills", 30, "kill -9 in augmentation.")
     flags.DEFINE_integer("every", 1, "Try every so-many-th damage.", lower_bound=1)
     flags.DEFINE_list("only", [], f"Some of {', '.join(GROUPS)}; none for all.")
-    flags.DEFINE_string("results", "torture", "Folder for the results; '' for none.")
+    cli.define_path("results", "torture", "Folder for the results; '' for none.")
 
 
 Group = Callable[[Path, kills.Report], list[table.Row]]

@@ -339,8 +339,8 @@ def define_flags() -> None:
     """The flags of a sweep; those of train.py follow after --."""
     flags.DEFINE_string("seeds", "0-4", "Seeds of each flagfile: 0-4, or 0,2,5.")
     flags.DEFINE_integer("jobs", 1, "Runs at a time.", lower_bound=1)
-    flags.DEFINE_string("runs", "runs", "Folder for the directories of the runs.")
-    flags.DEFINE_string("results", None, "Folder for a copy of each result.json.")
+    cli.define_path("runs", "runs", "Folder for the directories of the runs.")
+    cli.define_path("results", None, "Folder for a copy of each result.json.")
     flags.register_validator("seeds", cli.validator(parse_seeds))
 
 

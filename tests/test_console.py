@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Paths that no shell has seen, and commands that are pasted into one."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from absl import flags
+
+import cli
+import flagfiles
+
+ROOT = Path(__file__).parent.parent
+SOURCES = [
+    path
+    for pattern in ("*.py", "*/*.py")
+    for path in ROOT.glob(pattern)
+    if path.parent.name != "tests"
+]
+
+TEXTS = {"dask_scheduler", "seeds"}  # flags with text that is no path
+
+
+@pytest.fixture
+def parse(monkeypatch):
+    """parse(*arguments) → the flags --run_dir and --images."""
+    monkeypatch.setenv("HOME", "/home/of me")
+
+    def parse(*arguments):
+        values = flags.FlagValues()
+        cli.define_path("run_dir", "~/runs", "Where.", flag_values=values)
+        cli.define_paths("images", "Which.", flag_values=values)
+        values(["program", *flagfiles.expand(arguments)])
+        return values
+
+    return parse
+
+
+def test_a_path_begins_at_home(parse, tmp_path):
+    assert parse().run_dir == "/home/of me/runs"
+    assert parse("--run_dir=~/{seed}").run_dir == "/home/of me/{seed}"
+    assert parse("--run_dir", "~").run_dir == "/home/of me"
+    assert parse("--run_dir=a~/~").run_dir == "a~/~"
+    assert parse("--images=~/a", "--images=b").images == ["/home/of me/a", "b"]
+    (tmp_path / "a.flags").write_text("--run_dir=~/x\n--images=~/y\n")
+    values = parse(f"--flagfile={tmp_path / 'a.flags'}")
+    assert (values.run_dir, values.images) == ("/home/of me/x", ["/home/of me/y"])
+    assert values["run_dir"].serialize() == "--run_dir=/home/of me/x"
+
+
+def test_a_path_that_no_text_can_name(parse):
+    with pytest.raises(flags.IllegalFlagValueError, match="not UTF-8"):
+        parse("--run_dir=a\udcff")
+    assert parse("--images=a\udcff").images == ["a\udcff"]
+
+
+def test_every_text_is_a_path_or_known_not_to_be():
+    """Of all programs; cli.define_path expands the ~."""
+    defined = {
+        node.args[0].value
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in ("DEFINE_string", "DEFINE_multi_string")
+    }
+    assert defined == TEXTS
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["a b", "it's", "~", "$HOME `ls`", "a  b", "a\nb\\'\t", "\x1b]0;\xa0é", "", "\udcff"],
+)
+def test_a_command_can_be_pasted(word):
+    """Also when it was printed as part of a message."""
+    line = cli.one_line(f"to go on:  {cli.command('-c', 'import sys', word)}")
+    assert line.isprintable()
+    pasted = re.sub("^to go on:  .* -c 'import sys'", "printf %s", line)
+    done = subprocess.run(["bash", "-c", pasted], capture_output=True, check=True)
+    assert done.stdout == os.fsencode(word)
+
+
+def test_a_command_names_python_and_program(monkeypatch, tmp_path):
+    folder = tmp_path / ".venv" / "bin"
+    folder.mkdir(parents=True)
+    (folder / "python").symlink_to(sys.executable)
+    (folder / "python3").symlink_to(sys.executable)
+    monkeypatch.setattr(sys, "executable", str(folder / "python3"))
+    monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.chdir(ROOT)
+    assert cli.command("eval.py", "--run_dir=a b") == "python eval.py '--run_dir=a b'"
+    monkeypatch.chdir(tmp_path)  # where no train.py is
+    assert cli.command("train.py") == f"python {ROOT / 'train.py'}"
+    monkeypatch.setenv("PATH", "/bin")
+    assert cli.command("-m", "data") == ".venv/bin/python3 -m data"
