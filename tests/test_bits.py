@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The comparison of weights to the bit: it sees the last one."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests import bits
+from training import checkpoints
+
+
+@pytest.mark.parametrize(
+    "value, equal",
+    [(1.0, True), (np.nextafter(np.float32(1), np.float32(2)), False), (-1.0, False)],
+)
+def test_a_last_bit_is_seen(tmp_path, value, equal):
+    def saved(name, value):
+        folder = tmp_path / name
+        state = tf.train.Checkpoint(w=tf.Variable([value, 0.0]))
+        checkpoints.save(state, folder, 1)
+        return bits.of_variables(folder)
+
+    assert (saved("ours", 1.0) == saved("theirs", value)) is equal
+
+
+def test_a_tree_that_cannot_train_is_named():
+    with pytest.raises(bits.BitsError, match="nonesuch"):
+        bits.digest(bits.ROOT, ["--nonesuch"])
