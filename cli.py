@@ -5,7 +5,6 @@ import contextlib
 import functools
 import inspect
 import json
-import math
 import os
 import re
 import shlex
@@ -154,19 +153,34 @@ def validator(check: Callable[[Any], object]) -> Callable[[Any], bool]:
     return accepts
 
 
+# What float32 can tell from 1 and 0; a rounder number is easier to remember.
+_MAX_SHARE = 0.9999999
+_MIN_POSITIVE, _MAX_POSITIVE = 1e-37, 1e38
+
+
 def require_share(*names: str) -> None:
-    """Refuses values of these flags outside of [0, 1); None is no value."""
+    """Refuses values of these flags outside of [0, 1); None is no value.
+
+    Also what float32 rounds to 1.
+    """
     for name in names:
         flags.register_validator(
-            name, lambda x: x is None or 0 <= x < 1, "expected a number in [0, 1)"
+            name,
+            lambda x: x is None or 0 <= x <= _MAX_SHARE,
+            f"expected a number in [0, 1), up to {_MAX_SHARE}",
         )
 
 
 def require_positive(*names: str) -> None:
-    """Refuses values of these flags that are not above 0 or infinite."""
+    """Refuses values of these flags that are not above 0; None is no value.
+
+    Also what is 0 or infinite in float32.
+    """
     for name in names:
         flags.register_validator(
-            name, lambda x: x is None or 0 < x < math.inf, "expected a number above 0"
+            name,
+            lambda x: x is None or _MIN_POSITIVE <= x <= _MAX_POSITIVE,
+            f"expected a number above 0, {_MIN_POSITIVE} to {_MAX_POSITIVE}",
         )
 
 

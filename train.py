@@ -12,7 +12,6 @@ import device  # isort: skip  (first: it loads TensorFlow)
 
 import contextlib
 import dataclasses
-import math
 import os
 import sys
 import time
@@ -87,6 +86,7 @@ FLAG_GROUPS: cli.Groups = {
 # Of those, what each worker of a run may have otherwise.
 PLACES = ("augmented_dir", "data_dir", "run_dir")
 
+MAX_THREADS = 1024  # TensorFlow starts all of them
 HISTOGRAM_IMAGES = 32  # 65,000 activations of LeNet's first layer
 
 
@@ -122,7 +122,9 @@ def define_flags() -> None:
         "Images that one epoch counts; 0: as many as the (enlarged) training set has.",
         lower_bound=0,
     )
-    flags.DEFINE_integer("batch_size", 128, "Images per step.", lower_bound=1)
+    flags.DEFINE_integer(
+        "batch_size", 128, "Images per step.", lower_bound=1, upper_bound=2**16
+    )
     flags.DEFINE_enum(
         "sampler",
         "random",
@@ -162,12 +164,14 @@ def define_flags() -> None:
         "Of the held-out images: apart from --seed, so that all seeds of a recipe hold"
         " out the same and can be compared.",
         lower_bound=0,
+        upper_bound=plan.MAX_SEED,
     )
     flags.DEFINE_integer(
         "threads",
         0,
         "CPU threads; 0: one per core. Bits of the result depend on it.",
         lower_bound=0,
+        upper_bound=MAX_THREADS,
     )
     flags.DEFINE_bool(
         "deterministic",
@@ -558,8 +562,7 @@ def train(
     state = build_state(config)
     predict = scoring.Predict(state.scored)
     batch_size = config["batch_size"]
-    epoch_steps = math.ceil((config["epoch_images"] or sets.train_count) / batch_size)
-    total_steps = config["epochs"] * epoch_steps
+    epoch_steps, total_steps = schedules.count_steps(config, sets.train_count)
     splits = ["train", *sets.scored]
     at, lengths = _resume(state, config, run_dir, splits)
     at = Progress(**workers.gather(dataclasses.asdict(at))[0])

@@ -261,7 +261,8 @@ def _blur_matrix(sigma: float) -> np.ndarray:
     radius = int(4 * sigma + 0.5)
     total = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2).sum()
     distance = np.subtract.outer(np.arange(SIDE), np.arange(SIDE))
-    weights = np.exp(-0.5 * (distance / sigma) ** 2) / total
+    with np.errstate(over="ignore"):  # of a sigma next to 0, where exp(−inf) is right
+        weights = np.exp(-0.5 * (distance / sigma) ** 2) / total
     return np.where(abs(distance) <= radius, weights, 0).astype(np.float32)
 
 

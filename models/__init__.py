@@ -9,6 +9,7 @@ order, with the output of each layer under the name of its attribute, "logits" l
 """
 
 import inspect
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -50,18 +51,27 @@ OPTIONS = tuple(
 )
 
 
+# Ten times what anyone trains on a CPU: beyond it a network does not fit into memory.
+MAX_WIDTH = 64
+MAX_UNITS = 65_536
+
+
 class _UnitsParser(flags.ArgumentParser):
     """Turns the text of a flag, such as "150,100", into a list of integers."""
 
-    syntactic_help = "comma-separated whole numbers above 0"
+    syntactic_help = f"comma-separated whole numbers above 0, up to {MAX_UNITS:,}"
 
     def parse(self, argument: str | list[int]) -> list[int]:
         if isinstance(argument, list):  # absl hands the default over as it is
             return argument
         words = argument.split(",") if argument else []
-        if not all(word.isdecimal() and int(word) > 0 for word in words):
-            raise ValueError("expected whole numbers above 0, such as 150,100")
-        return [int(word) for word in words]
+        sizes = [int(w) if re.fullmatch("[0-9]{1,9}", w) else 0 for w in words]
+        if not all(0 < size <= MAX_UNITS for size in sizes):
+            raise ValueError(
+                "expected whole numbers above 0, such as 150,100, and none above"
+                f" {MAX_UNITS:,}"
+            )
+        return sizes
 
 
 def define_flags() -> None:
@@ -73,7 +83,11 @@ def define_flags() -> None:
         serializer=flags.CsvListSerializer(","),
     )
     flags.DEFINE_integer(
-        "width", None, "Factor on the maps of the convolutions.", lower_bound=1
+        "width",
+        None,
+        "Factor on the maps of the convolutions.",
+        lower_bound=1,
+        upper_bound=MAX_WIDTH,
     )
     flags.DEFINE_enum(
         "activation", None, sorted(layers.ACTIVATIONS), "After each hidden layer."
@@ -97,9 +111,9 @@ def define_flags() -> None:
         "What batch norm normalises: -1 for each channel; 1 for each row of the image,"
         " as one of the published systems does.",
     )
-    flags.DEFINE_float("dropout", None, "Rate behind hidden dense layers, in [0, 1).")
+    flags.DEFINE_float("dropout", None, "Dropout rate after hidden dense layers.")
     flags.DEFINE_float(
-        "conv_dropout", None, "Rate behind blocks of convolutions, in [0, 1)."
+        "conv_dropout", None, "Dropout rate after blocks of convolutions."
     )
     flags.DEFINE_enum(
         "dropout_kind",
@@ -114,7 +128,13 @@ def define_flags() -> None:
         "Operations that a LeNet trains with: the project's own, in C++, or"
         " TensorFlow's; default: the project's, if they can be compiled here.",
     )
-    cli.require_share("batch_norm_decay", "conv_dropout", "dropout")
+    cli.require_share("batch_norm_decay")
+    for name in ("conv_dropout", "dropout"):
+        flags.register_validator(
+            name,
+            lambda x: x is None or 0 <= x <= layers.MAX_DROPOUT,
+            f"expected {layers.DROPOUT_RANGE}",
+        )
     flags.register_validator(
         "bn_axis", lambda x: x in (None, *layers.BATCH_NORM_AXES), "expected -1 or 1"
     )

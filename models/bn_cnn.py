@@ -27,7 +27,7 @@ class BNCNN(tf.Module):
       bn_axis: -1 normalises channels, 1 rows: see `layers.BatchNorm`.
       batch_norm_decay: of the moving averages.
       sync_batch_norm: see `layers.BatchNorm`.
-      conv_dropout: rate behind the last convolution, in [0, 1).
+      conv_dropout: rate after the last convolution, 0 to `layers.MAX_DROPOUT`.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class BNCNN(tf.Module):
     ):
         super().__init__("bn_cnn")
         self.activation = layers.ACTIVATIONS[activation]
-        self.conv_dropout = conv_dropout
+        self.conv_dropout = layers.check_dropout(conv_dropout)
 
         init = layers.glorot_uniform
         conv = functools.partial(layers.Conv, init=init, padding="VALID")

@@ -17,8 +17,8 @@ class DoubleConv(tf.Module):
     Args:
       seed: of the initial weights.
       activation: a name in `layers.ACTIVATIONS`.
-      conv_dropout: rate behind each of the two blocks, in [0, 1).
-      dropout: rate behind the hidden dense layer, in [0, 1).
+      conv_dropout: rate after each of the two blocks, 0 to `layers.MAX_DROPOUT`.
+      dropout: rate after the hidden dense layer, likewise.
     """
 
     def __init__(
@@ -31,8 +31,8 @@ class DoubleConv(tf.Module):
     ):
         super().__init__("double_conv")
         self.activation = layers.ACTIVATIONS[activation]
-        self.conv_dropout = conv_dropout
-        self.dropout = dropout
+        self.conv_dropout = layers.check_dropout(conv_dropout)
+        self.dropout = layers.check_dropout(dropout)
 
         init = layers.glorot_uniform
         conv = functools.partial(layers.Conv, init=init)

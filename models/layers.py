@@ -343,6 +343,10 @@ def flatten(x: tf.Tensor) -> tf.Tensor:
 
 
 MASKS = 7
+# Of dropout. Sixteen random bits decide on an element, so a rate is met to 1 / 131,072:
+# close to 1 that would miss the share that is kept, and the mean, by over 1 %.
+MAX_DROPOUT = 0.999
+DROPOUT_RANGE = f"a number in [0, {MAX_DROPOUT}]: 16 random bits hold no higher rate"
 
 
 def mask_seed(seed: tf.Tensor | None, number: int) -> tf.Tensor | None:
@@ -355,14 +359,24 @@ def mask_seed(seed: tf.Tensor | None, number: int) -> tf.Tensor | None:
     return None if seed is None else seed + [0, number << 28]
 
 
+def check_dropout(rate: float) -> float:
+    """Returns a rate of dropout that can be drawn.
+
+    Raises:
+      ValueError: it is not in 0 to `MAX_DROPOUT`.
+    """
+    if not 0 <= rate <= MAX_DROPOUT:  # so written, it refuses NaN too
+        raise ValueError(f"a dropout rate of {rate}: expected {DROPOUT_RANGE}")
+    return rate
+
+
 def _dropout_draws(
     x: tf.Tensor, rate: float, training: Training, seed: tf.Tensor | None
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Which elements stay (bool, the shape of x), and the rate in force (scalar)."""
     if seed is None:
         raise ValueError("dropout in training needs a seed: two integers for each step")
-    # Two elements to a random number: to draw is most of what dropout costs. So a rate
-    # is met to 1 / 131,072.
+    # Two elements to a random number: to draw is most of what dropout costs.
     size = tf.size(x)
     numbers = tf.random.stateless_uniform(
         [(size + 1) // 2], seed, None, None, dtype=tf.uint32
@@ -383,15 +397,15 @@ def dropout(
 
     Args:
       x: float32, any shape.
-      rate: probability in [0, 1).
+      rate: probability, 0 to `MAX_DROPOUT`.
       training: False returns x as it is.
       seed: int32 [2]; the same seed gives the same mask. None will do when `rate`
         is 0 or `training` is a Python False.
 
     Raises:
-      ValueError: a mask is to be drawn without a seed.
+      ValueError: another rate, or a mask is to be drawn without a seed.
     """
-    if rate == 0 or training is False:
+    if check_dropout(rate) == 0 or training is False:
         return x
     keep, rate = _dropout_draws(x, rate, training, seed)
     return tf.where(keep, x / (1 - rate), 0.0)
@@ -406,7 +420,7 @@ def alpha_dropout(
     are mapped affinely: section "New Dropout Technique" of Klambauer et al. 2017.
     Args and errors as of `dropout`.
     """
-    if rate == 0 or training is False:
+    if check_dropout(rate) == 0 or training is False:
         return x
     keep, rate = _dropout_draws(x, rate, training, seed)
     lowest = -SELU_SCALE * SELU_ALPHA

@@ -30,7 +30,7 @@ class LeNet(tf.Module):
       batch_norm_first: batch norm before activation and pool (True) or after them.
       batch_norm_decay: of the moving averages.
       sync_batch_norm: see `layers.BatchNorm`.
-      dropout: rate behind each hidden dense layer, in [0, 1).
+      dropout: rate after each hidden dense layer, 0 to `layers.MAX_DROPOUT`.
       dropout_kind: a name in `layers.DROPOUTS`.
       kernels: "native" trains with the operations of `native` wherever these
         compute what is wanted; else all operations are TensorFlow's.
@@ -53,7 +53,7 @@ class LeNet(tf.Module):
         super().__init__("lenet")
         self.activation = layers.ACTIVATIONS[activation]
         self.dropout = layers.DROPOUTS[dropout_kind]
-        self.dropout_rate = dropout
+        self.dropout_rate = layers.check_dropout(dropout)
         self.batch_norm_first = batch_norm_first
         self.native = kernels == "native"
         # Whether in training no max pool is TensorFlow's.

@@ -106,7 +106,7 @@ def dropout(x: tf.Tensor, rate: float, *, seed: tf.Tensor) -> tf.Tensor:
 
     Args:
       x: float32, any shape.
-      rate: probability in [0, 1).
+      rate: probability, 0 to 0.999.
       seed: int32 [2]; the same seed gives the same mask.
 
     Raises:

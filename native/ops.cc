@@ -322,7 +322,9 @@ class DropoutOp : public OpKernel {
  public:
   explicit DropoutOp(OpKernelConstruction* c) : OpKernel(c) {
     OP_REQUIRES_OK(c, c->GetAttr("rate", &rate_));
-    OP_REQUIRES(c, rate_ >= 0 && rate_ < 1, InvalidArgument("a rate in [0, 1) wanted"));
+    // As models.layers.MAX_DROPOUT says: draws have sixteen bits.
+    OP_REQUIRES(c, rate_ >= 0 && rate_ <= 0.999f,
+                InvalidArgument("a dropout rate of 0 to 0.999 wanted"));
   }
 
   void Compute(OpKernelContext* c) override {

@@ -68,8 +68,8 @@ BAD_FLAGS = {
     "--learning_rate=nan": "expected a number above 0",
     "--learning_rate=inf": "expected a number above 0",
     "--learning_rate=0": "expected a number above 0",
-    "--dropout=1": "expected a number in [0, 1)",
-    "--dropout=-0.1": "expected a number in [0, 1)",
+    "--dropout=1": "[0, 0.999]: 16 random bits hold no higher rate",
+    "--dropout=-0.1": "expected a number in [0, 0.999]",
     "--weight_average=nan": "expected a number in [0, 1)",
     "--batch_size=x": "batch_size",
     "--batch_size=1.5": "batch_size",
@@ -240,7 +240,7 @@ def test_help_has_what_matters_first_with_ranges_and_defaults(attempts):
     assert max(map(len, out.splitlines())) <= 88
     assert "--epochs: a positive integer; default 20\n      How many to train" in out
     assert "--schedule: constant|cosine|one_cycle|plateau|step; default constant" in out
-    assert "--dropout: a number in [0, 1)\n" in out
+    assert "--weight_decay: a number in [0, 1)" in out
     assert "--[no]keep_best: default false" in out
     assert "--data_dir\n      Where the data lie" in out
     order = ["What matters most:", "--epochs:", "Training:", "--rho:", "Further flags:"]

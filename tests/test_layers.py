@@ -445,6 +445,27 @@ def test_dropout_with_a_fed_true(dropout):
 
 
 @DROPOUTS
+def test_highest_rate_of_dropout_keeps_the_mean(dropout):
+    """Sixteen bits draw it to 1 %; the next rates that they round are refused."""
+    x = tf.zeros([2**10, 2**10]) if dropout is layers.alpha_dropout else 1.0
+    x = tf.ones([2**10, 2**10]) * x
+    y = dropout(x, layers.MAX_DROPOUT, training=True, seed=SEED).numpy()
+    kept = (y != y.min()).mean()
+    assert kept == pytest.approx(1 - layers.MAX_DROPOUT, rel=0.06)  # two deviations
+    if dropout is layers.dropout:
+        assert y.mean() == pytest.approx(1, rel=0.06)
+    assert round(layers.MAX_DROPOUT * 2**16) == 2**16 - 66  # 65.5 would be right
+
+
+@DROPOUTS
+@pytest.mark.parametrize("rate", [0.99901, 0.999995, 1.0, -0.1, float("nan")])
+def test_rates_that_sixteen_bits_cannot_draw_are_refused(dropout, rate):
+    for training in (True, False):
+        with pytest.raises(ValueError, match=r"in \[0, 0.999\]: 16 random"):
+            dropout(tf.ones([2]), rate, training=training, seed=SEED)
+
+
+@DROPOUTS
 def test_dropout_without_a_seed_is_refused(dropout):
     for training in (True, tf.constant(True), tf.constant(False)):
         with pytest.raises(ValueError, match="seed"):

@@ -269,6 +269,12 @@ def test_dropout_is_for_training_only_and_follows_its_seed(name, training):
     assert (other != first).any() == dropped
 
 
+def test_rates_that_cannot_be_drawn_are_refused_at_once(name):
+    for option in rates(name, 0.0):
+        with pytest.raises(ValueError, match="dropout rate of 0.999995: expected"):
+            build(name, **{option: 0.999995})
+
+
 # Shape of one image's mask and its rate, in order, of networks with dropout.
 MASKS = {
     "bn_cnn": [([3, 3, 64], 0.25)],

@@ -145,6 +145,14 @@ def test_dropout(shape, rate):
             np.testing.assert_allclose(one, other, rtol=1e-6)
 
 
+@pytest.mark.parametrize("rate", [0.9991, 0.999995, -0.1])
+def test_dropout_of_no_drawable_rate_is_refused(rate):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="0 to 0.999 wanted"):
+        native.dropout(tf.ones([4]), rate, seed=tf.constant([3, 4]))
+    highest = layers.MAX_DROPOUT
+    native.dropout(tf.ones([4]), highest, seed=tf.constant([3, 4]))
+
+
 def test_selu_far_below_and_above_0():
     x = tf.constant([[-1e30], [-200.0], [-87.5], [-1.0], [-1e-6], [0.0], [1e30]])
     one, zero = tf.ones([1]), tf.zeros([1])

@@ -184,6 +184,12 @@ def define_flags() -> None:
     )
     cli.require_positive("learning_rate", "epsilon")
     cli.require_share("rho", "momentum", "weight_decay")
+    flags.register_multi_flags_validator(
+        ["learning_rate", "weight_decay"],
+        lambda values: values["learning_rate"] * values["weight_decay"] < 1,
+        "--learning_rate times --weight_decay is the share taken off each kernel per"
+        " step: expected less than 1",
+    )
 
 
 def options(config: Mapping[str, Any]) -> dict[str, float]:

@@ -17,6 +17,8 @@ import cli
 
 Schedule = Callable[[tf.Tensor], tf.Tensor]
 
+MAX_STEPS = 2**28  # of a run: `models.layers.mask_seed` counts on fewer
+
 
 def constant(progress: tf.Tensor) -> tf.Tensor:
     """1 throughout."""
@@ -57,14 +59,19 @@ def define_flags() -> None:
         " better validation accuracy.",
     )
     flags.DEFINE_float("decay_factor", 0.5, "Of step and plateau, in (0, 1].")
-    flags.DEFINE_integer("decay_epochs", 10, "Of step.", lower_bound=1)
-    flags.DEFINE_integer("plateau_patience", 3, "Of plateau.", lower_bound=1)
+    most = MAX_STEPS - 1  # no run has more epochs than steps
+    for name, default, text in [
+        ("decay_epochs", 10, "Of step."),
+        ("plateau_patience", 3, "Of plateau."),
+    ]:
+        flags.DEFINE_integer(name, default, text, lower_bound=1, upper_bound=most)
     flags.DEFINE_float("plateau_floor", 1e-5, "The least rate of plateau, above 0.")
     flags.DEFINE_integer(
         "early_stopping",
         0,
         "Stop when so many epochs brought no better validation accuracy; 0: never.",
         lower_bound=0,
+        upper_bound=most,
     )
     flags.DEFINE_bool(
         "keep_best",
@@ -76,6 +83,35 @@ def define_flags() -> None:
         "decay_factor", lambda value: 0 < value <= 1, "expected a number in (0, 1]"
     )
     cli.require_positive("plateau_floor")
+    flags.register_multi_flags_validator(
+        ["schedule", "plateau_floor", "learning_rate"],
+        lambda values: values["schedule"] != "plateau"
+        or values["plateau_floor"] <= values["learning_rate"],
+        "--plateau_floor is above --learning_rate, so that --schedule=plateau could"
+        " never lower it: set a lower floor",
+    )
+
+
+def count_steps(config: Mapping[str, Any], train_count: int) -> tuple[int, int]:
+    """Steps of an epoch, and of the whole run.
+
+    Args:
+      config: the run's flags.
+      train_count: images in the training set.
+
+    Raises:
+      cli.UsageError: `MAX_STEPS` or more.
+    """
+    images = config["epoch_images"] or train_count
+    epoch_steps = math.ceil(images / config["batch_size"])
+    total_steps = config["epochs"] * epoch_steps
+    if total_steps >= MAX_STEPS:
+        raise cli.UsageError(
+            f"--epochs={config['epochs']} of {epoch_steps:,} steps are"
+            f" {total_steps:,} steps, and a run has at most {MAX_STEPS - 1:,}: lower"
+            " --epochs or --epoch_images, or raise --batch_size"
+        )
+    return epoch_steps, total_steps
 
 
 def step_decay(step: tf.Tensor, every: int, factor: float) -> tf.Tensor:
