@@ -165,7 +165,8 @@ def read_run(content: bytes) -> None:
 
     folder = _file("run.json", content).parent
     run, config = runs.read_run(folder), result.read_config(folder)
-    assert isinstance(run["data"], dict) and run["version"] == cli.VERSION
+    assert isinstance(run["data"], dict) and isinstance(run["version"], str)
+    assert run.get("format", 0) in range(runs.FORMAT + 1)
     assert all(
         isinstance(e, dict) for e in [run["environment"], *run.get("resumed", [])]
     )

@@ -9,7 +9,7 @@ import pytest
 import cli
 from evaluation import result, scoring
 from models.mlp import MLP
-from training import checkpoints, runs
+from training import checkpoints, runs, settings
 
 LABELS = np.array([3, 1, 4, 1, 5, 9, 2], np.uint8)
 CONFIG = {
@@ -70,8 +70,9 @@ def test_the_score_and_the_history_are_stored(tmp_path, capsys, images, split):
         "scored_epoch": 1,
         "training_seconds": 3.5,
         f"{split}_accuracy_by_epoch": [0.5, 0.75],
+        "format": runs.FORMAT,
         "version": cli.VERSION,
-        **{"config": CONFIG, "data": {"a": "b"}, "environment": {"commit": "abc"}},
+        **{"config": settings.complete(CONFIG), "data": {"a": "b"}, "environment": {"commit": "abc"}},
     }
     assert scoring.show(summary) in capsys.readouterr().out
     labels, probabilities = scoring.read_predictions(tmp_path)

@@ -11,14 +11,14 @@ import pytest
 import tensorflow as tf
 
 import cli
-from training import runs
+from training import runs, settings
 from training.runs import RunError
 
 ROOT = Path(__file__).parent.parent
 CONFIG = {"epochs": 3, "rate": 0.1, "codes": ["1"], "network": "lenet"}
 
 
-FACTS = {"data": {"a": "b"}, "environment": {"cores": 2, "commit": "abc"}}
+FACTS = {"data": {"a": "b"}, "environment": {"cores": 2, "version": cli.VERSION}}
 
 
 def open_run(run_dir, **changes):
@@ -34,8 +34,10 @@ def test_open_run_makes_the_directory(tmp_path):
     open_run(run_dir)
     assert visible(run_dir) == ["flags.txt", "run.json"]
     assert (run_dir / "flags.txt").read_text() == "--epochs=3\n"
-    stored = {"version": cli.VERSION, "config": CONFIG, **FACTS}
-    assert runs.read_run(run_dir) == stored
+    run = json.loads((run_dir / "run.json").read_text())
+    own = {"format": runs.FORMAT, "version": cli.VERSION}
+    assert run == {**own, "config": CONFIG, **FACTS}
+    assert runs.read_run(run_dir) == {**run, "config": settings.complete(CONFIG)}
 
 
 def test_the_same_configuration_goes_on(tmp_path):
@@ -141,7 +143,7 @@ def test_environment_is_json_and_says_what_matters():
     assert environment["cores"] >= 1
     assert environment["processor"] and environment["commit"]
     assert set(environment) == {
-        *("commit", "python", "tensorflow", "numpy", "processor"),
+        *("version", "commit", "python", "tensorflow", "numpy", "processor"),
         *("cores", "intra_op_threads", "inter_op_threads", "onednn"),
     }
 
@@ -160,15 +162,6 @@ def test_other_data_are_refused(tmp_path):
     runs.check_data(tmp_path, {"a": "b"})
 
 
-def test_a_run_of_another_version_is_refused(tmp_path):
-    open_run(tmp_path)
-    for version in ({"version": "0.0.9"}, {}):
-        run = {**version, "config": CONFIG, "data": {"a": "b"}}
-        (tmp_path / "run.json").write_text(json.dumps(run))
-        with pytest.raises(RunError, match=f"and this is {cli.VERSION}"):
-            open_run(tmp_path)
-
-
 def test_a_file_is_no_run(tmp_path):
     (tmp_path / "log").touch()
     with pytest.raises(RunError, match="log holds no run"):
@@ -178,7 +171,7 @@ def test_a_file_is_no_run(tmp_path):
 HOLD = """
 import sys, time
 from pathlib import Path
-from training import runs
+from training import runs, settings
 with runs.lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
@@ -232,11 +225,11 @@ def test_another_environment_is_warned_of_and_written_down(tmp_path, capsys):
     assert capsys.readouterr().err == ""
     assert "resumed" not in runs.read_run(tmp_path)
     for _ in range(2):  # said once
-        elsewhere = {**FACTS, "environment": {"cores": 4, "commit": "abc"}}
-        runs.open_run(tmp_path, CONFIG, "", elsewhere)
+        elsewhere = {"cores": 4, "version": cli.VERSION}
+        runs.open_run(tmp_path, CONFIG, "", {**FACTS, "environment": elsewhere})
     line = capsys.readouterr().err
     assert line.count("\n") == 1
     assert "(cores 2, now 4)" in line and "may differ in the last bits" in line
     stored = runs.read_run(tmp_path)
-    assert stored["environment"] == {"cores": 2, "commit": "abc"}
-    assert stored["resumed"] == [{"cores": 4, "commit": "abc"}]
+    assert stored["environment"] == FACTS["environment"]
+    assert stored["resumed"] == [elsewhere]

@@ -24,6 +24,7 @@ import tensorflow as tf
 import cli
 import files
 import untrusted
+from training import settings
 
 FOLDER = "checkpoints"  # of a run
 PREFIX = "step-"
@@ -63,7 +64,7 @@ def path(folder: Path, step: int) -> Path:
 
 def fingerprint(config: Mapping[str, Any] | None) -> str:
     """SHA-256 of a run's configuration, which its checkpoints carry."""
-    text = json.dumps(config or {}, sort_keys=True)
+    text = json.dumps(settings.identity(config or {}), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

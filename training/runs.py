@@ -2,8 +2,8 @@
 """A run directory: what a run was asked to do, where it ran, how far it came.
 
 flags.txt        every flag of the run, usable as --flagfile
-run.json         the same as JSON, with what else the result depends on; `resumed` lists
-                 the environments, other than the first, that it was gone on with in
+run.json         settings of the run, with what else the result depends on; `resumed`
+                 lists the environments, other than the first, that it was resumed in
 metrics.csv      one row per epoch
 checkpoints/     see training.checkpoints
 train/ validation/ test/   TensorBoard events of the training
@@ -33,6 +33,11 @@ import cli
 import device
 import files
 import untrusted
+from training import settings
+
+# Number of run.json's format. Runs of version 0.5.1 and before have none, which is 0.
+# It has nothing to do with cli.VERSION: only a change of what run.json means raises it.
+FORMAT = 1
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -68,6 +73,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 def environment() -> dict[str, Any]:
     """What a result depends on besides the flags and the data."""
     return {
+        "version": cli.VERSION,
         "commit": _commit(),
         "python": platform.python_version(),
         "tensorflow": tf.__version__,
@@ -193,7 +199,11 @@ def open_run(
     except OSError as error:
         raise _no_directory(run_dir, error) from None
     write_atomically(run_dir / "flags.txt", flags_text)
-    run = {"version": cli.VERSION, "config": dict(config), **facts}
+    run = {"format": FORMAT, "version": cli.VERSION, "config": dict(config), **facts}
+    _write_run(run_dir, run)
+
+
+def _write_run(run_dir: Path, run: Mapping[str, Any]) -> None:
     write_atomically(run_dir / "run.json", json.dumps(run, indent=1) + "\n")
 
 
@@ -201,7 +211,8 @@ def _compare_environment(run_dir: Path, now: Mapping[str, Any]) -> None:
     """Warns of, and writes down, an environment that the run has not been in last."""
     run = read_run(run_dir)
     resumed = run.get("resumed", [])
-    before = resumed[-1] if resumed else run["environment"]
+    # Until format 1, an environment did not say of which version it was.
+    before = {"version": run["version"], **(resumed or [run["environment"]])[-1]}
     changes = [
         f"{name} {before.get(name)}, now {now.get(name)}"
         for name in sorted(before.keys() | now.keys())
@@ -212,12 +223,11 @@ def _compare_environment(run_dir: Path, now: Mapping[str, Any]) -> None:
             f"{run_dir} was last trained in another environment ({'; '.join(changes)}):"
             " what is trained from here on may differ in the last bits"
         )
-        run["resumed"] = [*resumed, dict(now)]
-        write_atomically(run_dir / "run.json", json.dumps(run, indent=1) + "\n")
+        _write_run(run_dir, {**run, "resumed": [*resumed, dict(now)]})
 
 
 def _check_same(run_dir: Path, config: Mapping[str, Any]) -> None:
-    stored = read_run(run_dir)["config"]
+    stored, config = read_run(run_dir)["config"], settings.complete(config)
     for name in sorted(stored.keys() | config.keys()):
         if stored.get(name) != config.get(name):
             raise RunError(
@@ -241,10 +251,13 @@ def check_data(run_dir: Path, hashes: Mapping[str, str]) -> None:
 
 
 def read_run(run_dir: Path) -> dict[str, Any]:
-    """What `open_run` stored in run.json.
+    """Contents of run.json, whichever version wrote it.
+
+    Settings that were added later have the value that the run was trained with.
 
     Raises:
-      RunError: there is no run, one of another version, or its run.json is damaged.
+      RunError: there is no run, one of a format that came later, or its run.json is
+        damaged.
     """
     path = run_dir / "run.json"
     try:
@@ -256,14 +269,28 @@ def read_run(run_dir: Path) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read: {error}; train again") from None
-    if not isinstance(run, dict) or not isinstance(run.get("config"), dict):
+    _check_format(run_dir, run)
+    config = settings.complete(run["config"])
+    return {**run, "version": str(run.get("version", "0.1.0")), "config": config}
+
+
+def _check_format(run_dir: Path, run: Any) -> None:
+    """Raises RunError unless a run.json has a format that is known, and is whole."""
+    path = run_dir / "run.json"
+    if not isinstance(run, dict):
         raise RunError(f"{path} has no configuration in it: train again")
-    if (version := run.get("version", "0.1.0")) != cli.VERSION:
+    number = run.get("format", 0)
+    if type(number) is not int or number < 0:
+        raise RunError(f"{path} is damaged, its format is no number: train again")
+    if number > FORMAT:
+        version = cli.one_line(str(run.get("version")))
         raise RunError(
-            f"{run_dir} holds a run of version {cli.one_line(str(version))} of this"
-            f" project, and this is {cli.VERSION}, whose settings are others: use that"
-            " version, or train again in another --run_dir"
+            f"{path} is of format {number}, and this version, {cli.VERSION}, reads"
+            f" formats up to {FORMAT}: use version {version}, which wrote it, or a"
+            " later one"
         )
+    if not isinstance(run.get("config"), dict):
+        raise RunError(f"{path} has no configuration in it: train again")
     if not isinstance(run.get("data"), dict):
         raise RunError(f"{path} does not name its data: train again")
     resumed = run.get("resumed", [])
@@ -272,7 +299,6 @@ def read_run(run_dir: Path) -> dict[str, Any]:
         for environment in [run.get("environment"), *resumed]
     ):
         raise RunError(f"{path} does not say where it was trained: train again")
-    return run
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, float]]:

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run of version 0.5.1, kept as it was written: all that later versions do with it.
+
+tests/golden/run-0.5.1 was trained by commit 026601c: --network=mlp --hidden_units=4
+--activation=selu --dataset=digits --shift_directions= --flip_codes= --epochs=2
+--learning_rate=0.01 --threads=1.
+"""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import cli
+import data
+import eval as program
+import train
+from evaluation import comparison, export, reading, result, scoring
+from training import checkpoints, runs, settings
+
+GOLDEN = Path(__file__).parent / "golden" / "run-0.5.1"
+ERRORS = 161  # of 360
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("digits")
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """copy(name, changes of run.json) → a copy of the run, somewhere else."""
+
+    def make(name="older", **changes):
+        folder = tmp_path / name
+        shutil.copytree(GOLDEN, folder)
+        run = json.loads((folder / "run.json").read_text())
+        run["config"] |= changes.pop("config", {})
+        run = {k: v for k, v in {**run, **changes}.items() if v is not None}
+        (folder / "run.json").write_text(json.dumps(run))
+        return folder
+
+    return make
+
+
+def stored(run_dir):
+    return json.loads((run_dir / result.RESULT).read_text())
+
+
+def test_an_older_run_is_scored_as_it_was(copy, digits):
+    run_dir = copy()
+    (run_dir / result.RESULT).unlink()
+    predict, step = program._load_trained(run_dir)
+    runs.check_data(run_dir, digits.hashes)
+    result.evaluate(run_dir, predict, data.scored(digits, 0, 0), step)
+    now, then = stored(run_dir), stored(GOLDEN)
+    assert now["test"]["errors"] == then["test"]["errors"] == ERRORS
+    assert now["test"]["loss"] == pytest.approx(then["test"]["loss"], rel=1e-5)
+    same = ("config", "steps", "epochs", "finished", "environment", "parameters")
+    assert [now[name] for name in same] == [then[name] for name in same]
+    (labels, now), (known, then) = map(scoring.read_predictions, (run_dir, GOLDEN))
+    np.testing.assert_array_equal(labels, known)
+    np.testing.assert_allclose(now, then, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("version", ["0.4.9", "0.6.0", None])
+def test_the_version_of_a_run_refuses_nothing(copy, digits, version):
+    run_dir = copy(version=version)
+    predict, _ = program._load_trained(run_dir)
+    scores = scoring.score(predict, digits.test_images, digits.test_labels)
+    assert (scores.predictions != digits.test_labels).sum() == ERRORS
+    assert comparison.read(run_dir).errors == ERRORS
+
+
+def test_an_older_run_reads_photos_and_is_exported(copy, digits, tmp_path):
+    network, step = program.load_network(copy())
+    assert step == 24
+    images, labels = digits.test_images, digits.test_labels
+    ink = np.full((100, 100), 255, np.uint8)
+    ink[20:80, 40:48] = 0  # a one
+    Image.fromarray(ink).save(photo := tmp_path / "page.png")
+    (page,) = reading.read(scoring.Predict(network), [photo], "auto")
+    assert len(page.readings) == 1
+    table = export.export(
+        *(network, tmp_path / "exported", ["float"], images, labels),
+        calibration=digits.train_images,
+        facts={},
+    )
+    assert table.count(str(ERRORS)) == 2  # the run's network and the file
+
+
+def test_an_older_run_is_compared_with_a_newer_one(copy):
+    older = copy("mlp-s0")
+    newer = copy("new-s1", format=runs.FORMAT, version="9.0", config={"seed": 1})
+    other = copy("other-s0", config={"learning_rate": 0.02})
+    text = comparison.compare([older, newer])
+    assert "differ in" not in text  # one recipe
+    assert "differ in: --learning_rate (0.01 | 0.02)" in comparison.compare(
+        [older, other]
+    )
+
+
+def test_a_setting_that_came_later_makes_no_run_foreign(copy, monkeypatch):
+    monkeypatch.setitem(settings.ADDED, "colour", 3)
+    older = copy("mlp-s0")
+    newer = copy("mlp-s1", format=runs.FORMAT, config={"seed": 1, "colour": 3})
+    assert "differ in" not in comparison.compare([older, newer])
+    coloured = copy("blue-s0", format=runs.FORMAT, config={"colour": 5})
+    text = comparison.compare([older, coloured])
+    assert "mlp | blue differ in: --colour (3 | 5)" in text
+    # Checkpoints know their run, too.
+    assert program.load_network(older)[1] == 24
+    with pytest.raises(checkpoints.CheckpointError, match="another configuration"):
+        program.load_network(coloured)
+    config = {**runs.read_run(older)["config"], "colour": 3}
+    facts = {k: stored(GOLDEN)[k] for k in ("data", "environment")}
+    runs.open_run(older, config, "", facts)
+    with pytest.raises(runs.RunError, match="--colour=3, not 5"):
+        runs.open_run(older, {**config, "colour": 5}, "", facts)
+
+
+def test_whoever_adds_a_setting_says_what_older_runs_had():
+    if "epochs" not in train.FLAGS:
+        train.define_flags()
+    of_train = {f.name for f in train.FLAGS.get_key_flags_for_module("train")}
+    now = of_train - set(train.HOUSEKEEPING)
+    then = runs.read_run(GOLDEN)["config"].keys()
+    assert now <= then | settings.ADDED.keys(), "give it a line in training.settings"
+
+
+def test_an_older_run_is_resumed_where_it_was_left(copy, digits, capsys):
+    run_dir = copy()
+    shutil.rmtree(checkpoints.path(run_dir / checkpoints.FOLDER, 24))
+    config = runs.read_run(run_dir)["config"]
+    facts = {"data": dict(digits.hashes), "environment": runs.environment()}
+    runs.open_run(run_dir, config, "", facts)
+    said = capsys.readouterr().err
+    assert f"version 0.5.1, now {cli.VERSION}" in said or cli.VERSION == "0.5.1"
+    train.train(config, train.load_sets(digits, config, ""), run_dir)
+    assert "from step 12" in capsys.readouterr().out
+    now, then = runs.read_metrics(run_dir), runs.read_metrics(GOLDEN)
+    assert now[0] == then[0]
+    assert now[1]["test_loss"] == pytest.approx(then[1]["test_loss"], rel=1e-3)
+    assert checkpoints.steps(run_dir / checkpoints.FOLDER) == [12, 24]
+
+
+def test_a_run_of_a_format_that_came_later_is_refused_in_one_line(copy):
+    run_dir = copy(format=runs.FORMAT + 1, version="7.2", data=[], config={"seed": "x"})
+    for read in (runs.read_run, program.load_network, comparison.read):
+        with pytest.raises(runs.RunError) as caught:
+            read(run_dir)
+        assert re.fullmatch(
+            rf".*run.json is of format {runs.FORMAT + 1}, and this version,"
+            rf" {cli.VERSION}, reads formats up to {runs.FORMAT}: use version 7.2,.*",
+            str(caught.value),
+        )
+
+
+@pytest.mark.parametrize("number", ["1", -1, 1.0, True, [1]])
+def test_a_format_that_is_no_number_is_damage(copy, number):
+    with pytest.raises(runs.RunError, match="its format is no number"):
+        runs.read_run(copy(format=number))
