@@ -105,9 +105,10 @@ def load_network(run_dir: Path) -> tuple[tf.Module, int]:
       The network, and the step of the checkpoint that it comes from.
 
     Raises:
-      RunError: the directory holds no run, or none that has a checkpoint.
+      RunError: the directory holds no run, none that has a checkpoint, or a link.
       CheckpointError: the checkpoint is damaged or of another network.
     """
+    runs.check_contents(run_dir)
     config = result.read_config(run_dir)
     try:
         network = models.build(config)

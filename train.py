@@ -15,7 +15,7 @@ import dataclasses
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -564,7 +564,7 @@ def train(
     batch_size = config["batch_size"]
     epoch_steps, total_steps = schedules.count_steps(config, sets.train_count)
     splits = ["train", *sets.scored]
-    at, lengths = _resume(state, config, run_dir, splits)
+    at, lengths = _resume(state, config, run_dir)
     at = Progress(**workers.gather(dataclasses.asdict(at))[0])
     workers.follow_first(state.variables)
     if at.step == total_steps or _stopped_early(config, state.watch):
@@ -655,7 +655,7 @@ def _some_inputs(config: Mapping[str, Any], images: tf.Tensor) -> np.ndarray:
 
 
 def _resume(
-    state: State, config: Mapping[str, Any], run_dir: Path, splits: Sequence[str]
+    state: State, config: Mapping[str, Any], run_dir: Path
 ) -> tuple[Progress, dict[str, int]]:
     """Goes back to the last checkpoint; at the very start of a run, saves one.
 
@@ -682,7 +682,7 @@ def _resume(
         if step:
             print(f"going on with {run_dir} from step {step:,}")
         return at, lengths
-    for name in ("metrics.csv", *splits):
+    for name in runs.TRACES:
         if (run_dir / name).exists():
             raise checkpoints.CheckpointError(
                 f"{run_dir} holds a run, for there is {name}, but {folder} no"

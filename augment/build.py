@@ -14,6 +14,7 @@ that was cut short goes on where it was when it is started again.
 
 import concurrent.futures
 import dataclasses
+import errno
 import fcntl
 import functools
 import hashlib
@@ -272,8 +273,7 @@ def _build(
         # The kernel frees the lock of a process that dies, so whoever holds it knows
         # that any unfinished folder is a dead one's. The file stays: removing it
         # would let two processes lock two files of one name.
-        # Opened to append, lest a link of that name empty what it leads to.
-        with open(root / ".lock", "a") as lock:
+        with files.append(root / ".lock") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not directory.exists():
                 _write(directory, dataset, settings, manifest, engine)
@@ -297,6 +297,8 @@ def _write(
     one leaves, should it be, is kept if any of it is whole.
     """
     unfinished = directory.with_name(f".{directory.name}.unfinished")
+    if unfinished.is_symlink():  # all that lies there would be cleared away
+        raise OSError(errno.ELOOP, f"{unfinished} is a link: delete it")
     unfinished.mkdir(exist_ok=True)
     listed = manifest["shards"]
     sums = dict(shards.whole(unfinished, listed))

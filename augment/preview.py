@@ -36,7 +36,7 @@ def write_contact_sheet(
     """
     png = _draw(rows)
     try:
-        with files.replacing(path) as file:
+        with files.replacing(path, follow=True) as file:
             file.write(png)
     except OSError as error:
         raise cli.UserError(

@@ -270,7 +270,7 @@ def write_submission(path: Path, predictions: np.ndarray) -> None:
 
 def _write(path: Path, names: Sequence[str], rows: Iterable[np.ndarray]) -> None:
     try:
-        with files.replacing(path) as file:
+        with files.replacing(path, follow=True) as file:
             file.write(f"{','.join(names)}\n".encode())
             for row in rows:
                 file.write(f"{','.join(map(str, row.tolist()))}\n".encode())

@@ -159,7 +159,8 @@ def write(path: Path, pages: Sequence[Page]) -> None:
         content = _json(pages)
     else:
         content = _csv(pages)
-    _store(path, content.encode("utf-8", "surrogateescape"))
+    # The user names this file, and may have a link there.
+    _store(path, content.encode("utf-8", "surrogateescape"), follow=True)
 
 
 def _csv(pages: Sequence[Page]) -> str:
@@ -281,9 +282,9 @@ def _rgb(colour: str) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def _store(path: Path, content: bytes) -> None:
+def _store(path: Path, content: bytes, *, follow: bool = False) -> None:
     try:
-        with files.replacing(path) as file:
+        with files.replacing(path, follow=follow) as file:
             file.write(content)
     except OSError as error:
         raise ReadingError(

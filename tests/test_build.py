@@ -245,6 +245,21 @@ def test_leftovers_of_a_killed_build_are_removed(dataset, tmp_path):
     assert others.exists()
 
 
+@pytest.mark.parametrize("unfinished", [False, True])
+def test_a_set_is_not_built_through_a_link(dataset, tmp_path, unfinished):
+    """What a mailed folder's link leads to would be written to, or cleared away."""
+    outside, root = tmp_path / "outside", tmp_path / "root"
+    outside.mkdir()
+    (outside / "mine").write_text("mine")
+    directory = build.enlarge(dataset, Settings(), tmp_path).directory
+    name = f".{directory.name}.unfinished" if unfinished else ".lock"
+    root.mkdir()
+    (root / name).symlink_to(outside if unfinished else outside / "mine")
+    with pytest.raises(cli.UserError, match=f"{name} is a link: delete it"):
+        build.enlarge(dataset, Settings(), root)
+    assert [p.read_text() for p in outside.iterdir()] == ["mine"]
+
+
 def test_root_that_cannot_be_written(dataset, tmp_path):
     root = tmp_path / "file"
     root.touch()

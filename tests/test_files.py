@@ -25,12 +25,59 @@ def test_a_file_is_replaced_when_it_is_whole(tmp_path):
     assert os.listdir(tmp_path) == ["a"]
 
 
-def test_a_link_stays_one(tmp_path):
-    (tmp_path / "there").mkdir()
-    link, path = tmp_path / "link", tmp_path / "there" / "a"
-    link.symlink_to(path)
-    write(link, b"new")
-    assert link.is_symlink() and path.read_bytes() == b"new"
+@pytest.fixture
+def victim(tmp_path):
+    """A file beside the folder that is written to."""
+    path = tmp_path / "victim"
+    path.write_bytes(b"mine")
+    return path
+
+
+def test_a_link_that_the_user_names_stays_one(tmp_path, victim):
+    link = tmp_path / "link"
+    link.symlink_to(victim)
+    with files.replacing(link, follow=True) as file:
+        file.write(b"new")
+    assert link.is_symlink() and victim.read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("name", ["a", f".a.{os.getpid()}"])
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_nothing_is_written_through_a_link(tmp_path, victim, link, name):
+    folder = tmp_path / "mailed"
+    folder.mkdir()
+    link(victim, folder / name)
+    write(folder / "a", b"new")
+    assert victim.read_bytes() == b"mine"
+    assert os.listdir(folder) == ["a"]
+    assert (folder / "a").read_bytes() == b"new" and not (folder / "a").is_symlink()
+
+
+def test_a_file_is_appended_to(tmp_path):
+    for text in (b"one", b"two"):
+        with files.append(tmp_path / "a") as file:
+            file.write(text)
+    assert (tmp_path / "a").read_bytes() == b"onetwo"
+
+
+@pytest.mark.parametrize("place", [os.symlink, os.link, lambda _, p: os.mkfifo(p)])
+def test_nothing_is_appended_to_another_file(tmp_path, victim, place):
+    place(victim, tmp_path / "a")
+    with pytest.raises(OSError, match="a is a (hard link|link|pipe).*: delete it"):
+        files.append(tmp_path / "a")
+    assert victim.read_bytes() == b"mine"
+
+
+def test_links_and_pipes_are_found_wherever_they_lie(tmp_path, victim):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "file").touch()
+    (tmp_path / "link").symlink_to(victim)
+    assert files.find_link(tmp_path, ["a", "missing", "victim"]) is None
+    assert files.find_link(victim, ["a"]) is None
+    os.mkfifo(tmp_path / "a" / "b" / "pipe")
+    found = tmp_path / "a" / "b" / "pipe", "a pipe, socket or device"
+    assert files.find_link(tmp_path, ["a"]) == found
+    assert files.find_link(tmp_path, ["link"]) == (tmp_path / "link", "a link")
 
 
 def test_a_pipe_stays_one(tmp_path):

@@ -62,6 +62,19 @@ def test_readings_that_cannot_be_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_only_a_link_that_the_user_names_is_followed(tmp_path):
+    victim, link = tmp_path / "victim", tmp_path / "link.csv"
+    for each in (link, tmp_path / "1.png"):
+        each.symlink_to(victim)
+    reading.write(link, PAGES)
+    assert link.is_symlink() and victim.read_text().startswith("file,row")
+    photo = tmp_path / "photo.png"
+    Image.fromarray(np.full((28, 28), 255, np.uint8)).save(photo)
+    reading.write_annotated(tmp_path / "1.png", reading.Page(photo, []))
+    assert victim.read_text().startswith("file,row")
+    assert not (tmp_path / "1.png").is_symlink()
+
+
 def test_annotated_picture():
     photo = np.full((900, 1000, 3), 255, np.uint8)
     picture = reading.annotate(photo, [SURE, DOUBTFUL])

@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 import cli
+import eval
 from training import runs, settings
 from training.runs import RunError
 
@@ -233,3 +234,36 @@ def test_another_environment_is_warned_of_and_written_down(tmp_path, capsys):
     stored = runs.read_run(tmp_path)
     assert stored["environment"] == FACTS["environment"]
     assert stored["resumed"] == [elsewhere]
+
+
+@pytest.mark.parametrize("name", [*runs.CONTENTS, "checkpoints/a", "train/a.v2"])
+@pytest.mark.parametrize("place", [os.symlink, lambda _, path: os.mkfifo(path)])
+def test_a_link_or_a_pipe_in_a_run_is_refused(tmp_path, name, place):
+    victim, run_dir = tmp_path / "victim", tmp_path / "run"
+    victim.write_text("mine")
+    if name not in ("flags.txt", "run.json"):
+        open_run(run_dir)
+    (run_dir / name).parent.mkdir(parents=True, exist_ok=True)
+    place(victim, run_dir / name)
+    for enter in (runs.lock, lambda run_dir: eval.load_network(run_dir)):
+        with pytest.raises(RunError, match=f"{name} is a (link|pipe)"):
+            with enter(run_dir):
+                raise AssertionError("it was taken")
+    assert victim.read_text() == "mine"
+
+
+def test_a_lock_with_a_second_name_is_refused(tmp_path):
+    (tmp_path / "victim").write_text("mine")
+    open_run(tmp_path / "run")
+    os.link(tmp_path / "victim", tmp_path / "run" / ".lock")
+    with pytest.raises(RunError, match=".lock is a hard link: delete it"):
+        with runs.lock(tmp_path / "run"):
+            raise AssertionError("it was taken")
+    assert (tmp_path / "victim").read_text() == "mine"
+
+
+def test_a_run_directory_may_itself_be_a_link(tmp_path):
+    open_run(tmp_path / "disk")
+    (tmp_path / "run").symlink_to(tmp_path / "disk")
+    with runs.lock(tmp_path / "run"):
+        open_run(tmp_path / "run")

@@ -276,6 +276,17 @@ def test_a_run_that_cannot_be_begun_ends_no_other(folder):
     assert Path("runs/one-s0/sweep.json").exists()
 
 
+@pytest.mark.parametrize("name", ["runs/logs", "runs/logs/one-s0.log"])
+def test_a_log_is_not_written_through_a_link(folder, name):
+    outside = folder / "outside"
+    outside.mkdir()
+    Path(name).parent.mkdir(parents=True)
+    Path(name).symlink_to(outside if name == "runs/logs" else outside / "log")
+    with pytest.raises(SweepError, match=f"{name} is a link: delete it"):
+        sweep.sweep(plan("one.flags"))
+    assert not list(outside.iterdir())
+
+
 def test_a_folder_that_cannot_be_written(folder):
     (folder / "runs").write_text("a file")
     with pytest.raises(SweepError, match="choose another --runs"):

@@ -215,7 +215,7 @@ def test_a_damaged_checkpoint_costs_time_and_nothing_else(
     assert same(config, run_dir, finished)
 
 
-@pytest.mark.parametrize("left", ["checkpoint", "metrics.csv", "train"])
+@pytest.mark.parametrize("left", ["checkpoint", "metrics.csv", "train", "result.json"])
 def test_a_run_without_checkpoint_is_never_begun_again(
     config, sets, interrupted, tmp_path, left
 ):
@@ -231,6 +231,8 @@ def test_a_run_without_checkpoint_is_never_begun_again(
     if left != "train":
         for split in ("train", "validation", "test"):
             shutil.rmtree(run_dir / split)
+    if left == "result.json":
+        (run_dir / left).write_text("{}")
     before = {p: p.is_file() and p.read_bytes() for p in run_dir.rglob("*")}
     with pytest.raises(checkpoints.CheckpointError, match="another --run_dir"):
         train.train(config, sets, run_dir)

@@ -124,7 +124,10 @@ def tidy(folder: Path) -> None:
       OSError: the folder is not writable.
     """
     for replaced in folder.glob(f"{REPLACED}*"):
-        place = path(folder, int(replaced.name.removeprefix(REPLACED)))
+        step = replaced.name.removeprefix(REPLACED)
+        if not (step.isascii() and step.isdecimal()):
+            continue  # none of ours
+        place = path(folder, int(step))
         if not place.exists():  # killed before the new one had its name
             replaced.rename(place)
     for prefix in (UNFINISHED, REMOVED, REPLACED):
@@ -349,7 +352,7 @@ def _files_in(place: Path) -> dict[str, dict[str, Any]]:
 def _sha256(file: Path) -> str:
     """Of a file as long as it is when it is opened, however long it is."""
     digest = hashlib.sha256()
-    with open(file, "rb") as opened:
+    with untrusted.open_file(file) as opened:
         left = os.fstat(opened.fileno()).st_size
         while left > 0 and (chunk := opened.read(min(CHUNK, left))):
             digest.update(chunk)

@@ -13,6 +13,9 @@ predictions.npz  the label and the probabilities of each digit that was scored
 report.html      all of it as a page
 sweep.json       the flags it was finished with, if a sweep trained it
 .lock            of the process that trains it; of no meaning once that has ended
+
+None of these is a link: a directory that came by mail must not lead us to write, or to
+read for ever, somewhere else.
 """
 
 import contextlib
@@ -40,6 +43,13 @@ from training import settings
 FORMAT = 1
 
 PROJECT = Path(__file__).resolve().parent.parent
+
+# What training and scoring leave behind besides checkpoints/.
+TRACES = (
+    *("metrics.csv", "train", "validation", "test", "final", "result.json"),
+    *("predictions.npz", "report.html", "sweep.json"),
+)
+CONTENTS = (".lock", "flags.txt", "run.json", "checkpoints", *TRACES)
 
 _METRICS_BYTES = 1 << 24  # 100,000 epochs
 _PLACE = {"epoch", "step", "seconds"}  # columns that say where in the run a row is
@@ -108,6 +118,25 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def check_contents(run_dir: Path) -> None:
+    """Makes sure that all a run directory holds of a run are files and folders.
+
+    Raises:
+      RunError: there is a link, a pipe, a socket or a device, or a folder that cannot
+        be read.
+    """
+    try:
+        found = files.find_link(run_dir, CONTENTS)
+    except OSError as error:
+        raise _no_directory(run_dir, error) from None
+    if found:
+        path, what = found
+        raise RunError(
+            f"{path} is {what}, and a run directory holds only files and folders of its"
+            " own: put a copy of the file or folder in its place, or delete it"
+        )
+
+
 @contextlib.contextmanager
 def lock(run_dir: Path) -> Iterator[None]:
     """Keeps any other process from training in a run directory, which is made.
@@ -118,9 +147,10 @@ def lock(run_dir: Path) -> Iterator[None]:
       RunError: another process holds the lock, or the directory is not one for a run.
     """
     _refuse_foreign(run_dir)
+    check_contents(run_dir)
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        opened = open(run_dir / ".lock", "a+", encoding="utf-8")
+        opened = files.append(run_dir / ".lock")
     except OSError as error:
         raise _no_directory(run_dir, error) from None
     with opened as file:
@@ -128,7 +158,7 @@ def lock(run_dir: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            pid = file.read(10)
+            pid = file.read(10).decode("ascii", "replace")
             who = f" {pid}" if pid.isdecimal() else ""
             raise RunError(
                 f"{run_dir} is being trained by another process{who}: wait for its end,"
@@ -138,7 +168,7 @@ def lock(run_dir: Path) -> Iterator[None]:
             raise _no_directory(run_dir, error) from None
         with contextlib.suppress(OSError):  # a full disk stops what matters more
             file.truncate(0)
-            file.write(str(os.getpid()))
+            file.write(str(os.getpid()).encode())
             file.flush()
         files.remove_leftovers(run_dir)
         yield

@@ -31,6 +31,7 @@ from tensorboard.util.tensor_util import make_tensor_proto
 
 import cli
 import files
+import untrusted
 from training import runs
 
 # TensorBoard reads the files of a folder in the order of their names, in which
@@ -123,7 +124,7 @@ def rewind(run_dir: Path, split: str, length: int) -> None:
     try:
         kept = b""
         for part in parts:
-            with open(part, "rb") as file:
+            with untrusted.open_file(part) as file:
                 kept += file.read(length - len(kept))
         kept = kept[: _end_of_records(kept)]
         if kept:

@@ -9,6 +9,7 @@ The same command goes on where an interrupted sweep stopped.
 """
 
 import collections
+import errno
 import fcntl
 import json
 import os
@@ -244,8 +245,10 @@ def _start(run: Run) -> Child:
     killed, another one would not train in the same directory beside it.
     """
     try:
+        if run.log.parent.is_symlink():
+            raise OSError(errno.ELOOP, f"{run.log.parent} is a link: delete it")
         run.log.parent.mkdir(parents=True, exist_ok=True)
-        with open(run.log, "ab") as log:
+        with files.append(run.log) as log:
             fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
             log.write(f"$ {shlex.join(run.command)}\n".encode())
             log.flush()
