@@ -4,7 +4,9 @@
 import errno
 import hashlib
 import os
+import queue
 import sys
+import threading
 import time
 from collections.abc import Sequence
 
@@ -179,38 +181,79 @@ def _transfer(url: str, target: str, _: object) -> None:
       requests.RequestException: no answer, or one that says no.
       _Refused: an answer that leads elsewhere, is too long, or takes too long.
     """
-    import requests
     from tqdm import tqdm
 
     if not url.startswith(_SCHEMES):
         raise _Refused(f"not {' or '.join(_SCHEMES)}")
     end = time.monotonic() + _DEADLINE_SECONDS
+    packets: queue.SimpleQueue[bytes | Exception | None] = queue.SimpleQueue()
+    gone = threading.Event()
+    # A server can be slow in its name, its handshake, its headers, or byte by byte, of
+    # which no time limit of requests bounds the whole. So the thread that waits for it
+    # is left behind when the time is up, and ends with its packet or the program.
+    waiting = threading.Thread(
+        target=_receive, args=(url, packets, gone), name=url, daemon=True
+    )
+    name = os.path.basename(url)
+    received = 0  # a bar that is not shown does not count
     with (
-        requests.get(
+        open(target, "wb") as file,
+        tqdm(desc=name, unit="B", unit_scale=True, disable=None) as bar,
+    ):
+        waiting.start()
+        try:
+            while (packet := _next(packets, end)) is not None:
+                received += len(packet)
+                bar.update(len(packet))
+                if received > _MOST_BYTES:
+                    raise _Refused(f"longer than {_MOST_BYTES} bytes")
+                file.write(packet)
+        finally:
+            gone.set()
+
+
+def _next(packets: queue.SimpleQueue, end: float) -> bytes | None:
+    """What `_receive` gives, by a time of `time.monotonic`; None after the last.
+
+    Raises:
+      _Refused: it comes too late.
+      Exception: whatever went wrong in `_receive`.
+    """
+    left = end - time.monotonic()
+    try:
+        packet = packets.get(timeout=max(0, left))
+    except queue.Empty:
+        left = 0
+    if left <= 0:
+        raise _Refused(f"took more than {_DEADLINE_SECONDS} s") from None
+    if isinstance(packet, Exception):
+        raise packet
+    return packet
+
+
+def _receive(url: str, packets: queue.SimpleQueue, gone: threading.Event) -> None:
+    """Asks a server for a file, and passes on what comes: packets, then None."""
+    import requests
+
+    try:
+        with requests.get(
             url,
             stream=True,
             timeout=_TIMEOUT_SECONDS,
             allow_redirects=False,  # the mirrors need none
             headers={"Accept-Encoding": "identity"},
-        ) as response,
-        open(target, "wb") as file,
-        tqdm(
-            desc=os.path.basename(url), unit="B", unit_scale=True, disable=None
-        ) as bar,
-    ):
-        if response.status_code != 200:
-            raise requests.HTTPError(response=response)
-        if response.headers.get("Content-Encoding", "identity") != "identity":
-            raise _Refused("packed once more")
-        received = 0  # a bar that is not shown does not count
-        for chunk in response.iter_content(_PACKET_BYTES):
-            received += len(chunk)
-            bar.update(len(chunk))
-            if received > _MOST_BYTES:
-                raise _Refused(f"longer than {_MOST_BYTES} bytes")
-            if time.monotonic() > end:
-                raise _Refused(f"took more than {_DEADLINE_SECONDS} s")
-            file.write(chunk)
+        ) as response:
+            if response.status_code != 200:
+                raise requests.HTTPError(response=response)
+            if response.headers.get("Content-Encoding", "identity") != "identity":
+                raise _Refused("packed once more")
+            for packet in response.iter_content(_PACKET_BYTES):
+                packets.put(packet)
+                if gone.is_set():
+                    return
+        packets.put(None)
+    except Exception as error:  # raised again in the thread that waits for it
+        packets.put(error)
 
 
 def _download(name: str, digest: str, cache: str, mirrors: Sequence[str]) -> None:
