@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the programs share: one-line errors, exit codes, help with flags."""
 
-import contextlib
 import functools
 import inspect
 import json
@@ -12,12 +11,14 @@ import shutil
 import signal
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
+import console
 import flagfiles
+from console import INTERRUPTED, SIGNALLED
 
 flags.disclaim_key_flags()  # a path is a flag of the module that calls define_path
 
@@ -25,9 +26,6 @@ PROJECT = os.path.dirname(os.path.abspath(__file__))
 VERSION = "0.5.1"
 
 USAGE_ERROR = 2
-SIGNALLED = 128  # plus the number of the signal, as shells have it
-INTERRUPTED = SIGNALLED + signal.SIGINT
-
 # As --help and the README have them. For 130 and 143 see training.interruption.
 EXIT_CODES = {
     0: "done",
@@ -186,10 +184,11 @@ def require_positive(*names: str) -> None:
 
 def _parse_flags(argv: Sequence[str], arguments: bool, groups: Groups) -> list[str]:
     """Returns what `app.run` wants from a flags parser; a bad flag exits with 2."""
-    if not _HELP.isdisjoint(argv[1:]):
-        with contextlib.suppress(BrokenPipeError), _printing():
-            print(help_text(groups))
-        sys.exit(0)
+    before = argv[1 : argv.index("--")] if "--" in argv else argv[1:]
+    if "--version" in before:
+        _show(f"lenet-selu {VERSION}")
+    if not _HELP.isdisjoint(before):
+        _show(help_text(groups))
     try:
         rest = flags.FLAGS([*argv[:1], *flagfiles.expand(argv[1:])])
     except (flags.Error, ValueError) as error:  # the latter of --noNAME=value
@@ -201,20 +200,26 @@ def _parse_flags(argv: Sequence[str], arguments: bool, groups: Groups) -> list[s
     return rest
 
 
-@contextlib.contextmanager
-def _printing() -> Iterator[None]:
-    """Whoever is to read what is printed within may go away before the end.
+def _show(text: str) -> NoReturn:
+    """Prints a text and ends the program; `| head` may take what it wants of it."""
+    print(text, flush=True)
+    if not isinstance(getattr(sys.stdout, "error", None), BrokenPipeError):
+        _check_shown()
+    sys.exit(0)
 
-    Raises:
-      BrokenPipeError: they did. What is left goes nowhere, so that Python does not
-        complain at its end.
-    """
-    try:
-        yield
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise
+
+def _check_shown() -> None:
+    """Ends the program with 1 if what it printed was lost, its work being done."""
+    sys.stdout.flush()
+    error = getattr(sys.stdout, "error", None)
+    if isinstance(error, BrokenPipeError):
+        _fail("nobody reads standard output: only what it was to show is lost", 1)
+    elif error:
+        _fail(
+            f"cannot write standard output ({reason(error)}): only what it was to show"
+            " is lost; give it room, or a reader",
+            1,
+        )
 
 
 def help_text(groups: Groups) -> str:
@@ -322,11 +327,10 @@ def _is_shown(character: str) -> bool:
 
 def warn(message: str) -> None:
     """Prints one line on standard error."""
-    program = os.path.basename(sys.argv[0])
-    print(f"{program}: {one_line(message)}", file=sys.stderr, flush=True)
+    print(f"{console.program()}: {one_line(message)}", file=sys.stderr, flush=True)
 
 
-def _fail(message: str, code: int) -> None:
+def _fail(message: str, code: int) -> NoReturn:
     warn(message)
     sys.exit(code)
 
@@ -360,15 +364,18 @@ def run(
 
     def guarded(argv: list[str]) -> None:
         try:
-            with _printing():
-                main(argv)
+            main(argv)
         except UserError as error:
             _fail(str(error), error.exit_code)
-        except BrokenPipeError:  # as of `| head`
-            _fail("nobody reads standard output any more: stopped", UserError.exit_code)
-        except KeyboardInterrupt:
-            _fail("interrupted", INTERRUPTED)
+        _check_shown()
 
     logging.set_verbosity(logging.WARNING)  # not what the checkpoint library does
     parse = functools.partial(_parse_flags, arguments=arguments, groups=groups or {})
-    app.run(guarded, flags_parser=parse)
+    with console.outputs():
+        try:
+            console.listen()
+            app.run(guarded, flags_parser=parse)
+        except KeyboardInterrupt:
+            _fail("interrupted", INTERRUPTED)
+        finally:
+            console.end()

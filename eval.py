@@ -8,6 +8,11 @@ python eval.py --run_dir=runs/lenet-s0 --export_dir=exported
 python eval.py --compare runs/lenet-s0 runs/lenet_plain-s0
 """
 
+if __name__ == "__main__":  # before all else, which takes a while to load
+    import console
+
+    console.start()
+
 import device  # isort: skip  (first: it loads TensorFlow)
 
 from collections.abc import Mapping, Sequence

@@ -8,6 +8,11 @@ interrupted run stopped, bit for bit. Ctrl-C and SIGTERM save first, and leave w
 code 130 or 143; a second Ctrl-C leaves at once.
 """
 
+if __name__ == "__main__":  # before all else, which takes a while to load
+    import console
+
+    console.start()
+
 import device  # isort: skip  (first: it loads TensorFlow)
 
 import contextlib

@@ -12,6 +12,11 @@ and a manifest with the SHA-256 of each. The folder is named after its settings.
 that was cut short goes on where it was when it is started again.
 """
 
+if __name__ == "__main__":  # before all else, which takes a while to load
+    import console
+
+    console.start()
+
 import concurrent.futures
 import dataclasses
 import errno

@@ -12,6 +12,11 @@ A benchmark is a module here and a line in `BENCHMARKS`. It has
     plots(figures) → name of a plot → matplotlib figure
 """
 
+if __name__ == "__main__":  # before all else, which takes a while to load
+    import console
+
+    console.start()
+
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType

@@ -9,6 +9,11 @@ place, and read as what it is: a missed digit, one in two pieces and two in one 
 errors, and so is whatever is found besides.
 """
 
+if __name__ == "__main__":  # before all else, which takes a while to load
+    import console
+
+    console.start()
+
 import device  # noqa: F401  isort: skip  (first: it loads TensorFlow)
 
 import tempfile

@@ -1,7 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """From disk to verified uint8 arrays, by name."""
 
+import sys
 from collections.abc import Callable
+
+import console
+
+if sys.argv[:1] == ["-m"]:  # python -m data…: this is loaded before the program
+    console.start()
 
 import numpy as np
 

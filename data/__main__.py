@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """`python -m data [name]`: finds or downloads a data set (mnist), and verifies it.
 
-Exits with 0 when it is there and sound, 1 when it is damaged, 2 for a wrong argument,
-3 when it is found nowhere and cannot be downloaded, 130 when stopped by Ctrl-C.
+Exits with 1 when it is damaged, and with 3 when it is found nowhere and cannot be
+downloaded.
 """
 
-import sys
+if __name__ == "__main__":  # before all else, which takes a while to load
+    import console
+
+    console.start()
 
 import cli
 import data
@@ -14,30 +17,21 @@ import data
 NAMES = [name for name in data.DATASETS if name != "kaggle"]
 
 
-def main(arguments: list[str]) -> int:
-    """Prints one line about the data set; returns the exit code."""
+def main(argv: list[str]) -> None:
+    """Prints one line about the data set."""
+    arguments = argv[1:]
     name = arguments[0] if arguments else "mnist"
     if len(arguments) > 1 or name not in NAMES:
-        names = "|".join(NAMES)
-        print(
-            f"data: got {' '.join(arguments)!r}; expected python -m data [{names}]",
-            file=sys.stderr,
+        raise cli.UsageError(
+            f"got {' '.join(arguments)!r}; expected {cli.command('-m', 'data')}"
+            f" [{'|'.join(NAMES)}]"
         )
-        return cli.USAGE_ERROR
-    try:
-        dataset = data.load(name)
-    except cli.UserError as error:
-        print(f"data: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("data: interrupted", file=sys.stderr)
-        return cli.INTERRUPTED
+    dataset = data.load(name)
     print(
         f"{name}: {len(dataset.train_images):,} training and "
         f"{len(dataset.test_images):,} test images, {dataset.source}"
     )
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    cli.run(main, arguments=True)

@@ -13,6 +13,11 @@ was trained on this train.csv, and not on MNIST, may be scored on this test.csv.
 `diff submission.csv test_labels.csv | grep -c '^<'` counts a submission's errors.
 """
 
+if __name__ == "__main__":  # before all else, which takes a while to load
+    import console
+
+    console.start()
+
 import os
 
 import numpy as np

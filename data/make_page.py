@@ -10,6 +10,11 @@ digits.csv     file, row, column and digit of each, in reading order
 `cut -d, -f1-4 readings.csv | diff - pages/digits.csv | grep -c '^>'` counts the errors.
 """
 
+if __name__ == "__main__":  # before all else, which takes a while to load
+    import console
+
+    console.start()
+
 import os
 from pathlib import Path
 from typing import NamedTuple

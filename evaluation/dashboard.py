@@ -5,6 +5,11 @@ python -m evaluation.dashboard
 python -m evaluation.dashboard --runs=runs --on_port=6006
 """
 
+if __name__ == "__main__":  # before all else, which takes a while to load
+    import console
+
+    console.start()
+
 import device  # noqa: F401  isort: skip  (first: it loads TensorFlow)
 
 import base64

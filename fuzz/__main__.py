@@ -10,6 +10,11 @@ time begins with them; findings are kept there too.
 The table goes to fuzz/results.json and fuzz/results.md.
 """
 
+if __name__ == "__main__":  # before all else, which takes a while to load
+    import console
+
+    console.start()
+
 import json
 import os
 import platform

@@ -258,20 +258,10 @@ def test_help_of_eval_has_every_flag_in_a_group(evaluations):
     assert "--export_formats: a comma separated list\n" in out
 
 
-PRINTS = "import cli; cli.run(lambda _: [print('x' * 99) for _ in range(9999)])"
-
-
-@pytest.mark.parametrize(
-    "arguments, expected",
-    [
-        (["train.py", "--help"], (0, "")),
-        (["-c", PRINTS], (1, "-c: nobody reads standard output any more: stopped\n")),
-    ],
-)
-def test_nobody_reads_what_is_printed(arguments, expected):
+def test_nobody_reads_the_help():
     """As of `| head`, which goes when it has its ten lines."""
     with subprocess.Popen(
-        [sys.executable, *arguments],
+        [sys.executable, "train.py", "--help"],
         cwd=ROOT,
         text=True,
         stdout=subprocess.PIPE,
@@ -279,4 +269,4 @@ def test_nobody_reads_what_is_printed(arguments, expected):
     ) as process:
         process.stdout.close()
         error = process.stderr.read()
-    assert (process.returncode, error) == expected
+    assert (process.returncode, error) == (0, "")

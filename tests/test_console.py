@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Paths that no shell has seen, and commands that are pasted into one."""
+"""Paths that no shell has seen, commands to be pasted, outputs that fail, Ctrl-C."""
 
 import ast
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -73,7 +75,7 @@ def test_every_text_is_a_path_or_known_not_to_be():
 
 @pytest.mark.parametrize(
     "word",
-    ["a b", "it's", "~", "$HOME `ls`", "a  b", "a\nb\\'\t", "\x1b]0;\xa0é", "", "\udcff"],
+    ["a b", "it's", "~", "$HOME `ls`", "a  b", "a\nb\\'\t", "\x1b]0;\xa0é", "\udcff"],
 )
 def test_a_command_can_be_pasted(word):
     """Also when it was printed as part of a message."""
@@ -97,3 +99,77 @@ def test_a_command_names_python_and_program(monkeypatch, tmp_path):
     assert cli.command("train.py") == f"python {ROOT / 'train.py'}"
     monkeypatch.setenv("PATH", "/bin")
     assert cli.command("-m", "data") == ".venv/bin/python3 -m data"
+
+
+PRINTS = """
+import console
+console.start()
+import cli, os, tqdm
+def main(arguments):
+    for _ in tqdm.tqdm(range(3), mininterval=0):
+        print("·" * 9999, "\\udcff")
+    os.mkdir(arguments[1])  # the work
+    os.fstat(2)
+cli.run(main, arguments=True)
+"""
+LOST = "-c: cannot write standard output ({}): only what it was to show is lost"
+
+
+@pytest.mark.parametrize(
+    "command, code, error",
+    [
+        ("{} >/dev/full", 1, LOST.format("No space left on device")),
+        ("{} >&-", 1, LOST.format("Bad file descriptor")),
+        ("{} <&- >&-", 1, LOST.format("Bad file descriptor")),
+        ("{} | true; exit $PIPESTATUS", 1, "-c: nobody reads standard output: only"),
+        ("{} 2>/dev/full", 0, ""),
+        ("{} 2>&-", 0, ""),
+        ("{} >&- 2>&-", 1, ""),
+        ("PYTHONIOENCODING=ascii {}", 0, "3/3"),
+        ("PYTHONIOENCODING=latin-1 {} 2>&1 | cat", 0, ""),
+    ],
+)
+def test_no_output_costs_the_work(tmp_path, command, code, error):
+    """Full, closed, without a reader, of another encoding."""
+    program = f'"{sys.executable}" -c "$PROGRAM" "{tmp_path}/work"'
+    done = subprocess.run(
+        ["bash", "-c", command.format(program)],
+        env={**os.environ, "PROGRAM": PRINTS},
+        cwd=ROOT,
+        capture_output=True,
+    )
+    said = done.stderr.decode()
+    assert (tmp_path / "work").exists()
+    assert done.returncode == code, said
+    assert error in said and "Traceback" not in said and "Exception" not in said
+    if "ascii" in command:
+        assert done.stdout.startswith(b"\\xb7\\xb7") and b"\\udcff" in done.stdout
+
+
+def test_ctrl_c_while_tensorflow_loads():
+    loads = "import console; console.start(); print(flush=True); import device"
+    with subprocess.Popen(
+        [sys.executable, "-c", loads],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        process.stdout.readline()
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=60)
+    assert (process.returncode, error) == (130, "-c: interrupted\n")
+
+
+def test_every_program_starts_with_its_console():
+    """Before the imports, which may take seconds."""
+    programs = [path for path in SOURCES if "\n    cli.run(" in path.read_text("utf-8")]
+    assert len(programs) == 13
+    for path in programs:
+        first = ast.parse(path.read_text("utf-8")).body[1]
+        assert ast.unparse(first).splitlines() == [
+            "if __name__ == '__main__':",
+            "    import console",
+            "    console.start()",
+        ], path

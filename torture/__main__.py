@@ -10,6 +10,11 @@ that was never disturbed. What was found is written to torture/results.json and
 results.md. It takes half an hour; disks are mounted only where that is permitted.
 """
 
+if __name__ == "__main__":  # before all else, which takes a while to load
+    import console
+
+    console.start()
+
 import device  # noqa: F401  # isort: skip  (first: it loads TensorFlow)
 
 import tempfile

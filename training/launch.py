@@ -9,6 +9,11 @@ failed. The others find out by themselves that it is gone, and leave; if one doe
 it is ended, and named.
 """
 
+if __name__ == "__main__":  # before all else, which takes a while to load
+    import console
+
+    console.start()
+
 import json
 import os
 import signal

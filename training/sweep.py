@@ -8,6 +8,11 @@ goes to runs/<flagfile>-s<seed>, and what it says to runs/logs/<flagfile>-s<seed
 The same command goes on where an interrupted sweep stopped.
 """
 
+if __name__ == "__main__":  # before all else, which takes a while to load
+    import console
+
+    console.start()
+
 import collections
 import errno
 import fcntl

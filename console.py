@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A program's standard streams and Ctrl-C, whatever the one leads to, whenever the
+other comes.
+
+What is printed may find no reader, a full disk, or an encoding without its characters.
+None of that stops a program: its work is in files, and worth more than a line.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+SIGNALLED = 128  # plus the number of the signal, as shells have it
+INTERRUPTED = SIGNALLED + signal.SIGINT
+
+_stderr = 2  # which native libraries are kept from while they load
+
+
+def start() -> None:
+    """The first thing a program does, for its imports may take seconds.
+
+    Ctrl-C ends it with one line until `listen` is called. A standard stream that is
+    closed is opened, or the next file would get its number, and what is printed.
+    """
+    global _stderr
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not of nohup
+        signal.signal(signal.SIGINT, _leave)
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDONLY)  # writing fails, as to a closed one
+    sys.stdout = sys.stdout or os.fdopen(1, "w")
+    sys.stderr = sys.stderr or os.fdopen(2, "w")
+    _stderr = os.dup(2)
+
+
+def _leave(*_: object) -> None:
+    """Not an exception, which a library that is half loaded would make another of."""
+    with contextlib.suppress(OSError):
+        os.write(_stderr, f"{program()}: interrupted\n".encode())
+    os._exit(INTERRUPTED)
+
+
+def listen() -> None:
+    """Ctrl-C is KeyboardInterrupt from here on: all is loaded."""
+    if signal.getsignal(signal.SIGINT) is _leave:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def end() -> None:
+    """Ctrl-C ends the program at once: nothing is left but to tidy up."""
+    if _stderr != 2 and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def program() -> str:
+    """Name of the program, such as train.py."""
+    folder, name = os.path.split(sys.argv[0])
+    if name == "-m":  # of Python, which has not found the module yet
+        return sys.orig_argv[sys.orig_argv.index("-m") + 1]
+    return os.path.basename(folder) if name == "__main__.py" else name
+
+
+class Output:
+    """A text stream that remembers why it could not be written, and goes on.
+
+    Attributes:
+      error: the first failure; what was to be written then and later is lost.
+    """
+
+    def __init__(self, stream: Any):
+        self._stream = stream
+        self.error: OSError | None = None
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Writes a text as far as the stream's encoding has its characters."""
+        with self._forgiving():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Hands on what is in memory."""
+        with self._forgiving():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _forgiving(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.error = self.error or error
+            # Nor is Python to complain at its end of what is still in memory.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+
+
+@contextlib.contextmanager
+def outputs() -> Iterator[None]:
+    """Makes an `Output` of standard output and of standard error."""
+    before = sys.stdout, sys.stderr
+    output, error = Output(sys.stdout), Output(sys.stderr)
+    sys.stdout, sys.stderr = output, error  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        output.flush()
+        error.flush()
+        sys.stdout, sys.stderr = before
