@@ -117,7 +117,7 @@ def define_flags() -> None:
         "validation_size",
         0,
         "Training images held out, with all their shifted and flipped copies, to make"
-        " choices on. 0 trains on all.",
+        " choices on; drawn at random, not stratified by class. 0 trains on all.",
         lower_bound=0,
     )
     flags.DEFINE_integer("epochs", 20, "How many to train for.", lower_bound=1)

@@ -49,6 +49,9 @@ def split(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Splits the training images into those to train on and those to choose by.
 
+    At random and not stratified: the classes' shares of the held-out images differ from
+    those of the set by chance, as of any sample of that size.
+
     Args:
       labels_count: how many there are.
       validation_size: how many to hold out; may be 0.

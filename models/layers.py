@@ -30,7 +30,8 @@ def lecun_normal(shape: Sequence[int], seed: Sequence[int]) -> tf.Tensor:
 
     LeCun, Bottou, Orr and Müller, "Efficient BackProp", 1998. Self-normalising
     networks need exactly this variance: Klambauer, Unterthiner, Mayr and Hochreiter,
-    "Self-Normalizing Neural Networks", 2017.
+    "Self-Normalizing Neural Networks", 2017. Not truncated, where Keras' initialiser of
+    the same name redraws what is beyond two standard deviations.
 
     Args:
       shape: of the kernel; all but the last dimension are inputs of one unit.

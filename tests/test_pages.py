@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+import data
 from evaluation import comparison
 from tests.programs import ROOT
 
@@ -160,8 +161,8 @@ def claims():
         f" {p['ablation_no_shifts'][1]} corrected",
         f"do harm** (p = {p['ablation_all_flips'][1]} corrected)",
         f"worth {worth('no_batch_norm')} and {worth('no_dropout')} errors",
-        f"(after ten epochs {base.after(10, 3)} on average over seeds 0 to 2, without it"
-        f" {r['ablation_no_batch_norm'].after(10)})",
+        f"(after ten epochs {base.after(10, 3)} on average over seeds 0 to 2, without"
+        f" it {r['ablation_no_batch_norm'].after(10)})",
         f"(without it {r['ablation_no_dropout'].after(10)})",
         f"`fast99.flags`, seeds 0–4 | {lowest:.2f} to {highest:.2f} %",
     ]
@@ -185,6 +186,12 @@ def test_what_the_pages_say_in_words():
     # "Nearly as many are 3 and 5".
     pairs = sum(r["double_conv"].confused(3, 5)), sum(r["double_conv"].confused(4, 9))
     assert 0.75 < pairs[0] / pairs[1] < 1
+
+
+def test_a_random_split_is_said_to_be_one():
+    assert "not stratified" in (data.split.__doc__ or "")
+    for place in ("README.md", "train.py"):
+        assert "not stratified" in (ROOT / place).read_text("utf-8"), place
 
 
 def flat(text):
@@ -275,7 +282,8 @@ def test_header_of_a_flagfile_is_that_of_its_results(path):
         if last:
             assert (int(first), int(last)) == (round(min(times)), round(max(times)))
         else:
-            assert int(first) == pytest.approx(statistics.median(times), rel=0.1, abs=0.5)
+            median = statistics.median(times)
+            assert int(first) == pytest.approx(median, rel=0.1, abs=0.5)
 
 
 def test_no_other_figure_stands_between_the_marks(pages):

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Figures that docstrings and comments state, counted or measured again."""
+
+import inspect
+import math
+import re
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import models
+from augment import deform, online, online_settings, plan
+from data import idx
+from evaluation import scoring
+from models import bn_cnn, double_conv, lenet
+from training import losses
+
+
+def stated(thing, pattern):
+    """The numbers that a docstring or source states, by the groups of a pattern."""
+    text = thing if isinstance(thing, str) else inspect.getdoc(thing)
+    found = re.search(pattern, " ".join(re.sub(r"\n *#", " ", text).split()))
+    assert found, f"not stated any more: {pattern}"
+    return [float(group.replace(",", "")) for group in found.groups()]
+
+
+@pytest.mark.parametrize("module", [lenet, bn_cnn, double_conv])
+def test_parameters_of_each_layer(module):
+    """In the comment above the sum of all."""
+    comment = re.search(r"# (conv1 \d.*?)(?:, and|\n)", inspect.getsource(module))[1]
+    network = models.build({"network": module.__name__.removeprefix("models.")})
+    for name, count in re.findall(r"(\w+) ([\d,]+)(?:,|$)", comment):
+        layer = getattr(network, name)
+        counts = (v.shape.num_elements() for v in layer.trainable_variables)
+        assert sum(counts) == int(count.replace(",", "")), name
+
+
+@pytest.mark.parametrize("function", [online.elastic, deform._elastic])
+def test_how_far_elastic_moves_a_pixel(function):
+    (whole,) = stated(function, r"pixel by ([\d.]+) along each axis \(root mean square")
+    # One pixel of noise at a time: their squares add up, times 1/3 for draws in ±1.
+    noise = np.eye(28 * 28, dtype=np.float32).reshape(28 * 28 // 2, 2, 28, 28)
+    if function is online.elastic:
+        settings = online_settings.OnlineSettings(elastic_alpha=34, elastic_sigma=4)
+        moved = online.elastic(tf.constant(noise), settings).numpy()
+    else:
+        moved = deform._elastic(noise, deform.Deformation())
+    squares = (moved**2).sum((0, 1)) / 3
+    assert math.sqrt(squares.mean()) == pytest.approx(whole, abs=0.005)
+    if function is online.elastic:
+        (middle,) = stated(function, r"by ([\d.]+) in the middle")
+        assert math.sqrt(squares[14, 14]) == pytest.approx(middle, abs=0.005)
+
+
+def test_ink_at_the_border(mnist):
+    text = inspect.getsource(plan)
+    share = r"([\d.]+) %"
+    shares = stated(text, f"training images {share}.*? {share}.*? {share}.*? {share}")
+    ink = mnist.train_images[..., 0] > 0
+    for pixels, share in zip((4, 3, 2, 1), shares, strict=True):
+        inner = ink[:, pixels:-pixels, pixels:-pixels].sum((1, 2))
+        lost = (ink.sum((1, 2)) > inner).sum()
+        assert 100 * lost / len(ink) == pytest.approx(share, abs=0.5)
+    (on_border,) = stated(online_settings.OnlineSettings, r"in ([\d,]+) of MNIST's")
+    assert lost == on_border
+
+
+def test_sizes():
+    (millions,) = stated(inspect.getsource(idx), r"([\d.]+) million images of 28×28")
+    assert idx.MAX_BYTES / 784e6 == pytest.approx(millions, abs=0.05)
+    (millions,) = stated(inspect.getsource(scoring), r"([\d.]+) million digits")
+    assert scoring._MOST_BYTES / 41e6 > millions  # a label, ten probabilities
+    (nats,) = stated(inspect.getsource(losses), r"costs more than ([\d.]+) nats")
+    assert nats - 0.1 < -math.log(losses.CLIP) < nats
