@@ -14,7 +14,7 @@ import atheris
 INPUT_SECONDS = 20  # of the processor: those of the clock also pass while it waits
 
 # What counts as new code: ours, and what it leans on that is written in Python.
-# (zlib, json's scanner and pandas' tokeniser are C and are not seen.)
+# (zlib and json's scanner are C and are not seen.)
 INSTRUMENTED = [
     *("augment", "cli", "data", "evaluation", "flagfiles", "training", "untrusted"),
     *("absl.flags._argument_parser", "absl.flags._flag", "absl.flags._flagvalues"),
