@@ -1,10 +1,13 @@
-# Every target sets itself up: a Python 3.10 to 3.13, make and a package index suffice.
+# Every target sets itself up: Python 3.10 to 3.13, make and a package index suffice.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train train-2workers test lint tensorboard benchmark fuzz torture lock clean
+.PHONY: help train train-2workers test lint tensorboard benchmark fuzz torture lock clean remake
 
-train: .venv/installed
+help:  ## list these targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
+
+train: .venv/installed  ## train and score lenet.flags, the 99.5 % run
 	@$(BIN)/python -m data mnist; status=$$?; \
 	if [ $$status -eq 0 ]; then \
 		exec $(BIN)/python train.py --flagfile=lenet.flags; \
@@ -20,64 +23,103 @@ train: .venv/installed
 		exec $(BIN)/python train.py --flagfile=flags/digits.flags; \
 	else exit $$status; fi
 
-# FLAGS='--run_dir=…': others for both workers.
-train-2workers: .venv/installed
+train-2workers: .venv/installed  ## the same by two processes; FLAGS=--run_dir=… adds flags
 	@$(BIN)/python -m data mnist
 	@$(BIN)/python -m training.launch --workers=2 -- --flagfile=lenet.flags $(FLAGS)
 
-# COVERAGE=90: fails, too, if the tests reach fewer than so many lines in a hundred.
-test: .venv/installed
+test: .venv/developed  ## run the tests; COVERAGE=90 demands 90 % of the lines
 	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile \
 		$(if $(COVERAGE),--cov --cov-fail-under=$(COVERAGE))
 
-lint: .venv/installed
-	$(BIN)/flake8
-	$(BIN)/isort --check .
-	$(BIN)/mypy
+lint: .venv/developed  ## run flake8, isort and mypy
+	$(BIN)/python -m flake8
+	$(BIN)/python -m isort --check .
+	$(BIN)/python -m mypy
 
-# RUNS=folder: of other runs. PORT=6007: another port than the first free one.
 RUNS ?= runs
-tensorboard: .venv/installed
+tensorboard: .venv/installed  ## show all runs on localhost; RUNS=folder, PORT=6007
 	$(BIN)/python -m evaluation.dashboard --runs=$(RUNS) $(if $(PORT),--on_port=$(PORT))
 
-# QUICK=1: the ratios of the training step alone, in three minutes.
-benchmark: .venv/installed-benchmark
+benchmark: .venv/installed-benchmark  ## measure next to Keras and PyTorch; QUICK=1: the step alone
 ifeq ($(filter-out 0,$(QUICK)),)
 	$(BIN)/python -m benchmarks
 else
 	$(BIN)/python -m benchmarks --quick
 endif
 
-# SECONDS=600: how long for each reader. ONLY=idx,csv: these alone.
 SECONDS ?= 60
-fuzz: .venv/installed
+fuzz: .venv/developed  ## fuzz each reader; SECONDS=600 for longer, ONLY=idx,csv for some
 	$(BIN)/python -m fuzz --seconds=$(SECONDS) --only=$(ONLY)
 
-# Half an hour of injected faults; a few of them are among the tests.
-torture: .venv/installed
+torture: .venv/installed  ## inject faults into training for half an hour
 	$(BIN)/python -m torture
 
-# The newest versions that setup.cfg allows, for all Pythons and platforms, with hashes.
-lock:
+# For all Pythons and platforms, with hashes.
+UPGRADE ?= --upgrade
+COMPILE = build/lock/bin/uv pip compile --quiet $(UPGRADE) --universal --python-version=3.10 \
+	--generate-hashes --no-emit-index-url --no-header --no-annotate setup.cfg
+lock:  ## pin the newest versions allowed; UPGRADE= keeps those that fit
 	$(PYTHON) -m venv build/lock
-	build/lock/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.13,<0.14'
-	build/lock/bin/uv pip compile --quiet --upgrade --universal --python-version=3.10 \
-		--generate-hashes --no-emit-index-url --no-header --no-annotate \
-		--extra=test --extra=fuzz --output-file=requirements.lock setup.cfg
+	build/lock/bin/python -m pip install --quiet 'uv>=0.13,<0.14'
+	$(COMPILE) --output-file=requirements.lock
+	$(COMPILE) --output-file=requirements-dev.lock --constraint=requirements.lock \
+		--extra=test --extra=fuzz
 
-clean:
+clean:  ## remove the environment and what was built, not runs and data
 	rm -rf .venv build native/build *.egg-info .coverage* .mypy_cache .pytest_cache
 
-# The lock has setuptools too, so that the build fetches nothing that is not in it.
-.venv/installed: requirements.lock setup.cfg pyproject.toml
-	$(PYTHON) -c 'import sys; (3, 10) <= sys.version_info[:2] <= (3, 13) or sys.exit("make: Python 3.10 to 3.13 wanted, " + sys.version.split()[0] + " found: name another one by make PYTHON=…")'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	touch $@
+# pip.conf and PIP_* may say where packages come from, not where they go or which they are.
+export PIP_CONSTRAINT := /dev/null
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_REQUIRE_HASHES := 0
+export PIP_USER := 0
+unexport PIP_PREFIX PIP_REQUIREMENT PIP_ROOT PIP_TARGET PYTHONHOME
+PIP := $(BIN)/python -I -m pip
+
+# --no-deps, because a lock has every package. When it resolves, pip up to 23.2 takes the
+# newest version for a requirement with an extra, and refuses it for want of a hash.
+INSTALL_LOCK := $(PIP) install --quiet --no-deps --only-binary=:all: --require-hashes --requirement
+
+# An environment keeps a copy of the lock that it was made from. It is made again if the lock
+# is another, a set-up was broken off, its Python is gone, or another Python is asked for.
+INSTALLED := $(shell cmp -s requirements.lock .venv/requirements.lock \
+	&& test ! -e .venv/unfinished && $(BIN)/python --version 2>/dev/null)
+ASKED := $(if $(filter file,$(origin PYTHON)),$(INSTALLED),$(shell $(PYTHON) --version 2>/dev/null))
+ifneq ($(INSTALLED),$(or $(ASKED),none))
+REMAKE := remake
+endif
+
+.venv/requirements.lock: $(REMAKE)
+	@command -v $(PYTHON) >/dev/null || { echo \
+		'make: no $(PYTHON) here; name a Python 3.10 to 3.13 by make PYTHON=…' >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; (3, 10) <= sys.version_info[:2] <= (3, 13) or sys.exit(1)' || { echo \
+		'make: $(PYTHON) is not Python 3.10 to 3.13; name one that is by make PYTHON=…' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo \
+		'make: $(PYTHON) has no ensurepip to make .venv with; on Debian: apt install python3-venv' >&2; exit 1; }
+	@echo 'make: setting up .venv, once, in a minute or two' >&2
+	$(PYTHON) -m venv --clear .venv
+	@touch .venv/unfinished
+	$(INSTALL_LOCK) requirements.lock
+	@rm .venv/unfinished
+	@cp requirements.lock $@
+
+# With the lock's setuptools, so that the build fetches nothing.
+.venv/installed: .venv/requirements.lock setup.cfg pyproject.toml
+	@touch .venv/unfinished
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	$(PIP) check
+	@rm .venv/unfinished
+	@touch $@
+
+.venv/developed: .venv/installed requirements-dev.lock
+	@touch .venv/unfinished
+	$(INSTALL_LOCK) requirements-dev.lock
+	$(PIP) check
+	@rm .venv/unfinished
+	@touch $@
 
 # Not fatal, and tried again next time: a peer that cannot be had is reported missing.
 .venv/installed-benchmark: .venv/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable '.[benchmark]' \
+	$(PIP) install --quiet --no-build-isolation --editable '.[benchmark]' \
 		&& touch $@ \
 		|| echo 'make: not every peer of the benchmark could be installed' >&2

@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is installed: bounded on both sides, and pinned with hashes in the lock."""
+"""What is installed: bounded on both sides, and pinned with hashes in two locks."""
 
+import ast
 import configparser
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,12 +15,17 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
-LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
-PINNED = [
-    Requirement(line.removesuffix("\\").strip())
-    for line in LOCK.splitlines()
-    if not line.startswith(" ")
-]
+LOCKS = {  # and the extras that each is for, besides what is always installed
+    "requirements.lock": [],
+    "requirements-dev.lock": ["test", "fuzz"],
+}
+SOURCES = ("augment", "data", "evaluation", "models", "native", "training")
+# Names of packages that are imported under another.
+PACKAGES = {
+    **{"PIL": "pillow", "absl": "absl-py", "cv2": "opencv-python-headless"},
+    **{"google": "protobuf", "sklearn": "scikit-learn"},
+}
+OPTIONAL = {"distributed", "onnxruntime", "tf2onnx"}  # extras
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 
 
@@ -50,37 +59,120 @@ def applies(marker: Marker | None, python: str) -> bool:
     return marker is None or marker.evaluate(environment)
 
 
-@pytest.mark.parametrize("python", PYTHONS)
-def test_the_lock_has_one_fitting_version_of_each(python):
-    pinned = {}
-    for requirement in PINNED:
+def pinned(lock: str, python: str) -> dict[str, str]:
+    """Version of each package that a lock installs for a Python, on Linux."""
+    pins: dict[str, str] = {}
+    for line in (ROOT / lock).read_text(encoding="utf-8").splitlines():
+        if line.startswith(" "):
+            continue
+        requirement = Requirement(line.removesuffix("\\").strip())
         if applies(requirement.marker, python):
-            name = canonicalize_name(requirement.name)
-            assert name not in pinned
             (pin,) = requirement.specifier
-            assert pin.operator == "=="
-            pinned[name] = pin.version
+            name = canonicalize_name(requirement.name)
+            assert pin.operator == "==" and name not in pins
+            pins[name] = pin.version
+    return pins
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_lock_has_one_fitting_version_of_each(lock, python):
+    pins = pinned(lock, python)
     groups = wanted()
-    for requirement in [*groups[""], *groups["test"], *groups["fuzz"]]:
+    for requirement in [r for extra in ["", *LOCKS[lock]] for r in groups[extra]]:
         if applies(requirement.marker, python):
             name = canonicalize_name(requirement.name)
-            assert requirement.specifier.contains(pinned[name]), name
-    assert "setuptools" in pinned  # with which the project itself is built
-    assert "torch" not in pinned
+            assert requirement.specifier.contains(pins[name]), name
+    assert "setuptools" in pins  # with which the project itself is built
 
 
-def test_the_lock_has_hashes_and_names_no_place():
-    entries = re.split(r"\n(?! )", LOCK.strip())
-    assert len(entries) == len(PINNED) > 50
+@pytest.mark.parametrize("python", PYTHONS)
+def test_developing_adds_to_running_and_changes_nothing(python):
+    running, developing = (pinned(lock, python) for lock in LOCKS)
+    assert running.items() < developing.items()
+    assert {"pytest", "mypy", "coverage"} <= developing.keys() - running.keys()
+    assert "torch" not in developing
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_lock_has_hashes_and_names_no_place(lock):
+    text = (ROOT / lock).read_text(encoding="utf-8")
+    entries = re.split(r"\n(?! )", text.strip())
+    assert len(entries) > 50
     hashed = re.compile(
         r"\S+==\S+( ; [^\\\n]+)? \\\n(    --hash=sha256:[0-9a-f]{64}( \\\n|$))+"
     )
     for entry in entries:
         assert hashed.fullmatch(entry), entry[:100]
-    assert "://" not in LOCK and "@" not in LOCK
+    assert "://" not in text and "@" not in text
 
 
-def test_make_installs_what_is_locked():
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    assert "--require-hashes --requirement requirements.lock" in makefile
-    assert "--no-deps --no-build-isolation --editable ." in makefile
+def test_what_runs_needs_nothing_more():
+    """Each package that the programs import is required, and nothing besides."""
+    required = {canonicalize_name(requirement.name) for requirement in wanted()[""]}
+    own = {path.stem for path in ROOT.glob("*.py")} | set(SOURCES)
+    imported = set()
+    for path in [p for s in (".", *SOURCES) for p in (ROOT / s).glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                imported.add(node.module.partition(".")[0])
+    imported -= own | sys.stdlib_module_names | OPTIONAL
+    packages = {canonicalize_name(PACKAGES.get(name, name)) for name in imported}
+    # These two come with TensorFlow, whose versions of them are the ones to have.
+    assert packages - required <= {"requests", "protobuf"}
+    assert required - packages <= {"tensorflow-cpu"}
+
+
+def test_setup_cfg_names_all_sources():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    modules = {path.stem for path in ROOT.glob("*.py")}
+    tools = {"benchmarks", "fuzz", "tests", "torture"}
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - tools
+    assert set(config["options"]["py_modules"].split()) == modules
+    assert set(config["options"]["packages"].split()) == packages
+    for section, option in [
+        ("isort", "known_first_party"),
+        ("mypy", "files"),
+        ("coverage:run", "source"),
+    ]:
+        names = config[section][option].split(",")
+        named = {name.strip().removesuffix(".py") for name in names}
+        assert modules | packages <= named, section
+
+
+COMMAND = re.compile(r"^\.venv/bin/python -m pip install .*'\.\[(\w+)\]'.*$", re.M)
+
+
+def test_the_command_of_each_extra_works(tmp_path):
+    """Those of BUILD.md, by pip itself: all but the download and the installation."""
+    found = list(COMMAND.finditer((ROOT / "BUILD.md").read_text(encoding="utf-8")))
+    assert sorted(command[1] for command in found) == sorted(wanted().keys() - {""})
+    for path in [*ROOT.glob("*.py"), *map(ROOT.joinpath, SOURCES)]:
+        (tmp_path / path.name).symlink_to(path)
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    python = tmp_path / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n', encoding="utf-8")
+    python.chmod(0o755)
+    settings = {"PIP_DRY_RUN": "1", "PIP_NO_DEPS": "1", "PIP_NO_INDEX": "1"}
+    running = [
+        subprocess.Popen(
+            ["bash", "-c", command[0]],
+            cwd=tmp_path,
+            env={**os.environ, "PIP_CONFIG_FILE": os.devnull, **settings},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for command in found
+    ]
+    for process, command in zip(running, found):
+        said = process.communicate()[0]
+        assert process.returncode == 0, said
+        assert "Would install lenet-selu" in said, said
+        # pip only warns of it
+        assert "does not provide the extra" not in said, command[0]
