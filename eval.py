@@ -136,7 +136,7 @@ def _load_trained(run_dir: Path) -> tuple[scoring.Predict, int]:
     say that there was any training.
     """
     network, step = load_network(run_dir)
-    result.history(run_dir, step)
+    result.epochs(run_dir, step)
     try:
         return scoring.Predict(network), step
     except (TypeError, ValueError) as error:  # a rate that is none shows here only

@@ -17,10 +17,11 @@ import device  # isort: skip  (first: it loads TensorFlow)
 
 import contextlib
 import dataclasses
+import math
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,6 +42,7 @@ from models import layers
 from training import (
     checkpoints,
     distribute,
+    history,
     interruption,
     losses,
     optimizers,
@@ -509,6 +511,10 @@ class Progress:
     correct: int = 0
     seconds: float = 0.0
 
+    def __post_init__(self) -> None:
+        if not all(0 <= number < math.inf for number in dataclasses.astuple(self)):
+            raise ValueError("a number that counts nothing")
+
     def add(self, totals: Totals, elapsed: float) -> None:
         """Takes in a call of the graph."""
         self.step = int(totals.step)
@@ -569,14 +575,13 @@ def train(
     batch_size = config["batch_size"]
     epoch_steps, total_steps = schedules.count_steps(config, sets.train_count)
     splits = ["train", *sets.scored]
-    at, lengths = _resume(state, config, run_dir)
+    at, rows, lengths = _resume(state, config, run_dir, sets.scored, epoch_steps)
     at = Progress(**workers.gather(dataclasses.asdict(at))[0])
     workers.follow_first(state.variables)
     if at.step == total_steps or _stopped_early(config, state.watch):
         print(f"{run_dir} is trained to its last step, {at.step:,}")
         _take_best(state)
         return predict
-    rows = [row for row in runs.read_metrics(run_dir) if row["step"] <= at.step]
 
     training_set = sets.train_images, sets.train_labels, sets.stored
     with (
@@ -625,7 +630,7 @@ def train(
             rows.append(row)
             bar.write(_describe(row))
             log_epoch(log, state.network, row, totals, feed.first(HISTOGRAM_IMAGES))
-            runs.write_metrics(run_dir, rows)
+            history.write(run_dir, rows)
             _watch(config, state, row)
             workers.check_equal(state.variables, f"at step {at.step:,}")
             stop = _stopped_early(config, state.watch)
@@ -660,15 +665,20 @@ def _some_inputs(config: Mapping[str, Any], images: tf.Tensor) -> np.ndarray:
 
 
 def _resume(
-    state: State, config: Mapping[str, Any], run_dir: Path
-) -> tuple[Progress, dict[str, int]]:
+    state: State,
+    config: Mapping[str, Any],
+    run_dir: Path,
+    scored: Iterable[str],
+    epoch_steps: int,
+) -> tuple[Progress, list[dict[str, float]], dict[str, int]]:
     """Goes back to the last checkpoint; at the very start of a run, saves one.
 
     That one comes before all else, so that whatever else there is shows that there
     was a checkpoint: a run that has lost it is never begun again in silence.
 
     Returns:
-      How far the run has come, and the length of each split's events there.
+      How far the run has come, its row of each epoch up to there, and the length of
+      each split's events there.
     """
     folder = run_dir / checkpoints.FOLDER
     with contextlib.suppress(OSError):  # saving will say so, if there is need
@@ -679,14 +689,22 @@ def _resume(
         lengths = progress.pop("events", {})
         try:
             at = Progress(step, **progress)
-        except TypeError as error:
+            lost = summaries.lost(run_dir, lengths)
+        except (TypeError, ValueError) as error:
             raise checkpoints.CheckpointError(
                 f"{checkpoints.path(folder, step)} is not of this version ({error}):"
                 " train again in another --run_dir"
             ) from None
+        columns = history.columns(scored)
+        rows = history.epochs(run_dir, step, columns, epoch_steps)
+        for split in lost:
+            cli.warn(
+                f"{run_dir / split} has lost TensorBoard's events from before step"
+                f" {step:,}, and its curves lack them; nothing else depends on them"
+            )
         if step:
             print(f"going on with {run_dir} from step {step:,}")
-        return at, lengths
+        return at, [{name: row[name] for name in columns} for row in rows], lengths
     for name in runs.TRACES:
         if (run_dir / name).exists():
             raise checkpoints.CheckpointError(
@@ -695,7 +713,7 @@ def _resume(
             )
     at = Progress()
     _save(state, config, run_dir, at)
-    return at, {}
+    return at, [], {}
 
 
 def _save(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from evaluation import scoring
-from training import checkpoints, losses, runs, summaries
+from training import checkpoints, history, losses, runs, summaries
 
 RESULT = "result.json"
 
@@ -56,14 +56,16 @@ def evaluate(
     split = scored_split(scored)
     if step is None:
         step = max(checkpoints.steps(run_dir / checkpoints.FOLDER), default=0)
-    rows = history(run_dir, step)
-    if f"{split}_accuracy" not in rows[0]:
-        raise runs.RunError(
-            f"{run_dir / 'metrics.csv'} is damaged, it has no {split}_accuracy: train"
-            " again"
-        )
+    columns = ("loss", "accuracy")
+    needed = [f"{name}_{column}" for name in ("train", split) for column in columns]
+    rows = epochs(run_dir, step, [*needed, "learning_rate"])
     images, labels = scored[split]
     scores = scoring.score(predict, images, labels, config["loss"])
+    if not (np.isfinite(scores.probabilities).all() and np.isfinite(scores.loss)):
+        raise runs.RunError(
+            f"the network of {run_dir} gives no numbers for some {split} digits: train"
+            " again with a lower --learning_rate in another --run_dir"
+        )
     summary = scoring.summarise(scores)
     weights = predict.network.trainable_variables
     result = {
@@ -134,7 +136,13 @@ def read_config(run_dir: Path) -> dict[str, Any]:
                 f"{run_dir / 'run.json'} is damaged, {name!r} is missing or of another"
                 " kind: train again"
             )
-    sound = {"loss": config["loss"] in losses.LOSSES, "epochs": config["epochs"] > 0}
+    sound = {
+        "loss": config["loss"] in losses.LOSSES,
+        "weight_average": 0 <= config["weight_average"] < 1,
+        **{name: config[name] > 0 for name in ("epochs", "batch_size")},
+        **{name: config[name] >= 0 for name in ("early_stopping", "seed")},
+        **{name: config[name] >= 0 for name in ("split_seed", "validation_size")},
+    }
     for name in sound:
         if not sound[name]:
             raise runs.RunError(
@@ -144,14 +152,23 @@ def read_config(run_dir: Path) -> dict[str, Any]:
     return config
 
 
-def history(run_dir: Path, step: int) -> list[dict[str, float]]:
-    """The epochs up to a checkpoint; a killed run may have begun others.
+def epochs(
+    run_dir: Path, step: int, needed: Iterable[str] = ()
+) -> list[dict[str, float]]:
+    """The epochs up to a checkpoint, of which there is one at least.
+
+    Args:
+      run_dir, step, needed: see `history.epochs`.
 
     Raises:
       RunError: there is none, so that the checkpoint is of a network which has learned
-        next to nothing; or metrics.csv is damaged.
+        next to nothing; one is lost; or metrics.csv is damaged.
     """
-    rows = [row for row in runs.read_metrics(run_dir) if row["step"] <= step]
+    rows = history.epochs(run_dir, step, needed)
     if not rows:
-        raise runs.RunError(f"{run_dir} has no epoch behind it yet: train it first")
+        # A run that was stopped within its first epoch has a checkpoint, too.
+        lost = f", unless {history.METRICS} was lost: then put a copy back" * (step > 0)
+        raise runs.RunError(
+            f"{run_dir} has no epoch behind it yet: train it first{lost}"
+        )
     return rows

@@ -191,10 +191,10 @@ def run_seeds() -> list[bytes]:
 
 
 def read_metrics(content: bytes) -> None:
-    """training.runs: metrics.csv."""
-    from training import runs
+    """training.history: metrics.csv."""
+    from training import history
 
-    for row in runs.read_metrics(_file("metrics.csv", content).parent):
+    for row in history.read(_file("metrics.csv", content).parent):
         assert int(row["step"]) >= 0 and int(row["epoch"]) >= 0
         assert all(isinstance(value, float) for value in row.values())
 
@@ -202,7 +202,7 @@ def read_metrics(content: bytes) -> None:
 def metrics_seeds() -> list[bytes]:
     """Two epochs, and a file that was only just made."""
     return [
-        b"epoch,step,seconds,test_accuracy\n0,469,1.25,0.98\n1,938,2.5,nan\n",
+        b"epoch,step,seconds,test_accuracy\n0,469,1.25,0.98\n1,938,2.5,0.99\n",
         b"",
     ]
 

@@ -17,7 +17,7 @@ import pytest
 import cli
 import train
 from benchmarks import distribute as benchmark
-from training import checkpoints, distribute, launch, runs
+from training import checkpoints, distribute, history, launch, runs
 
 ROOT = Path(__file__).parent.parent
 SECONDS = 120  # more than any of these processes takes
@@ -82,7 +82,7 @@ def training(run_dir, *others):
 def wait_for_epoch(run_dir, count, process):
     """Waits until so many epochs stand in metrics.csv."""
     began = time.monotonic()
-    while len(runs.read_metrics(run_dir)) < count:
+    while len(history.read(run_dir)) < count:
         assert process.poll() is None and time.monotonic() < began + SECONDS
         time.sleep(0.02)
 
@@ -126,7 +126,7 @@ def state(run_dir, config):
 def rows(run_dir):
     return [
         {name: value for name, value in row.items() if name != "seconds"}
-        for row in runs.read_metrics(run_dir)
+        for row in history.read(run_dir)
     ]
 
 

@@ -32,7 +32,7 @@ from data import idx, kaggle, mnist
 from evaluation import comparison, photos, result, scoring
 from fuzz import readers
 from fuzz.readers import READERS
-from training import runs
+from training import history, runs
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = int(os.environ.get("LETIN_EXAMPLES", "0"))
@@ -293,7 +293,7 @@ OPENERS = {
     "mnist": lambda path: mnist._verify(str(path), "00"),
     "flagfile": lambda path: flagfiles.expand([f"--flagfile={path}"]),
     "run.json": lambda path: runs.read_run(path.parent),
-    "metrics.csv": lambda path: runs.read_metrics(path.parent),
+    "metrics.csv": lambda path: history.read(path.parent),
     "manifest.json": lambda path: build._read_manifest(path.parent, {}),
     "predictions.npz": lambda path: scoring.read_predictions(path.parent),
     "result.json": lambda path: comparison._read_result(path.parent),

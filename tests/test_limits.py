@@ -14,7 +14,7 @@ import models
 import train
 from augment import online, online_settings, plan
 from models import layers, lenet
-from training import checkpoints, optimizers, runs, schedules
+from training import checkpoints, history, optimizers, schedules
 
 MAX_STEPS = schedules.MAX_STEPS
 
@@ -211,7 +211,7 @@ def test_a_run_at_the_upper_edges_is_that_of_ordinary_numbers(parse, tmp_path):
         run_dir.mkdir()
         often = {"log_steps": log_steps, "checkpoint_epochs": 10**40}
         train.train(config, sets, run_dir, **often)
-        (row,) = runs.read_metrics(run_dir)
+        (row,) = history.read(run_dir)
         assert math.isfinite(row["train_loss"])
         state = train.build_state(config)
         folder = run_dir / checkpoints.FOLDER

@@ -20,7 +20,7 @@ import data
 import eval as program
 import train
 from evaluation import comparison, export, reading, result, scoring
-from training import checkpoints, runs, settings
+from training import checkpoints, history, runs, settings
 
 GOLDEN = Path(__file__).parent / "golden" / "run-0.5.1"
 ERRORS = 161  # of 360
@@ -142,7 +142,7 @@ def test_an_older_run_is_resumed_where_it_was_left(copy, digits, capsys):
     assert f"version 0.5.1, now {cli.VERSION}" in said or cli.VERSION == "0.5.1"
     train.train(config, train.load_sets(digits, config, ""), run_dir)
     assert "from step 12" in capsys.readouterr().out
-    now, then = runs.read_metrics(run_dir), runs.read_metrics(GOLDEN)
+    now, then = history.read(run_dir), history.read(GOLDEN)
     assert now[0] == then[0]
     assert now[1]["test_loss"] == pytest.approx(then[1]["test_loss"], rel=1e-3)
     assert checkpoints.steps(run_dir / checkpoints.FOLDER) == [12, 24]

@@ -9,7 +9,7 @@ import pytest
 import cli
 from evaluation import result, scoring
 from models.mlp import MLP
-from training import checkpoints, runs, settings
+from training import checkpoints, history, runs, settings
 
 LABELS = np.array([3, 1, 4, 1, 5, 9, 2], np.uint8)
 CONFIG = {
@@ -52,7 +52,7 @@ def test_the_score_and_the_history_are_stored(tmp_path, capsys, images, split):
         for e in (0, 1)
     ]
     begun = {**rows[-1], "epoch": 2, "step": 30}  # and not come to its checkpoint
-    runs.write_metrics(tmp_path, [*rows, begun])
+    history.write(tmp_path, [*rows, begun])
     checkpoints.path(tmp_path / "checkpoints", 20).mkdir(parents=True)
     network = MLP()
     result.evaluate(tmp_path, scoring.Predict(network), {split: (images, LABELS)})
@@ -110,7 +110,7 @@ def test_what_came_to_its_end_and_what_was_scored(
         }
         for e, accuracy in enumerate((0.5, 0.6, 0.6))
     ]
-    runs.write_metrics(tmp_path, rows)
+    history.write(tmp_path, rows)
     checkpoints.path(tmp_path / "checkpoints", step).mkdir(parents=True)
     result.evaluate(tmp_path, scoring.Predict(MLP()), {"test": (images, LABELS)})
     stored = json.loads((tmp_path / "result.json").read_text())
@@ -124,8 +124,10 @@ def test_a_score_cut_short_leaves_no_result_without_predictions(
     tmp_path, images, monkeypatch
 ):
     runs.open_run(tmp_path, CONFIG, "", {"data": {}, "environment": {}})
-    row = {"epoch": 0, "step": 1, "seconds": 1.0, "test_accuracy": 0.5}
-    runs.write_metrics(tmp_path, [row])
+    row = {"epoch": 0, "step": 1, "seconds": 1.0, "learning_rate": 1.0}
+    for split in ("train", "test"):
+        row |= {f"{split}_loss": 1.0, f"{split}_accuracy": 0.5}
+    history.write(tmp_path, [row])
     checkpoints.path(tmp_path / "checkpoints", 1).mkdir(parents=True)
 
     def interrupt(*_):

@@ -117,19 +117,6 @@ def test_no_run(tmp_path):
             runs.read_run(run_dir)
 
 
-def test_metrics_round_trip(tmp_path):
-    assert runs.read_metrics(tmp_path) == []
-    rows = [
-        {"epoch": 0, "step": 469, "seconds": 1.25, "test_loss": 0.1234},
-        {"epoch": 1, "step": 123_456_789, "seconds": 2.5, "test_loss": 1e-9},
-    ]
-    runs.write_metrics(tmp_path, rows[:1])
-    runs.write_metrics(tmp_path, rows)
-    assert runs.read_metrics(tmp_path) == rows
-    first = (tmp_path / "metrics.csv").read_text().split("\n")[0]
-    assert first == "epoch,step,seconds,test_loss"
-
-
 def test_write_atomically_replaces_and_leaves_nothing_else(tmp_path):
     for text in ("first, which is longer", "é"):
         runs.write_atomically(tmp_path / "file", text)

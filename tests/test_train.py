@@ -15,7 +15,7 @@ import models
 import train
 from evaluation import scoring
 from models import layers
-from training import checkpoints, interruption, optimizers, runs
+from training import checkpoints, history, interruption, optimizers, runs
 
 STEPS = 4  # per epoch, with SMALL
 SMALL = {
@@ -80,7 +80,7 @@ def finished(config, sets, tmp_path_factory):
 def interrupted(config, sets, tmp_path_factory):
     """The directory of the same run, interrupted as it began its third epoch."""
     run_dir = tmp_path_factory.mktemp("interrupted")
-    write = runs.write_metrics
+    write = history.write
 
     def interrupt(run_dir, rows):
         write(run_dir, rows)
@@ -88,7 +88,7 @@ def interrupted(config, sets, tmp_path_factory):
             raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "write_metrics", interrupt)
+        patch.setattr(history, "write", interrupt)
         with pytest.raises(KeyboardInterrupt):
             train.train(config, sets, run_dir)
     assert checkpoints.steps(run_dir / "checkpoints") == [STEPS, 2 * STEPS]
@@ -117,7 +117,7 @@ def values(config, run_dir):
 def rows_without_seconds(run_dir):
     return [
         {name: value for name, value in row.items() if name != "seconds"}
-        for row in runs.read_metrics(run_dir)
+        for row in history.read(run_dir)
     ]
 
 
@@ -151,7 +151,7 @@ def after(calls, signal):
 
 
 def test_the_loss_falls(finished):
-    rows = runs.read_metrics(finished)
+    rows = history.read(finished)
     losses = [row["train_loss"] for row in rows]
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] < 0.75 * losses[0]
@@ -159,7 +159,7 @@ def test_the_loss_falls(finished):
 
 
 def test_a_row_per_epoch_and_the_last_two_checkpoints(finished):
-    rows = runs.read_metrics(finished)
+    rows = history.read(finished)
     assert [row["epoch"] for row in rows] == [0, 1, 2]
     assert [row["step"] for row in rows] == [4, 8, 12]
     assert [row["images"] for row in rows] == [128, 256, 384]
@@ -239,6 +239,37 @@ def test_a_run_without_checkpoint_is_never_begun_again(
     assert {p: p.is_file() and p.read_bytes() for p in run_dir.rglob("*")} == before
 
 
+def test_lost_history_is_refused(config, sets, interrupted, finished, tmp_path):
+    """And not the whole run again: its weights are there."""
+    for number, of in enumerate((interrupted, finished)):
+        run_dir = copy_of(of, tmp_path / f"{number}")
+        shutil.rmtree(
+            checkpoints.path(run_dir / "checkpoints", (2 + number) * STEPS)
+        )
+        (run_dir / "metrics.csv").unlink()
+        with pytest.raises(runs.RunError, match="metrics.csv has lost its history"):
+            train.train(config, sets, run_dir)
+        assert not (run_dir / "metrics.csv").exists()
+
+
+def test_lost_events_are_said_and_the_run_resumes(
+    config, sets, interrupted, finished, tmp_path, capsys
+):
+    run_dir = copy_of(interrupted, tmp_path / "run")
+    shutil.rmtree(run_dir / "test")
+    train.train(config, sets, run_dir)
+    line = capsys.readouterr().err.splitlines()[0]
+    assert f"{run_dir / 'test'} has lost TensorBoard's events from before" in line
+    assert values(config, run_dir) == values(config, finished)
+    train.train(config, sets, run_dir)
+    assert "has lost" not in capsys.readouterr().err  # said once
+
+
+def test_the_columns_of_the_history(finished):
+    (row, *_) = history.read(finished)
+    assert list(row) == history.columns(["validation", "test"])
+
+
 def test_a_run_killed_before_its_first_checkpoint_begins(
     config, sets, finished, tmp_path
 ):
@@ -271,7 +302,7 @@ def test_a_finished_run_is_left_alone(config, sets, finished, capsys):
     assert "is trained to its last step, 12" in capsys.readouterr().out
     assert {p: p.stat().st_mtime_ns for p in finished.rglob("*")} == before
     scores = scoring.score(predict, *sets.scored["test"])
-    last = runs.read_metrics(finished)[-1]
+    last = history.read(finished)[-1]
     assert scores.accuracy == pytest.approx(last["test_accuracy"])
     assert scores.loss == pytest.approx(last["test_loss"])
 
@@ -309,7 +340,7 @@ def test_every_option_of_a_network_or_a_rule_is_a_flag(config):
 
 def test_the_average_is_what_is_scored(config, sets, finished):
     state, _ = restored(config, finished)
-    last = runs.read_metrics(finished)[-1]
+    last = history.read(finished)[-1]
     scored, raw = (
         scoring.score(scoring.Predict(n), *sets.scored["test"])
         for n in (state.average, state.network)
@@ -447,7 +478,7 @@ CHOOSING = {
 
 
 def rates(run_dir):
-    return [row["learning_rate"] for row in runs.read_metrics(run_dir)]
+    return [row["learning_rate"] for row in history.read(run_dir)]
 
 
 def test_a_plateau_lowers_the_rate_of_the_next_epoch(
@@ -465,7 +496,7 @@ def test_the_best_weights_are_scored(config, sets, accuracies, tmp_path):
     choosing = {**config, **CHOOSING}
     predict = train.train(choosing, sets, tmp_path)
     best = scoring.score(predict, *sets.scored["test"])
-    rows = runs.read_metrics(tmp_path)
+    rows = history.read(tmp_path)
     assert best.loss == pytest.approx(rows[1]["test_loss"])
     assert abs(best.loss - rows[-1]["test_loss"]) > 1e-3
     again = train.train(choosing, sets, tmp_path)
@@ -477,11 +508,11 @@ def test_training_stops_early_and_stays_so(config, sets, accuracies, tmp_path, c
     accuracies(0.5, 0.6, 0.6, 0.6, 0.9, 0.9)
     stopping = {**config, "early_stopping": 2, "epochs": 6}
     train.train(stopping, sets, tmp_path, checkpoint_epochs=5)
-    assert len(runs.read_metrics(tmp_path)) == 4
+    assert len(history.read(tmp_path)) == 4
     assert checkpoints.steps(tmp_path / "checkpoints") == [0, 4 * STEPS]
     train.train(stopping, sets, tmp_path)
     assert "is trained to its last step, 16" in capsys.readouterr().out
-    assert len(runs.read_metrics(tmp_path)) == 4
+    assert len(history.read(tmp_path)) == 4
 
 
 def test_what_validation_decides_survives_an_interruption(
@@ -494,7 +525,7 @@ def test_what_validation_decides_survives_an_interruption(
     accuracies(*script)
     train.train(choosing, sets, tmp_path / "whole")
     accuracies(*script)
-    write = runs.write_metrics
+    write = history.write
 
     def interrupt(run_dir, rows):
         write(run_dir, rows)
@@ -502,7 +533,7 @@ def test_what_validation_decides_survives_an_interruption(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "write_metrics", interrupt)
+        patch.setattr(history, "write", interrupt)
         with pytest.raises(KeyboardInterrupt):
             train.train(choosing, sets, tmp_path / "cut")
     accuracies(*script[3:])
@@ -514,7 +545,7 @@ def test_what_validation_decides_survives_an_interruption(
 def test_the_loss_is_the_one_asked_for(config, sets, tmp_path):
     binary = {**config, "loss": "binary_cross_entropy", "epochs": 1}
     predict = train.train(binary, sets, tmp_path)
-    (row,) = runs.read_metrics(tmp_path)
+    (row,) = history.read(tmp_path)
     # An untrained network's: −(log 0.1 + 9 log 0.9) / 10; of softmax it is 2.3.
     assert row["train_loss"] < 0.6
     scores = scoring.score(
@@ -527,7 +558,7 @@ def test_the_loss_is_the_one_asked_for(config, sets, tmp_path):
 
 def test_a_test_set_without_labels_is_not_scored(config, sets, tmp_path):
     train.train({**config, "epochs": 1}, only(sets, "validation"), tmp_path)
-    (row,) = runs.read_metrics(tmp_path)
+    (row,) = history.read(tmp_path)
     assert "validation_accuracy" in row
     assert not [name for name in row if name.startswith("test")]
     assert not (tmp_path / "test").exists()
@@ -537,7 +568,7 @@ def test_epoch_images_decide_the_steps(config, sets, tmp_path):
     plain = {**config, "batch_norm": "none", "dropout": 0.0, "weight_average": 0.0}
     short = {**plain, "epoch_images": 65, "epochs": 1}
     train.train(short, only(sets, "test"), tmp_path)
-    (row,) = runs.read_metrics(tmp_path)
+    (row,) = history.read(tmp_path)
     assert (row["step"], row["images"]) == (3, 96)  # 65 images are 3 batches of 32
     assert "validation_loss" not in row
     assert not (tmp_path / "validation").exists()
@@ -624,7 +655,7 @@ def test_a_run_stopped_within_a_window_goes_on_bit_for_bit(windowed, tmp_path, s
         with pytest.raises(interruption.Stopped, match=f"step {step}, which is saved"):
             train.train(config, sets, cut, log_steps=30, asked_to_stop=after(calls, 15))
     train.train(config, sets, cut, log_steps=30)
-    assert [row["step"] for row in runs.read_metrics(whole)] == [100, 200]
+    assert [row["step"] for row in history.read(whole)] == [100, 200]
     assert same(config, cut, whole)
 
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 import cli
 import train
 from torture import children
-from training import checkpoints, runs
+from training import checkpoints, history
 
 EPOCHS, EPOCH_STEPS = 4, 4
 
@@ -101,7 +101,7 @@ def _variables(run_dir: Path) -> list[Any]:
 def _metrics(run_dir: Path) -> list[Any]:
     return [
         {name: value for name, value in row.items() if name != "seconds"}
-        for row in runs.read_metrics(run_dir)
+        for row in history.read(run_dir)
     ]
 
 

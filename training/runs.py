@@ -4,7 +4,7 @@
 flags.txt        every flag of the run, usable as --flagfile
 run.json         settings of the run, with what else the result depends on; `resumed`
                  lists the environments, other than the first, that it was resumed in
-metrics.csv      one row per epoch
+metrics.csv      one row per epoch; see training.history
 checkpoints/     see training.checkpoints
 train/ validation/ test/   TensorBoard events of the training
 final/           those of the score, with the points of the projector
@@ -21,11 +21,10 @@ read for ever, somewhere else.
 import contextlib
 import fcntl
 import json
-import math
 import os
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +49,6 @@ TRACES = (
     *("predictions.npz", "report.html", "sweep.json"),
 )
 CONTENTS = (".lock", "flags.txt", "run.json", "checkpoints", *TRACES)
-
-_METRICS_BYTES = 1 << 24  # 100,000 epochs
-_PLACE = {"epoch", "step", "seconds"}  # columns that say where in the run a row is
 
 
 class RunError(cli.UserError):
@@ -329,42 +325,3 @@ def _check_format(run_dir: Path, run: Any) -> None:
         for environment in [run.get("environment"), *resumed]
     ):
         raise RunError(f"{path} does not say where it was trained: train again")
-
-
-def read_metrics(run_dir: Path) -> list[dict[str, float]]:
-    """The rows of metrics.csv, numbers throughout; none if there is no file.
-
-    Raises:
-      RunError: it is damaged or cannot be read.
-    """
-    path = run_dir / "metrics.csv"
-    try:
-        text = untrusted.read(path, _METRICS_BYTES).decode("utf-8")
-        return _parse_metrics(text)
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError) as error:
-        raise RunError(
-            f"{path} is damaged ({cli.one_line(str(error))}): delete the folder"
-            f" {run_dir} and train again"
-        ) from None
-
-
-def _parse_metrics(text: str) -> list[dict[str, float]]:
-    """The rows of a metrics.csv; ValueError at what `write_metrics` never wrote."""
-    if not text:
-        return []
-    header, *lines = [line.split(",") for line in text.removesuffix("\n").split("\n")]
-    if len(set(header)) < len(header) or not _PLACE <= set(header):
-        raise ValueError(f"not one column each of {', '.join(sorted(_PLACE))}")
-    rows = [dict(zip(header, map(float, line), strict=True)) for line in lines]
-    if not all(0 <= row[name] < math.inf for row in rows for name in _PLACE):
-        raise ValueError("an epoch without its place")
-    return rows
-
-
-def write_metrics(run_dir: Path, rows: Sequence[Mapping[str, float]]) -> None:
-    """Replaces metrics.csv."""
-    lines = [",".join(rows[0])]
-    lines += [",".join(f"{value:.9g}" for value in row.values()) for row in rows]
-    write_atomically(run_dir / "metrics.csv", "\n".join(lines) + "\n")

@@ -15,6 +15,7 @@ vanished folder; so what it wrote is looked at.
 """
 
 import contextlib
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -122,11 +123,7 @@ def rewind(run_dir: Path, split: str, length: int) -> None:
     folder = run_dir / split
     parts = sorted(folder.glob(f"*{TRAINING}"))
     try:
-        kept = b""
-        for part in parts:
-            with untrusted.open_file(part) as file:
-                kept += file.read(length - len(kept))
-        kept = kept[: _end_of_records(kept)]
+        kept = _first(parts, length)
         if kept:
             with files.replacing(folder / KEPT) as file:
                 file.write(kept)
@@ -138,6 +135,42 @@ def rewind(run_dir: Path, split: str, length: int) -> None:
             files.flush(folder)
     except OSError as error:
         raise _not_written(folder, cli.reason(error)) from None
+
+
+def lost(run_dir: Path, lengths: Mapping[str, int]) -> list[str]:
+    """The splits of which fewer bytes of events are there than there were.
+
+    Args:
+      run_dir: of the run.
+      lengths: of each split's events, as `Summaries.flush` returned them.
+
+    Raises:
+      RunError: the events cannot be read.
+      TypeError, ValueError: these are no lengths.
+    """
+    found = []
+    for split, length in lengths.items():
+        folder = run_dir / split
+        if length < 0:
+            raise ValueError("a length below 0")
+        try:
+            kept = _first(sorted(folder.glob(f"*{TRAINING}")), length)
+        except OSError as error:
+            raise _not_written(folder, cli.reason(error)) from None
+        if len(kept) < length:
+            found.append(split)
+    return found
+
+
+def _first(parts: Iterable[Path], length: int) -> bytes:
+    """The first bytes of events, `length` at most, as far as they are whole."""
+    kept = b""
+    for part in parts:
+        with untrusted.open_file(part) as file:
+            # Of a length that is none, no more than there is.
+            size = os.fstat(file.fileno()).st_size
+            kept += file.read(min(length - len(kept), size))
+    return kept[: _end_of_records(kept)]
 
 
 def _end_of_records(content: bytes) -> int:
