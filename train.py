@@ -64,6 +64,7 @@ HOUSEKEEPING = (
     "log_steps",
     "profile_steps",
     "run_dir",
+    "wait_seconds",
 )
 
 # For --help; what is in no group comes last.
@@ -76,7 +77,7 @@ FLAG_GROUPS: cli.Groups = {
         *("optimizer", "momentum", "rho", "epsilon", "weight_decay", "weight_average"),
         *("loss", "label_smoothing", "sampler", "epoch_images", "decay_factor"),
         *("decay_epochs", "plateau_patience", "plateau_floor", "early_stopping"),
-        *("keep_best", "split_seed", "replicas", "distribute"),
+        *("keep_best", "split_seed", "replicas", "distribute", "wait_seconds"),
     ),
     "The network; what is not given is as its file in models/ has it": [
         name for name in models.OPTIONS if name != "seed"
@@ -91,7 +92,7 @@ FLAG_GROUPS: cli.Groups = {
 }
 
 # Of those, what each worker of a run may have otherwise.
-PLACES = ("augmented_dir", "data_dir", "run_dir")
+PLACES = ("augmented_dir", "data_dir", "run_dir", "wait_seconds")
 
 MAX_THREADS = 1024  # TensorFlow starts all of them
 HISTOGRAM_IMAGES = 32  # 65,000 activations of LeNet's first layer
@@ -872,8 +873,13 @@ def _run_dir(values: Mapping[str, Any]) -> Path:
 def main(_: list[str]) -> None:
     """Trains the run that the flags describe, and scores it."""
     kind = FLAGS.distribute
-    place = distribute.place(kind, os.environ.get("TF_CONFIG"))
-    with distribute.heard(place):
+    tf_config = os.environ.get("TF_CONFIG")
+    if not FLAGS["distribute"].present:
+        distribute.check_alone(tf_config)
+    place = distribute.place(kind, tf_config)
+    alone = place.workers == 1
+    signals = contextlib.nullcontext() if alone else interruption.Departure()
+    with distribute.heard(place), signals:
         run_flags = FLAGS.get_key_flags_for_module(sys.argv[0])
         values: dict[str, Any] = {flag.name: flag.value for flag in run_flags}
         values |= choose(values, place)
@@ -886,7 +892,9 @@ def main(_: list[str]) -> None:
         threads = values["threads"] or place.cores()
         device.set_threads(threads, values["replicas"] // place.workers)
         run_dir = _run_dir(values)
-        workers = distribute.Workers(kind, place, values["replicas"])
+        workers = distribute.Workers(
+            kind, place, values["replicas"], values["wait_seconds"]
+        )
         with workers.together(run_dir):
             run(values, flags_text, run_dir, workers)
 

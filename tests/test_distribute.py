@@ -283,6 +283,33 @@ def test_what_workers_say_to_each_other():
             assert "worker 1 are not those of worker 0 at step 7" in out
 
 
+# Comes to the meeting as all do, and is gone when TensorFlow connects them.
+GONE = """
+import os
+from training import rendezvous
+import json
+workers = json.loads(os.environ["TF_CONFIG"])["cluster"]["worker"]
+rendezvous.meet(workers, 1, 60)
+"""
+LEFT = """
+import os
+import device
+import cli
+from training import distribute
+distribute.CONNECT_SECONDS = 1
+place = distribute.place("multi_worker", os.environ["TF_CONFIG"])
+cli.run(lambda _: distribute.Workers("multi_worker", place, 2))
+"""
+
+
+def test_a_worker_that_vanishes_after_the_meeting():
+    with workers(("-c", LEFT), ("-c", GONE)) as (left, gone):
+        _, err = left.communicate(timeout=SECONDS)
+        assert gone.wait(SECONDS) == 0
+    assert left.returncode == 1 and len(err.splitlines()) == 1, err
+    assert "could not connect this worker with the others, which were there" in err
+
+
 # In the place of train.py: says who it is, and waits for a signal, or fails at once.
 WORKER = """
 import json, os, signal, sys
@@ -351,6 +378,9 @@ def test_place(task, number, on_host):
         '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": -1}}',
         '{"cluster": {"ps": ["a:1"]}, "task": {"type": "ps", "index": 0}}',
         '{"cluster": {"worker": 3}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": ["a"]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": ["a:1", "a:1"]}, "task": {"type": "worker", "index":0}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "evaluator", "index": 0}}',
         "[" * 10**5,
     ],
 )
@@ -358,6 +388,30 @@ def test_a_bad_tf_config_is_one_line(tf_config):
     assert distribute.place("none", tf_config) == distribute.Place()
     with pytest.raises(distribute.DistributeError, match="TF_CONFIG"):
         distribute.place("multi_worker", tf_config)
+
+
+ONE = '{"cluster": {"chief": ["a:1"]}, "task": {"type": "chief", "index": 0}}'
+
+
+@pytest.mark.parametrize("tf_config", [None, "", "{}", '{"environment": "cloud"}', ONE])
+def test_a_process_that_is_alone_trains_alone(tf_config):
+    distribute.check_alone(tf_config)
+
+
+@pytest.mark.parametrize(
+    ("tf_config", "message"),
+    [
+        (launch.tf_config([1, 2], 1), "makes this process worker 1 of 2, and"),
+        (ONE.replace("}, ", ', "ps": ["b:1"]}, '), "process chief 0 of 2, and"),
+        (ONE.replace('task": {"type": "chief', 'task": {"type": "evaluator'), "eval"),
+        *((broken, "TF_CONFIG makes no sense") for broken in ("{", "3", "[" * 10**5)),
+        ('{"cluster": {"worker": 3}}', "TF_CONFIG makes no sense"),
+    ],
+)
+def test_one_of_several_is_not_trained_alone_unasked(tf_config, message):
+    with pytest.raises(cli.UsageError, match=message) as caught:
+        distribute.check_alone(tf_config)
+    assert "give --distribute=multi_worker to train with" in str(caught.value)
 
 
 @pytest.mark.parametrize(

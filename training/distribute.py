@@ -38,12 +38,17 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from absl import flags
+from tensorflow.python.eager import context
 
 import cli
 import device
-from training import strategy
+import untrusted
+from training import interruption, rendezvous, strategy
 
 KINDS = ("none", "mirrored", "multi_worker")
+
+WAIT_SECONDS = 300  # for other workers to start
+CONNECT_SECONDS = 60  # for TensorFlow's servers to connect, when all have started
 
 # How a worker shows that another one is gone: which it is depends on what it was at.
 _LOST = (
@@ -64,13 +69,19 @@ class DistributeError(cli.UserError):
 
 
 def define_flags() -> None:
-    """The one flag; TF_CONFIG is read from the environment."""
+    """The flags; TF_CONFIG is read from the environment."""
     flags.DEFINE_enum(
         "distribute",
         "none",
         KINDS,
         "What the --replicas are: parts of one graph; a device each, in one process; or"
         " shared by the workers of TF_CONFIG, as training.launch starts them.",
+    )
+    flags.DEFINE_integer(
+        "wait_seconds",
+        WAIT_SECONDS,
+        "How long a worker waits for the others to start.",
+        lower_bound=1,
     )
 
 
@@ -81,14 +92,19 @@ class Place:
     Attributes:
       workers: how many there are.
       number: of this one, from 0, which has the run directory.
-      address: host and port of this one; "" if it is alone.
+      addresses: host:port of all, in their order; none if this one is alone.
       on_host: how many there are at the host of this one, which share its cores.
     """
 
     workers: int = 1
     number: int = 0
-    address: str = ""
+    addresses: tuple[str, ...] = ()
     on_host: int = 1
+
+    @property
+    def address(self) -> str:
+        """Of this worker; "" if it is alone."""
+        return self.addresses[self.number] if self.addresses else ""
 
     def cores(self) -> int:
         """How many cores are for this worker."""
@@ -114,23 +130,53 @@ def place(kind: str, tf_config: str | None) -> Place:
             " --distribute out"
         )
     try:
-        parsed = json.loads(tf_config)
+        parsed = untrusted.parse_json(tf_config.encode())
         cluster, task = parsed["cluster"], parsed["task"]
         if not cluster.keys() <= {"chief", "worker"}:
             raise ValueError("jobs other than chief and worker")
+        if task["type"] not in cluster:
+            raise ValueError(f"no job of the cluster is called {task['type']}")
         tasks = [
             (kind, n) for kind in sorted(cluster) for n in range(len(cluster[kind]))
         ]
         number = tasks.index((task["type"], int(task["index"])))
-        addresses = [str(cluster[kind][n]) for kind, n in tasks]
-        hosts = [address.rpartition(":")[0] for address in addresses]
-        return Place(len(tasks), number, addresses[number], hosts.count(hosts[number]))
-    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+        addresses = tuple(str(cluster[kind][n]) for kind, n in tasks)
+        if len(set(addresses)) < len(addresses):
+            raise ValueError("an address twice")
+        hosts = [rendezvous.host_and_port(address)[0] for address in addresses]
+        return Place(len(tasks), number, addresses, hosts.count(hosts[number]))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DistributeError(
             f"TF_CONFIG is {tf_config!r}, where a JSON object with the addresses of"
             ' "cluster": {"worker": […]} and of "task" the type and index was expected'
             f" ({error}): mend it"
         ) from None
+
+
+def check_alone(tf_config: str | None) -> None:
+    """Makes sure that TF_CONFIG does not count on this process as one of several.
+
+    On a cluster it is set for every job, also for one of a single process.
+
+    Args:
+      tf_config: the environment variable, or None.
+
+    Raises:
+      cli.UsageError: it names others, or makes no sense.
+    """
+    what = "makes no sense"
+    with contextlib.suppress(AttributeError, TypeError, ValueError):
+        parsed = untrusted.parse_json((tf_config or "{}").encode())
+        jobs, task = parsed.get("cluster") or {}, parsed.get("task") or {}
+        count = sum(len(addresses) for addresses in jobs.values())
+        if count <= 1 and task.get("type") != "evaluator":
+            return
+        what = f"makes this process {task.get('type')} {task.get('index')} of {count}"
+    raise cli.UsageError(
+        f"TF_CONFIG {what}, and --distribute is not given: give"
+        " --distribute=multi_worker to train with the others, or --distribute=none to"
+        " train a run in this process alone"
+    )
 
 
 def check(kind: str, place: Place, values: Mapping[str, Any]) -> None:
@@ -179,7 +225,8 @@ def _mirrored(replicas: int) -> tf.distribute.Strategy:
 
 
 def _multi_worker(_: int) -> tf.distribute.Strategy:
-    """The workers of TF_CONFIG; waits until all are there."""
+    """The workers of TF_CONFIG, which have just met."""
+    _limit_registration(context.context())
     ring = tf.distribute.experimental.CollectiveCommunication.RING
     return tf.distribute.MultiWorkerMirroredStrategy(
         communication_options=tf.distribute.experimental.CommunicationOptions(
@@ -188,11 +235,43 @@ def _multi_worker(_: int) -> tf.distribute.Strategy:
     )
 
 
-_STRATEGIES: dict[str, Callable[[int], tf.distribute.Strategy | None]] = {
-    "none": lambda _: None,
+def _limit_registration(eager: context.Context) -> None:
+    """Lets TensorFlow's servers fail if one does not come within `CONNECT_SECONDS`.
+
+    They would wait for ever. TensorFlow has the limit, but MultiWorkerMirroredStrategy
+    does not pass it on.
+    """
+    configure = eager.configure_coordination_service
+
+    def with_limit(**settings: Any) -> None:
+        limit = 1000 * CONNECT_SECONDS
+        configure(**settings, cluster_register_timeout_in_ms=limit)
+        eager.coordination_service.cluster_register_with_barrier = True
+
+    eager.configure_coordination_service = with_limit
+
+
+_STRATEGIES: dict[str, Callable[[int], tf.distribute.Strategy]] = {
     "mirrored": _mirrored,
     "multi_worker": _multi_worker,
 }
+
+
+def _start(kind: str, replicas: int) -> tf.distribute.Strategy:
+    """Starts the strategy of a kind.
+
+    Raises:
+      DistributeError: TensorFlow's servers do not come together.
+    """
+    with device.quiet(), interruption.native_call():
+        try:
+            return _STRATEGIES[kind](replicas)
+        except tf.errors.OpError as error:
+            failure = error
+    raise DistributeError(
+        "TensorFlow could not connect this worker with the others, which were there a"
+        f" moment ago ({cli.reason(failure)}): see what they said, then start all again"
+    )
 
 
 def _sum(vector: tf.Tensor) -> tf.Tensor:
@@ -240,13 +319,24 @@ class Workers:
       kind: one of `KINDS`.
       place: of this worker.
       replicas: of the run.
+      wait_seconds: to wait for other workers to come.
+
+    Raises:
+      cli.UserError: they did not, or cannot be connected.
     """
 
-    def __init__(self, kind: str = "none", place: Place = Place(), replicas: int = 1):
+    def __init__(
+        self,
+        kind: str = "none",
+        place: Place = Place(),
+        replicas: int = 1,
+        wait_seconds: float = WAIT_SECONDS,
+    ):
         self.kind = kind
         self.place = place
-        with device.quiet() if kind != "none" else contextlib.nullcontext():
-            self.strategy = _STRATEGIES[kind](replicas)
+        if place.workers > 1:
+            rendezvous.meet(place.addresses, place.number, wait_seconds)
+        self.strategy = None if kind == "none" else _start(kind, replicas)
 
     @property
     def environment(self) -> dict[str, Any]:

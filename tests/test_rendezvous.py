@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Workers that meet: on loopback, in threads, without TensorFlow."""
+
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent import futures
+from pathlib import Path
+
+import pytest
+
+import cli
+from training import launch, rendezvous
+
+ROOT = Path(__file__).parent.parent
+SECONDS = 20  # more than any of these takes
+
+
+@pytest.fixture
+def workers():
+    """Addresses of three."""
+    return [f"{launch.HOST}:{port}" for port in launch.free_ports(3)]
+
+
+@pytest.fixture
+def said(monkeypatch):
+    """What the workers print, which they do after 0.2 s of waiting and then again."""
+    lines = []
+    monkeypatch.setattr(rendezvous, "NOTICE_SECONDS", 0.2)
+    monkeypatch.setattr(rendezvous, "AGAIN_SECONDS", 0.2)
+    monkeypatch.setattr(rendezvous, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(cli, "warn", lines.append)
+    return lines
+
+
+@pytest.fixture
+def pool():
+    with futures.ThreadPoolExecutor() as executor:
+        yield executor
+
+
+def outcome(meeting):
+    """The error of a meeting, "" if there was none."""
+    error = meeting.exception(SECONDS)
+    assert error is None or isinstance(error, rendezvous.RendezvousError), error
+    return str(error or "")
+
+
+def until(lines, text):
+    """Waits for a line with this text."""
+    end = time.monotonic() + SECONDS
+    while not any(text in line for line in lines):
+        assert time.monotonic() < end, lines
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)])
+def test_all_come(workers, said, pool, order):
+    meetings = []
+    for number in order:
+        meetings.append(pool.submit(rendezvous.meet, workers, number, SECONDS))
+        time.sleep(0.05)
+    assert [outcome(meeting) for meeting in meetings] == ["", "", ""]
+    for address in workers:  # TensorFlow's servers can have the ports at once
+        socket.create_server(rendezvous.host_and_port(address)).close()
+
+
+def test_each_says_whom_it_waits_for_and_gives_up(workers, said, pool):
+    first = pool.submit(rendezvous.meet, workers, 0, 1.5)
+    third = pool.submit(rendezvous.meet, workers, 2, 1)
+    assert f"waited 1 s for worker 1 ({workers[1]}): start all" in outcome(third)
+    assert f"waited 1.5 s for worker 1 ({workers[1]}), worker 2 (" in outcome(first)
+    until(said, f"waiting for worker 1 ({workers[1]}), at most ")
+    lone = outcome(pool.submit(rendezvous.meet, workers, 1, 0.3))
+    assert f"for worker 0 ({workers[0]}) [Connection refused]: start all" in lone
+
+
+def test_one_that_leaves_may_come_again(workers, said, pool):
+    first = pool.submit(rendezvous.meet, workers, 0, SECONDS)
+    until(said, "waiting for worker 1")
+    with socket.create_connection(rendezvous.host_and_port(workers[0])) as stranger:
+        stranger.sendall(b"GET / HTTP/1.1\n\n")
+        with contextlib.suppress(ConnectionError):
+            assert not stranger.recv(1)
+    gone = pool.submit(rendezvous.meet, workers, 1, 0.5)
+    assert "waited" in outcome(gone)
+    said.clear()
+    until(said, f"worker 1 ({workers[1]}), worker 2 ({workers[2]})")
+    others = [pool.submit(rendezvous.meet, workers, n, SECONDS) for n in (1, 2)]
+    assert [outcome(meeting) for meeting in (first, *others)] == ["", "", ""]
+
+
+def test_another_tf_config_sends_all_away(workers, said, pool):
+    others = [workers[0], workers[2], workers[1]]
+    meetings = [
+        pool.submit(rendezvous.meet, workers, 0, SECONDS),
+        pool.submit(rendezvous.meet, workers, 1, SECONDS),
+    ]
+    until(said, "worker 2")
+    meetings.append(pool.submit(rendezvous.meet, others, 1, SECONDS))
+    for meeting in meetings:
+        message = outcome(meeting)
+        assert f"a TF_CONFIG with the workers {', '.join(others)}, and" in message
+        assert f"worker 0 one with {', '.join(workers)}: give" in message
+
+
+def test_a_worker_is_started_twice(workers, said, pool):
+    first = pool.submit(rendezvous.meet, workers, 0, SECONDS)
+    second = pool.submit(rendezvous.meet, workers, 1, SECONDS)
+    until(said, "worker 2")
+    here = outcome(pool.submit(rendezvous.meet, workers, 1, 1))
+    port = workers[1].partition(":")[2]
+    assert f"worker 1 cannot open its port {port} (Address already in use): " in here
+    with socket.create_connection(rendezvous.host_and_port(workers[0])) as elsewhere:
+        rendezvous._send(elsewhere, {"number": 1, "workers": workers})
+        answer = rendezvous._receive(elsewhere)
+    assert "a worker 1 has come already" in answer["refused"]
+    third = pool.submit(rendezvous.meet, workers, 2, SECONDS)
+    assert [outcome(meeting) for meeting in (first, second, third)] == ["", "", ""]
+
+
+@pytest.mark.parametrize("address", ["", "a", ":1", "a:", "a:0", "a:65536", "a:-1"])
+def test_no_address(address):
+    with pytest.raises(ValueError, match="not like host:port"):
+        rendezvous.host_and_port(address)
+
+
+def test_an_address():
+    assert rendezvous.host_and_port("[::1]:7000") == ("::1", 7000)
+
+
+# Waits where Python hears nothing, as TensorFlow does, or in the rendezvous.
+WAITING = """
+import ctypes, json, os, sys
+import cli
+from training import interruption, rendezvous
+interruption.GRACE_SECONDS = rendezvous.NOTICE_SECONDS = 0.1
+def main(argv):
+    with interruption.Departure():
+        if len(argv) > 1:
+            rendezvous.meet(argv[1:], 0, 60)
+        cli.warn("waiting")
+        ctypes.CDLL(None).pause() and ctypes.CDLL(None).pause()
+cli.run(main, arguments=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("in_python", [True, False])
+def test_a_signal_ends_a_worker_that_waits(workers, number, in_python):
+    command = [sys.executable, "-c", WAITING, *(workers if in_python else [])]
+    with subprocess.Popen(command, cwd=ROOT, text=True, stderr=-1) as process:
+        try:
+            assert "waiting" in process.stderr.readline()
+            process.send_signal(number)
+            _, told = process.communicate(timeout=SECONDS)
+        finally:
+            process.kill()
+    assert process.returncode == cli.SIGNALLED + number
+    assert len(told.splitlines()) == 1 and "Traceback" not in told
