@@ -379,7 +379,7 @@ def test_place(task, number, on_host):
         '{"cluster": {"ps": ["a:1"]}, "task": {"type": "ps", "index": 0}}',
         '{"cluster": {"worker": 3}, "task": {"type": "worker", "index": 0}}',
         '{"cluster": {"worker": ["a"]}, "task": {"type": "worker", "index": 0}}',
-        '{"cluster": {"worker": ["a:1", "a:1"]}, "task": {"type": "worker", "index":0}}',
+        '{"cluster": {"worker": ["a:1", "a:1"]}, "task": {"type":"worker", "index":0}}',
         '{"cluster": {"worker": ["a:1"]}, "task": {"type": "evaluator", "index": 0}}',
         "[" * 10**5,
     ],
@@ -442,3 +442,11 @@ def test_the_benchmark_tells_what_the_exchange_costs():
     text = benchmark.markdown(figures)
     assert "here 3,000. The exchange takes 40% of a step of 2 workers" in text
     assert text.count("6,667") == 4 and "11,111" in text  # images/s
+
+
+def test_ports_are_none_that_the_system_gives_to_anyone(monkeypatch):
+    ports = launch.free_ports(3)
+    assert len(set(ports)) == 3 and all(20_000 <= port < 32_768 for port in ports)
+    monkeypatch.setattr(launch, "PORTS", (ports[0], ports[0] + 2))
+    with pytest.raises(launch.LaunchError, match="free, and 3 workers want one each"):
+        launch.free_ports(3)

@@ -14,8 +14,10 @@ if __name__ == "__main__":  # before all else, which takes a while to load
 
     console.start()
 
+import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -31,17 +33,36 @@ from training import interruption
 
 PROGRAM = Path(__file__).resolve().parent.parent / "train.py"
 HOST = "127.0.0.1"
+PORTS = 20_000, 32_768  # from there on Linux gives any
+MOST_WORKERS = 1000
 GRACE_SECONDS = 30  # for a worker that is left over, and again after SIGTERM
 POLL_SECONDS = 0.1
 
 
+class LaunchError(cli.UserError):
+    """The workers cannot be started here."""
+
+
 def free_ports(count: int) -> list[int]:
-    """Ports of this machine that nobody listens to now."""
-    sockets = [socket.create_server((HOST, 0)) for _ in range(count)]
-    ports = [opened.getsockname()[1] for opened in sockets]
-    for opened in sockets:
-        opened.close()
-    return ports
+    """Ports of this machine that nobody listens to now.
+
+    They are not of those that the system gives to whoever wants any: another process
+    could have one before the worker opens it, which takes seconds.
+
+    Raises:
+      LaunchError: there are not so many.
+    """
+    found: list[int] = []
+    for port in random.sample(range(*PORTS), PORTS[1] - PORTS[0]):
+        if len(found) == count:
+            return found
+        with contextlib.suppress(OSError):
+            socket.create_server((HOST, port)).close()
+            found.append(port)
+    raise LaunchError(
+        f"only {len(found)} of the ports {PORTS[0]} to {PORTS[1] - 1} of this machine"
+        f" are free, and {count} workers want one each: end what has them"
+    )
 
 
 def tf_config(ports: Sequence[int], number: int) -> str:
@@ -116,5 +137,7 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_integer("workers", 2, "How many to start.", lower_bound=1)
+    flags.DEFINE_integer(
+        "workers", 2, "How many to start.", lower_bound=1, upper_bound=MOST_WORKERS
+    )
     cli.run(main, arguments=True)

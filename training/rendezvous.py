@@ -18,6 +18,7 @@ sends all of them away.
 """
 
 import contextlib
+import errno
 import json
 import os
 import select
@@ -217,6 +218,10 @@ def _join(workers: Sequence[str], number: int, wait: _Wait) -> None:
             with socket.create_connection(
                 host_and_port(workers[0]), timeout=MESSAGE_SECONDS
             ) as host:
+                if host.getsockname() == host.getpeername():
+                    raise ConnectionRefusedError(  # where nobody listens, by chance
+                        errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED)
+                    )
                 _send(host, {"number": number, "workers": list(workers)})
                 missing = [0]
                 while missing:
