@@ -6,8 +6,6 @@ import inspect
 import json
 import os
 import re
-import shlex
-import shutil
 import signal
 import sys
 import textwrap
@@ -22,8 +20,11 @@ from console import INTERRUPTED, SIGNALLED
 
 flags.disclaim_key_flags()  # a path is a flag of the module that calls define_path
 
-PROJECT = os.path.dirname(os.path.abspath(__file__))
 VERSION = "0.5.1"
+
+# What messages are made of.
+command, one_line = console.command, console.one_line
+quote, warn = console.quote, console.warn
 
 USAGE_ERROR = 2
 # As --help and the README have them. For 130 and 143 see training.interruption.
@@ -40,6 +41,7 @@ EXIT_CODES = {
 # Headings of --help and the names of flags below each.
 Groups = Mapping[str, Sequence[str]]
 
+_FOREIGN = ("absl.", "tensorflow.", "tensorboard.")  # modules with flags of their own
 _HELP = {"--help", "-help", "--helpshort", "-h", "-?"}
 
 
@@ -80,9 +82,14 @@ def options(
     parameters = inspect.signature(function).parameters
     own = sorted(set(names) & set(parameters))
     given = {name: values[name] for name in names if values.get(name) is not None}
-    for name in sorted(given.keys() - set(own)):
-        known = ", ".join(f"--{name}" for name in own) or "none"
-        raise UsageError(f"{what} has no --{name}; it takes {known}")
+    if foreign := sorted(given.keys() - set(own)):
+        has_no, takes = (
+            ", ".join(f"--{name}" for name in names) for names in (foreign, own)
+        )
+        raise UsageError(
+            f"{what} has no {has_no}; it takes {takes or 'none'}; to leave out what a"
+            f" flagfile gives, add --unset={','.join(foreign)} behind it"
+        )
     values = {name: given.get(name, parameters[name].default) for name in own}
     # As they come back from a file, where tuples are lists.
     return json.loads(json.dumps(values))
@@ -99,13 +106,15 @@ class _PathParser(flags.ArgumentParser[str]):
 
 
 class _TextPathParser(_PathParser):
-    """Refuses names that no text file can hold: run.json and flags.txt name paths."""
+    """Refuses names that no line can hold: flags.txt and tables have paths."""
 
     def parse(self, argument: str) -> str:
         try:
             argument.encode()
         except UnicodeEncodeError:
             raise ValueError("not UTF-8: expected a path that is; rename it") from None
+        if re.search(r"[\x00-\x1f\x7f\x85\u2028\u2029]", argument):
+            raise ValueError("has control characters: expected none; rename it")
         return super().parse(argument)
 
 
@@ -190,7 +199,8 @@ def _parse_flags(argv: Sequence[str], arguments: bool, groups: Groups) -> list[s
     if not _HELP.isdisjoint(before):
         _show(help_text(groups))
     try:
-        rest = flags.FLAGS([*argv[:1], *flagfiles.expand(argv[1:])])
+        expanded = flagfiles.expand(argv[1:])
+        rest = flags.FLAGS([*argv[:1], *flagfiles.unset(expanded, flags.FLAGS)])
     except (flags.Error, ValueError) as error:  # the latter of --noNAME=value
         _fail(str(error), USAGE_ERROR)
     except SystemExit:  # --helpfull and its like, which absl ends with 1
@@ -228,7 +238,11 @@ def help_text(groups: Groups) -> str:
     Args:
       groups: the flags that are in none come last.
     """
-    own = {f.name: f for f in flags.FLAGS.get_key_flags_for_module(sys.argv[0])}
+    own = {
+        name: flags.FLAGS[name]
+        for name in flags.FLAGS
+        if not (flags.FLAGS.find_module_defining_flag(name) or "").startswith(_FOREIGN)
+    }
     named = {name for names in groups.values() for name in names}
     rest = sorted(own.keys() - named)
     sections = {**groups, "Further flags" if groups else "Flags": rest}
@@ -241,7 +255,8 @@ def help_text(groups: Groups) -> str:
                 if names
             ),
             "\n--flagfile=FILE stands for the flags in that file, one in a line; what"
-            " follows it\noverrules it. --helpfull shows absl's own flags, too.",
+            " follows it\noverrules it. --unset=NAME,… takes back what was given before"
+            " it. --version shows\nthe version, --helpfull absl's own flags, too.",
             "\nExit codes:",
             *(f"  {code:<5}{meaning}" for code, meaning in EXIT_CODES.items()),
         ]
@@ -285,67 +300,9 @@ def reason(error: Exception) -> str:
     return re.sub(r"^\{\{.*?\}\} | \[Op:\w+\].*$", "", line)
 
 
-def command(program: str, *arguments: object) -> str:
-    """A command to be pasted into a shell, such as python eval.py '--run_dir=a b'.
-
-    Args:
-      program: train.py, eval.py, or -m and then a module as the first argument.
-      arguments: flags and others, not quoted.
-    """
-    named, here = shutil.which("python"), sys.executable
-    same = named and os.path.realpath(named) == os.path.realpath(here)
-    if same and os.path.dirname(named or "") == os.path.dirname(here):
-        here = "python"
-    elif here.startswith(os.path.join(os.getcwd(), "")):
-        here = os.path.relpath(here)
-    if program.endswith(".py") and os.path.realpath(os.getcwd()) != PROJECT:
-        program = os.path.join(PROJECT, program)
-    return " ".join(quote(str(word)) for word in (here, program, *arguments))
-
-
-def quote(text: str) -> str:
-    """A word of a command, quoted for the shell; in one line, whatever is in it."""
-    if all(map(_is_shown, text)):
-        return shlex.quote(text)
-    pieces = [
-        c
-        if _is_shown(c) and c not in "\\'"
-        else "".join(f"\\{byte:03o}" for byte in os.fsencode(c))
-        for c in text
-    ]
-    return f"$'{''.join(pieces)}'"
-
-
-def _is_shown(character: str) -> bool:
-    """Whether standard error shows a character as it is."""
-    try:
-        character.encode(getattr(sys.stderr, "encoding", None) or "utf-8")
-    except UnicodeEncodeError:
-        return False
-    return character.isprintable()
-
-
-def warn(message: str) -> None:
-    """Prints one line on standard error."""
-    print(f"{console.program()}: {one_line(message)}", file=sys.stderr, flush=True)
-
-
 def _fail(message: str, code: int) -> NoReturn:
     warn(message)
     sys.exit(code)
-
-
-def one_line(message: str) -> str:
-    """A message as a console can take it, whatever was quoted in it.
-
-    What would move the cursor is written out, and the midst of a long one left out.
-    """
-    text = "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode()
-        # Blanks stay as they are: there may be two in the path of a command.
-        for c in re.sub(r"\s*[\t\n\v\f\r]\s*", " ", message.strip())
-    )
-    return text if len(text) <= 2000 else f"{text[:1500]} … {text[-490:]}"
 
 
 def run(

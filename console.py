@@ -8,10 +8,15 @@ None of that stops a program: its work is in files, and worth more than a line.
 
 import contextlib
 import os
+import re
+import shlex
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
 from typing import Any
+
+PROJECT = os.path.dirname(os.path.abspath(__file__))
 
 SIGNALLED = 128  # plus the number of the signal, as shells have it
 INTERRUPTED = SIGNALLED + signal.SIGINT
@@ -116,3 +121,61 @@ def outputs() -> Iterator[None]:
         output.flush()
         error.flush()
         sys.stdout, sys.stderr = before
+
+
+def command(program: str, *arguments: object) -> str:
+    """A command to be pasted into a shell, such as python eval.py '--run_dir=a b'.
+
+    Args:
+      program: train.py, eval.py, or -m and then a module as the first argument.
+      arguments: flags and others, not quoted.
+    """
+    named, here = shutil.which("python"), sys.executable
+    same = named and os.path.realpath(named) == os.path.realpath(here)
+    if same and os.path.dirname(named or "") == os.path.dirname(here):
+        here = "python"
+    elif here.startswith(os.path.join(os.getcwd(), "")):
+        here = os.path.relpath(here)
+    if program.endswith(".py") and os.path.realpath(os.getcwd()) != PROJECT:
+        program = os.path.join(PROJECT, program)
+    return " ".join(quote(str(word)) for word in (here, program, *arguments))
+
+
+def quote(text: str) -> str:
+    """A word of a command, quoted for the shell; in one line, whatever is in it."""
+    if all(map(_is_shown, text)):
+        return shlex.quote(text)
+    pieces = [
+        c
+        if _is_shown(c) and c not in "\\'"
+        else "".join(f"\\{byte:03o}" for byte in os.fsencode(c))
+        for c in text
+    ]
+    return f"$'{''.join(pieces)}'"
+
+
+def _is_shown(character: str) -> bool:
+    """Whether standard error shows a character as it is."""
+    try:
+        character.encode(getattr(sys.stderr, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return character.isprintable()
+
+
+def warn(message: str) -> None:
+    """Prints one line on standard error."""
+    print(f"{program()}: {one_line(message)}", file=sys.stderr, flush=True)
+
+
+def one_line(message: str) -> str:
+    """A message as a console can take it, whatever was quoted in it.
+
+    What would move the cursor is written out, and the midst of a long one left out.
+    """
+    text = "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode()
+        # Blanks stay as they are: there may be two in the path of a command.
+        for c in re.sub(r"\s*[\t\n\v\f\r\x85\u2028\u2029]\s*", " ", message.strip())
+    )
+    return text if len(text) <= 2000 else f"{text[:1500]} … {text[-490:]}"

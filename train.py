@@ -19,6 +19,7 @@ import contextlib
 import dataclasses
 import math
 import os
+import string
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -32,6 +33,7 @@ from tqdm import tqdm
 
 import cli
 import data
+import flagfiles
 import models
 import native
 from augment import build, online, online_settings, plan
@@ -733,8 +735,8 @@ def _save(
 
 def _stopped(run_dir: Path, step: int, signal: int) -> interruption.Stopped:
     return interruption.Stopped(
-        f"stopped at step {step:,}, which is saved; to go on: python train.py"
-        f" --flagfile={run_dir / 'flags.txt'}",
+        f"stopped at step {step:,}, which is saved; to go on: "
+        + cli.command("train.py", f"--flagfile={run_dir / 'flags.txt'}"),
         signal,
     )
 
@@ -862,8 +864,14 @@ def _describe(row: Mapping[str, float]) -> str:
 
 def _run_dir(values: Mapping[str, Any]) -> Path:
     try:
-        return Path(values["run_dir"].format_map(values))
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        # Not format(), which {seed:>9999999999} and {seed.real} mean something to.
+        path = ""
+        for text, name, spec, kind in string.Formatter().parse(values["run_dir"]):
+            if spec or kind:
+                raise ValueError(spec)
+            path += text + ("" if name is None else str(values[name]))
+        return Path(path)
+    except (KeyError, ValueError):
         raise TrainingError(
             f"--run_dir={values['run_dir']}: braces may hold the name of a flag only,"
             " such as {seed}"
@@ -888,7 +896,8 @@ def main(_: list[str]) -> None:
         for flag in run_flags:
             flag.value = values[flag.name]
         distribute.check(kind, place, values)
-        flags_text = "".join(f"{f.serialize()}\n" for f in run_flags if f.serialize())
+        lines = [flagfiles.line(flag.serialize()) for flag in run_flags]
+        flags_text = "".join(f"{line}\n" for line in lines if line)
         threads = values["threads"] or place.cores()
         device.set_threads(threads, values["replicas"] // place.workers)
         run_dir = _run_dir(values)
@@ -955,8 +964,8 @@ def run(
             signal = workers.agree(asked.received)
         if signal:  # in the last epoch
             raise interruption.Stopped(
-                f"stopped with {run_dir} trained to its last step; to score it: python"
-                f" train.py --flagfile={run_dir / 'flags.txt'}",
+                f"stopped with {run_dir} trained to its last step; to score it: "
+                + cli.command("train.py", f"--flagfile={run_dir / 'flags.txt'}"),
                 signal,
             )
         if sets.scored and workers.place.number == 0:

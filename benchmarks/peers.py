@@ -9,7 +9,6 @@ it is closed, so that it loads and compiles once, and sleeps while the others ar
 """
 
 import json
-import shlex
 import signal
 import subprocess
 import sys
@@ -96,7 +95,7 @@ class Peer:
             reason = (self._messages.read().strip() or "no message").splitlines()[-1]
         return (
             f"the peer {self.name} failed: {reason}; to see all it says:"
-            f" echo 1 | python {shlex.join(self._arguments)}"
+            f" echo 1 | {cli.command(*self._arguments)}"
         )
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ in turns, so that a slow minute of the machine falls on both. The goal is a rati
 most 1.5. The enlarged set is built beforehand, as it is for all runs but the first.
 """
 
+import shlex
 import statistics
 import subprocess
 import sys
@@ -163,7 +164,7 @@ def markdown(result: Mapping[str, Any]) -> str:
         ["most memory up to it", f"{result['peak_bytes'] / 1e9:.2f} GB", ""],
     ]
     table = results.table(rows, ["", "median", "range"])
-    command = f"python train.py {' '.join(result['arguments'])}"
+    command = f"python {shlex.join(['train.py', *result['arguments']])}"
     return f"## Start-up of `{command}`, and evaluation\n\n{table}"
 
 

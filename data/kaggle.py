@@ -17,6 +17,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+import cli
 import files
 import untrusted
 from data.dataset import Dataset
@@ -33,6 +34,10 @@ _BLOCK_BYTES = 1 << 22
 _LINE_BYTES = 1 << 16
 _COMPRESSED = (b"PK\x03\x04", b"\x1f\x8b")  # zip, as Kaggle sends the files, and gzip
 _REMEDY = "mend it, or replace the file with a sound copy"
+
+
+def _how_to_make() -> str:
+    return cli.command("-m", "data.make_kaggle", "--kaggle_dir=kaggle")
 
 
 def load(data_dir: str | None = None) -> Dataset:
@@ -53,7 +58,7 @@ def load(data_dir: str | None = None) -> Dataset:
         raise DataError(
             f"kaggle: no folder is given; expected one with Kaggle's {TRAIN} and "
             f"{TEST}, which only its members can download; name it with --data_dir, or "
-            "write such files from MNIST by python -m data.make_kaggle"
+            f"write such files from MNIST by {_how_to_make()}"
         )
     train, train_sum = _read(os.path.join(data_dir, TRAIN), (LABEL, *PIXELS))
     test, test_sum = _read(os.path.join(data_dir, TEST), PIXELS)
@@ -86,7 +91,7 @@ def _read(path: str, names: Sequence[str]) -> tuple[np.ndarray, str]:
     except FileNotFoundError as error:
         raise DataError(
             f"{path}: no such file; expected Kaggle's {os.path.basename(path)}; check "
-            "--data_dir, or write such files from MNIST by python -m data.make_kaggle"
+            f"--data_dir, or write such files from MNIST by {_how_to_make()}"
         ) from error
     except OSError as error:
         raise DataError(

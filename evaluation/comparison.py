@@ -158,8 +158,8 @@ def read(directory: Path) -> Run:
     split, finished, binary_accuracy, errors = _read_result(directory)
     if not finished:
         raise runs.RunError(
-            f"{directory} was scored before its training came to its end: train it on"
-            f" by python train.py --flagfile={directory / 'flags.txt'}"
+            f"{directory} was scored before its training came to its end: resume it by "
+            + cli.command("train.py", f"--flagfile={directory / 'flags.txt'}")
         )
     if type(run["config"].get("seed")) is not int:
         raise runs.RunError(
@@ -173,9 +173,13 @@ def read(directory: Path) -> Run:
         raise runs.RunError(
             f"{directory / result.RESULT} has {errors} errors, and"
             f" {scoring.PREDICTIONS} beside it {found.errors}, so they are of different"
-            f" scores: run python eval.py --run_dir={directory} to make both anew"
+            f" scores: run {_score_again(directory)} to make both again"
         )
     return found
+
+
+def _score_again(directory: Path | str) -> str:
+    return cli.command("eval.py", f"--run_dir={directory}")
 
 
 def _read_result(directory: Path) -> tuple[str, bool, float, int]:
@@ -191,8 +195,7 @@ def _read_result(directory: Path) -> tuple[str, bool, float, int]:
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise runs.RunError(
             f"{path} is missing, damaged or of an older version"
-            f" ({type(error).__name__}): run python eval.py --run_dir={directory} to"
-            " make it anew"
+            f" ({type(error).__name__}): run {_score_again(directory)} to make it again"
         ) from None
     return split, scored["finished"], binary_accuracy, errors
 
@@ -210,7 +213,7 @@ def _check_comparable(compared: Sequence[Run]) -> None:
         if one.split != other.split:
             raise runs.RunError(
                 f"{both} were scored on different digits, {one.split} and"
-                f" {other.split}: score both again by python eval.py --run_dir=RUN"
+                f" {other.split}: score both again by {_score_again('RUN')}"
             )
         if not np.array_equal(one.labels, other.labels):
             raise runs.RunError(
@@ -288,7 +291,8 @@ def compare(directories: Sequence[Path]) -> str:
     """
     if len(directories) < 2:
         raise cli.UsageError(
-            "--compare wants two runs or more: python eval.py --compare RUN RUN"
+            "--compare wants two runs or more: "
+            + cli.command("eval.py", "--compare", "RUN", "RUN")
         )
     compared = [read(directory) for directory in directories]
     _check_comparable(compared)

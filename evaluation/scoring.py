@@ -207,7 +207,7 @@ def read_predictions(run_dir: Path) -> tuple[np.ndarray, np.ndarray]:
       RunError: there is no such file, or it is damaged.
     """
     path = run_dir / PREDICTIONS
-    remedy = f"run python eval.py --run_dir={run_dir} to make it anew"
+    remedy = f"run {cli.command('eval.py', f'--run_dir={run_dir}')} to make it again"
     try:
         return _parse_predictions(untrusted.read(path, _MOST_BYTES))
     except FileNotFoundError:

@@ -119,9 +119,9 @@ def test_missing_peer(stand_ins, name, reason):
 def test_failing_peer_is_one_line_with_the_command(stand_ins):
     with pytest.raises(peers.BenchmarkError) as error:
         peers.Peer(stand_ins, "failing", {})
-    command = f"echo 1 | python -m benchmarks.serve {stand_ins} failing '{{}}'"
-    expected = f"the peer failing failed: no luck; to see all it says: {command}"
-    assert str(error.value) == expected
+    command = cli.command("-m", "benchmarks.serve", stand_ins, "failing", "{}")
+    failed = "the peer failing failed: no luck; to see all it says: echo 1 | "
+    assert str(error.value) == failed + command
 
 
 def test_peer_that_fails_later_is_one_line(stand_ins):

@@ -94,6 +94,9 @@ BAD_FLAGS = {
     "--elastic_alpha=8": "elastic_alpha and elastic_sigma must both be above 0",
     "digits": "unexpected argument 'digits': flags start with --",
     "--flagfile=no/such.flags": "no/such.flags",
+    "--run_dir=not\udcffutf8": "not UTF-8: expected a path that is",
+    "--data_dir=a\x1bb": "has control characters",
+    "--unset=epoch": "--unset=epoch: no flag has this name",
 }
 
 # Good flags that ask for what cannot be: exit code 1.
@@ -102,6 +105,9 @@ BAD_REQUESTS = {
     "--run_dir={}": "the name of a flag only",
     "--run_dir={seed": "the name of a flag only",
     "--run_dir={seed.low}": "the name of a flag only",
+    "--run_dir={seed:>99999999999}": "the name of a flag only",
+    "--run_dir={seed!r}": "the name of a flag only",
+    "--run_dir=" + "x" * 300: "File name too long",
     "--data_dir=no/such/folder": "no/such/folder",
     "--validation_size=1437": "expected 0 to 1436",
     "--nokeep_originals": "--keep_originals",

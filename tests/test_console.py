@@ -15,6 +15,7 @@ from absl import flags
 
 import cli
 import flagfiles
+from tests.programs import command
 
 ROOT = Path(__file__).parent.parent
 SOURCES = [
@@ -86,6 +87,20 @@ def test_a_command_can_be_pasted(word):
     assert done.stdout == os.fsencode(word)
 
 
+def test_no_message_spells_a_command_by_hand():
+    """Docstrings and pages do. cli.command quotes, and names this Python."""
+    for path in SOURCES:
+        tree = ast.parse(path.read_text("utf-8"))
+        docs = {
+            node.value
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        }
+        for node in set(ast.walk(tree)) - docs:
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                assert not re.search(r"(?<!`)\bpython3? (-m|\w+\.py)", node.value), path
+
+
 def test_a_command_names_python_and_program(monkeypatch, tmp_path):
     folder = tmp_path / ".venv" / "bin"
     folder.mkdir(parents=True)
@@ -116,7 +131,7 @@ LOST = "-c: cannot write standard output ({}): only what it was to show is lost"
 
 
 @pytest.mark.parametrize(
-    "command, code, error",
+    "line, code, error",
     [
         ("{} >/dev/full", 1, LOST.format("No space left on device")),
         ("{} >&-", 1, LOST.format("Bad file descriptor")),
@@ -129,11 +144,11 @@ LOST = "-c: cannot write standard output ({}): only what it was to show is lost"
         ("PYTHONIOENCODING=latin-1 {} 2>&1 | cat", 0, ""),
     ],
 )
-def test_no_output_costs_the_work(tmp_path, command, code, error):
+def test_no_output_costs_the_work(tmp_path, line, code, error):
     """Full, closed, without a reader, of another encoding."""
     program = f'"{sys.executable}" -c "$PROGRAM" "{tmp_path}/work"'
     done = subprocess.run(
-        ["bash", "-c", command.format(program)],
+        ["bash", "-c", line.format(program)],
         env={**os.environ, "PROGRAM": PRINTS},
         cwd=ROOT,
         capture_output=True,
@@ -142,7 +157,7 @@ def test_no_output_costs_the_work(tmp_path, command, code, error):
     assert (tmp_path / "work").exists()
     assert done.returncode == code, said
     assert error in said and "Traceback" not in said and "Exception" not in said
-    if "ascii" in command:
+    if "ascii" in line:
         assert done.stdout.startswith(b"\\xb7\\xb7") and b"\\udcff" in done.stdout
 
 
@@ -173,3 +188,17 @@ def test_every_program_starts_with_its_console():
             "    import console",
             "    console.start()",
         ], path
+
+
+def test_help_of_every_program_has_all_its_flags():
+    """Those of the parts that it is made of, too, and none of the libraries'."""
+    shown = command("-m", "augment.build", "--help").stdout
+    names = set(re.findall(r"^  --(?:\[no\])?(\w+)", shown, re.MULTILINE))
+    assert {"deform", "flip_codes", "multiply", "rotation", "augmented_dir"} <= names
+    assert {"dataset", "workers", "preview"} <= names and "verbosity" not in names
+
+
+def test_version():
+    said = command("-m", "data", "--version")
+    assert (said.stdout, said.returncode) == (f"lenet-selu {cli.VERSION}\n", 0)
+    assert "launch" not in command("-m", "training.launch", "--version").stdout

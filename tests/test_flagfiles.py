@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from absl import flags
 
+import cli
+import flagfiles
 import train
 
 ROOT = Path(__file__).parent.parent
@@ -70,3 +72,83 @@ def test_a_flagfile_may_name_another(tmp_path, parse):
     mine.write_text(f"# mine\n--flagfile={ROOT / 'lenet.flags'}\n--dropout=0.25\n")
     values = parse(f"--flagfile={mine}")
     assert (values["dropout"], values["schedule"]) == (0.25, "one_cycle")
+
+
+@pytest.mark.parametrize(
+    "line, argument",
+    [
+        ("--run_dir='a b'  # first try", "--run_dir=a b"),
+        ('--run_dir="/x/g"', "--run_dir=/x/g"),
+        ("'--run_dir=a #1'", "--run_dir=a #1"),
+        ("--run_dir=''", "--run_dir="),
+        ("--run_dir=a  b", "--run_dir=a  b"),  # as those of older runs have it
+        ("--run_dir=it's#1//2", "--run_dir=it's#1//2"),
+        ("--rotation=-1", "--rotation=-1"),
+    ],
+)
+def test_a_value_may_be_quoted(tmp_path, line, argument):
+    mine = tmp_path / "mine.flags"
+    mine.write_text(f"\ufeff{line}\r\n", encoding="utf-8")  # as Windows saves it
+    assert flagfiles.expand([f"--flagfile={mine}"]) == [argument]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--run_dir=/x/g  # first try",
+        "--run_dir=/x/g // first try",
+        "--keep_best # too",
+        "--run_dir=a --seed=3",
+        "--run_dir= a",
+        "--run_dir=$HOME/a",
+        "--run_dir=a \\",
+        "--run_dir=“a”",
+        "--run_dir='a",
+        "--run_dir='a' b",
+    ],
+)
+def test_what_only_a_shell_understands(tmp_path, line):
+    (tmp_path / "mine.flags").write_text(f"# mine\n{line}\n", encoding="utf-8")
+    with pytest.raises(flags.Error, match="line 2 has .*expected one --name=value"):
+        flagfiles.expand([f"--flagfile={tmp_path / 'mine.flags'}"])
+
+
+@pytest.mark.parametrize("value", ["a", "a b", "a #1", "'a'", " a ", "$a", "it's", ""])
+def test_what_is_written_is_read(tmp_path, value):
+    line = flagfiles.line(f"--run_dir={value}")
+    assert line == f"--run_dir={value}" or "'" in line
+    (tmp_path / "flags.txt").write_text(f"{line}\n{flagfiles.line('')}\n")
+    argument = f"--flagfile={tmp_path / 'flags.txt'}"
+    assert flagfiles.expand([argument]) == [f"--run_dir={value}"]
+
+
+@pytest.mark.parametrize(
+    "arguments, left",
+    [
+        ("--batch_norm=all --seed=1 --unset=batch_norm", "--seed=1"),
+        ("--batch_norm all --unset batch_norm --batch_norm=conv", "--batch_norm=conv"),
+        ("--hidden_units= --nobatch_norm_first --unset=hidden_units", "--nobatch_norm"),
+        ("--nokeep_best --keep_best -seed=3 a --unset=keep_best,seed", "a"),
+        ("--seed -1 --unset=epochs -- --unset=seed", "--seed -1 -- --unset=seed"),
+        ("--unset=seed --no --none b --seed=4", "--no --none b --seed=4"),
+    ],
+)
+def test_a_flag_is_taken_back(parse, arguments, left):
+    kept = flagfiles.unset(arguments.split(), flags.FLAGS)
+    assert " ".join(kept).startswith(left)
+    assert bool(kept) and len(kept) == len(left.split())
+
+
+def test_what_is_not_there_to_be_taken_back(parse):
+    with pytest.raises(flags.Error, match="--unset=no_such: no flag has this name"):
+        flagfiles.unset(["--unset=no_such"], flags.FLAGS)
+
+
+def test_a_network_put_onto_a_flagfile(parse):
+    """The line names the way, and the way works."""
+    words = [f"--flagfile={ROOT / 'lenet.flags'}", "--network=mlp"]
+    with pytest.raises(cli.UsageError, match="mlp has no --batch_norm") as caught:
+        train.models.options(parse(*words))
+    words.append(next(w for w in str(caught.value).split() if "--unset=" in w))
+    words = flagfiles.unset(flagfiles.expand(words), flags.FLAGS)
+    assert train.models.options(parse(*words))["hidden_units"]

@@ -3,6 +3,7 @@
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import flagfiles
 from training import checkpoints
 from training.interruption import Interruption
 
@@ -104,7 +106,7 @@ def command(*arguments):
 
 def test_a_run_is_stopped_and_gone_on_with(tmp_path):
     """SIGTERM in the middle; meanwhile another process is refused."""
-    run_dir = tmp_path / "run"
+    run_dir = tmp_path / "my #1 run"  # which the command and flags.txt have to quote
     flags = ("--dataset=digits", "--network=mlp", "--hidden_units=8", "--epochs=100000")
     flags += ("--shift_directions=", "--flip_codes=", "--log_steps=5")
     flags += ("--checkpoint_epochs=1000", f"--run_dir={run_dir}")
@@ -129,4 +131,6 @@ def test_a_run_is_stopped_and_gone_on_with(tmp_path):
     match = re.search(r"stopped at step ([\d,]+), which is saved; to go on: (.*)", line)
     step = int(match[1].replace(",", ""))
     assert checkpoints.steps(run_dir / "checkpoints")[-1] == step
-    assert match[2] == f"python train.py --flagfile={run_dir / 'flags.txt'}"
+    pasted = shlex.split(match[2])[1:]  # behind Python's own name
+    assert pasted == ["train.py", f"--flagfile={run_dir / 'flags.txt'}"]
+    assert f"--run_dir={run_dir}" in flagfiles.expand(pasted[1:])

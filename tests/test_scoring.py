@@ -163,7 +163,7 @@ def refusal(run_dir):
         scoring.read_predictions(run_dir)
     message = str(caught.value)
     assert str(run_dir / "predictions.npz") in message
-    assert f"run python eval.py --run_dir={run_dir}" in message
+    assert f"python eval.py --run_dir={run_dir}" in message
     return message
 
 

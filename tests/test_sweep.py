@@ -254,7 +254,7 @@ def test_a_result_without_what_is_told_is_a_failure(folder):
     sweep.sweep(runs)
     for damage in ("{", "[]", '{"test": {"accuracy": 0.75}}'):
         Path("runs/one-s0/result.json").write_text(damage)
-        with pytest.raises(SweepError, match="python eval.py --run_dir=runs/one-s0"):
+        with pytest.raises(SweepError, match="eval.py --run_dir=runs/one-s0"):
             sweep.sweep(runs)
 
 

@@ -126,8 +126,8 @@ def place(kind: str, tf_config: str | None) -> Place:
     if not tf_config:
         raise DistributeError(
             "--distribute=multi_worker goes by TF_CONFIG, which is not set: set it for"
-            " each worker, start some here by python -m training.launch, or leave"
-            " --distribute out"
+            " each worker, leave --distribute out, or start some here by "
+            + cli.command("-m", "training.launch", "--", "--flagfile=lenet.flags")
         )
     try:
         parsed = untrusted.parse_json(tf_config.encode())

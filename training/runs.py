@@ -259,7 +259,8 @@ def _check_same(run_dir: Path, config: Mapping[str, Any]) -> None:
             raise RunError(
                 f"{run_dir} holds a run with --{name}={stored.get(name)}, not"
                 f" {config.get(name)}: choose another --run_dir for this one, or go on"
-                f" with that one by --flagfile={run_dir / 'flags.txt'}"
+                " with that one by "
+                + cli.command("train.py", f"--flagfile={run_dir / 'flags.txt'}")
             )
 
 

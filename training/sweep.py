@@ -326,7 +326,7 @@ def _conclude(run: Run, results: Path | None, bar: tqdm) -> None:
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise SweepError(
             f"{path} is damaged or of an older version ({type(error).__name__}): run"
-            f" python eval.py --run_dir={run.directory} to make it anew"
+            f" {cli.command('eval.py', f'--run_dir={run.directory}')} to make it again"
         ) from None
     bar.write(f"{run.name}: {told}")
     bar.update()
@@ -358,7 +358,8 @@ def main(argv: list[str]) -> None:
     flagfiles = argv[1 : len(argv) - len(extra)]
     if not flagfiles:
         raise cli.UsageError(
-            "no flagfile given: python -m training.sweep FLAGFILE … --seeds=0-4"
+            "no flagfile given: expected such as"
+            f" {cli.command('-m', 'training.sweep', 'lenet.flags', '--seeds=0-4')}"
         )
     sweep_runs = plan(
         [Path(flagfile) for flagfile in flagfiles],
