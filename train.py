@@ -928,6 +928,7 @@ def run(
     began = time.perf_counter()
     dataset = data.load(values["dataset"], values["data_dir"])
     sets = load_sets(dataset, config, values["augmented_dir"])
+    schedules.count_steps(config, sets.train_count)  # refuses before a run is made
     data_seconds = time.perf_counter() - began
     print(
         f"{dataset.name}: {dataset.source}; {sets.train_count:,} images to train"

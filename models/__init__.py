@@ -53,7 +53,7 @@ OPTIONS = tuple(
 
 # Ten times what anyone trains on a CPU: beyond it a network does not fit into memory.
 MAX_WIDTH = 64
-MAX_UNITS = 65_536
+MAX_UNITS = 16_384
 
 
 class _UnitsParser(flags.ArgumentParser):

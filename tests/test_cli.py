@@ -87,6 +87,7 @@ BAD_FLAGS = {
     "--network=resnet": "lenet",
     "--seed=-1": "seed",
     "--seed=2147483648": "seed",
+    "--epochs=268435456": "a run has at most 268,435,455: lower --epochs",
     "--shift_pixels=5": "shift_pixels must be 1 to 4",
     "--flip_codes=2": "'2' is not one of 0, 1",
     "--shift_directions=north": "'north' is not one of up",
@@ -169,10 +170,13 @@ def attempts(tmp_path_factory):
     keys += [("program", argument) for argument in HELP]
     # Were a mistake let pass, the run would be a short one, out of the way.
     plain = ["--dataset=digits", "--shift_directions=", "--flip_codes="]
-    plain += [f"--run_dir={tmp_path_factory.mktemp('runs') / 'run'}"]
+    run_dir = tmp_path_factory.mktemp("runs") / "run"
+    plain += [f"--run_dir={run_dir}"]
     plain += ["--epochs=1", "--epoch_images=128"]
     cases = [(main, [*plain, argument] if argument else []) for main, argument in keys]
-    return dict(zip(keys, drive("train", cases), strict=True))
+    found = dict(zip(keys, drive("train", cases), strict=True))
+    assert not run_dir.exists(), "a mistake left half a run"
+    return found
 
 
 @pytest.fixture(scope="module")
