@@ -40,8 +40,10 @@ def define_flags() -> None:
     """The flags of a session of torture."""
     flags.DEFINE_integer("kills", 140, "kill -9 at so many moments.", lower_bound=6)
     flags.DEFINE_integer("signals", 12, "SIGTERM and Ctrl-C, each.", lower_bound=1)
-    flags.DEFINE_integer("disks", 16, "Sizes of a disk that is too small.")
-    flags.DEFINE_integer("augmentation_kills", 30, "kill -9 in augmentation.")
+    flags.DEFINE_integer("disks", 16, "Sizes of a too small disk.", lower_bound=1)
+    flags.DEFINE_integer(
+        "augmentation_kills", 30, "kill -9 in augmentation.", lower_bound=1
+    )
     flags.DEFINE_integer("every", 1, "Try every so-many-th damage.", lower_bound=1)
     flags.DEFINE_list("only", [], f"Some of {', '.join(GROUPS)}; none for all.")
     cli.define_path("results", "torture", "Folder for the results; '' for none.")

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-# No probability counts as nearer to 0 or 1, so that no answer costs more than 16.2 nats:
-# Keras' own bound, which the published systems trained with.
+# No probability counts as nearer to 0 or 1, so that no answer costs more than 16.2
+# nats: Keras' own bound, which the published systems trained with.
 CLIP = 1e-7
 
 
