@@ -82,6 +82,7 @@ def define_flags() -> None:
         WAIT_SECONDS,
         "How long a worker waits for the others to start.",
         lower_bound=1,
+        upper_bound=10**9,
     )
 
 
