@@ -15,6 +15,7 @@ from absl import flags
 
 import untrusted
 
+OF_RUN = "flags.txt"  # beside the run.json of a run
 MOST_BYTES = 1 << 20
 MOST_FILES = 100  # read for one command line, counting each time
 QUOTES = ("'", '"')
@@ -35,6 +36,9 @@ def expand(arguments: Sequence[str]) -> list[str]:
     A line is an argument, a comment (# or //), or blank. A value may stand in quotes,
     as for a shell, and must if it holds what a shell would take for more. Paths count
     from the current folder. Behind -- nothing is looked at.
+
+    The flags.txt in a run directory also names that directory, as its last argument:
+    --run_dir=FOLDER, wherever the run was begun and whatever --run_dir is in the file.
 
     Args:
       arguments: of a command line, without the program's name.
@@ -148,6 +152,19 @@ def _expand_file(
             f"{path}: a flagfile that leads to itself; take --flagfile out of it"
         )
     yield from _expand(_lines(path), (*inside, real), opened)
+    for place in (path, real):
+        folder, file = os.path.split(place)
+        beside = (os.path.join(folder, name) for name in ("run.json", "checkpoints"))
+        if file == OF_RUN and any(map(os.path.exists, beside)):
+            yield _run_dir(folder)
+            break
+
+
+def _run_dir(folder: str) -> str:
+    """The flag that names a run directory, in which nothing is to be replaced."""
+    folder = folder or "."
+    folder = os.path.join(".", folder) if folder.startswith("~") else folder
+    return "--run_dir=" + folder.replace("{", "{{").replace("}", "}}")
 
 
 def _lines(path: str) -> list[str]:

@@ -47,6 +47,7 @@ from training import (
     history,
     interruption,
     losses,
+    machine,
     optimizers,
     profiling,
     runs,
@@ -113,8 +114,10 @@ def define_flags() -> None:
     cli.define_path(
         "run_dir",
         "runs/{network}-s{seed}",
-        "Directory of the run: made, or gone on with. {seed} and any other flag's name"
-        " in braces stands for its value.",
+        "Run directory; created, or resumed if it exists. {seed} and any other flag's"
+        " name in braces stands for its value. --flagfile=RUN/flags.txt stands for"
+        " --run_dir=RUN too, wherever RUN is now; a --run_dir after it trains a new run"
+        " with the same flags.",
     )
     flags.DEFINE_enum("dataset", "mnist", sorted(data.DATASETS), "What to train on.")
     cli.define_path("data_dir", None, "Where the data lie; default: see BUILD.md.")
@@ -585,6 +588,8 @@ def train(
         print(f"{run_dir} is trained to its last step, {at.step:,}")
         _take_best(state)
         return predict
+    if at.step:
+        print(f"resuming {run_dir} from step {at.step:,}")
 
     training_set = sets.train_images, sets.train_labels, sets.stored
     with (
@@ -608,7 +613,7 @@ def train(
                     if at.step > saved:
                         feed.verified()
                         _save(state, config, run_dir, at, log)
-                    raise _stopped(run_dir, at.step, signal)
+                    raise _stopped(at.step, signal, workers.resume_command(run_dir))
                 profile.begin(at.step)
                 began = time.perf_counter()
                 images, labels, window_end = feed.at(at.step)
@@ -705,8 +710,6 @@ def _resume(
                 f"{run_dir / split} has lost TensorBoard's events from before step"
                 f" {step:,}, and its curves lack them; nothing else depends on them"
             )
-        if step:
-            print(f"going on with {run_dir} from step {step:,}")
         return at, [{name: row[name] for name in columns} for row in rows], lengths
     for name in runs.TRACES:
         if (run_dir / name).exists():
@@ -733,11 +736,9 @@ def _save(
     checkpoints.save(state.checkpoint, folder, step, config, progress)
 
 
-def _stopped(run_dir: Path, step: int, signal: int) -> interruption.Stopped:
+def _stopped(step: int, signal: int, resume: str) -> interruption.Stopped:
     return interruption.Stopped(
-        f"stopped at step {step:,}, which is saved; to go on: "
-        + cli.command("train.py", f"--flagfile={run_dir / 'flags.txt'}"),
-        signal,
+        f"stopped at step {step:,}, which is saved; to resume: {resume}", signal
     )
 
 
@@ -863,18 +864,21 @@ def _describe(row: Mapping[str, float]) -> str:
 
 
 def _run_dir(values: Mapping[str, Any]) -> Path:
+    named = {**values, **models.options(values), **optimizers.options(values)}
+    # What a machine chooses is no part of a name: on another it would name another run.
+    named = {k: v for k, v in named.items() if values[k] or k not in machine.CHOICES}
     try:
         # Not format(), which {seed:>9999999999} and {seed.real} mean something to.
         path = ""
         for text, name, spec, kind in string.Formatter().parse(values["run_dir"]):
             if spec or kind:
                 raise ValueError(spec)
-            path += text + ("" if name is None else str(values[name]))
+            path += text + ("" if name is None else str(named[name]))
         return Path(path)
     except (KeyError, ValueError):
         raise TrainingError(
             f"--run_dir={values['run_dir']}: braces may hold the name of a flag only,"
-            " such as {seed}"
+            " such as {seed}; --replicas, --kernels and --threads only if they are set"
         ) from None
 
 
@@ -890,27 +894,35 @@ def main(_: list[str]) -> None:
     with distribute.heard(place), signals:
         run_flags = FLAGS.get_key_flags_for_module(sys.argv[0])
         values: dict[str, Any] = {flag.name: flag.value for flag in run_flags}
-        values |= choose(values, place)
+        run_dir = _run_dir(values)
+        left = [name for name in machine.CHOICES if not values[name]]
+        if begun := machine.begun(run_dir):
+            values |= machine.keep(values, models.options(values), begun)
+        else:
+            values |= choose(values, place)
         # Written out, so that another version's defaults cannot change their meaning.
         values |= models.options(values) | optimizers.options(values)
         for flag in run_flags:
             flag.value = values[flag.name]
         distribute.check(kind, place, values)
-        lines = [flagfiles.line(flag.serialize()) for flag in run_flags]
-        flags_text = "".join(f"{line}\n" for line in lines if line)
-        threads = values["threads"] or place.cores()
+        threads = machine.threads(begun) if begun else 0
+        threads = values["threads"] or threads or place.cores()
         device.set_threads(threads, values["replicas"] // place.workers)
-        run_dir = _run_dir(values)
         workers = distribute.Workers(
             kind, place, values["replicas"], values["wait_seconds"]
         )
+        lines = {f.name: flagfiles.line(f.serialize()) for f in run_flags}
+        del lines["run_dir"]  # that which flags.txt lies in
+        in_force = {**values, "threads": threads}
+        chosen = {name: in_force[name] for name in left if in_force[name]}
         with workers.together(run_dir):
-            run(values, flags_text, run_dir, workers)
+            run(values, runs.flags_text(lines, left), chosen, run_dir, workers)
 
 
 def run(
     values: Mapping[str, Any],
     flags_text: str,
+    chosen: Mapping[str, Any],
     run_dir: Path,
     workers: distribute.Workers,
 ) -> None:
@@ -919,63 +931,87 @@ def run(
     Args:
       values: of all flags, by name.
       flags_text: for flags.txt.
+      chosen: those of the values that the machine chose.
       run_dir: of the run.
       workers: that train it.
     """
     config = {k: v for k, v in values.items() if k not in HOUSEKEEPING}
     if values["deterministic"]:
         tf.config.experimental.enable_op_determinism()
-    began = time.perf_counter()
-    dataset = data.load(values["dataset"], values["data_dir"])
-    sets = load_sets(dataset, config, values["augmented_dir"])
-    schedules.count_steps(config, sets.train_count)  # refuses before a run is made
-    data_seconds = time.perf_counter() - began
-    print(
-        f"{dataset.name}: {dataset.source}; {sets.train_count:,} images to train"
-        f" on after {data_seconds:.1f} s"
-    )
-    facts = {
-        "data": dict(dataset.hashes),
-        "data_seconds": data_seconds,
-        "environment": runs.environment() | workers.environment,
-    }
-    workers.check_alike(
-        {
-            "version": cli.VERSION,
-            "TensorFlow": tf.__version__,
-            "files": facts["data"],
-            "training images": sets.train_count,
-            **{f"--{k}": v for k, v in values.items() if k not in PLACES},
-        }
-    )
-    del dataset  # with its training images, which an enlarged set has, too
     with workers.own_directory(run_dir) as run_dir, runs.lock(run_dir):
+        # First what the directory alone can refuse: the data may take minutes.
+        runs.check_settings(run_dir, config)
+        finished = result.finished(run_dir)
+        if workers.agree(bool(finished)):
+            print(f"{finished}; to score it again: {_score_command(run_dir, values)}")
+            return
+        if (run_dir / runs.RUN).exists():
+            machine.resume(run_dir, values["kernels"], chosen)
+        began = time.perf_counter()
+        dataset = data.load(values["dataset"], values["data_dir"])
+        sets = load_sets(dataset, config, values["augmented_dir"])
+        schedules.count_steps(config, sets.train_count)  # refuses before a run is made
+        data_seconds = time.perf_counter() - began
+        print(
+            f"{dataset.name}: {dataset.source}; {sets.train_count:,} images to train"
+            f" on after {data_seconds:.1f} s"
+        )
+        facts = {
+            "chosen": dict(chosen),
+            "data": dict(dataset.hashes),
+            "data_seconds": data_seconds,
+            "environment": runs.environment() | workers.environment,
+        }
+        del dataset  # with its training images, which an enlarged set has, too
+        workers.check_alike(
+            {
+                "version": cli.VERSION,
+                "TensorFlow": tf.__version__,
+                "files": facts["data"],
+                "training images": sets.train_count,
+                **{f"--{k}": v for k, v in values.items() if k not in PLACES},
+            }
+        )
         runs.open_run(run_dir, config, flags_text, facts)
-        with interruption.Interruption() as asked:
-            predict = train(
-                config,
-                sets,
-                run_dir,
-                log_steps=values["log_steps"],
-                checkpoint_epochs=values["checkpoint_epochs"],
-                profile_steps=profiling.parse(values["profile_steps"]),
-                asked_to_stop=lambda: workers.agree(asked.received),
-                workers=workers,
-            )
-            signal = workers.agree(asked.received)
-        if signal:  # in the last epoch
-            raise interruption.Stopped(
-                f"stopped with {run_dir} trained to its last step; to score it: "
-                + cli.command("train.py", f"--flagfile={run_dir / 'flags.txt'}"),
-                signal,
-            )
-        if sets.scored and workers.place.number == 0:
-            result.evaluate(run_dir, predict, sets.scored)
-        elif not sets.scored:
-            print(
-                "nothing to score: the test set has no labels, and none were held out"
-            )
-        workers.agree(0)  # that the score is written
+        train_and_score(values, config, sets, run_dir, workers)
+
+
+def _score_command(run_dir: Path, values: Mapping[str, Any]) -> str:
+    data_dir = [f"--data_dir={values['data_dir']}"] if values["data_dir"] else []
+    return cli.command("eval.py", f"--run_dir={run_dir}", *data_dir)
+
+
+def train_and_score(
+    values: Mapping[str, Any],
+    config: Mapping[str, Any],
+    sets: Sets,
+    run_dir: Path,
+    workers: distribute.Workers,
+) -> None:
+    """What `run` does once the run directory and the data are there."""
+    with interruption.Interruption() as asked:
+        predict = train(
+            config,
+            sets,
+            run_dir,
+            log_steps=values["log_steps"],
+            checkpoint_epochs=values["checkpoint_epochs"],
+            profile_steps=profiling.parse(values["profile_steps"]),
+            asked_to_stop=lambda: workers.agree(asked.received),
+            workers=workers,
+        )
+        signal = workers.agree(asked.received)
+    if signal:  # in the last epoch
+        raise interruption.Stopped(
+            f"stopped with {run_dir} trained to its last step; to score it:"
+            f" {workers.resume_command(run_dir)}",
+            signal,
+        )
+    if sets.scored and workers.place.number == 0:
+        result.evaluate(run_dir, predict, sets.scored)
+    elif not sets.scored:
+        print("nothing to score: the test set has no labels, and none were held out")
+    workers.agree(0)  # that the score is written
 
 
 if __name__ == "__main__":

@@ -158,8 +158,8 @@ def read(directory: Path) -> Run:
     split, finished, binary_accuracy, errors = _read_result(directory)
     if not finished:
         raise runs.RunError(
-            f"{directory} was scored before its training came to its end: resume it by "
-            + cli.command("train.py", f"--flagfile={directory / 'flags.txt'}")
+            f"{directory} was scored before its training came to its end: resume it by"
+            f" {runs.resume_command(directory)}"
         )
     if type(run["config"].get("seed")) is not int:
         raise runs.RunError(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+import untrusted
 from evaluation import scoring
 from training import checkpoints, history, losses, runs, summaries
 
@@ -88,13 +89,19 @@ def evaluate(
         text,
         {**summary, "training_seconds": result["training_seconds"]},
         pictures,
-        tensorboard.tabs(run_dir.absolute().name, split, config, scores),
+        tensorboard.tabs(_trial(config), split, config, scores),
     )
     tensorboard.write_projector(
         run_dir / summaries.FINAL, scores, images, predict.network
     )
     print(text)
     print(run_dir / report.REPORT)
+
+
+def _trial(config: Mapping[str, Any]) -> str:
+    """Name of a run among all in HParams, wherever its directory is."""
+    recipe = checkpoints.fingerprint(config)[:8]
+    return f"{config['network']}-s{config['seed']}-{recipe}"
 
 
 def _progress(
@@ -116,6 +123,24 @@ def _progress(
         "scored_epoch": int(best["epoch"]) if config["keep_best"] else last,
         "training_seconds": rows[-1]["seconds"],
     }
+
+
+def finished(run_dir: Path) -> str:
+    """Says that a run is trained to its end and scored there; "" unless it is."""
+    try:
+        result = untrusted.read_json(run_dir / RESULT)
+        step = max(checkpoints.steps(run_dir / checkpoints.FOLDER), default=0)
+        last = history(run_dir, step)[-1]
+        scoring.read_predictions(run_dir)
+        if not result["finished"] or not step == result["steps"] == last["step"]:
+            return ""
+        summary = result[scored_split(result)]
+        return (
+            f"{run_dir} is trained to its last step, {step:,}, and scored:"
+            f" {summary['errors']:,} errors of {summary['images']:,}"
+        )
+    except (OSError, ValueError, LookupError, TypeError, runs.RunError):
+        return ""  # whatever is missing, training says so or makes it again
 
 
 def scored_split(scored: Iterable[str]) -> str:

@@ -2,6 +2,7 @@
 """The two commands as one types them: train, resume, be refused, evaluate."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -33,6 +34,10 @@ def trained(tmp_path_factory):
     )
     assert done.returncode == 0, done.stderr
     return folder / "lenet-s0", done
+
+
+def contents(run_dir):
+    return {p: p.read_bytes() for p in run_dir.rglob("*") if p.is_file()}
 
 
 def result(run_dir):
@@ -93,14 +98,25 @@ def test_eval_exports_the_network_and_says_how_it_reads(trained, tmp_path):
     assert "is there already: choose another --export_dir" in again.stderr
 
 
-def test_the_stored_flags_go_on_with_the_run(trained):
-    run_dir, first = trained
-    metrics = (run_dir / "metrics.csv").read_bytes()
+def test_a_finished_run_once_more_is_one_sentence(trained):
+    run_dir, _ = trained
+    before = contents(run_dir)
     done = command("train.py", f"--flagfile={run_dir / 'flags.txt'}")
     assert done.returncode == 0, done.stderr
-    assert f"{run_dir} is trained to its last step, 10" in done.stdout
-    assert done.stdout.splitlines()[-1] == first.stdout.splitlines()[-1]
-    assert (run_dir / "metrics.csv").read_bytes() == metrics
+    assert re.fullmatch(  # one sentence
+        rf"{run_dir} is trained to its last step, 10, and scored: \d+ errors of 360; to"
+        rf" score it again: .*python eval.py --run_dir={run_dir}\n",
+        done.stdout,
+    )
+    assert contents(run_dir) == before
+
+
+def test_nothing_in_a_run_directory_names_its_place(trained):
+    run_dir, first = trained
+    assert str(run_dir) in first.stdout
+    for path, content in contents(run_dir).items():
+        assert str(run_dir).encode() not in content, path
+        assert b"run_dir=/" not in content, path
 
 
 def test_another_seed_in_the_same_directory_is_refused(trained):

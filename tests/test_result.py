@@ -72,7 +72,8 @@ def test_the_score_and_the_history_are_stored(tmp_path, capsys, images, split):
         f"{split}_accuracy_by_epoch": [0.5, 0.75],
         "format": runs.FORMAT,
         "version": cli.VERSION,
-        **{"config": settings.complete(CONFIG), "data": {"a": "b"}, "environment": {"commit": "abc"}},
+        "config": settings.complete(CONFIG),
+        **{"data": {"a": "b"}, "environment": {"commit": "abc"}},
     }
     assert scoring.show(summary) in capsys.readouterr().out
     labels, probabilities = scoring.read_predictions(tmp_path)

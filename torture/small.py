@@ -138,7 +138,7 @@ def last_step(run_dir: Path) -> int:
 def resumed_at(ended: children.Ended) -> int:
     """The step that a child said it went on from; 0 if it said none."""
     for line in ended.out.splitlines():
-        if line.startswith("going on with"):
+        if line.startswith("resuming"):
             return int(line.split()[-1].replace(",", ""))
         if "is trained to its last step" in line:
             return int(line.split()[-1].replace(",", ""))

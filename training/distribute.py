@@ -43,7 +43,7 @@ from tensorflow.python.eager import context
 import cli
 import device
 import untrusted
-from training import interruption, rendezvous, strategy
+from training import interruption, rendezvous, runs, strategy
 
 KINDS = ("none", "mirrored", "multi_worker")
 
@@ -489,6 +489,17 @@ class Workers:
                 " then start all again with the same flags, and they go on from the"
                 f" last checkpoint in {run_dir}"
             ) from None
+
+    def resume_command(self, run_dir: Path) -> str:
+        """Resumes a run with as many workers, which are all started here.
+
+        Where each has a machine of its own, they are started as the first time.
+        """
+        place = self.place
+        if place.workers == 1 or place.on_host < place.workers:
+            return runs.resume_command(run_dir)
+        launch = ("-m", "training.launch", f"--workers={place.workers}", "--")
+        return cli.command(*launch, f"--flagfile={run_dir / runs.FLAGS}")
 
     def _of_all(self, values: np.ndarray) -> np.ndarray:
         """Whole numbers [n] of each worker → int32 [workers, n]."""

@@ -26,7 +26,7 @@ import platform
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import tensorflow as tf
@@ -41,6 +41,8 @@ from training import settings
 # It has nothing to do with cli.VERSION: only a change of what run.json means raises it.
 FORMAT = 1
 
+RUN, FLAGS, LOCK = "run.json", "flags.txt", ".lock"
+
 PROJECT = Path(__file__).resolve().parent.parent
 
 # What training and scoring leave behind besides checkpoints/.
@@ -48,7 +50,7 @@ TRACES = (
     *("metrics.csv", "train", "validation", "test", "final", "result.json"),
     *("predictions.npz", "report.html", "sweep.json"),
 )
-CONTENTS = (".lock", "flags.txt", "run.json", "checkpoints", *TRACES)
+CONTENTS = (LOCK, FLAGS, RUN, "checkpoints", *TRACES)
 
 
 class RunError(cli.UserError):
@@ -146,7 +148,7 @@ def lock(run_dir: Path) -> Iterator[None]:
     check_contents(run_dir)
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        opened = files.append(run_dir / ".lock")
+        opened = files.append(run_dir / LOCK)
     except OSError as error:
         raise _no_directory(run_dir, error) from None
     with opened as file:
@@ -162,12 +164,35 @@ def lock(run_dir: Path) -> Iterator[None]:
             ) from None
         except OSError as error:
             raise _no_directory(run_dir, error) from None
+        if not _is_open_at(file, run_dir / LOCK):
+            raise RunError(
+                f"{run_dir} was just removed by the process that held it: start again"
+            )
         with contextlib.suppress(OSError):  # a full disk stops what matters more
             file.truncate(0)
             file.write(str(os.getpid()).encode())
             file.flush()
         files.remove_leftovers(run_dir)
-        yield
+        try:
+            yield
+        finally:
+            _remove_unused(run_dir)
+
+
+def _is_open_at(file: BinaryIO, path: Path) -> bool:
+    """Whether an open file is still the one of this name."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _remove_unused(run_dir: Path) -> None:
+    """Removes a directory in which no run was begun, as if it had not been made."""
+    with contextlib.suppress(OSError):  # gone, or not ours alone
+        if [path.name for path in run_dir.iterdir()] == [LOCK]:
+            (run_dir / LOCK).unlink()
+            run_dir.rmdir()
 
 
 def _no_directory(run_dir: Path, error: OSError) -> RunError:
@@ -180,22 +205,58 @@ def _no_directory(run_dir: Path, error: OSError) -> RunError:
 def _refuse_foreign(run_dir: Path) -> None:
     """Raises RunError if there are files, but no run's."""
     try:
-        if not run_dir.exists() or (run_dir / "run.json").exists():
+        if not run_dir.exists() or (run_dir / RUN).exists():
             return
         foreign = sorted(p.name for p in run_dir.iterdir() if p.name[0] != ".")
     except OSError as error:
         raise _no_directory(run_dir, error) from None
-    if foreign and foreign != ["flags.txt"]:
+    if foreign and foreign != [FLAGS]:
         raise RunError(
             f"{run_dir} holds {foreign[0]!r} but no run.json, so it is no run of"
             " this program: choose another --run_dir or empty that one"
         )
 
 
+def flags_text(lines: Mapping[str, str], chosen: Sequence[str]) -> str:
+    """Contents of flags.txt. The run directory is not in it, for that may be moved.
+
+    Args:
+      lines: each flag as an argument, "" if it is not set, by its name.
+      chosen: names of those that were left to the machine.
+    """
+    own = [line for name, line in lines.items() if line and name not in chosen]
+    left = [lines[name] for name in chosen if lines[name]]
+    return "\n".join(
+        [
+            "# The run in this folder is resumed by train.py --flagfile=…/flags.txt,",
+            "# wherever the folder is; a --run_dir after that trains it again there.",
+            *own,
+            *(["# Chosen by the machine:", *left] if left else []),
+            "",
+        ]
+    )
+
+
+def resume_command(run_dir: Path) -> str:
+    """To be pasted into a shell."""
+    return cli.command("train.py", f"--flagfile={run_dir / FLAGS}")
+
+
+def check_settings(run_dir: Path, config: Mapping[str, Any]) -> None:
+    """Makes sure that a directory holds no other run than one of this configuration.
+
+    Raises:
+      RunError: it does, or something that is no run.
+    """
+    _refuse_foreign(run_dir)
+    if (run_dir / RUN).exists():
+        _check_same(run_dir, config)
+
+
 def open_run(
     run_dir: Path,
     config: Mapping[str, Any],
-    flags_text: str,
+    flags: str,
     facts: Mapping[str, Any],
 ) -> None:
     """Makes a run directory, or makes sure that it holds a run of this configuration.
@@ -206,7 +267,7 @@ def open_run(
     Args:
       run_dir: made if it is not there.
       config: everything that decides the result; JSON types only.
-      flags_text: for flags.txt.
+      flags: contents of flags.txt.
       facts: for run.json; among them `environment`, and `data`, the hash of each file
         of the data.
 
@@ -214,23 +275,24 @@ def open_run(
       RunError: the directory holds a run of another configuration or other data,
         something that is no run, or cannot be made.
     """
-    _refuse_foreign(run_dir)
-    if (run_dir / "run.json").exists():
-        _check_same(run_dir, config)
+    check_settings(run_dir, config)
+    if (run_dir / RUN).exists():
         check_data(run_dir, facts["data"])
         _compare_environment(run_dir, facts["environment"])
+        if not (run_dir / FLAGS).exists():  # killed before it was written
+            write_atomically(run_dir / FLAGS, flags)
         return
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _no_directory(run_dir, error) from None
-    write_atomically(run_dir / "flags.txt", flags_text)
     run = {"format": FORMAT, "version": cli.VERSION, "config": dict(config), **facts}
     _write_run(run_dir, run)
+    write_atomically(run_dir / FLAGS, flags)
 
 
 def _write_run(run_dir: Path, run: Mapping[str, Any]) -> None:
-    write_atomically(run_dir / "run.json", json.dumps(run, indent=1) + "\n")
+    write_atomically(run_dir / RUN, json.dumps(run, indent=1) + "\n")
 
 
 def _compare_environment(run_dir: Path, now: Mapping[str, Any]) -> None:
@@ -254,13 +316,14 @@ def _compare_environment(run_dir: Path, now: Mapping[str, Any]) -> None:
 
 def _check_same(run_dir: Path, config: Mapping[str, Any]) -> None:
     stored, config = read_run(run_dir)["config"], settings.complete(config)
-    for name in sorted(stored.keys() | config.keys()):
+    first = ("network", "dataset")  # which decide what others there are
+    names = [*first, *sorted((stored.keys() | config.keys()) - {*first})]
+    for name in names:
         if stored.get(name) != config.get(name):
             raise RunError(
                 f"{run_dir} holds a run with --{name}={stored.get(name)}, not"
-                f" {config.get(name)}: choose another --run_dir for this one, or go on"
-                " with that one by "
-                + cli.command("train.py", f"--flagfile={run_dir / 'flags.txt'}")
+                f" {config.get(name)}: choose another --run_dir for this one, or resume"
+                f" that one by {resume_command(run_dir)}"
             )
 
 
@@ -286,7 +349,7 @@ def read_run(run_dir: Path) -> dict[str, Any]:
       RunError: there is no run, one of a format that came later, or its run.json is
         damaged.
     """
-    path = run_dir / "run.json"
+    path = run_dir / RUN
     try:
         run = untrusted.read_json(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -303,7 +366,7 @@ def read_run(run_dir: Path) -> dict[str, Any]:
 
 def _check_format(run_dir: Path, run: Any) -> None:
     """Raises RunError unless a run.json has a format that is known, and is whole."""
-    path = run_dir / "run.json"
+    path = run_dir / RUN
     if not isinstance(run, dict):
         raise RunError(f"{path} has no configuration in it: train again")
     number = run.get("format", 0)

@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The same command again, later or elsewhere: what is kept, and what is refused first.
+
+The run is that of test_older_runs, whose flags.txt names the directory that it was
+trained in. train.py runs in this process.
+"""
+
+import json
+import os
+import shutil
+import sys
+
+import pytest
+from absl import flags
+
+import data
+import device
+import flagfiles
+import train
+from evaluation import result
+from tests.test_older_runs import GOLDEN
+from training import checkpoints, machine, runs
+from training.runs import RunError
+
+FLAGS_OF_RUN = (  # as one would type them
+    *("--network=mlp", "--hidden_units=4", "--activation=selu", "--dataset=digits"),
+    *("--shift_directions=", "--flip_codes=", "--epochs=2", "--learning_rate=0.01"),
+)
+
+
+class Loaded(Exception):
+    """The data are about to be loaded."""
+
+
+@pytest.fixture
+def call(monkeypatch):
+    """call(*arguments): train.py; `call.threads` are those that it set."""
+    if "epochs" not in flags.FLAGS:
+        train.define_flags()
+    threads = []
+    # TensorFlow is at work already.
+    monkeypatch.setattr(device, "set_threads", lambda *given: threads.append(given))
+    monkeypatch.setattr(sys, "argv", ["train"])
+
+    def call(*arguments):
+        flags.FLAGS.unparse_flags()
+        flags.FLAGS(["train", *flagfiles.expand(arguments)])
+        train.main([])
+
+    call.threads = threads
+    yield call
+    flags.FLAGS.unparse_flags()
+
+
+@pytest.fixture
+def no_data(monkeypatch):
+    """Loading the data raises Loaded."""
+
+    def load(*_):
+        raise Loaded
+
+    monkeypatch.setattr(data, "load", load)
+
+
+@pytest.fixture
+def interrupted(tmp_path):
+    """The run without its last epoch, moved."""
+    run_dir = tmp_path / "b"
+    shutil.copytree(GOLDEN, run_dir)
+    shutil.rmtree(checkpoints.path(run_dir / checkpoints.FOLDER, 24))
+    (run_dir / "result.json").unlink()
+    return run_dir
+
+
+def change(run_dir, config=(), **changes):
+    """Changes run.json."""
+    run = json.loads((run_dir / "run.json").read_text())
+    run["config"] |= dict(config)
+    (run_dir / "run.json").write_text(json.dumps({**run, **changes}))
+
+
+# --- The folder of flags.txt is the run ---
+
+
+def test_a_moved_run_is_resumed_where_it_is(
+    call, interrupted, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(result, "evaluate", lambda *_: None)
+    call("--flagfile=b/flags.txt")
+    assert "resuming b from step 12" in capsys.readouterr().out
+    assert checkpoints.steps(interrupted / checkpoints.FOLDER) == [12, 24]
+    assert {p.name for p in tmp_path.iterdir()} == {"b"}
+
+
+def run_dir_of(*arguments):
+    """The --run_dir that is in force."""
+    given = [a for a in flagfiles.expand(arguments) if a.startswith("--run_dir=")]
+    return given[-1].removeprefix("--run_dir=")
+
+
+def test_the_folder_of_flags_txt_is_the_run(interrupted, tmp_path, monkeypatch):
+    (tmp_path / "link").symlink_to("b")
+    (tmp_path / "mine.flags").symlink_to("b/flags.txt")
+    monkeypatch.chdir(tmp_path)
+    assert run_dir_of("--flagfile=b/flags.txt") == "b"
+    assert run_dir_of(f"--flagfile={interrupted}/flags.txt") == str(interrupted)
+    assert run_dir_of("--flagfile=link/flags.txt") == "link"
+    assert run_dir_of("--flagfile=mine.flags") == os.path.realpath("b")
+    monkeypatch.chdir(interrupted)
+    assert run_dir_of("--flagfile=flags.txt") == "."
+    assert run_dir_of("--flagfile=../b/flags.txt") == "../b"
+
+
+def test_a_run_dir_that_follows_is_another_run(interrupted):
+    flagfile = f"--flagfile={interrupted}/flags.txt"
+    assert run_dir_of(flagfile, "--run_dir=c") == "c"
+    assert run_dir_of("--run_dir=c", flagfile) == str(interrupted)
+
+
+def test_flags_txt_without_its_run_is_a_flagfile(tmp_path):
+    shutil.copy(GOLDEN / "flags.txt", tmp_path)
+    assert run_dir_of(f"--flagfile={tmp_path}/flags.txt") == "runs/mlp-s0"
+
+
+def test_no_name_of_a_directory_is_more_than_a_name(interrupted, monkeypatch, call):
+    folder = interrupted.rename(interrupted.with_name("~{seed}"))
+    monkeypatch.chdir(folder.parent)
+    arguments = flagfiles.expand(["--flagfile=./~{seed}/flags.txt"])
+    flags.FLAGS.unparse_flags()
+    flags.FLAGS(["train", *arguments])
+    assert train._run_dir(flags.FLAGS.flag_values_dict()).resolve() == folder
+
+
+def test_flags_txt_tells_what_the_machine_chose():
+    lines = {"seed": "--seed=3", "replicas": "--replicas=2", "kernels": ""}
+    text = runs.flags_text(lines, ["replicas", "kernels"])
+    *comment, seed, chosen, replicas = text.splitlines()
+    assert all(line.startswith("# ") for line in (*comment, chosen))
+    assert "machine" in chosen
+    assert (seed, replicas) == ("--seed=3", "--replicas=2")
+
+
+# --- What the machine chose is kept ---
+
+
+def test_what_the_machine_chose_is_kept(
+    call, no_data, interrupted, monkeypatch, capsys
+):
+    environment = {"intra_op_threads": 3, "inter_op_threads": 2}
+    change(interrupted, {"replicas": 2, "threads": 0}, environment=environment)
+    monkeypatch.setattr(device, "cores", lambda: 1)
+    with pytest.raises(Loaded):  # nothing refuses it
+        call(*FLAGS_OF_RUN, f"--run_dir={interrupted}")
+    assert call.threads == [(6, 2)]
+    said = capsys.readouterr().out
+    assert said == f"replicas: 2; threads: 6, as {interrupted} was begun\n"
+
+
+def test_what_the_user_sets_is_compared(call, no_data, interrupted):
+    where = f"--run_dir={interrupted}"
+    for flag in ("--replicas=2", "--threads=2"):
+        with pytest.raises(RunError, match=f"with {flag[:-1]}1, not 2"):
+            call(*FLAGS_OF_RUN, where, flag)
+    with pytest.raises(Loaded):
+        call(*FLAGS_OF_RUN, where, "--replicas=1", "--threads=1")
+
+
+def test_kernels_that_cannot_be_had_are_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(machine.native, "missing", lambda: "no C++ compiler")
+    run_dir = tmp_path / "a b"
+    with pytest.raises(machine.MachineError) as caught:
+        machine.resume(run_dir, "native", {"kernels": "native"})
+    message = str(caught.value)
+    assert "cannot be had here (no C++ compiler)" in message
+    flagfile, other = f"--flagfile={run_dir}/flags.txt", f"{run_dir}-tensorflow"
+    assert f"'{flagfile}' --kernels=tensorflow '--run_dir={other}'" in message
+    machine.resume(run_dir, "tensorflow", {"kernels": "tensorflow"})
+    assert "kernels: tensorflow, as" in capsys.readouterr().out
+
+
+def test_kernels_of_a_run_are_kept():
+    run = {"config": {"replicas": 2, "threads": 0, "kernels": "tensorflow"}}
+    left = {"replicas": 0, "threads": 0, "kernels": None}
+    assert machine.keep(left, ["kernels"], run) == run["config"]
+    assert machine.keep(left, [], run) == {"replicas": 2, "threads": 0}
+    mine = {"replicas": 3, "threads": 0, "kernels": "native"}
+    assert machine.keep(mine, ["kernels"], run) == {"threads": 0}
+
+
+@pytest.mark.parametrize(
+    "damage", [{"replicas": 0}, {"replicas": None}, {"threads": "2"}, {"kernels": 3}]
+)
+def test_a_choice_that_is_none_is_damage(interrupted, damage):
+    change(interrupted, damage)
+    with pytest.raises(RunError, match="run.json is damaged"):
+        machine.begun(interrupted)
+    assert machine.threads({"environment": {"intra_op_threads": "x"}}) == 0
+
+
+@pytest.mark.parametrize("name", ["replicas", "kernels", "threads"])
+def test_what_the_machine_chooses_names_no_directory(call, no_data, name, tmp_path):
+    where = f"--run_dir={tmp_path}/{{{name}}}"
+    with pytest.raises(train.TrainingError, match="only if they are set"):
+        call(*FLAGS_OF_RUN, where)
+
+
+# --- Refused first ---
+
+
+def test_another_run_is_refused_before_the_data(call, no_data, interrupted):
+    before = sorted(interrupted.rglob("*"))
+    with pytest.raises(RunError, match="holds a run with --network=mlp, not lenet: "):
+        call(f"--run_dir={interrupted}", "--kernels=tensorflow")
+    with pytest.raises(RunError, match="holds a run with --epochs=2, not 5"):
+        call(f"--flagfile={interrupted}/flags.txt", "--epochs=5")
+    assert set(interrupted.rglob("*")) - set(before) <= {interrupted / ".lock"}
+
+
+def test_a_directory_that_cannot_be_is_refused_before_the_data(call, no_data, tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "one.tex").touch()
+    for name, why in (("file/run", "cannot write"), ("thesis", "holds 'one.tex'")):
+        with pytest.raises(RunError, match=why):
+            call(*FLAGS_OF_RUN, f"--run_dir={tmp_path / name}")
+
+
+def test_a_run_without_data_leaves_no_directory(call, no_data, tmp_path):
+    with pytest.raises(Loaded):
+        call(*FLAGS_OF_RUN, f"--run_dir={tmp_path / 'run'}")
+    assert not list(tmp_path.iterdir())
+
+
+# --- A finished run ---
+
+
+def test_a_finished_run_once_more_loads_no_data(call, no_data, tmp_path, capsys):
+    run_dir = shutil.copytree(GOLDEN, tmp_path / "run")
+    call(*FLAGS_OF_RUN, f"--run_dir={run_dir}", "--data_dir=here")
+    said = capsys.readouterr().out
+    assert said.startswith(f"{run_dir} is trained to its last step, 24, and scored: 16")
+    assert said.endswith(f" eval.py --run_dir={run_dir} --data_dir=here\n")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("lost", ["result.json", "predictions.npz", "metrics.csv"])
+def test_a_run_that_lost_something_is_not_finished(tmp_path, lost):
+    run_dir = shutil.copytree(GOLDEN, tmp_path / "run")
+    assert result.finished(run_dir)
+    (run_dir / lost).write_text("{}")
+    assert not result.finished(run_dir)
+    (run_dir / lost).unlink()
+    assert not result.finished(run_dir)
