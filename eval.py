@@ -25,6 +25,7 @@ from absl import flags
 
 import cli
 import data
+import files
 import models
 from data import kaggle
 from evaluation import result, scoring
@@ -249,6 +250,8 @@ def _export(
 def _score(run_dir: Path) -> None:
     """Scores a run, and writes its submission and its export if the flags say so."""
     predict, step = _load_trained(run_dir)
+    if not FLAGS.submission:  # with it, there may be nothing to score
+        _check_writable("run_dir", run_dir / result.RESULT)
     config = result.read_config(run_dir)
     dataset = data.load(config["dataset"], FLAGS.data_dir)
     runs.check_data(run_dir, dataset.hashes)
@@ -269,6 +272,26 @@ def _score(run_dir: Path) -> None:
         _export(run_dir, predict.network, dataset, scored)
 
 
+def _check_outputs(values: Mapping[str, Any]) -> None:
+    """Raises cli.UserError for an output that cannot be written, before the work."""
+    for name in ("submission", "readings"):
+        if values[name]:
+            _check_writable(name, Path(values[name]))
+    for name in ("export_dir", "annotated_dir"):
+        if values[name]:
+            _check_writable(name, Path(values[name], "file"), parents=True)
+
+
+def _check_writable(flag: str, path: Path, *, parents: bool = False) -> None:
+    try:
+        files.check_writable(path, parents=parents)
+    except OSError as error:
+        raise cli.UserError(
+            f"--{flag}: {path.parent if parents else path} cannot be written"
+            f" ({cli.reason(error)}); choose another place"
+        ) from None
+
+
 def main(argv: list[str]) -> None:
     """Scores the run that --run_dir names, reads by it, or compares some."""
     _, *arguments = argv
@@ -283,6 +306,7 @@ def main(argv: list[str]) -> None:
         from evaluation import export
 
         export.check(Path(FLAGS.export_dir), export.choose(FLAGS.export_formats))
+    _check_outputs(FLAGS.flag_values_dict())
     run_dir = Path(FLAGS.run_dir)
     if FLAGS.images:
         _read_photos(run_dir, [*FLAGS.images, *arguments])

@@ -11,6 +11,7 @@ import errno
 import os
 import re
 import stat
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -51,6 +52,28 @@ def replacing(
     finally:
         with contextlib.suppress(OSError):  # most often: it has its name already
             temporary.unlink()
+
+
+def check_writable(path: str | os.PathLike[str], *, parents: bool = False) -> None:
+    """Makes sure that `replacing` could write a file; for before long work.
+
+    Args:
+      path: of the file, which is not touched; a link is followed.
+      parents: whether folders that are missing would be made.
+
+    Raises:
+      OSError: it could not.
+    """
+    path = Path(os.path.realpath(path))
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no plain file", str(path))
+    folder = path.parent
+    while parents and not folder.exists():
+        folder = folder.parent
+    with tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 def append(path: str | os.PathLike[str]) -> BinaryIO:

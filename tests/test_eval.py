@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import cli
 import eval as program
 import models
 from evaluation import scoring
@@ -37,7 +38,8 @@ def trained(tmp_path_factory):
 
 
 def contents(run_dir):
-    return {p: p.read_bytes() for p in run_dir.rglob("*") if p.is_file()}
+    paths = (p for p in run_dir.rglob("*") if p.is_file() and p.name != ".lock")
+    return {path: path.read_bytes() for path in paths}
 
 
 def result(run_dir):
@@ -260,3 +262,15 @@ def test_an_export_that_nothing_checks_is_refused_before_the_submission(
     assert {p.name for p in tmp_path.iterdir()} == {"run"}
     done = command(*evaluate)
     assert (done.returncode, done.stdout) == (0, f"{submission}\n"), done.stderr
+
+
+@pytest.mark.parametrize(
+    "flag", ["submission", "readings", "export_dir", "annotated_dir"]
+)
+def test_an_output_that_cannot_be_written_is_refused_first(tmp_path, flag):
+    (tmp_path / "file").touch()
+    none = dict.fromkeys(("submission", "readings", "export_dir", "annotated_dir"))
+    program._check_outputs({**none, flag: str(tmp_path / "new")})
+    with pytest.raises(cli.UserError, match=f"^--{flag}: .*below cannot be written"):
+        program._check_outputs({**none, flag: str(tmp_path / "file" / "below")})
+    assert {p.name for p in tmp_path.iterdir()} == {"file"}

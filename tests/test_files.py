@@ -86,3 +86,22 @@ def test_a_pipe_stays_one(tmp_path):
     with pytest.raises(OSError, match="no plain file"):
         write(path, b"new")
     assert path.is_fifo() and os.listdir(tmp_path) == ["pipe"]
+
+
+def test_what_could_not_be_written_is_known_beforehand(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    os.mkfifo(tmp_path / "pipe")
+    files.check_writable(tmp_path / "file")
+    files.check_writable(tmp_path / "new" / "folder" / "file", parents=True)
+    for path, why in (
+        (tmp_path, "Is a directory"),
+        (tmp_path / "new" / "file", "No such file"),
+        (tmp_path / "file" / "below", "Not a directory"),
+        (tmp_path / "pipe", "no plain file"),
+    ):
+        with pytest.raises(OSError, match=why):
+            files.check_writable(path)
+    with pytest.raises(OSError, match="Not a directory"):
+        files.check_writable(tmp_path / "file" / "a" / "b", parents=True)
+    assert {p.name for p in tmp_path.iterdir()} == {"file", "pipe"}
+    assert (tmp_path / "file").read_text() == "mine"

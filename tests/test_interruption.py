@@ -128,7 +128,8 @@ def test_a_run_is_stopped_and_gone_on_with(tmp_path):
             first.kill()
     assert first.returncode == 143
     line = said.strip().splitlines()[-1]
-    match = re.search(r"stopped at step ([\d,]+), which is saved; to resume: (.*)", line)
+    pattern = r"stopped at step ([\d,]+), which is saved; to resume: (.*)"
+    match = re.search(pattern, line)
     step = int(match[1].replace(",", ""))
     assert checkpoints.steps(run_dir / "checkpoints")[-1] == step
     pasted = shlex.split(match[2])[1:]  # behind Python's own name

@@ -44,7 +44,7 @@ EVAL = PROJECT / "eval.py"
 
 RESULT = "result.json"
 SCORED = (RESULT, "predictions.npz")  # what a finished run has
-FINISHED = "sweep.json"  # in a run's directory: the flags that it was finished with
+FINISHED = "sweep.json"  # in a run directory: settings that it was finished with
 OWN_FLAGS = ("flagfile", "run_dir", "seed")  # that a sweep itself gives to train.py
 
 MAX_RUNS = 1000
@@ -96,11 +96,15 @@ class Run(NamedTuple):
                 " the current folder"
             ) from None
 
+    def settings(self) -> list[str]:
+        """Its flags but for the directory: a finished run may be moved."""
+        return [flag for flag in self.flags() if not flag.startswith("--run_dir=")]
+
 
 class Child(NamedTuple):
     """Attributes:
     run: that is at work.
-    flags: of the run, as they were when it was started.
+    flags: settings of the run, as they were when it was started.
     process: of train.py.
     start: where in the log this process begins.
     """
@@ -194,7 +198,7 @@ def is_finished(run: Run) -> bool:
         finished = untrusted.read_json(run.directory / FINISHED)
     except (OSError, ValueError):
         return False
-    return finished == run.flags() and _is_scored(run)
+    return finished == run.settings() and _is_scored(run)
 
 
 def _is_scored(run: Run) -> bool:
@@ -215,6 +219,9 @@ def sweep(
       SweepError: a run failed or could not be begun; those at work then were waited
         for, no other was begun.
     """
+    folders = {run.directory.parent for run in sweep_runs}
+    for folder in [*sorted(folders), *([results] if results else [])]:
+        _check_writable(folder)
     waiting = collections.deque(sweep_runs)
     children: list[Child] = []
     failures: list[str] = []
@@ -257,7 +264,7 @@ def _start(run: Run) -> Child:
             fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
             log.write(f"$ {shlex.join(run.command)}\n".encode())
             log.flush()
-            own_flags, start = run.flags(), log.tell()
+            own_flags, start = run.settings(), log.tell()
             process = subprocess.Popen(
                 run.command,
                 stdin=subprocess.DEVNULL,
@@ -332,6 +339,17 @@ def _conclude(run: Run, results: Path | None, bar: tqdm) -> None:
     bar.update()
     if results:
         _write(results / f"{run.name}.json", content)
+
+
+def _check_writable(folder: Path) -> None:
+    """Raises SweepError for a folder that no run could be written to."""
+    try:
+        files.check_writable(folder / RESULT, parents=True)
+    except OSError as error:
+        raise SweepError(
+            f"cannot write to {folder}: {error.strerror}; choose another --runs or"
+            " --results"
+        ) from None
 
 
 def _write(path: Path, content: bytes) -> None:
