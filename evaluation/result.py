@@ -130,7 +130,7 @@ def finished(run_dir: Path) -> str:
     try:
         result = untrusted.read_json(run_dir / RESULT)
         step = max(checkpoints.steps(run_dir / checkpoints.FOLDER), default=0)
-        last = history(run_dir, step)[-1]
+        last = epochs(run_dir, step)[-1]
         scoring.read_predictions(run_dir)
         if not result["finished"] or not step == result["steps"] == last["step"]:
             return ""
