@@ -9,11 +9,12 @@ see SECURITY.md.
 import glob
 import io
 import os
+import re
 import struct
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -30,6 +31,9 @@ EXPECTED = "expected a photo: PNG, JPEG, WebP, BMP or TIFF"
 MOST_BYTES = 1 << 28
 MOST_PIXELS = 50_000_000  # of a large telephone camera
 MOST_SIDE = 30_000  # OpenCV's limit for some operations is 32,767
+MOST_SCANS, MOST_MARKERS = 64, 2000  # of a JPEG; a scan takes as long as a picture
+LARGE_PIXELS = 16_000_000  # a picture of more is read at half its size
+STRIP_PIXELS = 1_000_000  # that are converted at a time
 
 # What Pillow raises at a file that is no sound picture.
 _DAMAGE = (
@@ -37,6 +41,28 @@ _DAMAGE = (
     *(AttributeError, RuntimeError, ArithmeticError, MemoryError, struct.error),
 )
 _TILE_WIDTH, _TILE_HEIGHT = 322, 323  # TIFF tags
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)  # of JPEG
+_SCAN, _END, _BARE = 0xDA, 0xD9, (0x01, 0xD8)  # the last have no length
+_ORIENTATION = 0x0112  # EXIF tag
+_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda picture: picture[:, ::-1],
+    3: lambda picture: picture[::-1, ::-1],
+    4: lambda picture: picture[::-1],
+    5: lambda picture: picture.swapaxes(0, 1),
+    6: lambda picture: np.rot90(picture, -1),
+    7: lambda picture: picture[::-1, ::-1].swapaxes(0, 1),
+    8: np.rot90,
+}
+
+
+class Photo(NamedTuple):
+    """Attributes:
+    pixels: uint8 [H, W, 3], RGB, upright.
+    scale: pixels of the file, each way, for each of these: 2 for a large one, else 1.
+    """
+
+    pixels: np.ndarray
+    scale: int
 
 
 class PhotoError(cli.UserError):
@@ -85,16 +111,15 @@ def _names_in(folder: Path) -> list[str]:
         ) from None
 
 
-def read(path: Path) -> np.ndarray:
+def read(path: Path) -> Photo:
     """Reads a photo; its size is known from its header before anything is decoded.
 
-    Turned as its EXIF data say, transparency laid on white, 16 bits scaled to 8.
+    Turned as its EXIF data say, transparency laid on white, 16 bits scaled to 8. One of
+    more than `LARGE_PIXELS` is halved: its digits are large enough, and whatever is
+    done with it takes a quarter of the memory and time.
 
     Args:
       path: of the file; its suffix does not matter.
-
-    Returns:
-      uint8 [H, W, 3], RGB.
 
     Raises:
       PhotoError: it cannot be read, is no photo, damaged, or too large.
@@ -108,6 +133,8 @@ def read(path: Path) -> np.ndarray:
             warnings.simplefilter("ignore")  # what is odd but can be read
             with Image.open(io.BytesIO(content), formats=FORMATS) as image:
                 _check_size(path, image)
+                if image.format in ("JPEG", "MPO") and _has_many_scans(content):
+                    raise ValueError("far more scans than a JPEG needs")
                 return _decode(image)
     except Image.UnidentifiedImageError:
         raise PhotoError(
@@ -149,20 +176,56 @@ def _check_size(path: Path, image: "Image.Image") -> None:
     # A tile is decoded whole, however little of it lies in the picture.
     tags = getattr(image, "tag_v2", {})
     tile = int(tags.get(_TILE_WIDTH, 0)) * int(tags.get(_TILE_HEIGHT, 0))
-    if max(width * height, tile) > MOST_PIXELS or max(width, height) > MOST_SIDE:
+    # Of WebP, Pillow's decoder holds the picture three times.
+    most = LARGE_PIXELS if image.format == "WEBP" else MOST_PIXELS
+    if max(width * height, tile) > most or max(width, height) > MOST_SIDE:
         raise PhotoError(
             f"{path}: has {width:,} × {height:,} pixels; {EXPECTED} of at most"
-            f" {MOST_PIXELS:,}, and {MOST_SIDE:,} a side; make it smaller"
+            f" {most:,}, and {MOST_SIDE:,} a side; make it smaller"
         )
 
 
-def _decode(image: "Image.Image") -> np.ndarray:
-    """uint8 [H, W, 3] of an opened picture; an error out of _DAMAGE if it is none."""
-    from PIL import Image, ImageOps
+def _has_many_scans(content: bytes) -> bool:
+    """Whether a JPEG has more scans, or markers at all, than any camera writes."""
+    scans, start = 0, 0
+    for _ in range(MOST_MARKERS):
+        marker = _MARKER.search(content, start)
+        if marker is None or (code := marker[0][1]) == _END:
+            return False
+        start = marker.end()
+        if code not in _BARE:
+            start += int.from_bytes(content[start : start + 2], "big")
+        scans += code == _SCAN
+        if scans > MOST_SCANS:
+            return True
+    return True
 
-    # In few copies: of 50 million pixels each takes 200 MB.
+
+def _decode(image: "Image.Image") -> Photo:
+    """The pixels of an opened picture; an error out of _DAMAGE if it is none."""
+    width, height = image.size
+    scale = 2 if width * height > LARGE_PIXELS else 1
+    if scale > 1:
+        image.draft(None, (width // scale, height // scale))  # a JPEG can be halved now
+    step = scale if image.size == (width, height) else 1
     image.load()
-    ImageOps.exif_transpose(image, in_place=True)
+    width, height = image.size  # a TIFF is upright now
+    pixels = np.empty((-(-height // step), -(-width // step), 3), np.uint8)
+    # In strips, for each way to convert it makes a copy of 4 bytes a pixel.
+    rows = step * max(1, STRIP_PIXELS // (step * width))
+    for top in range(0, height, rows):
+        strip = _in_rgb(image.crop((0, top, width, min(height, top + rows))))
+        strip = strip.reduce(step) if step > 1 else strip
+        start = top // step
+        pixels[start : start + strip.height] = np.asarray(strip)
+    turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+    return Photo(np.ascontiguousarray(turn(pixels)) if turn else pixels, scale)
+
+
+def _in_rgb(image: "Image.Image") -> "Image.Image":
+    """A picture of any mode in RGB, on white."""
+    from PIL import Image
+
     if image.mode.startswith("I;16"):
         image = _from_16_bits(image)
     elif image.mode in ("I", "F"):
@@ -171,8 +234,8 @@ def _decode(image: "Image.Image") -> np.ndarray:
         image = image.convert("RGBA")
         paper = Image.new("RGB", image.size, "white")
         paper.paste(image, mask=image)
-        image = paper
-    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+        return paper
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _from_16_bits(image: "Image.Image") -> "Image.Image":

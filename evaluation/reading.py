@@ -91,11 +91,22 @@ def read(
 
 
 def _find(path: Path, ink: str) -> list[finding.Digit]:
-    grey = cv2.cvtColor(photos.read(path), cv2.COLOR_RGB2GRAY)
+    photo = photos.read(path)
+    grey = cv2.cvtColor(photo.pixels, cv2.COLOR_RGB2GRAY)
+    scale = photo.scale
+    del photo  # three times as large
     try:
-        return finding.find(grey, ink)
+        return [
+            dataclasses.replace(digit, box=_scaled(digit.box, scale))
+            for digit in finding.find(grey, ink)
+        ]
     except finding.PageError as error:
         raise finding.PageError(f"{path}: {error}") from None
+
+
+def _scaled(box: tuple[int, int, int, int], scale: int) -> tuple[int, int, int, int]:
+    left, top, width, height = (scale * side for side in box)
+    return left, top, width, height
 
 
 def _reading(digit: finding.Digit, probabilities: np.ndarray) -> Reading:
@@ -219,7 +230,8 @@ def write_annotated(path: Path, page: Page) -> None:
       PhotoError: the photo cannot be read again.
       ReadingError: the picture cannot be written.
     """
-    picture = annotate(photos.read(page.path), page.readings)
+    photo = photos.read(page.path)
+    picture = annotate(photo.pixels, page.readings, photo.scale)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -230,12 +242,15 @@ def write_annotated(path: Path, page: Page) -> None:
     _store(path, figures.png(picture))
 
 
-def annotate(picture: np.ndarray, readings: Sequence[Reading]) -> np.ndarray:
+def annotate(
+    picture: np.ndarray, readings: Sequence[Reading], reduced: int = 1
+) -> np.ndarray:
     """A photo with a box around each digit and what it was read as.
 
     Args:
       picture: uint8 [H, W, 3], RGB; enlarged if it is small.
       readings: of this photo.
+      reduced: how many times the picture is smaller than the photo, each way.
 
     Returns:
       uint8 [H', W', 3].
@@ -245,7 +260,7 @@ def annotate(picture: np.ndarray, readings: Sequence[Reading]) -> np.ndarray:
     line = max(1, round(max(canvas.shape) / 800))
     rim = 3 * line
     for reading in readings:
-        left, top, width, height = (side * scale for side in reading.box)
+        left, top, width, height = (side * scale // reduced for side in reading.box)
         # Doubt is told by colour and by a sign, for whom has no colours.
         colour = _rgb(figures.ORANGE if reading.doubtful else figures.BLUE)
         corners = (left - rim, top - rim), (left + width + rim, top + height + rim)

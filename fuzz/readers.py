@@ -306,7 +306,7 @@ def read_photo(content: bytes) -> None:
     """evaluation.photos, and evaluation.finding on what comes out."""
     from evaluation import finding, photos
 
-    picture = photos.read(_file("photo", content))
+    picture = photos.read(_file("photo", content)).pixels
     assert picture.dtype == np.uint8 and picture.shape[2:] == (3,)
     height, width, _ = picture.shape
     assert 0 < height * width <= photos.MOST_PIXELS

@@ -262,3 +262,23 @@ def test_mnists_own_digits_are_left_as_they_are(mnist):
         differences.append(difference(first.image, image))
     assert torn <= 2
     assert np.median(differences) < 0.5 and np.percentile(differences, 98) < 8
+
+
+def nested(size, gap, stroke):
+    """A page of angles that lie in one another."""
+    page = np.full((size + 40, size + 40), 255, np.uint8)
+    for offset in range(0, size - gap, gap):
+        end = 20 + size - offset
+        page[20:end, 20 + offset : 20 + offset + stroke] = 0
+        page[end - stroke : end, 20 + offset : 20 + size] = 0
+    return page
+
+
+@pytest.mark.parametrize(("size", "gap", "stroke"), [(500, 8, 3), (500, 60, 25)])
+def test_marks_in_one_another_are_refused(monkeypatch, size, gap, stroke):
+    """25 kB of them took minutes."""
+    page = np.pad(nested(size, gap, stroke), 700, constant_values=255)
+    monkeypatch.setattr(finding, "_MOST_BOXES", 1 if gap == 8 else 4)
+    monkeypatch.setattr(finding, "_MOST_DISTANCES", 4_000_000)
+    with pytest.raises(finding.PageError, match="marks that lie in one another"):
+        finding.find(page)
