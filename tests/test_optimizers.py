@@ -169,7 +169,8 @@ def test_options_are_those_given_else_the_rules_own():
 def test_an_option_of_another_rule_is_refused():
     with pytest.raises(cli.UsageError) as caught:
         optimizers.build(config(rho=0.9), [tf.Variable([1.0])])
-    assert str(caught.value) == "--optimizer=adam has no --rho; it takes --epsilon"
+    says = "--optimizer=adam has no --rho; it takes --epsilon; "
+    assert str(caught.value).startswith(says)
 
 
 def test_built_with_its_options():
