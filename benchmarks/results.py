@@ -14,6 +14,7 @@ from typing import Any
 from tabulate import tabulate
 
 import files
+import untrusted
 from benchmarks import environment, peers
 
 
@@ -34,7 +35,7 @@ def read(folder: Path) -> dict[str, dict[str, Any]]:
     """
     path = folder / "results.json"
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = untrusted.read_json(path)
         if not all(of.keys() == {"environment", "figures"} for of in found.values()):
             raise ValueError("a benchmark without environment or figures")
     except FileNotFoundError:
@@ -61,7 +62,8 @@ def write(
         of what is found.
 
     Raises:
-      peers.BenchmarkError: the disk is full, the folder not writable, …
+      peers.BenchmarkError: the disk is full, the folder not writable, what was found
+        are no such figures, …
     """
     from evaluation import figures
 
@@ -71,11 +73,17 @@ def write(
         if name not in found:
             continue
         measured = found[name]["figures"]
-        pages.append(benchmark.markdown(measured))
-        for plot, figure in benchmark.plots(measured).items():
-            pages.append(f"![{plot}](plots/{plot}.svg)")
-            content[f"plots/{plot}.svg"] = figures.svg(figure)
-        facts = environment.describe(found[name]["environment"])
+        try:
+            pages.append(benchmark.markdown(measured))
+            for plot, figure in benchmark.plots(measured).items():
+                pages.append(f"![{plot}](plots/{plot}.svg)")
+                content[f"plots/{plot}.svg"] = figures.svg(figure)
+            facts = environment.describe(found[name]["environment"])
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise peers.BenchmarkError(
+                f"{folder / 'results.json'} has other figures for {name} than this"
+                f" version shows ({type(error).__name__}): measure that again, too"
+            ) from None
         pages.append("  \n".join(facts.splitlines()))
     content["results.md"] = ("\n\n".join(pages) + "\n").encode()
     try:

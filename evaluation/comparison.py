@@ -189,8 +189,10 @@ def _read_result(directory: Path) -> tuple[str, bool, float, int]:
         scored = untrusted.read_json(path)
         split = "test" if "test" in scored else "validation"
         binary_accuracy = 100 * float(scored[split]["binary_accuracy"])
-        errors = int(scored[split]["errors"])
+        errors = scored[split]["errors"]
         if not isinstance(scored["finished"], bool) or not 0 <= binary_accuracy <= 100:
+            raise ValueError(path)
+        if type(errors) is not int or errors < 0:
             raise ValueError(path)
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise runs.RunError(

@@ -64,9 +64,16 @@ def serve(folder: Path, port: int | None = None) -> str:
       The address of the page, which opens on the plots that matter.
 
     Raises:
-      DashboardError: the folder holds no events, or the port is in use.
+      DashboardError: the folder holds no events, or a pipe; or the port is in use.
     """
-    parts = sorted({path.parent for path in folder.rglob("*tfevents*")})
+    events = list(folder.rglob("*tfevents*"))
+    for path in events:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise DashboardError(
+                f"{path} is a pipe, socket or device, which TensorBoard would read for"
+                " ever: delete it"
+            )
+    parts = sorted({path.parent for path in events})
     if not parts:
         raise DashboardError(
             f"{folder} holds no run that TensorBoard could show: train one first, or"

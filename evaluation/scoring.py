@@ -235,7 +235,8 @@ def _parse_predictions(content: bytes) -> tuple[np.ndarray, np.ndarray]:
         probabilities.shape != (*labels.shape, CLASSES) or not len(labels)
     ):
         raise ValueError("no predictions of ten digits")
-    if labels.max() >= CLASSES or not np.isfinite(probabilities).all():
+    sound = (probabilities >= 0) & (probabilities < 1.001)  # neither of a NaN
+    if labels.max() >= CLASSES or not sound.all():
         raise ValueError("a label or a probability that is none")
     return labels, probabilities
 

@@ -397,7 +397,13 @@ def test_what_is_measured_stays_when_a_later_benchmark_fails(
     assert list(results.read(tmp_path)) == ["a"]
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"environment": {"cores": 2}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("{", "[]", '{"environment": {"cores": 2}}'),
+        '{"a": {"environment": {}, "figures": NaN}}',
+    ],
+)
 def test_results_of_another_kind_are_one_line_before_anything_is_measured(
     tmp_path, facts, benchmarks, text
 ):
@@ -407,6 +413,13 @@ def test_results_of_another_kind_are_one_line_before_anything_is_measured(
         program.measure(["a"], 1, tmp_path, facts)
     assert "\n" not in str(error.value)
     assert (tmp_path / "results.json").read_text() == text
+
+
+def test_figures_that_cannot_be_shown_are_one_line(tmp_path):
+    found = {"logging": {"environment": {}, "figures": {"rounds": "many"}}}
+    with pytest.raises(cli.UserError, match="other figures for logging"):
+        results.write(tmp_path, found, {"logging": program.BENCHMARKS["logging"]})
+    assert not list(tmp_path.iterdir())
 
 
 def test_results_that_cannot_be_written_are_one_line(tmp_path):

@@ -262,6 +262,14 @@ def test_no_run_or_no_scores(make_run, tmp_path):
         assert "result.json is missing, damaged" in refused(RunError, a, b)
 
 
+@pytest.mark.parametrize("errors", ["-1", "1.5", "true", "1e400", "NaN", '"1"'])
+def test_errors_that_cannot_be_counted(make_run, errors):
+    a, b = make_run("a", {1}), make_run("b", {1}, seed=1)
+    path = b / "result.json"
+    path.write_text(path.read_text().replace('"errors": 1', f'"errors": {errors}'))
+    assert "result.json is missing, damaged" in refused(RunError, a, b)
+
+
 def test_a_result_without_its_predictions(make_run):
     a, b = make_run("a", {1}), make_run("b", {1, 2}, seed=1)
     (b / "predictions.npz").write_bytes((a / "predictions.npz").read_bytes())

@@ -252,7 +252,8 @@ def test_a_run_without_a_score_is_a_failure(folder):
 def test_a_result_without_what_is_told_is_a_failure(folder):
     runs = plan("one.flags", seeds=[0])
     sweep.sweep(runs)
-    for damage in ("{", "[]", '{"test": {"accuracy": 0.75}}'):
+    score = '{"accuracy": 75, "errors": 1, "images": 9, "binary_accuracy": 1}'
+    for damage in ("{", "[]", '{"test": {"accuracy": 0.75}}', f'{{"test": {score}}}'):
         Path("runs/one-s0/result.json").write_text(damage)
         with pytest.raises(SweepError, match="eval.py --run_dir=runs/one-s0"):
             sweep.sweep(runs)

@@ -221,6 +221,13 @@ def test_a_port_in_use_is_one_line(folder):
             dashboard.serve(folder, taken.getsockname()[1])
 
 
+def test_a_pipe_among_the_events_is_one_line(tmp_path):
+    (tmp_path / "train").mkdir()
+    os.mkfifo(tmp_path / "train" / "events.out.tfevents.1.v2")
+    with pytest.raises(dashboard.DashboardError, match="tfevents.1.v2 is a pipe"):
+        dashboard.serve(tmp_path)
+
+
 def test_nothing_to_show_is_one_line(tmp_path):
     with pytest.raises(
         dashboard.DashboardError, match="holds no run .*train one first"

@@ -326,6 +326,8 @@ def _conclude(run: Run, results: Path | None, bar: tqdm) -> None:
         result = untrusted.parse_json(content)
         split = "test" if "test" in result else "validation"
         score = result[split]
+        if not (0 <= score["accuracy"] <= 1 and 0 <= score["errors"]):
+            raise ValueError(path)
         told = (
             f"{split} accuracy {score['accuracy']:.2%}, {score['errors']} errors of"
             f" {score['images']:,}, binary accuracy {score['binary_accuracy']:.2%}"
