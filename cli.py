@@ -24,7 +24,7 @@ VERSION = "0.5.1"
 
 # What messages are made of.
 command, one_line = console.command, console.one_line
-quote, warn = console.quote, console.warn
+printable, quote, warn = console.printable, console.quote, console.warn
 
 USAGE_ERROR = 2
 # As --help and the README have them. For 130 and 143 see training.interruption.

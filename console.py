@@ -21,6 +21,9 @@ PROJECT = os.path.dirname(os.path.abspath(__file__))
 SIGNALLED = 128  # plus the number of the signal, as shells have it
 INTERRUPTED = SIGNALLED + signal.SIGINT
 
+# Of terminals, and of the direction of writing; but for the end of a line and a tab.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
 _stderr = 2  # which native libraries are kept from while they load
 
 
@@ -73,12 +76,18 @@ def program() -> str:
 class Output:
     """A text stream that remembers why it could not be written, and goes on.
 
+    Args:
+      stream: to write to.
+      escape: whether names of files may be among what is printed, and nothing that is
+        to move the cursor.
+
     Attributes:
       error: the first failure; what was to be written then and later is lost.
     """
 
-    def __init__(self, stream: Any):
+    def __init__(self, stream: Any, escape: bool = False):
         self._stream = stream
+        self._escape = escape
         self.error: OSError | None = None
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -88,8 +97,9 @@ class Output:
 
     def write(self, text: str) -> int:
         """Writes a text as far as the stream's encoding has its characters."""
+        shown = _CONTROL.sub(lambda c: printable(c[0]), text) if self._escape else text
         with self._forgiving():
-            self._stream.write(text)
+            self._stream.write(shown)
         return len(text)
 
     def flush(self) -> None:
@@ -113,7 +123,7 @@ class Output:
 def outputs() -> Iterator[None]:
     """Makes an `Output` of standard output and of standard error."""
     before = sys.stdout, sys.stderr
-    output, error = Output(sys.stdout), Output(sys.stderr)
+    output, error = Output(sys.stdout, escape=True), Output(sys.stderr)
     sys.stdout, sys.stderr = output, error  # type: ignore[assignment]
     try:
         yield
@@ -171,11 +181,16 @@ def warn(message: str) -> None:
 def one_line(message: str) -> str:
     """A message as a console can take it, whatever was quoted in it.
 
-    What would move the cursor is written out, and the midst of a long one left out.
+    The midst of a long one is left out; the command at its end is not.
     """
-    text = "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode()
-        # Blanks stay as they are: there may be two in the path of a command.
-        for c in re.sub(r"\s*[\t\n\v\f\r\x85\u2028\u2029]\s*", " ", message.strip())
+    # Blanks stay as they are: there may be two in the path of a command.
+    text = re.sub(r"\s*[\t\n\v\f\r\x85\u2028\u2029]\s*", " ", message.strip())
+    text = printable(text)
+    return text if len(text) <= 6000 else f"{text[:1500]} … {text[-4490:]}"
+
+
+def printable(text: str) -> str:
+    """A text with what would move a cursor, or turn its direction, written out."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text
     )
-    return text if len(text) <= 2000 else f"{text[:1500]} … {text[-490:]}"

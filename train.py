@@ -46,6 +46,7 @@ from training import (
     distribute,
     history,
     interruption,
+    learning,
     losses,
     machine,
     optimizers,
@@ -605,6 +606,7 @@ def train(
         if at.step == 0:
             log.start(config, predict.graph, _some_inputs(config, images))
         saved = at.step
+        judge = learning.Judge(labels.numpy(), config, epoch_steps * batch_size)
         for epoch in range(at.step // epoch_steps, config["epochs"]):
             bar.set_description(f"epoch {epoch}")
             end = (epoch + 1) * epoch_steps
@@ -646,6 +648,10 @@ def train(
                 feed.verified()
                 _save(state, config, run_dir, at, log)
                 saved = at.step
+            fault = judge.judge(row, last=stop or at.step == total_steps)
+            if fault and workers.place.number == 0:
+                with bar.external_write_mode(file=sys.stderr):
+                    cli.warn(fault)
             if stop:
                 bar.write("stopped early: the validation accuracy gets no better")
                 break

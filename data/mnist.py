@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Sequence
 
+import cli
 import untrusted
 from data import idx
 from data.dataset import Dataset
@@ -113,10 +114,8 @@ def _find(data_dir: str | None) -> str:
         if _holds_any(place):
             return place
         if place != _BESIDE_PROJECT:
-            print(
-                f"mnist: MNIST_DIR={place} holds no MNIST file, looking elsewhere",
-                file=sys.stderr,
-            )
+            told = f"mnist: MNIST_DIR={place} holds no MNIST file, looking elsewhere"
+            print(cli.one_line(told), file=sys.stderr)
     cache = _cache_dir()
     fetch(cache, MIRRORS)
     return cache
@@ -278,7 +277,7 @@ def _download(name: str, digest: str, cache: str, mirrors: Sequence[str]) -> Non
                 f"{cache}: MNIST cannot be stored there ({error.strerror}); free some "
                 "space, or name a folder that holds it with --data_dir or MNIST_DIR"
             ) from error
-        print(f"mnist: {mirror + name}: {reason}", file=sys.stderr)
+        print(cli.one_line(f"mnist: {mirror + name}: {reason}"), file=sys.stderr)
         failures.append(f"{mirror} ({reason})")
     raise DataUnavailable(
         f"{name}: not in {', '.join([*_places(), cache])}, and no mirror gave it: "

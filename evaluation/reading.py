@@ -24,6 +24,7 @@ COLUMNS = (
     *("runner_up_probability", "doubtful", "left", "top", "width", "height"),
 )
 
+_FORMULA = tuple("=+-@＝＋－＠")  # what begins one in some spreadsheet
 _SMALLEST_PICTURE = 800  # pixels, longer side: below, it is enlarged
 
 
@@ -176,12 +177,27 @@ def write(path: Path, pages: Sequence[Page]) -> None:
 
 def _csv(pages: Sequence[Page]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
+    csv.DictWriter(text, COLUMNS, lineterminator="\n").writeheader()
     for page in pages:
-        for reading in page.readings:
-            writer.writerow({"file": page.path, **_record(reading)})
+        name = _cell(str(page.path))
+        # Some spreadsheets begin another cell at a semicolon.
+        writer = csv.DictWriter(
+            text,
+            COLUMNS,
+            lineterminator="\n",
+            quoting=csv.QUOTE_NONNUMERIC if ";" in name else csv.QUOTE_MINIMAL,
+        )
+        writer.writerows({"file": name, **_record(r)} for r in page.readings)
     return text.getvalue()
+
+
+def _cell(path: str) -> str:
+    """A path as a spreadsheet takes it: a name, no formula; nor does it move a cursor.
+
+    ./=1.png is the same file as =1.png.
+    """
+    path = cli.printable(path)
+    return f"./{path}" if path.startswith(_FORMULA) else path
 
 
 def _json(pages: Sequence[Page]) -> str:

@@ -161,6 +161,13 @@ def test_no_output_costs_the_work(tmp_path, line, code, error):
         assert done.stdout.startswith(b"\\xb7\\xb7") and b"\\udcff" in done.stdout
 
 
+def test_what_is_printed_moves_no_cursor():
+    """Whatever files are called; a progress bar, on standard error, does move it."""
+    prints = "import cli; cli.run(lambda _: print('a\\x1b[2J\\r\\u202eb\\t·'))"
+    said = command("-c", prints)
+    assert (said.stdout, said.returncode) == ("a\\x1b[2J\\r\\u202eb\t·\n", 0)
+
+
 def test_ctrl_c_while_tensorflow_loads():
     loads = "import console; console.start(); print(flush=True); import device"
     with subprocess.Popen(

@@ -47,6 +47,31 @@ def test_csv(tmp_path):
     assert second[header.index("doubtful")] == "1"
 
 
+NAMES = {
+    '=HYPERLINK("http:..evil").png': './=HYPERLINK("http:..evil").png',
+    "-1+1.png": "./-1+1.png",
+    "＝1.png": "./＝1.png",
+    "a;=1+1.png": "a;=1+1.png",
+    "\t=1\x1b[2J\n\u202eé.png": "\\t=1\\x1b[2J\\n\\u202eé.png",
+    "\udcff.png": "\\udcff.png",
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_is_no_formula_and_moves_no_cursor(tmp_path, name):
+    pages = [reading.Page(Path(name), [SURE])]
+    reading.write(tmp_path / "readings.csv", pages)
+    text = (tmp_path / "readings.csv").read_text("utf-8")
+    (_, row) = csv.reader(text.splitlines())
+    assert (row[0], row[3]) == (NAMES[name], "7")
+    line = text.splitlines()[1]
+    assert ";" not in line or line[0] == '"'
+    reading.write(tmp_path / "readings.json", pages)
+    (page,) = json.loads((tmp_path / "readings.json").read_text("ascii"))
+    assert page["file"] == name
+    assert reading.show(pages).replace("\n", "").isprintable()
+
+
 def test_json(tmp_path):
     reading.write(tmp_path / "readings.JSON", PAGES)
     first, empty = json.loads((tmp_path / "readings.JSON").read_text("utf-8"))

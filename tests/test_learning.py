@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run that does no better than guessing is told so."""
+
+import math
+
+import numpy as np
+import pytest
+
+from training import learning
+
+CROSS_ENTROPY = {"loss": "softmax_cross_entropy", "label_smoothing": 0.0}
+
+
+def row(loss, accuracy, epoch=0, images=100):
+    return {
+        **{"train_loss": loss, "train_accuracy": accuracy},
+        **{"epoch": epoch, "images": images},
+    }
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10, 47])
+def test_guessing_among_equal_classes(classes):
+    labels = np.tile(np.arange(classes, dtype=np.uint8), 7)
+    guess = learning.guess(labels, CROSS_ENTROPY)
+    assert guess == pytest.approx((math.log(classes), 1 / classes), rel=1e-6)
+
+
+def test_guessing_knows_the_shares():
+    labels = np.array([0, 0, 0, 1], np.uint8)
+    entropy = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+    assert learning.guess(labels, CROSS_ENTROPY) == pytest.approx((entropy, 0.75))
+    binary = {"loss": "binary_cross_entropy", "label_smoothing": 0.0}
+    assert learning.guess(labels, binary) == pytest.approx((entropy, 0.75))
+    smooth = {"loss": "softmax_cross_entropy", "label_smoothing": 1 - 1e-6}
+    assert learning.guess(labels, smooth).loss == pytest.approx(math.log(2), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "loss, accuracy, said",
+    [
+        (76_367_543.0, 0.45, "loss, 7.637e+07, is above that of guessing, 2.3"),
+        (2.30, 0.101, "accuracy, 10.10%, is that of guessing, 10.00%"),
+        (2.30, 0.2, ""),
+        (0.01, 0.999, ""),
+    ],
+)
+def test_what_is_said_of_an_epoch(loss, accuracy, said):
+    guess = learning.Guess(math.log(10), 0.1)
+    complaint = learning.complaint(row(loss, accuracy), 10_000, guess)
+    assert said in complaint and bool(said) == bool(complaint)
+
+
+def test_a_few_lucky_guesses_prove_nothing():
+    guess = learning.Guess(math.log(10), 0.1)
+    assert learning.complaint(row(2.0, 0.3), 9, guess)
+    assert not learning.complaint(row(2.0, 0.3), 100, guess)
+
+
+def test_it_is_said_once_and_not_too_early():
+    labels = np.tile(np.arange(10, dtype=np.uint8), 10)
+    judge = learning.Judge(labels, CROSS_ENTROPY, 50)
+    assert not judge.judge(row(9.0, 0.1, 0, 50), last=False)  # half of the set
+    assert judge.judge(row(9.0, 0.1, 1, 100), last=False)
+    assert not judge.judge(row(9.0, 0.1, 2, 150), last=False)
+    assert not judge.judge(row(1.0, 0.9, 3, 200), last=False)
+    assert judge.judge(row(9.0, 0.1, 4, 250), last=False)
+    assert not judge.judge(row(9.0, 0.1, 5, 300), last=True)
+    soon = learning.Judge(labels, CROSS_ENTROPY, 50)
+    assert soon.judge(row(9.0, 0.1, 0, 50), last=True)
