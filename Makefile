@@ -48,8 +48,9 @@ else
 endif
 
 SECONDS ?= 60
-fuzz: .venv/developed  ## fuzz each reader; SECONDS=600 for longer, ONLY=idx,csv for some
-	$(BIN)/python -m fuzz --seconds=$(SECONDS) --only=$(ONLY)
+JOBS ?= 1
+fuzz: .venv/developed  ## fuzz each reader; SECONDS=600, ONLY=idx,csv, JOBS=2: two at a time
+	$(BIN)/python -m fuzz --seconds=$(SECONDS) --only=$(ONLY) --jobs=$(JOBS)
 
 torture: .venv/installed  ## inject faults into training for half an hour
 	$(BIN)/python -m torture

@@ -15,6 +15,7 @@ if __name__ == "__main__":  # before all else, which takes a while to load
 
     console.start()
 
+import fcntl
 import json
 import os
 import platform
@@ -22,6 +23,7 @@ import re
 import subprocess
 import sys
 import time
+from concurrent import futures
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +139,16 @@ def _run(name: str, inputs: Path, found: Path, seconds: int) -> tuple[int, str]:
 
 
 def _store(name: str, result: dict[str, Any]) -> str:
-    """Adds a reader's result to those of the others; returns the table."""
+    """Adds a reader's result to those of the others; returns the table.
+
+    Others may do the same meanwhile.
+    """
+    with open(KEPT / ".lock", "wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _store_alone(name, result)
+
+
+def _store_alone(name: str, result: dict[str, Any]) -> str:
     stored = {**_earlier(), name: result}
     known = {name: stored[name] for name in readers.READERS if name in stored}
     rows = [
@@ -167,12 +178,18 @@ def main(_: list[str]) -> None:
     Raises:
       cli.UserError: something was found.
     """
-    findings, table = [], ""
-    for name in flags.FLAGS.only or readers.READERS:
+    findings: list[str] = []
+    table = ""
+
+    def fuzz_one(name: str) -> tuple[list[str], str]:
         print(f"{name}: {flags.FLAGS.seconds} s", file=sys.stderr)
         result = fuzz(name, flags.FLAGS.seconds)
-        findings += result["findings"]
-        table = _store(name, {**result, "findings": len(result["findings"])})
+        found = result["findings"]
+        return found, _store(name, {**result, "findings": len(found)})
+
+    with futures.ThreadPoolExecutor(flags.FLAGS.jobs) as pool:
+        for found, table in pool.map(fuzz_one, flags.FLAGS.only or readers.READERS):
+            findings += found
     print(table)
     if findings:
         raise cli.UserError(
@@ -183,6 +200,7 @@ def main(_: list[str]) -> None:
 
 if __name__ == "__main__":
     flags.DEFINE_integer("seconds", 60, "For each reader.", lower_bound=1)
+    flags.DEFINE_integer("jobs", 1, "Readers at a time.", lower_bound=1)
     flags.DEFINE_list(
         "only", [], f"Readers, of {', '.join(readers.READERS)}; default: all."
     )

@@ -6,11 +6,13 @@ what it promises, or it raises `cli.UserError` of one line. Everything else is a
 finding. A new reader is a function of its own and a line in `READERS`.
 """
 
+import contextlib
 import gzip
 import io
 import json
 import math
 import os
+import socket
 import struct
 import tempfile
 from collections.abc import Callable
@@ -140,7 +142,7 @@ def read_flagfile(content: bytes) -> None:
     flags.FLAGS.unparse_flags()
     try:
         lines = flagfiles.expand([f"--flagfile={path}"])
-        flags.FLAGS(["train.py", *lines])
+        flags.FLAGS(["train.py", *flagfiles.unset(lines, flags.FLAGS)])
         assert flags.FLAGS.epochs >= 1 and 0 < flags.FLAGS.learning_rate < math.inf
     except (flags.Error, ValueError) as error:  # as cli.py does
         raise cli.UsageError(cli.one_line(str(error))) from error
@@ -149,12 +151,14 @@ def read_flagfile(content: bytes) -> None:
 
 
 def flagfile_seeds() -> list[bytes]:
-    """One with a comment, lists and numbers; one that names itself."""
+    """Comments, lists, numbers, quotes; one that names itself, one that takes back."""
     return [
         b"# a comment\n--network=lenet\n--epochs=3\n\n--flip_labels=0,1,8\n"
         b"--learning_rate=1e-3\n--nobatch_norm_first\n--shift_pixels=2\n",
         f"--flagfile={_FOLDER.name}/flagfile\n--seed=2\n".encode(),
         b"--hidden_units=150,100\n--network\nmlp\n--undefok=x\n--\nrest\n",
+        b"\xef\xbb\xbf--run_dir='a b'  # first\r\n\"--data_dir=c d\"\r--run_dir=\"\"\n",
+        b"--batch_norm=conv\n--dropout=0.2\n--unset=batch_norm,dropout\n--seed=1\n",
     ]
 
 
@@ -299,6 +303,122 @@ def result_seeds() -> list[bytes]:
     ]
 
 
+def read_tf_config(content: bytes) -> None:
+    """training.distribute: TF_CONFIG, of a worker and of a process that is alone."""
+    from training import distribute
+
+    text = content.decode("utf-8", "surrogateescape")
+    with contextlib.suppress(cli.UserError):
+        distribute.check_alone(text)
+    place = distribute.place("multi_worker", text)
+    assert 0 <= place.number < place.workers == len(set(place.addresses))
+    assert 1 <= place.on_host <= place.workers and place.address
+
+
+def tf_config_seeds() -> list[bytes]:
+    """Two workers, and a chief with one."""
+    from training import launch
+
+    chief = {
+        "cluster": {"chief": ["a:1"], "worker": ["[::1]:2"]},
+        "task": {"type": "worker", "index": "0"},
+    }
+    return [launch.tf_config([20000, 20001], 1).encode(), json.dumps(chief).encode()]
+
+
+def read_worker(content: bytes) -> None:
+    """training.rendezvous: what another worker, or a stranger, says."""
+    from training import rendezvous
+
+    sender, receiver = socket.socketpair()
+    with sender, receiver:
+        sender.setblocking(False)  # what does not go in at once would wait for a reader
+        with contextlib.suppress(BlockingIOError):
+            sender.sendall(content)
+        sender.close()
+        try:
+            message = rendezvous._receive(receiver)
+            try:
+                number, workers = rendezvous._greeting(message)
+            except ValueError:
+                assert set(rendezvous._answer(message, 3)) <= {0, 1, 2}
+            else:
+                assert isinstance(number, int) and all(map(str.__len__, workers))
+        except (OSError, ValueError) as error:
+            raise cli.UserError(cli.one_line(str(error))) from error
+
+
+def worker_seeds() -> list[bytes]:
+    """A greeting, and each answer."""
+    messages: list[dict[str, Any]] = [
+        {"number": 1, "workers": ["a:1", "b:2", "c:3"]},
+        {"missing": [1, 2]},
+        {"missing": []},
+    ]
+    return [json.dumps(message).encode() + b"\n" for message in messages]
+
+
+def read_events(content: bytes) -> None:
+    """training.summaries: events that are cut to the length that two bytes say.
+
+    A fuzzer does not find a checksum. So the next byte says whether the others are the
+    file, or the content of records that are given theirs.
+    """
+    from training import summaries
+
+    length, kind = int.from_bytes(content[:2], "little"), content[2:3]
+    rest = content[3:]
+    if kind == b"1":
+        rest = b"".join(_record(part) for part in rest.split(b"\n"))
+    folder = Path(_FOLDER.name, "train")
+    folder.mkdir(exist_ok=True)
+    for path in folder.iterdir():
+        path.unlink()
+    (folder / f"events.out.tfevents.1{summaries.TRAINING}").write_bytes(rest)
+    lost = summaries.lost(folder.parent, {"train": length})
+    summaries.rewind(folder.parent, "train", length)
+    kept = b"".join(path.read_bytes() for path in folder.iterdir())
+    assert rest.startswith(kept) and len(kept) <= length
+    assert lost == ([] if len(kept) == length else ["train"])
+    assert not kept or summaries._end_of_records(kept) == len(kept)
+
+
+def _record(content: bytes) -> bytes:
+    """As TensorBoard stores an event."""
+    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+
+    length = struct.pack("<Q", len(content))
+    sums = [struct.pack("<I", masked_crc32c(part)) for part in (length, content)]
+    return length + sums[0] + content + sums[1]
+
+
+def events_seeds() -> list[bytes]:
+    """Two records, of which all or one is kept."""
+    records = _record(b"one") + _record(b"two")
+    return [
+        struct.pack("<H", len(records)) + b"0" + records,
+        struct.pack("<H", len(records) - 1) + b"0" + records,
+        struct.pack("<H", 38) + b"1one\ntwo",
+    ]
+
+
+def read_journal(content: bytes) -> None:
+    """augment.shards: what a build that was cut short has noted of its shards."""
+    from augment import shards
+
+    folder = _file(shards._JOURNAL, content).parent
+    for number, sums in shards._noted(folder, 3).items():
+        assert type(number) is int and 0 <= number < 3 and isinstance(sums, dict)
+    _file(shards._JOB, content)
+    assert shards._begun_here(folder) in (True, False)
+
+
+def journal_seeds() -> list[bytes]:
+    """Two shards, and one of which the line is cut off."""
+    lines = [json.dumps({"shard": n, "sha256": {"a": "00"}}) for n in (0, 2)]
+    return ["\n".join(lines).encode() + b"\n", lines[0].encode()[:20]]
+
+
 _FOUND_PIXELS = 1 << 18  # of a picture small enough to be looked through
 
 
@@ -356,6 +476,10 @@ READERS = {
     "checkpoint": Reader(read_checkpoint, checkpoint_seeds),
     "predictions": Reader(read_predictions, predictions_seeds),
     "result": Reader(read_result, result_seeds),
+    "tf_config": Reader(read_tf_config, tf_config_seeds),
+    "worker": Reader(read_worker, worker_seeds),
+    "events": Reader(read_events, events_seeds),
+    "journal": Reader(read_journal, journal_seeds),
     "photo": Reader(read_photo, photo_seeds),
 }
 

@@ -42,6 +42,7 @@ def results(tmp_path_factory):
     [
         ("kill -9 while training, gone on with", 5),
         ("SIGTERM, Ctrl-C while training, gone on with", 2),
+        ("SIGTERM, Ctrl-C to a worker that waits", 2),
         ("a flipped bit, in each byte", 5000),
         ("a file cut at each length", 5000),
         ("vanished directory, gone on with", 1),
@@ -66,6 +67,9 @@ def test_the_table_tells_what_was_not_survived(tmp_path):
     assert good.cells() == ("a", 1, 1, 0)
     assert bad.cells() == ("b", 2, 1, "?")
     assert none.cells() == ("c", "not run", "no mount", "")
+    for row in (good, bad, none):
+        again = table.Row.from_json(json.loads(json.dumps(row.to_json())))
+        assert vars(again) == vars(row)
     table.write([good, bad, none], tmp_path, {"cores": 2})
     stored = json.loads((tmp_path / "results.json").read_text())
     assert stored["cores"] == 2

@@ -4,10 +4,11 @@
     python -m torture
 
 A tiny run is killed at every moment of a save and at many others, its checkpoints are
-damaged byte by byte, its disk filled, made read-only, moved away; each time it goes on
-to the end, where every variable, metric and TensorBoard point must be those of a run
-that was never disturbed. What was found is written to torture/results.json and
-results.md. It takes half an hour; disks are mounted only where that is permitted.
+damaged byte by byte, its disk filled, made read-only, moved away, links planted in it,
+parts of it removed, its outputs closed; each time it is refused, or resumes to the end,
+where every variable, metric and TensorBoard point must be those of a run that was never
+disturbed. What was found is written to torture/results.json and results.md. It takes
+half an hour on two cores; disks are mounted only where that is permitted.
 """
 
 if __name__ == "__main__":  # before all else, which takes a while to load
@@ -15,21 +16,38 @@ if __name__ == "__main__":  # before all else, which takes a while to load
 
     console.start()
 
-import device  # noqa: F401  # isort: skip  (first: it loads TensorFlow)
+import device  # isort: skip  (first: it loads TensorFlow)
 
+import json
+import os
+import signal
 import tempfile
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from absl import flags
-from tqdm import tqdm
 
 import cli
-from torture import augmentation, damage, disks, kills, small, table
+from torture import (
+    augmentation,
+    damage,
+    disks,
+    history,
+    kills,
+    libraries,
+    outputs,
+    planted,
+    small,
+    table,
+    waiting,
+)
 from training import runs
 
 FLAGS = flags.FLAGS
+
+ROWS = "rows.json"  # of a group that has come to its end
 
 
 class Survived(cli.UserError):
@@ -45,28 +63,89 @@ def define_flags() -> None:
         "augmentation_kills", 30, "kill -9 in augmentation.", lower_bound=1
     )
     flags.DEFINE_integer("every", 1, "Try every so-many-th damage.", lower_bound=1)
+    flags.DEFINE_integer("jobs", 0, "Groups at a time; 0: one per core.", lower_bound=0)
     flags.DEFINE_list("only", [], f"Some of {', '.join(GROUPS)}; none for all.")
     cli.define_path("results", "torture", "Folder for the results; '' for none.")
 
 
 Group = Callable[[Path, kills.Report], list[table.Row]]
 
+# Those that take longest come first, so that all jobs end at about the same time.
 GROUPS: dict[str, Group] = {
     "kills": lambda folder, tell: [kills.kills(folder, FLAGS.kills, tell)],
-    "signals": lambda folder, tell: [kills.signals(folder, FLAGS.signals, tell)],
     "bytes": lambda folder, tell: damage.every_byte(folder, tell, FLAGS.every),
-    "damage": lambda folder, tell: damage.older_taken(folder, tell, FLAGS.every),
     "disks": lambda folder, tell: [
         disks.full(folder, FLAGS.disks, tell),
         disks.read_only(folder, tell),
         disks.vanished(folder, FLAGS.disks, tell),
         disks.clock_jumps(folder, tell),
     ],
+    "history": lambda folder, tell: history.lost(folder, tell, FLAGS.every),
+    "links": lambda folder, tell: planted.links(folder, tell, FLAGS.every),
+    "signals": lambda folder, tell: [
+        kills.signals(folder, FLAGS.signals, tell),
+        waiting.signals(folder, FLAGS.signals, tell),
+    ],
     "augmentation": lambda folder, tell: [
         augmentation.killed(folder, FLAGS.augmentation_kills, tell),
         augmentation.full(folder, FLAGS.disks, tell),
     ],
+    "damage": lambda folder, tell: damage.older_taken(folder, tell, FLAGS.every),
+    "native": lambda folder, tell: [libraries.damaged(folder, tell, FLAGS.every)],
+    "outputs": lambda folder, tell: [outputs.lost(folder, tell)],
 }
+
+
+def run_groups(names: Sequence[str], folder: Path, jobs: int) -> list[table.Row]:
+    """Goes through groups of faults, so many at a time, each in a process of its own.
+
+    Args:
+      names: keys of `GROUPS`.
+      folder: to work in.
+      jobs: how many at a time.
+
+    Returns:
+      The rows of all, in the order of `GROUPS`.
+    """
+    left = [name for name in GROUPS if name in names]
+    running: set[int] = set()
+    try:
+        while left or running:
+            while left and len(running) < jobs:
+                name = left.pop(0)
+                if (pid := os.fork()) == 0:
+                    _run_group(name, folder)
+                    os._exit(0)
+                running.add(pid)
+            running.remove(os.wait()[0])
+    finally:
+        for pid in running:
+            os.kill(pid, signal.SIGTERM)
+    parts = [(folder / name / ROWS).read_text() for name in GROUPS if name in names]
+    return [table.Row.from_json(row) for part in parts for row in json.loads(part)]
+
+
+def _run_group(name: str, folder: Path) -> None:
+    """In a child, which leaves the rows in its folder."""
+    place, count = folder / name, 0
+    place.mkdir()
+
+    def tell(fault: str, wrong: str | None) -> None:
+        nonlocal count
+        count += 1
+        if wrong:
+            print(f"{name}: {fault}: {wrong}", flush=True)
+
+    began = time.monotonic()
+    try:
+        rows = GROUPS[name](place, tell)
+    except Exception:  # of this program, or what it takes for granted
+        rows = [table.Row(name)]
+        rows[0].add("all", traceback.format_exc()[-600:])
+        tell("all", traceback.format_exc())
+    (place / ROWS).write_text(json.dumps([row.to_json() for row in rows]))
+    minutes = (time.monotonic() - began) / 60
+    print(f"{name}: {count} faults in {minutes:.1f} minutes", flush=True)
 
 
 def main(_: list[str]) -> None:
@@ -76,19 +155,9 @@ def main(_: list[str]) -> None:
         if name not in GROUPS:
             raise cli.UsageError(f"--only={name}: expected some of {', '.join(GROUPS)}")
     results, began = FLAGS.results, time.monotonic()
-    calls = [GROUPS[name] for name in chosen]
-    rows: list[table.Row] = []
     small.prepare()
-    with tempfile.TemporaryDirectory() as folder, tqdm(unit="fault") as bar:
-
-        def tell(fault: str, wrong: str | None) -> None:
-            bar.update()
-            bar.set_description(fault)
-            if wrong:
-                bar.write(f"{fault}: {wrong}")
-
-        for call in calls:
-            rows += call(Path(folder), tell)
+    with tempfile.TemporaryDirectory() as folder:
+        rows = run_groups(chosen, Path(folder), FLAGS.jobs or device.cores())
     print(table.show(rows))
     if results:
         names = ("commit", "tensorflow", "processor", "cores")

@@ -76,14 +76,19 @@ def run(
     return children.run(program)
 
 
-def digest(run_dir: Path) -> str:
+def digest(run_dir: Path, *, curves: bool = True) -> str:
     """SHA-256 of all that a run leaves, but for times and speeds.
 
     Every variable of the last checkpoint, metrics.csv, and each point of each of
     TensorBoard's curves. In a child only.
+
+    Args:
+      run_dir: of the run.
+      curves: whether TensorBoard's count.
     """
     sha256 = hashlib.sha256()
-    for part in (_variables(run_dir), _metrics(run_dir), _curves(run_dir)):
+    parts = [_variables(run_dir), _metrics(run_dir)]
+    for part in [*parts, _curves(run_dir)] if curves else parts:
         sha256.update(json.dumps(part).encode())
     return sha256.hexdigest()
 

@@ -34,6 +34,23 @@ class Row:
         if wrong:
             self.failures.append((fault, wrong))
 
+    def to_json(self) -> dict[str, Any]:
+        """As `from_json` takes it."""
+        return {
+            "fault": self.name,
+            "not_run": self.reason,
+            "injected": self.injected,
+            "failures": self.failures,
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Row":
+        """The row that `to_json` wrote."""
+        row = cls(content["fault"], content["not_run"])
+        row.injected = content["injected"]
+        row.failures = [tuple(failure) for failure in content["failures"]]
+        return row
+
     def cells(self) -> tuple:
         """As in the table. A run that survived has lost nothing: it is the same."""
         if self.reason:
@@ -51,15 +68,7 @@ def write(rows: Sequence[Row], folder: Path, facts: Mapping[str, Any]) -> None:
     """Writes results.json and results.md."""
     content = {
         **facts,
-        "rows": [
-            {
-                "fault": row.name,
-                "not_run": row.reason,
-                "injected": row.injected,
-                "failures": row.failures,
-            }
-            for row in rows
-        ],
+        "rows": [row.to_json() for row in rows],
     }
     (folder / "results.json").write_text(
         json.dumps(content, indent=1) + "\n", encoding="utf-8"

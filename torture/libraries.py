@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compiled operations that are damaged on the disk: noticed, and built again."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from torture import children
+from torture.kills import Report
+from torture.table import Row
+
+
+def damaged(folder: Path, report: Report, every: int = 1) -> Row:
+    """A library that is cut, flipped or empty is not loaded, and built again.
+
+    Args:
+      folder: to work in.
+      report: gets the name of each fault, and what was wrong.
+      every: 1 for all the faults; 2 for every other, …
+    """
+    import native
+
+    row = Row("compiled operations damaged, built again")
+    if reason := children.run(native.missing).value:
+        row.reason = reason
+        return row
+    build = folder / "native-build"
+    good = children.run(lambda: _load(build))
+    assert good.code == 0, good.err
+    (library,) = build.glob("ops-*.so")
+    kept = folder / "native-kept"
+    shutil.copytree(build, kept)
+    for name, content in list(_damages(library.read_bytes()))[::every]:
+        shutil.rmtree(build)
+        shutil.copytree(kept, build)
+        library.write_bytes(content)
+        ended = children.run(lambda: _load(build))
+        wrong = None
+        if ended.code or ended.value != good.value:
+            wrong = f"exit code {ended.code}: {ended.err[-300:]}"
+        elif library.exists() and library.read_bytes() == content:
+            wrong = "the damaged library is still there"
+        elif debris := [p.name for p in build.iterdir() if p.is_dir()]:
+            wrong = f"debris: {debris}"
+        row.add(name, wrong)
+        report(f"the library {name}", wrong)
+    return row
+
+
+def _damages(good: bytes) -> Iterator[tuple[str, bytes]]:
+    yield "emptied", b""
+    yield "cut in half", good[: len(good) // 2]
+    yield "cut by a byte", good[:-1]
+    yield "with a byte more", good + b"\0"
+    yield "all zeros", bytes(len(good))
+    for offset in (16, len(good) // 3, len(good) // 2, len(good) - 1):
+        flipped = bytes([good[offset] ^ 16])
+        yield f"flipped at {offset}", good[:offset] + flipped + good[offset + 1 :]
+
+
+def _load(build: Path) -> list[float]:
+    """Loads the operations from a folder, and uses one."""
+    import tensorflow as tf
+
+    import native
+
+    native.BUILD = build
+    y = native.dropout(tf.ones([4, 4]), 0.5, seed=tf.constant([1, 2]))
+    return y.numpy().reshape(-1).tolist()
