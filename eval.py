@@ -15,7 +15,8 @@ if __name__ == "__main__":  # before all else, which takes a while to load
 
 import device  # isort: skip  (first: it loads TensorFlow)
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +203,20 @@ def _check_photo_usage(values: Mapping[str, Any]) -> None:
         raise cli.UsageError("--images wants a network to be read by: give --run_dir")
 
 
+@contextlib.contextmanager
+def _output(failures: list[str]) -> Iterator[None]:
+    """Notes the failure of one output, so that it does not cost the others."""
+    try:
+        yield
+    except cli.UserError as error:
+        failures.append(str(error))
+
+
+def _report(failures: Sequence[str]) -> None:
+    if failures:
+        raise cli.UserError("; ".join(failures))
+
+
 def _read_photos(run_dir: Path, names: Sequence[str]) -> None:
     """Reads the digits of photos and shows them as the flags say."""
     from evaluation import photos, reading  # loads matplotlib
@@ -213,12 +228,16 @@ def _read_photos(run_dir: Path, names: Sequence[str]) -> None:
     predict, _ = _load_trained(run_dir)
     pages = reading.read(predict, paths, FLAGS.ink)
     print(reading.show(pages))
+    failures: list[str] = []
     for name, page in zip(annotated, pages):
-        reading.write_annotated(name, page)
-        print(name)
+        with _output(failures):
+            reading.write_annotated(name, page)
+            print(name)
     if FLAGS.readings:
-        reading.write(Path(FLAGS.readings), pages)
-        print(FLAGS.readings)
+        with _output(failures):
+            reading.write(Path(FLAGS.readings), pages)
+            print(FLAGS.readings)
+    _report(failures)
 
 
 def _export(
@@ -236,7 +255,7 @@ def _export(
     trained_on, _ = data.split(
         len(dataset.train_labels), config["validation_size"], config["split_seed"]
     )
-    table = export.export(
+    table, refused = export.export(
         network,
         Path(FLAGS.export_dir),
         export.choose(FLAGS.export_formats),
@@ -245,6 +264,8 @@ def _export(
         facts={"run": run, "checked_on": split, "environment": runs.environment()},
     )
     print(f"\n{table}\n{FLAGS.export_dir}")
+    if refused:
+        raise export.ExportError("; ".join(refused))
 
 
 def _score(run_dir: Path) -> None:
@@ -262,14 +283,19 @@ def _score(run_dir: Path) -> None:
             " images were held out; give --submission alone, or train with"
             " --validation_size"
         )
+    failures: list[str] = []
     if FLAGS.submission:
-        logits = scoring.predict_all(predict, dataset.test_images)
-        kaggle.write_submission(FLAGS.submission, logits.argmax(1))
-        print(FLAGS.submission)
+        with _output(failures):
+            logits = scoring.predict_all(predict, dataset.test_images)
+            kaggle.write_submission(FLAGS.submission, logits.argmax(1))
+            print(FLAGS.submission)
     if scored:
-        result.evaluate(run_dir, predict, scored, step)
+        with _output(failures):
+            result.evaluate(run_dir, predict, scored, step)
     if FLAGS.export_dir:
-        _export(run_dir, predict.network, dataset, scored)
+        with _output(failures):
+            _export(run_dir, predict.network, dataset, scored)
+    _report(failures)
 
 
 def _check_outputs(values: Mapping[str, Any]) -> None:

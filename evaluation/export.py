@@ -3,26 +3,26 @@
 
 saved_model/   TensorFlow
 float.tflite   TensorFlow Lite
-int8.tflite    TensorFlow Lite in whole numbers throughout, a quarter of the size
+int8.tflite    TensorFlow Lite in whole numbers throughout, a quarter of the size; see
+               `evaluation.equalise`
 model.onnx     ONNX, where its converter is installed: the extra `onnx`
 export.json    sizes, accuracies, the time that one digit takes
 
 Each takes `images`, uint8 [N, 28, 28], 0 for paper and 255 for ink, and gives `class`,
 int32 [N], and `probabilities`, float32 [N, 10]; int8.tflite gives these as uint8, in
-256ths. Each is read back from the disk and compared with the network itself.
+256ths. Each is read back from the disk and compared with the network itself; one that
+fails is not kept. No images at all give an empty answer, but TensorFlow Lite takes one
+or more.
 """
 
-import contextlib
-import importlib.util
 import json
 import os
 import shutil
 import statistics
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -31,187 +31,13 @@ from tabulate import tabulate
 import cli
 import device
 import files
-from models import layers
+from evaluation.chain import ExportError
+from evaluation.formats import FORMATS, Exported, Format, Read, missing
 
 EXPORT = "export.json"
 CALIBRATION_DIGITS = 500
 TOLERANCE = 0.0005  # of the accuracy, for int8: 5 digits of 10,000
 LATENCY_CALLS = 100
-ONNX_OPSET = 18
-
-# Images uint8 [N, 28, 28] → what each is read as, integers [N].
-Read = Callable[[np.ndarray], np.ndarray]
-
-
-class ExportError(cli.UserError):
-    """A network that cannot be exported, or not to that place."""
-
-
-class Exported(tf.Module):
-    """A network with the signature that is exported."""
-
-    def __init__(self, network: tf.Module):
-        super().__init__("exported")
-        self.network = network
-
-    @tf.function(
-        autograph=False,
-        input_signature=[tf.TensorSpec([None, 28, 28], tf.uint8, name="images")],
-    )
-    def __call__(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        return _classify(self.network, images[..., tf.newaxis])
-
-
-def _classify(network: tf.Module, images: tf.Tensor) -> dict[str, tf.Tensor]:
-    logits, _ = network(images, training=False)
-    return {
-        "class": tf.argmax(logits, 1, output_type=tf.int32),
-        "probabilities": tf.nn.softmax(logits),
-    }
-
-
-def _write_saved_model(path: Path, exported: Exported, _: np.ndarray) -> None:
-    tf.saved_model.save(
-        exported,
-        str(path),
-        signatures={"serving_default": exported.__call__.get_concrete_function()},
-    )
-
-
-def _read_saved_model(path: Path) -> Read:
-    signature = tf.saved_model.load(str(path)).signatures["serving_default"]
-    return lambda images: signature(images=tf.constant(images))["class"].numpy()
-
-
-def _write_float(path: Path, exported: Exported, _: np.ndarray) -> None:
-    function = exported.__call__.get_concrete_function()
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], exported)
-    path.write_bytes(converter.convert())
-
-
-def _write_int8(path: Path, exported: Exported, calibration: np.ndarray) -> None:
-    """Weights, activations, input and output in 8 bits, sums in 32.
-
-    Jacob et al., "Quantization and Training of Neural Networks for Efficient
-    Integer-Arithmetic-Only Inference", 2018.
-    """
-    function = _integer_function(exported.network)
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], exported)
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    converter.inference_input_type = tf.uint8
-    converter.inference_output_type = tf.uint8
-    pixels = calibration.astype(np.float32)
-    pixels[0, 0, 0] = 255  # the whole range: a byte of the image is one of the input
-    converter.representative_dataset = lambda: ([image[np.newaxis]] for image in pixels)
-    path.write_bytes(converter.convert())
-
-
-def _integer_function(network: tf.Module) -> Any:  # a ConcreteFunction
-    """The network as the converter can quantise it, of float32 images [N, 28, 28].
-
-    The converter makes bytes of a float input, but leaves a cast from bytes to float
-    as it is. So the network's own cast is cut out, and what comes behind it is fed.
-    """
-    with _integer_activation(network):
-        whole = tf.compat.v1.wrap_function(
-            lambda images: _classify(network, images),
-            [tf.TensorSpec([None, 28, 28, 1], tf.uint8)],
-        )
-    cast = next(op for op in whole.graph.get_operations() if op.type == "Cast")
-    behind_cast = whole.prune(cast.outputs[0], whole.structured_outputs)
-
-    @tf.function(
-        autograph=False,
-        input_signature=[tf.TensorSpec([None, 28, 28], tf.float32, name="images")],
-    )
-    def function(images):
-        return behind_cast(images[..., tf.newaxis])
-
-    return function.get_concrete_function()
-
-
-@contextlib.contextmanager
-def _integer_activation(network: tf.Module) -> Iterator[None]:
-    """Gives a network the activation that is the same in other operations.
-
-    TensorFlow Lite has no SELU and makes one with eˣ of all x, whose largest value
-    takes all 256 steps: a quarter of the digits are misread. Its ELU is in float. Here
-    eˣ is taken of negative x alone. (A minimum with 0 would do that too, but keeps the
-    scale of its input, and then the table of eˣ overflows.)
-    """
-
-    def elu(x, alpha=1.0):
-        positive = tf.nn.relu(x)
-        return positive + (alpha * tf.exp(x - positive) - alpha)
-
-    def selu(x):
-        return layers.SELU_SCALE * elu(x, layers.SELU_ALPHA)
-
-    activation = network.activation
-    by_name = {"elu": elu, "selu": selu}
-    replaced = {layers.ACTIVATIONS[name]: form for name, form in by_name.items()}
-    network.activation = replaced.get(activation, activation)
-    try:
-        yield
-    finally:
-        network.activation = activation
-
-
-def _read_lite(path: Path) -> Read:
-    with warnings.catch_warnings():
-        # It is to move to the package ai-edge-litert, which reads the same files.
-        warnings.filterwarnings("ignore", message=".*tf.lite.Interpreter is deprecated")
-        interpreter = tf.lite.Interpreter(str(path), num_threads=1)
-    run = interpreter.get_signature_runner()
-    return lambda images: run(images=images)["class"]
-
-
-def _write_onnx(path: Path, exported: Exported, _: np.ndarray) -> None:
-    import tf2onnx
-
-    function = exported.__call__
-    tf2onnx.convert.from_function(
-        function, function.input_signature, opset=ONNX_OPSET, output_path=str(path)
-    )
-
-
-def _read_onnx(path: Path) -> Read:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(path))
-    return lambda images: session.run(["class"], {"images": images})[0]
-
-
-class Format(NamedTuple):
-    """Attributes:
-    file: or folder, in the export directory.
-    write: makes it of a network; the last argument are digits to calibrate on.
-    read: loads it.
-    exact: whether it must read every digit as the network does.
-    needs: packages that are no requirement of the project.
-    """
-
-    file: str
-    write: Callable[[Path, Exported, np.ndarray], None]
-    read: Callable[[Path], Read]
-    exact: bool = True
-    needs: tuple[str, ...] = ()
-
-
-FORMATS = {
-    "saved_model": Format("saved_model", _write_saved_model, _read_saved_model),
-    "float": Format("float.tflite", _write_float, _read_lite),
-    "int8": Format("int8.tflite", _write_int8, _read_lite, exact=False),
-    "onnx": Format(
-        "model.onnx", _write_onnx, _read_onnx, needs=("tf2onnx", "onnxruntime")
-    ),
-}
-
-
-def missing(name: str) -> list[str]:
-    """The packages that a format needs and that are not installed."""
-    return [p for p in FORMATS[name].needs if importlib.util.find_spec(p) is None]
 
 
 def choose(names: Sequence[str] | None) -> list[str]:
@@ -268,8 +94,8 @@ def export(
     labels: np.ndarray,
     calibration: np.ndarray,
     facts: Mapping[str, Any],
-) -> str:
-    """Writes a network in several formats, all of them or none.
+) -> tuple[str, list[str]]:
+    """Writes a network in several formats, and keeps those that are good.
 
     Args:
       network: as it is scored.
@@ -282,20 +108,26 @@ def export(
       facts: for export.json.
 
     Returns:
-      Sizes, accuracies and times as a table.
+      Sizes, accuracies and times as a table, and for each format that is not kept a
+      line that says why.
 
     Raises:
-      ExportError: a file reads the digits otherwise than the network, or cannot be
-        written; nothing is left of it then.
+      ExportError: no format is good, or the folder cannot be written; nothing is left
+        of it then.
     """
     check(export_dir, formats)
     export_dir = Path(os.path.abspath(export_dir))
     unfinished = export_dir.with_name(f".{export_dir.name}.{os.getpid()}")
     try:
         unfinished.mkdir(parents=True)
-        rows = _write_all(network, unfinished, formats, images, labels, calibration)
-        stored = json.dumps({**facts, "formats": rows}, indent=1) + "\n"
-        (unfinished / EXPORT).write_text(stored, encoding="utf-8")
+        rows, refused = _write_all(
+            network, unfinished, formats, images, labels, calibration
+        )
+        if len(refused) == len(formats):
+            raise ExportError("; ".join(refused))
+        stored = {**facts, "formats": rows, "refused": refused}
+        text = json.dumps(stored, indent=1) + "\n"
+        (unfinished / EXPORT).write_text(text, encoding="utf-8")
         for path in [*unfinished.rglob("*"), unfinished]:
             files.flush(path)
         unfinished.rename(export_dir)
@@ -304,7 +136,7 @@ def export(
         raise _unwritable(export_dir, error) from None
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    return show(rows)
+    return show(rows), refused
 
 
 def _write_all(
@@ -314,8 +146,12 @@ def _write_all(
     images: np.ndarray,
     labels: np.ndarray,
     calibration: np.ndarray,
-) -> list[dict[str, Any]]:
-    """Writes and checks each format; the rows of the table, the network's own first."""
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Writes and checks each format, and removes one that fails.
+
+    Returns:
+      The rows of the table, the network's own first, and why each other format fails.
+    """
     exported = Exported(network)
     chosen = np.random.default_rng(0).permutation(len(calibration))
     calibration = calibration[chosen[:CALIBRATION_DIGITS], ..., 0]
@@ -326,17 +162,30 @@ def _write_all(
 
     own = _read_all(read, pixels)
     rows = [_row("the run's network", None, read, pixels, own, labels, own)]
+    refused = []
     for name in formats:
         form = FORMATS[name]
         path = folder / form.file
-        with device.quiet():
-            form.write(path, exported, calibration)
-            read = form.read(path)
-            found = _read_all(read, pixels)
-        row = _row(name, path, read, pixels, found, labels, own)
-        _compare(row, rows[0], form)
-        rows.append(row)
-    return rows
+        try:
+            with device.quiet():
+                form.write(path, exported, calibration)
+                read = form.read(path)
+                found = _read_all(read, pixels)
+            row = _row(name, path, read, pixels, found, labels, own)
+            _compare(row, rows[0], form)
+            rows.append(row)
+        except Exception as error:  # a converter's are of any kind
+            refused.append(f"{form.file} is not kept: {cli.reason(error)}")
+            _remove(path)
+    return rows, refused
+
+
+def _remove(path: Path) -> None:
+    """A file or a folder, as far as it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _read_all(read: Read, pixels: np.ndarray, batch_size: int = 1000) -> np.ndarray:
@@ -373,16 +222,15 @@ def _compare(row: Mapping[str, Any], own: Mapping[str, Any], form: Format) -> No
     count = row["images"]
     if form.exact and row["read_otherwise"]:
         raise ExportError(
-            f"{form.file} reads {row['read_otherwise']} of {count:,} digits otherwise"
-            f" than the run's network: leave {row['format']} out of --export_formats"
+            f"it classifies {row['read_otherwise']} of {count:,} digits otherwise than"
+            " the run's network"
         )
-    # A few hundred digits cannot tell 0.05 points: there, one may be misread.
+    # A few hundred digits cannot tell 0.05 points: there, one more error will do.
     allowed = max(1, int(TOLERANCE * count))
     if row["errors"] > own["errors"] + allowed:
         raise ExportError(
-            f"{form.file} misreads {row['errors']} of {count:,} digits, the run's"
-            f" network {own['errors']}; {allowed} more would do: leave {row['format']}"
-            " out of --export_formats"
+            f"it misclassifies {row['errors']} of {count:,} digits, the run's network"
+            f" {own['errors']}; up to {own['errors'] + allowed} would do"
         )
 
 

@@ -15,6 +15,7 @@ import tensorflow as tf
 import cli
 import untrusted
 from evaluation import calibration
+from models import layers
 from training import losses, runs
 
 PREDICTIONS = "predictions.npz"
@@ -67,6 +68,32 @@ class Scores:
         return float(((self.probabilities > 0.5) == truth).mean())
 
 
+def predict_logits(
+    network: tf.Module,
+    images: tf.Tensor,
+    *,
+    training: layers.Training,
+    seed: tf.Tensor | None = None,
+) -> tf.Tensor:
+    """Logits of images, or of none: float32 [N, 10], N from 0.
+
+    TensorFlow's pools and batch norm refuse an empty batch: it gets a blank image,
+    whose logits are cut off again.
+
+    Args:
+      network: as of `models`.
+      images: uint8 [N, 28, 28, 1].
+      training: as of the network.
+      seed: as of the network.
+    """
+    count = tf.shape(images)[0]
+    blank = tf.zeros([tf.cast(count < 1, tf.int32), *images.shape[1:]], images.dtype)
+    all_logits, _ = network(
+        tf.concat([images, blank], 0), training=training, seed=seed
+    )
+    return all_logits[:count]
+
+
 class Predict:
     """A network as a graph with the write-up's two placeholders.
 
@@ -87,8 +114,9 @@ class Predict:
             ],
         )
         def predict(images, training):
-            logits, _ = network(images, training=training, seed=tf.zeros([2], tf.int32))
-            return logits
+            return predict_logits(
+                network, images, training=training, seed=tf.zeros([2], tf.int32)
+            )
 
         self.network = network
         self._predict = predict
@@ -126,7 +154,7 @@ def predict_all(
     return np.concatenate(
         [
             predict(images[start : start + batch_size]).numpy()
-            for start in range(0, len(images), batch_size)
+            for start in range(0, max(len(images), 1), batch_size)
         ]
     )
 
