@@ -548,6 +548,17 @@ def _table(parts: list[Part]) -> list[tuple[str, int]]:
     return [*rows, ("total", sum(size for _, size in rows))]
 
 
+def _check_preview(path: str) -> None:
+    """Raises cli.UserError for a picture that cannot be written, before the work."""
+    try:
+        files.check_writable(path)
+    except OSError as error:
+        raise cli.UserError(
+            f"--preview={path} cannot be written ({cli.reason(error)}); choose another"
+            " place"
+        ) from None
+
+
 def main(argv: list[str]) -> None:
     """Builds, or verifies, the set that the flags describe."""
     import tabulate  # here, because train.py, which imports this module, needs none
@@ -555,6 +566,8 @@ def main(argv: list[str]) -> None:
     values = flags.FLAGS.flag_values_dict()
     settings = settings_from(values)
     online = online_settings.settings_from(values)
+    if values["preview"]:
+        _check_preview(values["preview"])
     dataset = data.load(values["dataset"], values["data_dir"])
     directory = make(dataset, settings, values["augmented_dir"], _engine(values))
     rows = _table(plan(dataset.train_labels, settings))
