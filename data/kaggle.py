@@ -184,8 +184,8 @@ def _parse_sound(block: bytes, names: Sequence[str]) -> np.ndarray:
     with warnings.catch_warnings():
         # Before numpy 2.3 an empty cell ends the values with a mere warning.
         warnings.simplefilter("ignore", DeprecationWarning)
-        values = np.fromstring(b",".join(lines), np.int64, sep=",")
-    values = values.reshape(count, columns)  # or a ValueError
+        parsed = np.fromstring(b",".join(lines), np.int64, sep=",")
+    values = parsed.reshape(count, columns)  # or a ValueError
     if (values.max(0) > _limits(names)).any():
         raise ValueError("a value too large")
     return values.astype(np.uint8)
