@@ -101,6 +101,19 @@ def test_eval_exports_the_network_and_says_how_it_reads(trained, tmp_path):
     assert "is there already: choose another --export_dir" in again.stderr
 
 
+def test_one_output_that_fails_costs_none_of_the_others():
+    failures, written = [], []
+    for name in ("a.csv", "b.csv", "c.csv"):
+        with program._output(failures):
+            if name != "c.csv":
+                raise RunError(f"cannot write {name}")
+            written.append(name)
+    assert written == ["c.csv"]
+    with pytest.raises(UserError, match="^cannot write a.csv; cannot write b.csv$"):
+        program._report(failures)
+    program._report([])
+
+
 def test_a_finished_run_once_more_is_one_sentence(trained):
     run_dir, _ = trained
     before = contents(run_dir)
