@@ -132,6 +132,18 @@ def test_json_that_python_would_take_or_choke_on(name, content):
     refused(name, content)
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("tf_config", b'{"cluster": {}, "task": {"type": "\\u007f"}}'),  # found
+        ("tf_config", b'{"cluster": {"worker": ["\\u007f"]}, "task": {}}'),
+        ("worker", b'{"refused": "\\u001b[2J"}\n'),
+    ],
+)
+def test_what_others_say_moves_no_cursor(name, content):
+    refused(name, content)
+
+
 def test_json_says_what_it_said():
     value = {"a": [1, -2.5, None, True, "é\n"], "b": {"c": 2**62}}
     assert untrusted.parse_json(json.dumps(value).encode()) == value

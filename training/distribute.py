@@ -150,7 +150,7 @@ def place(kind: str, tf_config: str | None) -> Place:
         raise DistributeError(
             f"TF_CONFIG is {tf_config!r}, where a JSON object with the addresses of"
             ' "cluster": {"worker": […]} and of "task" the type and index was expected'
-            f" ({error}): mend it"
+            f" ({cli.one_line(str(error))}): mend it"
         ) from None
 
 
@@ -173,6 +173,7 @@ def check_alone(tf_config: str | None) -> None:
         if count <= 1 and task.get("type") != "evaluator":
             return
         what = f"makes this process {task.get('type')} {task.get('index')} of {count}"
+        what = cli.one_line(what)
     raise cli.UsageError(
         f"TF_CONFIG {what}, and --distribute is not given: give"
         " --distribute=multi_worker to train with the others, or --distribute=none to"

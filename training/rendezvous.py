@@ -186,7 +186,7 @@ def _admit(
     if theirs != list(workers):
         error = _Differs(
             f"worker {number} at {host.removeprefix('::ffff:')} has a TF_CONFIG with"
-            f" the workers {', '.join(theirs)}, and worker 0 one with"
+            f" the workers {cli.one_line(', '.join(theirs))}, and worker 0 one with"
             f" {', '.join(workers)}: give all the same"
         )
         _send(guest, {"refused": str(error)})
@@ -286,7 +286,7 @@ def _answer(message: Any, count: int) -> list[int]:
     if isinstance(message, dict):
         refused, missing = message.get("refused"), message.get("missing")
         if isinstance(refused, str):
-            raise RendezvousError(refused)
+            raise RendezvousError(cli.one_line(refused))
         if isinstance(missing, list) and all(
             type(n) is int and 0 <= n < count for n in missing
         ):
