@@ -2,6 +2,7 @@
 """Whole-pixel shifts of digits, by scipy.ndimage as in the LeNet-SELU write-up."""
 
 import itertools
+import math
 from collections.abc import Collection
 
 import numpy as np
@@ -24,9 +25,15 @@ def shift(images: np.ndarray, dy: int, dx: int) -> np.ndarray:
     # Here, because reading a set that is built already should not cost its loading.
     from scipy import ndimage
 
-    # Order 0 copies the nearest pixel: exact for whole pixels, and many times faster
-    # than the default cubic spline, which would also have to be rounded back to uint8.
-    return ndimage.shift(images, (0, dy, dx, 0), order=0, mode="constant", cval=0)
+    # scipy moves one picture, of the numbers of the pixels, and the digits are gathered
+    # by it: a tenth of the time that it takes to move them all, and the same bytes.
+    # Order 0 copies the nearest pixel, which for whole pixels is exact.
+    pixels = np.arange(math.prod(images.shape[1:])).reshape(images.shape[1:])
+    source = ndimage.shift(pixels, (dy, dx, 0), order=0, cval=-1).ravel()
+    flat = images.reshape(len(images), -1)
+    moved = np.take(flat, source, axis=1, mode="wrap")  # -1 counts from the end …
+    moved[:, source < 0] = 0  # … and is what enters the picture
+    return moved.reshape(images.shape)
 
 
 def shifts(
