@@ -30,7 +30,7 @@ def shift(images: np.ndarray, dy: int, dx: int) -> np.ndarray:
     # Order 0 copies the nearest pixel, which for whole pixels is exact.
     pixels = np.arange(math.prod(images.shape[1:])).reshape(images.shape[1:])
     source = ndimage.shift(pixels, (dy, dx, 0), order=0, cval=-1).ravel()
-    flat = images.reshape(len(images), -1)
+    flat = images.reshape(len(images), pixels.size)
     moved = np.take(flat, source, axis=1, mode="wrap")  # -1 counts from the end …
     moved[:, source < 0] = 0  # … and is what enters the picture
     return moved.reshape(images.shape)
