@@ -216,6 +216,7 @@ def test_float_is_in_float(exported):
 def test_every_network_can_be_exported(other, digits, tmp_path, monkeypatch):
     # Untrained, so that int8 may read them as it likes.
     monkeypatch.setattr(export, "TOLERANCE", 1)
+    monkeypatch.setattr(export, "CALIBRATION_DIGITS", 50)
     write(other, tmp_path / "e", digits)
     _, details = tensors(tmp_path / "e" / "int8.tflite")
     assert np.float32 not in {d["dtype"] for d in details}
