@@ -27,7 +27,7 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,9 @@ COPY_ROWS = 8  # of the preview, that show deformed copies, at most
 MOVED_TOGETHER = 10_000  # images
 
 FORMAT = 1  # of the folder; a new number makes every set be built again
+
+# Writes one shard, told a folder and a number; returns the SHA-256 of its files.
+WriteShard = Callable[[str, int], dict[str, str]]
 
 # A manifest is as long as what is expected of it, and its checksums, each with a name.
 _CHECKSUM_BYTES = 200
@@ -100,12 +103,47 @@ def enlarge(
     """
     parts = plan(dataset.train_labels, settings)
     manifest = _manifest(dataset, settings, parts)
-    directory = _made(dataset, settings, manifest, root, workers.threads)
+    memory = _Memory(parts)
+    directory = _made(
+        dataset, settings, manifest, root, workers.threads, memory.write_shard
+    )
     if directory is None:
         return Enlarged(
             dataset.train_images, dataset.train_labels, parts[0].indices, None
         )
-    return _read(directory, parts, manifest)
+    _read(directory, manifest, memory)
+    source = np.concatenate([part.indices for part in parts])
+    return Enlarged(memory.images, memory.labels, source, directory)
+
+
+class _Memory:
+    """An enlarged set in memory, which shards fill as they are written or read.
+
+    A set that is built and then trained on is so written once, and never read.
+
+    Attributes:
+      images: uint8 [M, 28, 28, 1].
+      labels: uint8 [M].
+      filled: numbers of the shards that are there.
+    """
+
+    def __init__(self, parts: Sequence[Part]):
+        counts = [len(part.indices) for part in parts]
+        self._starts = [0, *itertools.accumulate(counts)]
+        self.images = empty((sum(counts), 28, 28, 1))
+        self.labels = np.empty(sum(counts), np.uint8)
+        self.filled: set[int] = set()
+
+    def part(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """The place of a shard's images and labels."""
+        here = slice(self._starts[number], self._starts[number + 1])
+        return self.images[here], self.labels[here]
+
+    def write_shard(self, folder: str, number: int) -> dict[str, str]:
+        """`shards.write`, whose arrays stay here."""
+        sums = shards.write(folder, number, self.part(number))
+        self.filled.add(number)
+        return sums
 
 
 def make(
@@ -128,7 +166,7 @@ def make(
       is whole by then is kept for the next time.
     """
     manifest = _manifest(dataset, settings, plan(dataset.train_labels, settings))
-    directory = _made(dataset, settings, manifest, root, engine)
+    directory = _made(dataset, settings, manifest, root, engine, shards.write)
     if directory is not None:
         _verify(directory, manifest)
     return directory
@@ -154,7 +192,9 @@ def store(
     """
     parts = plan(dataset.train_labels, settings)
     manifest = _manifest(dataset, settings, parts)
-    directory = _made(dataset, settings, manifest, root, workers.threads)
+    directory = _made(
+        dataset, settings, manifest, root, workers.threads, shards.write
+    )
     if directory is None:
         raise cli.UserError(
             "plain originals are always in memory, and only an enlarged set is read"
@@ -181,13 +221,14 @@ def _made(
     manifest: dict[str, Any],
     root: str | os.PathLike[str],
     engine: workers.Engine,
+    write_shard: WriteShard,
 ) -> Path | None:
     """Builds the set if it is not there; returns its folder, None if it needs none."""
     if [shard["transform"] for shard in manifest["shards"]] == ["original"]:
         return None
     directory = Path(root) / _directory_name(manifest, settings)
     if not os.path.exists(directory):
-        _build(directory, dataset, settings, manifest, engine)
+        _build(directory, dataset, settings, manifest, engine, write_shard)
     return directory
 
 
@@ -270,6 +311,7 @@ def _build(
     settings: Settings,
     manifest: dict[str, Any],
     engine: workers.Engine,
+    write_shard: WriteShard,
 ) -> None:
     """Builds the set unless another process has done so in the meantime."""
     root = directory.parent
@@ -281,7 +323,7 @@ def _build(
         with files.append(root / ".lock") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not directory.exists():
-                _write(directory, dataset, settings, manifest, engine)
+                _write(directory, dataset, settings, manifest, engine, write_shard)
     except OSError as error:
         raise cli.UserError(
             f"cannot keep the enlarged set in {root}: {error.strerror or error}; "
@@ -295,6 +337,7 @@ def _write(
     settings: Settings,
     manifest: dict[str, Any],
     engine: workers.Engine,
+    write_shard: WriteShard,
 ) -> None:
     """Writes all files beside `directory`, then gives their folder its name.
 
@@ -316,7 +359,7 @@ def _write(
                 f"{len(sums)} of {len(listed)} parts are there from an earlier try"
             )
         shards.prepare(unfinished, dataset.train_images, dataset.train_labels, settings)
-        _write_missing(unfinished, len(listed), sums, engine)
+        _write_missing(unfinished, len(listed), sums, engine, write_shard)
         shards.clear(unfinished, _files(listed))
         whole = {file: s for number in sorted(sums) for file, s in sums[number].items()}
         path = unfinished / "manifest.json"
@@ -336,7 +379,11 @@ def _files(listed: Iterable[dict[str, Any]]) -> set[str]:
 
 
 def _write_missing(
-    folder: Path, total: int, sums: dict[int, dict[str, str]], engine: workers.Engine
+    folder: Path,
+    total: int,
+    sums: dict[int, dict[str, str]],
+    engine: workers.Engine,
+    write_shard: WriteShard,
 ) -> None:
     """Writes all shards that are not in `sums`, and enters them as they are done."""
     # disable=None: no bar where standard error is not a terminal.
@@ -346,7 +393,8 @@ def _write_missing(
         while len(sums) < total:
             before = len(sums)
             try:
-                for number, some in _run(engine, folder, set(range(total)) - set(sums)):
+                missing = set(range(total)) - set(sums)
+                for number, some in _run(engine, folder, missing, write_shard):
                     sums[number] = some
                     shards.note(folder, number, some)
                     bar.update()
@@ -361,12 +409,15 @@ def _write_missing(
 
 
 def _run(
-    engine: workers.Engine, folder: Path, numbers: Iterable[int]
+    engine: workers.Engine,
+    folder: Path,
+    numbers: Iterable[int],
+    write_shard: WriteShard,
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """Yields the number and checksums of each shard when it is written."""
     with engine() as executor:
         jobs = {
-            executor.submit(shards.write, str(folder.absolute()), number): number
+            executor.submit(write_shard, str(folder.absolute()), number): number
             for number in sorted(numbers)
         }
         try:
@@ -393,23 +444,19 @@ def _verify(directory: Path, manifest: dict[str, Any]) -> None:
                 raise shards.unusable(directory / file, fault)
 
 
-def _read(directory: Path, parts: list[Part], manifest: dict[str, Any]) -> Enlarged:
-    """Reads every shard into its place in one array, and verifies it."""
+def _read(directory: Path, manifest: dict[str, Any], memory: _Memory) -> None:
+    """Reads the shards that are not in memory into their places, and verifies them."""
     sums = _read_manifest(directory, manifest)
-    source = np.concatenate([part.indices for part in parts])
-    images = empty((len(source), 28, 28, 1))
-    labels = np.empty(len(source), np.uint8)
-    ends = np.cumsum([len(part.indices) for part in parts])
     jobs = []
-    for shard, end in zip(manifest["shards"], ends):
-        here = slice(end - shard["count"], end)
-        header = shards.IMAGES_HEADER
-        jobs.append((directory / shard["images"], header, images[here], sums))
-        header = shards.LABELS_HEADER
-        jobs.append((directory / shard["labels"], header, labels[here], sums))
+    for number, shard in enumerate(manifest["shards"]):
+        if number not in memory.filled:
+            images, labels = memory.part(number)
+            header = shards.IMAGES_HEADER
+            jobs.append((directory / shard["images"], header, images, sums))
+            header = shards.LABELS_HEADER
+            jobs.append((directory / shard["labels"], header, labels, sums))
     with workers.threads() as pool:
         list(pool.map(lambda job: _read_file(*job), jobs))
-    return Enlarged(images, labels, source, directory)
 
 
 def _read_manifest(directory: Path, expected: dict[str, Any]) -> dict[str, str]:

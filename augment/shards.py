@@ -104,12 +104,15 @@ def _versions() -> dict[str, str]:
     }
 
 
-def write(folder: str, number: int) -> dict[str, str]:
+def write(
+    folder: str, number: int, into: tuple[np.ndarray, np.ndarray] | None = None
+) -> dict[str, str]:
     """Writes one shard; returns the SHA-256 of each of its files.
 
     Args:
       folder: where `prepare` was.
       number: of the part in the plan.
+      into: arrays that are filled with its images and labels, for who wants them too.
 
     Raises:
       cli.UserError: the folder is not to be seen from here, other versions are
@@ -135,11 +138,12 @@ def write(folder: str, number: int) -> dict[str, str]:
     with tempfile.TemporaryDirectory(prefix=".", dir=here) as hidden:
         for file, array in zip(name(number, len(parts)), contents):
             path = Path(hidden, file)
-            idx.write_idx(path, array)
+            sums[file] = idx.write_idx(path, array)
             files.flush(path)
-            sums[file] = hashlib.sha256(path.read_bytes()).hexdigest()
         for file in sums:
             os.replace(Path(hidden, file), here / file)
+    for place, array in zip(into or (), contents):
+        place[...] = array
     return sums
 
 

@@ -6,6 +6,7 @@ a type code, the number of dimensions, then each dimension as a big-endian uint3
 (described with the data set: LeCun, Cortes and Burges, "The MNIST database").
 """
 
+import hashlib
 import io
 import math
 import os
@@ -227,8 +228,8 @@ def read_pair(images_path: Path, labels_path: Path) -> tuple[np.ndarray, np.ndar
     return images, labels
 
 
-def write_idx(path: Path, array: np.ndarray) -> None:
-    """Writes a raw (not gzipped) idx file.
+def write_idx(path: Path, array: np.ndarray) -> str:
+    """Writes a raw (not gzipped) idx file; returns its SHA-256, in hex.
 
     The file is written in place: a caller who needs all or nothing writes to a
     temporary name and renames it.
@@ -246,12 +247,16 @@ def write_idx(path: Path, array: np.ndarray) -> None:
     if array.ndim == 4 and array.shape[3] == 1:
         array = array[..., 0]
     header = struct.pack(f">4B{array.ndim}I", 0, 0, _UINT8, array.ndim, *array.shape)
+    content = np.ascontiguousarray(array).data
     try:
         with open(path, "wb") as file:
             file.write(header)
-            file.write(np.ascontiguousarray(array).data)
+            file.write(content)
     except OSError as error:
         raise DataError(
             f"{os.fspath(path)}: cannot be written ({error.strerror}); free some space "
             "or choose another folder"
         ) from error
+    digest = hashlib.sha256(header)
+    digest.update(content)
+    return digest.hexdigest()

@@ -14,7 +14,7 @@ import tensorflow as tf
 import cli
 from models import layers
 
-_ONE, _ZERO = np.float32(1), np.float32(0)
+_ONE, _ZERO = np.ones((), np.float32), np.zeros((), np.float32)
 
 
 class ExportError(cli.UserError):

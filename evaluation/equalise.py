@@ -248,4 +248,5 @@ def ranking(steps: Sequence[Step], images: np.ndarray) -> Ranking:
     centred = Linear(last.w - last.w.mean(1, keepdims=True), last.b - last.b.mean())
     logits = np.sort(chain.run([*steps[:-1], centred], tf.constant(images)), 1)
     # Twice that, since other digits go further.
-    return Ranking(centred.then(np.float32(6 / (2 * max(logits[:, -2].max(), 1e-6)))))
+    reach = np.maximum(2 * logits[:, -2].max(keepdims=True), 1e-6)
+    return Ranking(centred.then(np.float32(6) / reach))

@@ -159,6 +159,19 @@ def test_shards_are_plain_idx_files(dataset, tmp_path):
     np.testing.assert_array_equal(labels, dataset.train_labels)
 
 
+def test_a_set_that_was_just_built_is_not_read(dataset, tmp_path, monkeypatch):
+    def read(*_):
+        raise AssertionError("read")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "_read_file", read)
+        built = build.enlarge(dataset, Settings(), tmp_path)
+    stored = build.enlarge(dataset, Settings(), tmp_path)
+    np.testing.assert_array_equal(built.images, stored.images)
+    np.testing.assert_array_equal(built.labels, stored.labels)
+    np.testing.assert_array_equal(built.source, stored.source)
+
+
 def test_second_call_reads(dataset, tmp_path):
     first = build.enlarge(dataset, Settings(), tmp_path)
     times = {path: path.stat().st_mtime_ns for path in first.directory.iterdir()}
