@@ -16,6 +16,7 @@ import time
 import numpy as np
 import pytest
 
+import cli
 from data import __main__ as program
 from data import idx, mnist
 from data.idx import DataError
@@ -302,27 +303,23 @@ def test_a_cache_that_cannot_be_written_is_said(tmp_path, server):
     assert message.startswith(f"{cache}: MNIST cannot be stored there")
 
 
-def test_the_program_tells_unavailable_from_bad(tiny, tmp_path, capsys, monkeypatch):
-    assert program.main([]) == 3
-    assert capsys.readouterr().err.count("\n") == 1
+def test_the_program_tells_unavailable_from_bad(tiny, tmp_path, capsys):
+    """By the exit code of its error, which make goes by."""
+
+    def exit_code(*arguments):
+        with pytest.raises(cli.UserError) as error:
+            program.main(["data", *arguments])
+        return error.value.exit_code
+
+    assert exit_code() == 3
     beside = copy(tiny, tmp_path / "beside")
-    assert program.main(["mnist"]) == 0
+    program.main(["data", "mnist"])
     out = capsys.readouterr().out
     assert out == f"mnist: 3 training and 2 test images, {beside}\n"
     (beside / mnist.TEST_IMAGES).write_bytes(b"")
-    assert program.main(["mnist"]) == 1
-    assert str(beside / mnist.TEST_IMAGES) in capsys.readouterr().err
-    assert program.main(["cifar"]) == program.main(["mnist", "digits"]) == 2
-    assert program.main(["kaggle"]) == 2  # which nobody can load by its name alone
-
-
-def test_the_program_is_interrupted(tmp_path, capsys, monkeypatch):
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(mnist, "fetch", interrupt)
-    assert program.main([]) == 130
-    assert capsys.readouterr().err == "data: interrupted\n"
+    assert exit_code("mnist") == 1
+    assert exit_code("cifar") == exit_code("mnist", "digits") == 2
+    assert exit_code("kaggle") == 2  # which nobody can load by its name alone
 
 
 def test_the_real_files(monkeypatch):

@@ -43,7 +43,7 @@ def read(run_dir: Path) -> list[dict[str, float]]:
     except FileNotFoundError:
         return []
     except (OSError, ValueError) as error:
-        raise _damaged(path, cli.one_line(str(error))) from None
+        raise _damaged(path, cli.one_line(str(error)[:200])) from None
 
 
 def _damaged(path: Path, why: str) -> runs.RunError:

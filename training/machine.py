@@ -5,6 +5,7 @@ Whoever resumes a run elsewhere has no choice any more, for another one would tr
 other bits. So a run that was begun on two cores keeps its two replicas on one.
 """
 
+import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ def begun(run_dir: Path) -> dict[str, Any] | None:
       RunError: it is damaged, or of a format that came later.
     """
     path = run_dir / runs.RUN
-    if not path.exists():
+    if not os.path.exists(path):  # nor can be: `runs.lock` says why
         return None
     run = runs.read_run(run_dir)
     replicas, kernels, number = (run["config"].get(name) for name in CHOICES)
