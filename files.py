@@ -136,11 +136,12 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> None:
     for path in Path(folder).glob(".*"):
         match = re.fullmatch(r"\..+\.(\d{1,10})", path.name, re.ASCII)
         plain = path.is_symlink() or path.is_file()  # of a link only itself goes
-        if match and plain and not _is_running(int(match[1])):
+        if match and plain and not is_running(int(match[1])):
             path.unlink(missing_ok=True)
 
 
-def _is_running(pid: int) -> bool:
+def is_running(pid: int) -> bool:
+    """Whether another process of this number is alive, and may own what is named so."""
     if pid == os.getpid():
         return False  # of an earlier process of this number: this one opens none here
     try:

@@ -10,41 +10,20 @@ They compute what TensorFlow's own operations do, to rounding, gradients include
 layers this small those spend most of their time on writing down what the next one reads
 again, and on the three quarters of a pool's gradient that are zero.
 
-The sources beside this file are compiled when a run first wants them, once for each
-processor and each version of TensorFlow. Where there is no C++ compiler, or no AVX-512,
-without which they take twice as long as TensorFlow's, a run takes those, and says so.
+`compile` makes a library of the sources when a run first wants it. Where there is no
+C++ compiler, or no AVX-512, without which they take twice as long as TensorFlow's, a
+run takes those, and says so.
 Only training uses these here: evaluation and export know nothing of them.
 """
 
 import functools
-import hashlib
-import os
-import platform
-import shlex
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-import cli
-
-FOLDER = Path(__file__).resolve().parent
-BUILD = FOLDER / "build"
-KERNELS = ("conv_pool.cc", "dropout.cc", "selu_norm.cc", "update.cc")
-OPS = "ops.cc"
-NO_COMPILER = "no C++ compiler"
-COMPILE_SECONDS = 300  # more than a compiler ever takes
-
-# -march=native: the result runs on this processor, and is named after it.
-FLAGS = ("-std=c++17", "-fPIC", "-O3", "-march=native", "-Wno-psabi")
-
-
-class NativeError(cli.UserError):
-    """The operations cannot be had here."""
+from native import compile
+from native.compile import NativeError
 
 
 class Normalised(NamedTuple):
@@ -178,7 +157,7 @@ def adam(
 
 def unsuited() -> str:
     """Why TensorFlow's operations are the better choice here; "" if they are not."""
-    if "avx512f" not in _processor().split():
+    if "avx512f" not in compile.processor().split():
         return "no AVX-512"
     return missing()
 
@@ -225,90 +204,9 @@ def operations() -> Any:
     Raises:
       NativeError: no compiler, or one that fails.
     """
-    path = library()
+    path = compile.library()
     try:
         return tf.load_op_library(str(path))
     except (tf.errors.OpError, OSError) as error:
         reason = str(getattr(error, "message", error)).splitlines()[0]
         raise NativeError(f"{path} cannot be loaded ({reason}): delete it") from None
-
-
-def library() -> Path:
-    """The compiled operations; compiles them if they are not there.
-
-    Raises:
-      NativeError: no compiler, or one that fails.
-    """
-    path = BUILD / f"ops-{_key()}.so"
-    if not path.exists():
-        _compile(path)
-    return path
-
-
-def _key() -> str:
-    """What the compiled operations depend on, in short."""
-    parts = [tf.__version__, *FLAGS, platform.machine(), _processor()]
-    parts += [p.read_text() for p in sorted(FOLDER.glob("*.[ch]*")) if p.is_file()]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-
-
-def _processor() -> str:
-    """What instructions the processor has, where the system lists them."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:  # not Linux
-        return platform.processor()
-    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
-
-
-def _compile(path: Path) -> None:
-    compiler = _compiler()
-    try:
-        BUILD.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=BUILD) as folder:
-            objects = []
-            for source in (*KERNELS, OPS):
-                # TensorFlow's headers are not for this processor's flags: Eigen would
-                # align its arrays otherwise than the library does.
-                ours = source in KERNELS
-                flags = FLAGS if ours else ("-fPIC", *tf.sysconfig.get_compile_flags())
-                objects.append(str(Path(folder, source).with_suffix(".o")))
-                _run(*compiler, *flags, "-c", str(FOLDER / source), "-o", objects[-1])
-            built = Path(folder, path.name)
-            link = tf.sysconfig.get_link_flags()
-            _run(*compiler, "-shared", *objects, *link, "-o", str(built))
-            built.rename(path)  # whole or not there, whoever else compiles
-    except OSError as error:
-        raise NativeError(f"cannot compile in {BUILD}: {error.strerror}") from None
-
-
-def _compiler() -> list[str]:
-    """The command that compiles C++: that of CXX, which may be of several words."""
-    try:
-        command = shlex.split(os.environ.get("CXX", ""))
-    except ValueError as error:
-        raise NativeError(f"CXX is no command: {error}") from None
-    if not command:
-        command = [shutil.which("c++") or shutil.which("g++") or ""]
-    if not command[0]:
-        raise NativeError(NO_COMPILER)
-    if not shutil.which(command[0]):
-        raise NativeError(f"CXX names {command[0]}, which is not there")
-    return command
-
-
-def _run(*command: str) -> None:
-    try:
-        subprocess.run(
-            command,
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=COMPILE_SECONDS,
-        )
-    except subprocess.CalledProcessError as error:
-        lines = error.stderr.splitlines() or [f"exit code {error.returncode}"]
-        reason = next((line for line in lines if "error" in line), lines[-1])
-        raise NativeError(f"the C++ compiler {command[0]} fails: {reason}") from None
-    except subprocess.TimeoutExpired:
-        raise NativeError(f"the C++ compiler takes over {COMPILE_SECONDS} s") from None

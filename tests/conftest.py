@@ -12,6 +12,7 @@ import pytest
 import data
 import native
 from data import mnist as files
+from native import compile
 
 # As the programs do it.
 device.set_threads(0)
@@ -19,8 +20,8 @@ device.set_threads(0)
 
 def pytest_runtest_setup(item):
     """Only where there is no compiler: one that fails is a fault, and is to be seen."""
-    if item.get_closest_marker("native") and native.missing() == native.NO_COMPILER:
-        pytest.skip(native.NO_COMPILER)
+    if item.get_closest_marker("native") and native.missing() == compile.NO_COMPILER:
+        pytest.skip(compile.NO_COMPILER)
 
 
 @pytest.fixture

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of native/: each operation beside TensorFlow's own."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import tensorflow as tf
 import models
 import native
 from models import layers
+from native import compile
 from training import optimizers
 
 pytestmark = pytest.mark.native
@@ -297,7 +300,7 @@ def test_adam_refuses_what_does_not_fit():
 
 @pytest.fixture
 def nothing_compiled(monkeypatch, tmp_path):
-    monkeypatch.setattr(native, "BUILD", tmp_path / "build")
+    monkeypatch.setattr(compile, "BUILD", tmp_path / "build")
     native.operations.cache_clear()
     yield tmp_path / "build"
     native.operations.cache_clear()
@@ -312,7 +315,7 @@ def test_a_compiler_that_fails(nothing_compiled, monkeypatch):
 def test_no_compiler(nothing_compiled, monkeypatch):
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", str(nothing_compiled))
-    assert native.missing() == native.NO_COMPILER
+    assert native.missing() == compile.NO_COMPILER
     with pytest.raises(native.NativeError, match="no C"):
         native.conv_pool(tf.zeros([1, 5, 5, 1]), tf.zeros([3, 3, 1, 1]))
 
@@ -327,28 +330,161 @@ def test_a_compiler_of_two_words(nothing_compiled, monkeypatch):
     assert native.missing() == "the C++ compiler env fails: exit code 1"
 
 
-def test_a_damaged_library(nothing_compiled):
-    path = nothing_compiled / f"ops-{native._key()}.so"
-    path.parent.mkdir()
-    path.write_bytes(b"no library")
-    assert f"{path} cannot be loaded" in native.missing()
+@pytest.fixture
+def copied(nothing_compiled, monkeypatch):
+    """A library whose compilation is a copy of the one that is there, and counted."""
+    content, builds = compiled().read_bytes(), []
+
+    def build(_, path):
+        builds.append(path)
+        path.write_bytes(content)
+
+    monkeypatch.setattr(compile, "_build", build)
+    path = compile.library()
+    assert len(builds) == 1 and compile.library() == path
+    return path, builds
+
+
+def compiled():
+    """The library that all other tests load."""
+    folder = Path(native.__file__).parent / "build"
+    return folder / f"ops-{compile.key()}.so"
+
+
+def damage(path, how):
+    noted, content = path.with_suffix(".sha256"), path.read_bytes()
+    if how in ("link", "pipe"):
+        kept = path.rename(path.with_name("elsewhere"))
+        path.symlink_to(kept) if how == "link" else os.mkfifo(path)
+    elif how == "no hash":
+        noted.unlink()
+    elif how == "pipe for a hash":
+        noted.unlink()
+        os.mkfifo(noted)
+    elif how == "garbage for a hash":
+        noted.write_bytes(b"\xff" * 5000)
+    else:
+        flipped = content[:5000] + bytes([content[5000] ^ 1]) + content[5001:]
+        half = content[: len(content) // 2]
+        path.write_bytes({"half": half, "empty": b"", "flipped": flipped}[how])
+
+
+DAMAGES = ("half", "empty", "flipped", "no hash", "garbage for a hash", "link", "pipe")
+
+
+@pytest.mark.parametrize("how", [*DAMAGES, "pipe for a hash"])
+def test_a_damaged_library_is_compiled_again(copied, capsys, how):
+    path, builds = copied
+    content = path.read_bytes()
+    damage(path, how)
+    assert compile.library() == path and len(builds) == 2
+    assert path.read_bytes() == content and path.is_file() and not path.is_symlink()
+    said = capsys.readouterr().err
+    assert f"{path} is not what was compiled there" in said and said.count("\n") == 1
+    assert compile.library() == path and len(builds) == 2
+    assert native.missing() == "" and not capsys.readouterr().err
+
+
+def test_leftovers_of_killed_compilers_go(copied):
+    path, _ = copied
+    killed = subprocess.Popen(["true"])
+    killed.wait()
+    dead, alive = (path.with_name(f".compiling.{n}") for n in (killed.pid, 1))
+    hash_ = path.with_name(f".{path.stem}.sha256.{killed.pid}")
+    for folder in (dead, alive):
+        (folder / "of a compiler").mkdir(parents=True)
+    hash_.touch()
+    path.unlink()
+    compile.library()
+    names = {path.name, path.with_suffix(".sha256").name, alive.name}
+    assert {p.name for p in path.parent.iterdir()} == names
+
+
+# As GCC 12 and its assembler say it.
+NO_SPACE = (
+    "{standard input}: Fatal error: can't write 211 bytes to section .text of x.o: 'No"
+    " space left on device'"
+)
+
+
+@pytest.mark.parametrize(
+    "printed, reason",
+    [
+        (
+            "{standard input}: Assembler messages:\n"
+            f"{NO_SPACE}\n{{standard input}}: Fatal error: x.o: No such file or"
+            " directory\n",
+            NO_SPACE,
+        ),
+        (
+            "/usr/bin/ld: final link failed: No space left on device\n"
+            "collect2: error: ld returned 1 exit status\n",
+            "/usr/bin/ld: final link failed: No space left on device",
+        ),
+        (
+            "In file included from core/errors.h:7:\nstatus.h:3: warning: an error\n"
+            '   12 | #error "not here"\nops.cc:7:1: fatal error: error writing to'
+            " /tmp/a.s: No space left on device\ncompilation terminated.\n",
+            "ops.cc:7:1: fatal error: error writing to /tmp/a.s: No space left on"
+            " device",
+        ),
+        (
+            "In file included from core/errors.h:7,\n                 from ops.cc:9:\n"
+            "vector.h:3:2: error: #error no vectors\n",
+            "vector.h:3:2: error: #error no vectors",
+        ),
+        (
+            "c++: fatal error: Killed signal terminated program cc1plus\n"
+            "compilation terminated.\n",
+            "c++: fatal error: Killed signal terminated program cc1plus",
+        ),
+        (
+            "/usr/bin/ld: cannot find -ltensorflow: No such file or directory\n"
+            "collect2: error: ld returned 1 exit status\n",
+            "/usr/bin/ld: cannot find -ltensorflow: No such file or directory",
+        ),
+        ("c++: error: unrecognized -x\n", "c++: error: unrecognized -x"),
+        ("something else\n", "something else"),
+        ("", "exit code 1"),
+    ],
+)
+def test_the_reason_of_a_compiler_that_fails(printed, reason):
+    assert compile._reason(printed, 1) == reason
+
+
+def test_a_compiler_that_is_killed_or_never_ends(nothing_compiled, monkeypatch):
+    monkeypatch.setenv("CXX", "sh -c 'kill -9 $$'")
+    assert native.missing() == "the C++ compiler sh fails: killed by SIGKILL"
+    monkeypatch.setenv("CXX", "sh -c 'exec sleep 60'")
+    monkeypatch.setattr(compile, "COMPILE_SECONDS", 0.05)
+    assert native.missing() == "the C++ compiler takes over 0.05 s"
+    assert not list(nothing_compiled.iterdir())
+
+
+def test_a_full_disk_is_named(nothing_compiled, monkeypatch, tmp_path):
+    """The compiler's temporary files go where the library goes."""
+    script = tmp_path / "c++"
+    script.write_text('#!/bin/sh\necho "$TMPDIR: No space left" >&2\nexit 1\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("CXX", str(script))
+    assert f"{nothing_compiled}/.compiling.{os.getpid()}: No space" in native.missing()
 
 
 @pytest.mark.parametrize(
     "processor, reason", [("flags : fma avx2", "no AVX-512"), ("flags : avx512f", "")]
 )
 def test_where_it_is_the_better_choice(monkeypatch, processor, reason):
-    monkeypatch.setattr(native, "_processor", lambda: processor)
+    monkeypatch.setattr(compile, "processor", lambda: processor)
     monkeypatch.setattr(native, "missing", lambda: "")
     assert native.unsuited() == reason
 
 
 def test_another_processor_or_version_is_compiled_for_anew(monkeypatch):
-    keys = {native._key()}
-    monkeypatch.setattr(native, "_processor", lambda: "another")
-    keys.add(native._key())
+    keys = {compile.key()}
+    monkeypatch.setattr(compile, "processor", lambda: "another")
+    keys.add(compile.key())
     monkeypatch.setattr(tf, "__version__", "1.0")
-    keys.add(native._key())
+    keys.add(compile.key())
     assert len(keys) == 3
 
 

@@ -64,6 +64,6 @@ def _load(build: Path) -> list[float]:
 
     import native
 
-    native.BUILD = build
+    native.compile.BUILD = build
     y = native.dropout(tf.ones([4, 4]), 0.5, seed=tf.constant([1, 2]))
     return y.numpy().reshape(-1).tolist()
