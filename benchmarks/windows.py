@@ -178,7 +178,8 @@ def statistics_of(order: np.ndarray, batch_size: int) -> dict[str, float]:
     from data.windows import BLOCK
 
     set_size = len(order)
-    some = order[: len(order) // batch_size * batch_size].reshape(-1, batch_size)
+    some: np.ndarray = order[: len(order) // batch_size * batch_size]
+    some = some.reshape(-1, batch_size)
     some = some[:: max(1, len(some) // BATCHES)]
     apart = abs(some[:, :, np.newaxis] - some[:, np.newaxis])
     apart = np.minimum(apart, set_size - apart)

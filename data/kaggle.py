@@ -240,7 +240,7 @@ def write_digits(
       DataError: the file cannot be written.
     """
     names: tuple[str, ...] = PIXELS
-    rows = images.reshape(-1, len(PIXELS))
+    rows: np.ndarray = images.reshape(-1, len(PIXELS))
     if labels is not None:
         names, rows = (LABEL, *PIXELS), np.column_stack([labels, rows])
     _write(path, names, rows)

@@ -287,7 +287,7 @@ def _threshold(darkness: np.ndarray, factor: float = 1) -> np.ndarray:
     smooth = cv2.GaussianBlur(darkness, (3, 3), 0)
     noise = _noise(smooth)
     # Of millions of pixels of paper, some are beyond _NOISE.
-    candidates = smooth[smooth > max(_FAINTEST, 1.6 * _NOISE * noise)]
+    candidates: np.ndarray = smooth[smooth > max(_FAINTEST, 1.6 * _NOISE * noise)]
     if not candidates.size:
         return np.zeros_like(darkness)
     darkest = np.percentile(candidates, 90)

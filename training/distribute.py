@@ -388,7 +388,7 @@ class Workers:
         content = np.frombuffer(json.dumps(value).encode(), np.uint8)
         lengths = self._of_all(np.array([len(content)]))
         padded = np.pad(content, (0, lengths.max() - len(content)))
-        rows = self._of_all(padded).astype(np.uint8)
+        rows: np.ndarray = self._of_all(padded).astype(np.uint8)
         return [
             json.loads(row[:length].tobytes())
             for row, (length,) in zip(rows, lengths, strict=True)
