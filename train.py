@@ -241,6 +241,8 @@ def choose(
     print(f"replicas: {replicas}{workers}")
     if "kernels" in models.options(config):
         reason = "as asked for" if config["kernels"] else native.unsuited()
+        if config["kernels"] == "native":
+            machine.start_kernels()
         chosen["kernels"] = config["kernels"] or ("tensorflow" if reason else "native")
         if chosen["kernels"] == "native" and config.get("sync_batch_norm"):
             reason = "batch norm: tensorflow, which can be synchronised"
@@ -962,6 +964,14 @@ def run(
             f"{dataset.name}: {dataset.source}; {sets.train_count:,} images to train"
             f" on after {data_seconds:.1f} s"
         )
+        kernels = machine.settle(values["kernels"], chosen)
+        if kernels != values["kernels"]:
+            values, config, chosen = (
+                {**given, "kernels": kernels} for given in (values, config, chosen)
+            )
+            flags_text = flags_text.replace(
+                "\n--kernels=native\n", f"\n--kernels={kernels}\n"
+            )
         facts = {
             "chosen": dict(chosen),
             "data": dict(dataset.hashes),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Operations in C++ for the training of LeNet-SELU, and how they are compiled.
+"""Operations in C++ for the training of LeNet-SELU.
 
 - `conv_pool`: convolution and max pool in one pass;
 - `selu_norm`: bias, SELU and batch norm in another;
@@ -156,10 +156,17 @@ def adam(
 
 
 def unsuited() -> str:
-    """Why TensorFlow's operations are the better choice here; "" if they are not."""
+    """Why TensorFlow's operations are the better choice here; "" if they are not.
+
+    Does not wait for the compiler, which may fail yet: `missing` does.
+    """
     if "avx512f" not in compile.processor().split():
         return "no AVX-512"
-    return missing()
+    try:
+        compile.start()
+    except NativeError as error:
+        return str(error)
+    return ""
 
 
 def missing() -> str:

@@ -4,8 +4,11 @@
 The library is kept in `build`, next to a file with its SHA-256. One that is not what
 was compiled there, because a disk lost half of it, is compiled again: loaded, it would
 end the process.
+
+`start` does it in the background, so that a run can read its data meanwhile.
 """
 
+import atexit
 import contextlib
 import hashlib
 import os
@@ -16,12 +19,14 @@ import shutil
 import signal
 import stat
 import subprocess
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import tensorflow as tf
 
 import cli
+import device
 import files
 import untrusted
 
@@ -51,18 +56,43 @@ class NativeError(cli.UserError):
     """The operations cannot be had here."""
 
 
+def start() -> None:
+    """Starts to compile the library in the background if it is missing or damaged.
+
+    Whatever becomes of that, `library` tells. The end of the program does not wait for
+    it.
+
+    Raises:
+      NativeError: no compiler.
+    """
+    global _job
+    path = _path()
+    if _job or is_sound(path):
+        return
+    compiler = find_compiler()
+    if os.path.lexists(path):
+        cli.warn(f"{path} is not what was compiled there: compiling it again")
+    _job = _Job(compiler, path)
+
+
 def library() -> Path:
     """Path of the library; compiles it if it is missing or damaged.
 
     Raises:
       NativeError: no compiler, or one that fails.
     """
-    path = BUILD / f"ops-{key()}.so"
-    if not is_sound(path):
-        if os.path.lexists(path):
-            cli.warn(f"{path} is not what was compiled there: compiling it again")
-        _compile(path)
-    return path
+    global _job
+    start()
+    if _job:
+        try:
+            _job.wait()
+        finally:
+            _job = None
+    return _path()
+
+
+def _path() -> Path:
+    return BUILD / f"ops-{key()}.so"
 
 
 def is_sound(path: Path) -> bool:
@@ -96,26 +126,6 @@ def _digest(content: bytes) -> bytes:
     return hashlib.sha256(content).hexdigest().encode() + b"\n"
 
 
-def _compile(path: Path) -> None:
-    compiler = find_compiler()
-    try:
-        BUILD.mkdir(exist_ok=True)
-        with _folder() as folder:
-            built = folder / path.name
-            _build(compiler, built)
-            noted = path.with_suffix(".sha256")
-            if not noted.is_file():  # a pipe, or a link to nowhere
-                noted.unlink(missing_ok=True)
-            # First its hash: a library without one would be compiled again.
-            with files.replacing(noted) as file:
-                file.write(_digest(built.read_bytes()))
-            files.flush(built)
-            built.rename(path)  # whole or not there, whoever else compiles
-            files.flush(BUILD)
-    except OSError as error:
-        raise NativeError(f"cannot compile in {BUILD}: {cli.reason(error)}") from None
-
-
 @contextlib.contextmanager
 def _folder() -> Iterator[Path]:
     """A temporary folder in BUILD; removes those of processes that were killed."""
@@ -130,21 +140,6 @@ def _folder() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _build(compiler: Sequence[str], path: Path) -> None:
-    """Compiles the library, in a folder where nothing else is."""
-    objects = []
-    for source in (*KERNELS, OPS):
-        # TensorFlow's headers are not for this processor's flags: Eigen would align its
-        # arrays otherwise than the library does.
-        ours = source in KERNELS
-        flags = FLAGS if ours else ("-fPIC", *tf.sysconfig.get_compile_flags())
-        objects.append(str(path.with_name(source).with_suffix(".o")))
-        command = [*compiler, *flags, "-c", str(FOLDER / source), "-o", objects[-1]]
-        _run(command, path.parent)
-    link = tf.sysconfig.get_link_flags()
-    _run([*compiler, "-shared", *objects, *link, "-o", str(path)], path.parent)
 
 
 def find_compiler() -> list[str]:
@@ -166,25 +161,6 @@ def find_compiler() -> list[str]:
     return command
 
 
-def _run(command: Sequence[str], folder: Path) -> None:
-    """Runs a compiler, whose temporary files go to a folder."""
-    environment = {**os.environ, "TMPDIR": str(folder), "LC_ALL": "C"}
-    try:
-        ended = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=COMPILE_SECONDS,
-            env=environment,
-        )
-    except subprocess.TimeoutExpired:
-        raise NativeError(f"the C++ compiler takes over {COMPILE_SECONDS} s") from None
-    if ended.returncode:
-        reason = _reason(ended.stderr, ended.returncode)
-        raise NativeError(f"the C++ compiler {command[0]} fails: {reason}")
-
-
 def _reason(printed: str, code: int) -> str:
     """Why a compiler failed, in one line.
 
@@ -200,3 +176,151 @@ def _reason(printed: str, code: int) -> str:
             if re.search(pattern, line):
                 return line
     return lines[-1] if lines else f"exit code {code}"
+
+
+class _Job:
+    """Compiles a library in a thread of its own.
+
+    Args:
+      compiler: command.
+      path: library.
+    """
+
+    def __init__(self, compiler: Sequence[str], path: Path):
+        self._compiler, self._path = compiler, path
+        self._error: Exception | None = None
+        self._lock = threading.Lock()  # of the two below
+        self._running: list[subprocess.Popen[str]] = []
+        self._stopped = False
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Returns when the library is there; an exception, as of Ctrl-C, stops it.
+
+        Raises:
+          NativeError: the compiler fails.
+        """
+        try:
+            self._thread.join()
+        finally:
+            self.stop()
+        if self._error:
+            raise self._error
+
+    def stop(self) -> None:
+        """Ends the compilers and removes what they have written."""
+        self._kill()
+        self._thread.join()
+
+    def _kill(self) -> None:
+        with self._lock:
+            self._stopped = True
+            for process in self._running:
+                _kill(process)
+
+    def _work(self) -> None:
+        try:
+            self._compile()
+        except OSError as error:
+            reason = f"cannot compile in {BUILD}: {cli.reason(error)}"
+            self._error = NativeError(reason)
+        except Exception as error:
+            self._error = error
+
+    def _compile(self) -> None:
+        BUILD.mkdir(exist_ok=True)
+        with _folder() as folder:
+            built = folder / self._path.name
+            self._build(built)
+            noted = self._path.with_suffix(".sha256")
+            if not noted.is_file():  # a pipe, or a link to nowhere
+                noted.unlink(missing_ok=True)
+            # First its hash: a library without one would be compiled again.
+            with files.replacing(noted) as file:
+                file.write(_digest(built.read_bytes()))
+            files.flush(built)
+            built.rename(self._path)  # whole or not there, whoever else compiles
+            files.flush(BUILD)
+
+    def _build(self, path: Path) -> None:
+        """Compiles the library, in a folder where nothing else is."""
+        commands, objects = [], []
+        for source in (*KERNELS, OPS):
+            # TensorFlow's headers are not for this processor's flags: Eigen would align
+            # its arrays otherwise than the library does.
+            ours = source in KERNELS
+            flags = FLAGS if ours else ("-fPIC", *tf.sysconfig.get_compile_flags())
+            objects.append(str(path.with_name(source).with_suffix(".o")))
+            what = ("-c", str(FOLDER / source), "-o", objects[-1])
+            commands.append([*self._compiler, *flags, *what])
+        # The last takes as long as all others together.
+        self._side_by_side(commands[::-1], path.parent)
+        link = ["-shared", *objects, *tf.sysconfig.get_link_flags()]
+        self._run([*self._compiler, *link, "-o", str(path)], path.parent)
+
+    def _side_by_side(self, commands: list[list[str]], folder: Path) -> None:
+        """Runs commands, one on each core; if one fails, the others are ended."""
+        waiting, errors = iter(commands), []
+
+        def work() -> None:
+            try:
+                for command in waiting:
+                    self._run(command, folder)
+            except Exception as error:
+                errors.append(error)
+                self._kill()
+
+        count = min(device.cores(), len(commands))
+        threads = [threading.Thread(target=work, daemon=True) for _ in range(count)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if errors:
+            raise errors[0]
+
+    def _run(self, command: Sequence[str], folder: Path) -> None:
+        """Runs a compiler, whose temporary files go to a folder."""
+        with self._lock:
+            if self._stopped:
+                raise NativeError("the C++ compiler was stopped")
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                env={**os.environ, "TMPDIR": str(folder), "LC_ALL": "C"},
+                start_new_session=True,  # so that what it starts is ended with it
+            )
+            self._running.append(process)
+        try:
+            _, printed = process.communicate(timeout=COMPILE_SECONDS)
+        except subprocess.TimeoutExpired:
+            _kill(process)
+            process.communicate()
+            reason = f"the C++ compiler takes over {COMPILE_SECONDS} s"
+            raise NativeError(reason) from None
+        finally:
+            with self._lock:
+                self._running.remove(process)
+        if process.returncode:
+            reason = _reason(printed, process.returncode)
+            raise NativeError(f"the C++ compiler {command[0]} fails: {reason}")
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+_job: _Job | None = None  # that was started, and not waited for yet
+
+
+@atexit.register
+def _stop() -> None:
+    if _job:
+        _job.stop()

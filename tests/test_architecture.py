@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "console": set(),
     "device": set(),
     "files": set(),
-    "native": {"cli", "files", "untrusted"},
+    "native": {"cli", "device", "files", "untrusted"},
     "flagfiles": {"untrusted"},
     "untrusted": set(),
     "augment": set(),

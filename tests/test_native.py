@@ -2,8 +2,10 @@
 """Tests of native/: each operation beside TensorFlow's own."""
 
 import os
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ import models
 import native
 from models import layers
 from native import compile
-from training import optimizers
+from training import machine, optimizers
 
 pytestmark = pytest.mark.native
 
@@ -339,7 +341,7 @@ def copied(nothing_compiled, monkeypatch):
         builds.append(path)
         path.write_bytes(content)
 
-    monkeypatch.setattr(compile, "_build", build)
+    monkeypatch.setattr(compile._Job, "_build", build)
     path = compile.library()
     assert len(builds) == 1 and compile.library() == path
     return path, builds
@@ -461,6 +463,42 @@ def test_a_compiler_that_is_killed_or_never_ends(nothing_compiled, monkeypatch):
     assert not list(nothing_compiled.iterdir())
 
 
+def test_a_compiler_in_the_background_is_ended(nothing_compiled, monkeypatch):
+    """With all that it started: its folder goes, and nobody waits."""
+    monkeypatch.setenv("CXX", "sh -c 'sleep 60; true'")
+    began = time.perf_counter()
+    compile.start()
+    job = compile._job
+    while not job._running:
+        time.sleep(0.01)
+    compile._stop()  # as at the end of the program
+    assert time.perf_counter() - began < 10
+    assert not job._running and not list(nothing_compiled.iterdir())
+    with pytest.raises(native.NativeError, match="SIGKILL|stopped"):
+        compile.library()
+    assert compile._job is None
+
+
+def test_a_compiler_that_fails_in_the_background(nothing_compiled, monkeypatch, capfd):
+    """The choice of kernels does not wait for it; what it said comes afterwards."""
+    monkeypatch.setattr(compile, "processor", lambda: "flags : avx512f")
+    monkeypatch.setenv("CXX", "false")
+    assert native.unsuited() == ""
+    fails = "the C++ compiler false fails: exit code 1"
+    with pytest.raises(machine.MachineError, match=re.escape(f"here ({fails}): train")):
+        machine.settle("native", {})  # as asked for
+    assert machine.settle("native", {"kernels": "native"}) == "tensorflow"
+    assert capfd.readouterr() == (f"kernels: tensorflow ({fails})\n", "")
+    assert machine.settle("tensorflow", {}) == "tensorflow"
+    assert machine.settle(None, {}) is None
+
+
+def test_kernels_as_asked_for_without_a_compiler(nothing_compiled, monkeypatch):
+    monkeypatch.setenv("CXX", str(nothing_compiled / "c++"))
+    with pytest.raises(machine.MachineError, match="not there.*--kernels=tensorflow"):
+        machine.start_kernels()
+
+
 def test_a_full_disk_is_named(nothing_compiled, monkeypatch, tmp_path):
     """The compiler's temporary files go where the library goes."""
     script = tmp_path / "c++"
@@ -475,7 +513,7 @@ def test_a_full_disk_is_named(nothing_compiled, monkeypatch, tmp_path):
 )
 def test_where_it_is_the_better_choice(monkeypatch, processor, reason):
     monkeypatch.setattr(compile, "processor", lambda: processor)
-    monkeypatch.setattr(native, "missing", lambda: "")
+    monkeypatch.setattr(compile, "start", lambda: None)
     assert native.unsuited() == reason
 
 

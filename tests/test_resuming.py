@@ -16,8 +16,10 @@ from absl import flags
 import data
 import device
 import flagfiles
+import native
 import train
 from evaluation import result
+from native import compile
 from tests.test_older_runs import GOLDEN
 from training import checkpoints, machine, runs
 from training.runs import RunError
@@ -186,6 +188,29 @@ def test_kernels_of_a_run_are_kept():
     assert machine.keep(left, [], run) == {"replicas": 2, "threads": 0}
     mine = {"replicas": 3, "threads": 0, "kernels": "native"}
     assert machine.keep(mine, ["kernels"], run) == {"threads": 0}
+
+
+def test_kernels_that_fail_to_compile_are_not_those_of_the_run(
+    call, monkeypatch, tmp_path, capsys
+):
+    """The compiler fails behind the choice, while the data are read."""
+    monkeypatch.setattr(compile, "BUILD", tmp_path / "build")
+    monkeypatch.setattr(compile, "processor", lambda: "flags : avx512f")
+    monkeypatch.setenv("CXX", "false")
+    native.operations.cache_clear()
+    trained = []
+    monkeypatch.setattr(train, "train_and_score", lambda *given: trained.append(given))
+    where, small = f"--run_dir={tmp_path / 'run'}", ("--dataset=digits", "--epochs=2")
+    call(*small, "--shift_directions=", "--flip_codes=", where)
+    said = capsys.readouterr().out
+    assert "kernels: native\n" in said
+    assert "kernels: tensorflow (the C++ compiler false fails: exit code 1)\n" in said
+    values, config, *_ = trained[0]
+    run = json.loads((tmp_path / "run" / "run.json").read_text())
+    for kept in (values, config, run["config"], run["chosen"]):
+        assert kept["kernels"] == "tensorflow"
+    assert "\n--kernels=tensorflow\n" in (tmp_path / "run" / "flags.txt").read_text()
+    call(f"--flagfile={tmp_path / 'run'}/flags.txt")  # resumed
 
 
 @pytest.mark.parametrize(

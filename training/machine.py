@@ -42,6 +42,46 @@ def begun(run_dir: Path) -> dict[str, Any] | None:
     return run
 
 
+def start_kernels() -> None:
+    """Starts to compile the kernels that the user asked for, while the data are read.
+
+    Raises:
+      MachineError: there is no compiler.
+    """
+    try:
+        native.compile.start()
+    except native.NativeError as error:
+        raise _no_kernels(str(error)) from None
+
+
+def _no_kernels(reason: str) -> MachineError:
+    return MachineError(
+        f"--kernels=native cannot be had here ({reason}): train with"
+        " --kernels=tensorflow"
+    )
+
+
+def settle(kernels: str | None, chosen: Mapping[str, Any]) -> str | None:
+    """Waits for the compiler where it is wanted; prints if it fails.
+
+    Args:
+      kernels: of the run, as far as is known before that.
+      chosen: what the machine chose.
+
+    Returns:
+      The kernels that can be had.
+
+    Raises:
+      MachineError: the compiler fails, and the user asked for its kernels.
+    """
+    if kernels != "native" or not (reason := native.missing()):
+        return kernels
+    if "kernels" not in chosen:
+        raise _no_kernels(reason)
+    print(f"kernels: tensorflow ({reason})")
+    return "tensorflow"
+
+
 def threads(run: Mapping[str, Any]) -> int:
     """Threads that a run was begun with; 0 if its run.json does not say."""
     numbers = [run["environment"].get(name) for name in _THREADS]
