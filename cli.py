@@ -27,7 +27,7 @@ command, one_line = console.command, console.one_line
 printable, quote, warn = console.printable, console.quote, console.warn
 
 USAGE_ERROR = 2
-# As --help and the README have them. For 130 and 143 see training.interruption.
+# As --help and docs/reliability.md list them; 130 and 143: training.interruption.
 EXIT_CODES = {
     0: "done",
     1: "a request that cannot be met, or a run that cannot go on: one line says why",

@@ -2,7 +2,7 @@
 """Every reader of outside bytes: it takes them or says one line, whatever they are.
 
 The same few inputs each time; LETIN_EXAMPLES=2000 in the environment draws so many new
-ones for each test (see BUILD.md). Coverage-guided: `make fuzz`.
+ones for each test (see docs/reliability.md). Coverage-guided: `make fuzz`.
 """
 
 import gzip
