@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The commands of the walkthrough and the README are ones that the programs take."""
+"""The commands and links of the pages work."""
 
 import ast
 import json
@@ -13,7 +13,11 @@ import pytest
 
 from tests.programs import ROOT
 
-PAGES = ("docs/walkthrough.md", "README.md")
+PAGES = ("docs/walkthrough.md", "README.md", "docs/results.md")
+LINKED = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
+)
 SCRIPT = re.compile(r'^python -c "(.*?)"$', re.DOTALL | re.MULTILINE)
 
 # Runs a program up to where its flags are parsed, once for each command line.
@@ -97,20 +101,26 @@ def test_a_flag_that_is_not_there_would_be_seen():
     assert "Unknown command line flag 'run_dirr'" in said
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", PAGES[:2])
 def test_targets_are_in_the_makefile(page):
     targets = re.findall(r"^([\w./-]+):", (ROOT / "Makefile").read_text(), re.M)
     named = [words[1] for words in commands(page) if words[0] == "make"]
     assert named and set(named) <= set(targets)
 
 
-@pytest.mark.parametrize("page", PAGES)
+def anchors(path):
+    """What a link may name after # in a page: its headings, as GitHub writes them."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text("utf-8"), re.M)
+    return {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings}
+
+
+@pytest.mark.parametrize("page", LINKED)
 def test_links_lead_somewhere(page):
     text = (ROOT / page).read_text("utf-8")
-    names = re.findall(r"\]\(((?!http)[^)#]+)\)", text)
-    assert len(names) > 3
-    for name in names:
-        assert ((ROOT / page).parent / name).exists(), name
+    for name, anchor in re.findall(r"\]\(((?!http)[^)#]*)#?([^)]*)\)", text):
+        path = (ROOT / page).parent / name if name else ROOT / page
+        assert path.exists(), name
+        assert not anchor or anchor in anchors(path), f"{name}#{anchor}"
 
 
 def test_flagfiles_are_there_or_made():
