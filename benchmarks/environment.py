@@ -34,7 +34,7 @@ def facts() -> dict[str, Any]:
         "load_average_before": load,
         "versions": {
             "python": found["python"],
-            **{package: _version(package) for package in PACKAGES},
+            **{package: version(package) for package in PACKAGES},
         },
     }
 
@@ -52,11 +52,11 @@ def _settled_load() -> float:
     return load
 
 
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+def version(package: str) -> str | None:
+    """The installed version of a package that is imported by this name, or None."""
+    # One package has several distributions: tensorflow, tensorflow-cpu.
+    names = importlib.metadata.packages_distributions().get(package)
+    return importlib.metadata.version(names[0]) if names else None
 
 
 def describe(facts: Mapping[str, Any]) -> str:

@@ -9,7 +9,6 @@ they are known: `import_seconds`, `data_seconds`, `tracing_seconds`.
 
 import csv
 import functools
-import importlib.metadata
 import json
 import os
 import subprocess
@@ -23,7 +22,7 @@ import numpy as np
 
 import cli
 import data
-from benchmarks import peers
+from benchmarks import environment, peers
 
 # A peer loads its library itself, so that no process holds that of another.
 
@@ -285,7 +284,7 @@ def _tested(seconds: float, accuracy: float) -> dict[str, float]:
 
 
 def _versions(*packages: str) -> str:
-    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
+    return ", ".join(f"{name} {environment.version(name)}" for name in packages)
 
 
 # name: maker(**settings), for benchmarks.peers.

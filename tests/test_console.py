@@ -169,10 +169,12 @@ def test_what_is_printed_moves_no_cursor():
 
 
 def test_ctrl_c_while_tensorflow_loads():
-    loads = "import console; console.start(); print(flush=True); import device"
+    # It waits then, for a busy machine may send the signal late.
+    loads = "import console; console.start(); print(flush=True); import device; input()"
     with subprocess.Popen(
         [sys.executable, "-c", loads],
         cwd=ROOT,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -182,12 +182,12 @@ def test_a_damaged_checkpoint_is_not_scored_but_the_one_before(
     "damage", [{"batch_norm": "all", "batch_norm_decay": "x"}, {"dropout": []}]
 )
 def test_a_setting_that_no_network_can_have(trained, tmp_path, damage):
-    """One that a network is built with, but does not compute with."""
+    """One that a network is not built with, or does not compute with."""
     run = runs.read_run(trained[0])
+    state = tf.train.Checkpoint(average=models.build(run["config"]))
     run["config"] |= damage
     runs.write_atomically(tmp_path / "run.json", json.dumps(run))
     shutil.copy(trained[0] / "metrics.csv", tmp_path)
-    state = tf.train.Checkpoint(average=models.build(run["config"]))
     checkpoints.save(state, tmp_path / "checkpoints", 10, run["config"])
     with pytest.raises(RunError, match="run.json is damaged, no network can be built"):
         program._load_trained(tmp_path)

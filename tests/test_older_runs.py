@@ -85,11 +85,12 @@ def test_an_older_run_reads_photos_and_is_exported(copy, digits, tmp_path):
     Image.fromarray(ink).save(photo := tmp_path / "page.png")
     (page,) = reading.read(scoring.Predict(network), [photo], "auto")
     assert len(page.readings) == 1
-    table = export.export(
+    table, refused = export.export(
         *(network, tmp_path / "exported", ["float"], images, labels),
         calibration=digits.train_images,
         facts={},
     )
+    assert not refused
     assert table.count(str(ERRORS)) == 2  # the run's network and the file
 
 
