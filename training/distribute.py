@@ -149,8 +149,8 @@ def place(kind: str, tf_config: str | None) -> Place:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DistributeError(
             f"TF_CONFIG is {tf_config[:500]!r}, where a JSON object with the addresses"
-            ' of "cluster": {"worker": […]} and of "task" the type and index was expected'
-            f" ({cli.one_line(str(error))}): mend it"
+            ' of "cluster": {"worker": […]} and of "task" the type and index was'
+            f" expected ({cli.one_line(str(error))}): mend it"
         ) from None
 
 
