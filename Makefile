@@ -27,7 +27,7 @@ train-2workers: .venv/installed  ## the same by two processes; FLAGS=--run_dir=â
 	@$(BIN)/python -m data mnist
 	@$(BIN)/python -m training.launch --workers=2 -- --flagfile=lenet.flags $(FLAGS)
 
-test: .venv/developed  ## run the tests; COVERAGE=90 demands 90 % of the lines
+test: .venv/developed  ## run the tests; COVERAGE=95 demands 95 % of the lines
 	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile \
 		$(if $(COVERAGE),--cov --cov-fail-under=$(COVERAGE))
 
