@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+import cli
 import untrusted
 from evaluation import scoring
 from training import checkpoints, history, losses, runs, summaries
@@ -129,9 +130,12 @@ def finished(run_dir: Path) -> str:
     """Says that a run is trained to its end and scored there; "" unless it is."""
     try:
         result = untrusted.read_json(run_dir / RESULT)
-        step = max(checkpoints.steps(run_dir / checkpoints.FOLDER), default=0)
+        folder = run_dir / checkpoints.FOLDER
+        step = max(checkpoints.steps(folder), default=0)
         last = epochs(run_dir, step)[-1]
         scoring.read_predictions(run_dir)
+        if summaries.lost(run_dir, checkpoints.progress(folder, step)["events"]):
+            return ""
         if not result["finished"] or not step == result["steps"] == last["step"]:
             return ""
         summary = result[scored_split(result)]
@@ -139,7 +143,7 @@ def finished(run_dir: Path) -> str:
             f"{run_dir} is trained to its last step, {step:,}, and scored:"
             f" {summary['errors']:,} errors of {summary['images']:,}"
         )
-    except (OSError, ValueError, LookupError, TypeError, runs.RunError):
+    except (OSError, ValueError, LookupError, TypeError, cli.UserError):
         return ""  # whatever is missing, training says so or makes it again
 
 

@@ -277,3 +277,11 @@ def test_a_run_that_lost_something_is_not_finished(tmp_path, lost):
     assert not result.finished(run_dir)
     (run_dir / lost).unlink()
     assert not result.finished(run_dir)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_run_that_lost_events_is_not_finished(tmp_path, split):
+    """Training goes the long way then, and says what is lost."""
+    run_dir = shutil.copytree(GOLDEN, tmp_path / "run")
+    shutil.rmtree(run_dir / split)
+    assert not result.finished(run_dir)
