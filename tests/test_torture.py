@@ -40,13 +40,13 @@ def results(tmp_path_factory):
 @pytest.mark.parametrize(
     "fault, least",
     [
-        ("kill -9 while training, gone on with", 5),
-        ("SIGTERM, Ctrl-C while training, gone on with", 2),
+        ("kill -9 while training, resumed", 5),
+        ("SIGTERM, Ctrl-C while training, resumed", 2),
         ("SIGTERM, Ctrl-C to a worker that waits", 2),
         ("a flipped bit, in each byte", 5000),
         ("a file cut at each length", 5000),
-        ("vanished directory, gone on with", 1),
-        ("clock jumps, gone on with", 2),
+        ("vanished directory, resumed", 1),
+        ("clock jumps, resumed", 2),
     ],
 )
 def test_faults_are_survived(results, fault, least):
@@ -55,7 +55,7 @@ def test_faults_are_survived(results, fault, least):
 
 
 def test_a_disk_that_cannot_be_mounted_is_said_to_be_not_run(results):
-    row = results["disk full while training, gone on with"]
+    row = results["disk full while training, resumed"]
     assert row["not_run"] or row["injected"] == 1
 
 

@@ -51,7 +51,7 @@ def full(folder: Path, count: int, report: Report) -> Row:
       count: how many sizes of disk.
       report: gets each size, and what was wrong.
     """
-    row = Row("disk full while training, gone on with")
+    row = Row("disk full while training, resumed")
     expected, _ = undisturbed(folder / "full-whole")
     used = sum(p.stat().st_blocks * 512 for p in (folder / "full-whole").rglob("*"))
     for i in range(count):
@@ -78,7 +78,7 @@ def _fill(run_dir: Path, remount: Callable[[str], None], expected: str) -> str |
 
 def read_only(folder: Path, report: Report) -> Row:
     """A run on a disk that has become read-only, and then is no longer."""
-    row = Row("read-only disk, gone on with")
+    row = Row("read-only disk, resumed")
     expected, events = undisturbed(folder / "ro-whole")
     try:
         with small_disk(folder / "disk", 64 << 10) as remount:
@@ -99,7 +99,7 @@ def read_only(folder: Path, report: Report) -> Row:
 
 def vanished(folder: Path, count: int, report: Report) -> Row:
     """The directory of a run is moved away while it is trained, and moved back."""
-    row = Row("vanished directory, gone on with")
+    row = Row("vanished directory, resumed")
     expected, events = undisturbed(folder / "gone-whole")
     run_dir, aside = folder / "gone", folder / "aside"
     for i in range(count):
@@ -128,7 +128,7 @@ def vanished(folder: Path, count: int, report: Report) -> Row:
 
 def clock_jumps(folder: Path, report: Report) -> Row:
     """All that a killed run wrote seems to be of another time: far past, far future."""
-    row = Row("clock jumps, gone on with")
+    row = Row("clock jumps, resumed")
     expected, events = undisturbed(folder / "clock-whole")
     run_dir, draw = folder / "clock", random.Random(3)
     for year, seconds in (("1971", 31_536_000), ("2100", 4_102_444_800)):

@@ -200,7 +200,7 @@ def go_on(run_dir: Path, expected: str) -> str | None:
 def kills(folder: Path, count: int, report: Report) -> Row:
     """kill -9 at `count` moments or more, each followed by going on to the end."""
     expected, events = undisturbed(folder / "whole")
-    row, again = Row("kill -9 while training, gone on with"), random.Random(1)
+    row, again = Row("kill -9 while training, resumed"), random.Random(1)
     run_dir = folder / "killed"
     for name, arm in moments(run_dir, events, count):
         shutil.rmtree(run_dir, ignore_errors=True)
@@ -213,7 +213,7 @@ def kills(folder: Path, count: int, report: Report) -> Row:
 def signals(folder: Path, count: int, report: Report) -> Row:
     """SIGTERM and Ctrl-C at `count` moments each: saved, told how to go on."""
     expected, events = undisturbed(folder / "asked-whole")
-    row, draw = Row("SIGTERM, Ctrl-C while training, gone on with"), random.Random(2)
+    row, draw = Row("SIGTERM, Ctrl-C while training, resumed"), random.Random(2)
     run_dir = folder / "asked"
     for i in range(2 * count):
         kind = (signal.SIGTERM, signal.SIGINT)[i % 2]
