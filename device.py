@@ -6,13 +6,10 @@ import gc
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-
-START = time.perf_counter()  # of the program, but for Python's own 0.02 s
 
 ALIGNMENT = 64  # bytes; TensorFlow ends the process at a tensor of less
 

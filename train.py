@@ -12,6 +12,9 @@ if __name__ == "__main__":  # before all else, which takes a while to load
     import console
 
     console.start()
+    from native import compile
+
+    compile.foresee()
 
 import device  # isort: skip  (first: it loads TensorFlow)
 
@@ -32,15 +35,16 @@ from absl import flags
 from tqdm import tqdm
 
 import cli
+import console
 import data
 import flagfiles
 import models
-import native
 from augment import build, online, online_settings, plan
 from data import batches, windows
 from data.dataset import empty
 from evaluation import gallery, result, scoring
 from models import layers
+from native import ops
 from training import (
     checkpoints,
     distribute,
@@ -240,7 +244,7 @@ def choose(
     workers = f" on {place.workers} workers" if place.workers > 1 else ""
     print(f"replicas: {replicas}{workers}")
     if "kernels" in models.options(config):
-        reason = "as asked for" if config["kernels"] else native.unsuited()
+        reason = "as asked for" if config["kernels"] else ops.unsuited()
         if config["kernels"] == "native":
             machine.start_kernels()
         chosen["kernels"] = config["kernels"] or ("tensorflow" if reason else "native")
@@ -630,7 +634,7 @@ def train(
                 profile.finish(at.step)
                 log_call(log, bar, totals, count, batch_size, elapsed)
                 if not rows and at.step == count:
-                    since_start = time.perf_counter() - device.START
+                    since_start = time.perf_counter() - console.START
                     bar.write(f"step {count} done {since_start:.1f} s after the start")
             row = {
                 "epoch": epoch,

@@ -68,11 +68,14 @@ class Part:
       name: of the transform, such as "flip(1) of shift(+0,+1)".
       indices: int32 [n], of the source images, ascending.
       apply: the transform, a pure function.
+      piecewise: whether it may be applied to a few images at a time, as one that draws
+        random numbers for all of them may not.
     """
 
     name: str
     indices: np.ndarray
     apply: Transform
+    piecewise: bool = False
 
 
 def define_flags() -> None:
@@ -237,16 +240,17 @@ def _choices(name: str, values: Mapping[str, Any], allowed: Iterable) -> tuple:
 
 def _originals(labels: np.ndarray, settings: Settings) -> list[Part]:
     every = np.arange(len(labels), dtype=np.int32)
-    return [Part("original", every, np.copy)] if settings.keep_originals else []
+    return [Part("original", every, np.copy, True)] if settings.keep_originals else []
 
 
 def _shifts(labels: np.ndarray, settings: Settings) -> list[Part]:
     every = np.arange(len(labels), dtype=np.int32)
+    moves = shifts(
+        settings.shift_directions, settings.shift_pixels, settings.shift_diagonal
+    )
     return [
-        Part(f"shift({dy:+d},{dx:+d})", every, functools.partial(shift, dy=dy, dx=dx))
-        for dy, dx in shifts(
-            settings.shift_directions, settings.shift_pixels, settings.shift_diagonal
-        )
+        Part(f"shift({y:+d},{x:+d})", every, functools.partial(shift, dy=y, dx=x), True)
+        for y, x in moves
     ]
 
 
@@ -256,10 +260,10 @@ def _flips(labels: np.ndarray, settings: Settings) -> list[Part]:
     parts = []
     for code in settings.flip_codes:
         mirror = functools.partial(flip, code=code)
-        parts.append(Part(f"flip({code})", chosen, mirror))
+        parts.append(Part(f"flip({code})", chosen, mirror, True))
         for part in shifted:
             name = f"flip({code}) of {part.name}"
-            parts.append(Part(name, chosen, _then(part.apply, mirror)))
+            parts.append(Part(name, chosen, _then(part.apply, mirror), True))
     return parts
 
 

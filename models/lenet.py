@@ -8,8 +8,8 @@ A0; with batch norm and dropout it is system A1.
 
 import tensorflow as tf
 
-import native
 from models import layers
+from native import ops
 
 # conv1 120, conv2 1,744, dense1 166,176, dense2 41,616, logits 1,450
 PLAIN_PARAMETERS = 211_106
@@ -144,7 +144,7 @@ class LeNet(tf.Module):
             """Bias, activation and batch norm of what a layer's weights gave."""
             own = norm is not None and not norm.sync  # statistics, which are within
             if fused and own and self.activation is layers.selu:
-                x, mean, variance = native.selu_norm(
+                x, mean, variance = ops.selu_norm(
                     x, layer.b, norm.scale, norm.offset, epsilon=norm.epsilon
                 )
                 update_ops.extend(norm.updates(mean, variance))
@@ -158,7 +158,7 @@ class LeNet(tf.Module):
             # freely, and the pool leaves a quarter of the values to work on. Batch norm
             # is no such function: its scale may be negative.
             if fused:
-                x = native.conv_pool(x, conv.w, data=conv is self.conv1)
+                x = ops.conv_pool(x, conv.w, data=conv is self.conv1)
             else:
                 x = pool(conv.weigh(x))
             return finish(x, conv, norm)
@@ -171,7 +171,7 @@ class LeNet(tf.Module):
             taps[dense.name] = x
             mask_seed = layers.mask_seed(seed, number)
             if fused and self.dropout is layers.dropout and self.dropout_rate > 0:
-                return native.dropout(x, self.dropout_rate, seed=mask_seed)
+                return ops.dropout(x, self.dropout_rate, seed=mask_seed)
             return self.dropout(x, self.dropout_rate, training=training, seed=mask_seed)
 
         # The margin gives the shapes at width 1.

@@ -5,12 +5,15 @@ The library is kept in `build`, next to a file with its SHA-256. One that is not
 was compiled there, because a disk lost half of it, is compiled again: loaded, it would
 end the process.
 
-`start` does it in the background, so that a run can read its data meanwhile.
+`start` does it in the background, so that a run can read its data meanwhile;
+`foresee`, even while TensorFlow loads, which this module does without.
 """
 
 import atexit
 import contextlib
 import hashlib
+import importlib.metadata
+import importlib.util
 import os
 import platform
 import re
@@ -19,15 +22,18 @@ import shutil
 import signal
 import stat
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-import tensorflow as tf
+from absl import flags
 
 import cli
-import device
+import console
 import files
+import flagfiles
 import untrusted
 
 FOLDER = Path(__file__).resolve().parent
@@ -40,6 +46,13 @@ LIBRARY_BYTES = 1 << 26  # more than any library has
 
 # -march=native: the result runs on this processor, and is named after it.
 FLAGS = ("-std=c++17", "-fPIC", "-O3", "-march=native", "-Wno-psabi")
+# Of TensorFlow's headers, 360,000 lines, which warn of themselves at length. The
+# parameters are GCC's: not to look for garbage, for a tenth of its time.
+_NO_GARBAGE = ("--param=ggc-min-expand=10000", "--param=ggc-min-heapsize=4000000")
+OPS_FLAGS = ("-fPIC", "-w", *_NO_GARBAGE)
+
+# Arguments of a run that has no use for the operations.
+_WITHOUT = r"--?(help.*|only_check_args.*|network=(?!lenet$).*|kernels=tensorflow)"
 
 # What tells the line with the reason from all else a compiler prints, best first.
 # Headers are named errors.h and have lines with #error.
@@ -56,6 +69,66 @@ class NativeError(cli.UserError):
     """The operations cannot be had here."""
 
 
+class TensorFlow(NamedTuple):
+    """The TensorFlow that is installed, as compilers see it.
+
+    Attributes:
+      version: such as 2.21.0.
+      compile_flags, link_flags: as of `tf.sysconfig`.
+    """
+
+    version: str
+    compile_flags: tuple[str, ...]
+    link_flags: tuple[str, ...]
+
+
+def tensorflow() -> TensorFlow:
+    """Asks TensorFlow, or, where it is not loaded yet, says what it is going to say.
+
+    Raises:
+      NativeError: it is not loaded, and not installed as a package.
+    """
+    if tf := sys.modules.get("tensorflow"):
+        said = tf.sysconfig.get_compile_flags(), tf.sysconfig.get_link_flags()
+        return TensorFlow(tf.__version__, *map(tuple, said))
+    spec = importlib.util.find_spec("tensorflow")
+    for name in ("tensorflow", "tensorflow-cpu"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            version = importlib.metadata.version(name)
+            if spec and spec.origin:
+                return _foreseen(version, os.path.dirname(spec.origin))
+    raise NativeError("TensorFlow is not installed as a package")
+
+
+def _foreseen(version: str, folder: str) -> TensorFlow:
+    compile_flags = (
+        f"-I{folder}/include",
+        "-D_GLIBCXX_USE_CXX11_ABI=1",
+        "--std=c++17",
+        "-DEIGEN_MAX_ALIGN_BYTES=64",
+    )
+    link_flags = (f"-L{folder}", "-l:libtensorflow_framework.so.2")
+    return TensorFlow(version, compile_flags, link_flags)
+
+
+def foresee() -> None:
+    """Starts as `start` does if a run is likely to want the library.
+
+    To be called before TensorFlow is loaded, which takes a third of the compiler's
+    time. It is no more than a guess from the command line: a mistaken one wastes the
+    compiler's time, or saves none. What is wrong with the line is said later.
+    """
+    with contextlib.suppress(flags.Error, cli.UserError, OSError):
+        words = flagfiles.expand(sys.argv[1:])
+        if is_suited() and not any(re.fullmatch(_WITHOUT, word) for word in words):
+            start()
+
+
+def is_suited() -> bool:
+    """Whether the operations are faster on this processor than TensorFlow's own."""
+    return "avx512f" in processor().split()
+
+
 def start() -> None:
     """Starts to compile the library in the background if it is missing or damaged.
 
@@ -66,13 +139,15 @@ def start() -> None:
       NativeError: no compiler.
     """
     global _job
-    path = _path()
-    if _job or is_sound(path):
+    found = tensorflow()
+    path = _path(found)
+    if (_job and _job.path == path) or is_sound(path):
         return
+    _stop()  # what was foreseen for another TensorFlow than was loaded
     compiler = find_compiler()
     if os.path.lexists(path):
         cli.warn(f"{path} is not what was compiled there: compiling it again")
-    _job = _Job(compiler, path)
+    _job = _Job(compiler, found, path)
 
 
 def library() -> Path:
@@ -88,11 +163,11 @@ def library() -> Path:
             _job.wait()
         finally:
             _job = None
-    return _path()
+    return _path(tensorflow())
 
 
-def _path() -> Path:
-    return BUILD / f"ops-{key()}.so"
+def _path(found: TensorFlow) -> Path:
+    return BUILD / f"ops-{key(found)}.so"
 
 
 def is_sound(path: Path) -> bool:
@@ -106,9 +181,11 @@ def is_sound(path: Path) -> bool:
         return False
 
 
-def key() -> str:
+def key(found: TensorFlow) -> str:
     """Short hash of everything that the library depends on."""
-    parts = [tf.__version__, *FLAGS, platform.machine(), processor()]
+    # But for where TensorFlow lies.
+    parts = [f for f in found.compile_flags if not f.startswith("-I")]
+    parts += [found.version, *OPS_FLAGS, *FLAGS, platform.machine(), processor()]
     parts += [p.read_text() for p in sorted(FOLDER.glob("*.[ch]*")) if p.is_file()]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
@@ -183,11 +260,16 @@ class _Job:
 
     Args:
       compiler: command.
+      found: what the library is for.
       path: library.
+
+    Attributes:
+      path: as given.
     """
 
-    def __init__(self, compiler: Sequence[str], path: Path):
-        self._compiler, self._path = compiler, path
+    def __init__(self, compiler: Sequence[str], found: TensorFlow, path: Path):
+        self.path = path
+        self._compiler, self._found = compiler, found
         self._error: Exception | None = None
         self._lock = threading.Lock()  # of the two below
         self._running: list[subprocess.Popen[str]] = []
@@ -231,16 +313,16 @@ class _Job:
     def _compile(self) -> None:
         BUILD.mkdir(exist_ok=True)
         with _folder() as folder:
-            built = folder / self._path.name
+            built = folder / self.path.name
             self._build(built)
-            noted = self._path.with_suffix(".sha256")
+            noted = self.path.with_suffix(".sha256")
             if not noted.is_file():  # a pipe, or a link to nowhere
                 noted.unlink(missing_ok=True)
             # First its hash: a library without one would be compiled again.
             with files.replacing(noted) as file:
                 file.write(_digest(built.read_bytes()))
             files.flush(built)
-            built.rename(self._path)  # whole or not there, whoever else compiles
+            built.rename(self.path)  # whole or not there, whoever else compiles
             files.flush(BUILD)
 
     def _build(self, path: Path) -> None:
@@ -250,17 +332,17 @@ class _Job:
             # TensorFlow's headers are not for this processor's flags: Eigen would align
             # its arrays otherwise than the library does.
             ours = source in KERNELS
-            flags = FLAGS if ours else ("-fPIC", *tf.sysconfig.get_compile_flags())
+            options = FLAGS if ours else (*OPS_FLAGS, *self._found.compile_flags)
             objects.append(str(path.with_name(source).with_suffix(".o")))
             what = ("-c", str(FOLDER / source), "-o", objects[-1])
-            commands.append([*self._compiler, *flags, *what])
-        # The last takes as long as all others together.
+            commands.append([*self._compiler, *options, *what])
+        # The last takes as long as all others together, so two at a time are enough.
         self._side_by_side(commands[::-1], path.parent)
-        link = ["-shared", *objects, *tf.sysconfig.get_link_flags()]
+        link = ["-shared", *objects, *self._found.link_flags]
         self._run([*self._compiler, *link, "-o", str(path)], path.parent)
 
     def _side_by_side(self, commands: list[list[str]], folder: Path) -> None:
-        """Runs commands, one on each core; if one fails, the others are ended."""
+        """Runs commands, two at a time; if one fails, the others are ended."""
         waiting, errors = iter(commands), []
 
         def work() -> None:
@@ -271,8 +353,7 @@ class _Job:
                 errors.append(error)
                 self._kill()
 
-        count = min(device.cores(), len(commands))
-        threads = [threading.Thread(target=work, daemon=True) for _ in range(count)]
+        threads = [threading.Thread(target=work, daemon=True) for _ in range(2)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -324,3 +405,6 @@ _job: _Job | None = None  # that was started, and not waited for yet
 def _stop() -> None:
     if _job:
         _job.stop()
+
+
+console.before_leaving(_stop)

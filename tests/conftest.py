@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 import data
-import native
 from data import mnist as files
-from native import compile
+from native import compile, ops
 
 # As the programs do it.
 device.set_threads(0)
@@ -20,7 +19,7 @@ device.set_threads(0)
 
 def pytest_runtest_setup(item):
     """Only where there is no compiler: one that fails is a fault, and is to be seen."""
-    if item.get_closest_marker("native") and native.missing() == compile.NO_COMPILER:
+    if item.get_closest_marker("native") and ops.missing() == compile.NO_COMPILER:
         pytest.skip(compile.NO_COMPILER)
 
 

@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "console": set(),
     "device": set(),
     "files": set(),
-    "native": {"cli", "device", "files", "untrusted"},
+    "native": {"cli", "console", "files", "flagfiles", "untrusted"},
     "flagfiles": {"untrusted"},
     "untrusted": set(),
     "augment": set(),

@@ -192,7 +192,7 @@ def test_every_program_starts_with_its_console():
     assert len(programs) == 13
     for path in programs:
         first = ast.parse(path.read_text("utf-8")).body[1]
-        assert ast.unparse(first).splitlines() == [
+        assert ast.unparse(first).splitlines()[:3] == [
             "if __name__ == '__main__':",
             "    import console",
             "    console.start()",

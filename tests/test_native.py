@@ -13,9 +13,8 @@ import pytest
 import tensorflow as tf
 
 import models
-import native
 from models import layers
-from native import compile
+from native import compile, ops
 from training import machine, optimizers
 
 pytestmark = pytest.mark.native
@@ -63,7 +62,7 @@ SHAPES = pytest.mark.parametrize(
 def test_conv_pool(x, outputs):
     arguments = [normal(*x), normal(3, 3, x[-1], outputs)]
     dy = normal(x[0], (x[1] - 1) // 2, (x[2] - 1) // 2, outputs)
-    ours = value_and_gradients(native.conv_pool, arguments, dy)
+    ours = value_and_gradients(ops.conv_pool, arguments, dy)
     plain = value_and_gradients(plain_conv_pool, arguments, dy)
     for one, other in zip(ours, plain, strict=True):
         close(one, other)
@@ -76,7 +75,7 @@ def test_conv_pool_of_data(x, outputs):
     with tf.GradientTape() as tape, tf.GradientTape() as plain_tape:
         tape.watch([x, w])
         plain_tape.watch(w)
-        y, plain = native.conv_pool(x, w, data=True), plain_conv_pool(x, w)
+        y, plain = ops.conv_pool(x, w, data=True), plain_conv_pool(x, w)
     close(y, plain.numpy())
     dx, dw = tape.gradient(y, [x, w])
     assert dx is None
@@ -87,7 +86,7 @@ def test_of_equal_values_the_first_gets_the_gradient():
     """As on the empty margin of every digit."""
     x, w = tf.zeros([1, 7, 7, 2]), normal(3, 3, 2, 5)
     dy = normal(1, 3, 3, 5)
-    ours = value_and_gradients(native.conv_pool, [x, w], dy)
+    ours = value_and_gradients(ops.conv_pool, [x, w], dy)
     plain = value_and_gradients(plain_conv_pool, [x, w], dy)
     assert not np.any(ours[0])
     close(ours[1], plain[1])
@@ -107,7 +106,7 @@ def test_selu_norm(shape):
         return tf.nn.batch_normalization(z, mean, variance, offset, scale, EPSILON)
 
     def ours(*arguments):
-        return native.selu_norm(*arguments, epsilon=EPSILON).y
+        return ops.selu_norm(*arguments, epsilon=EPSILON).y
 
     arguments, dy = [x, *vectors], normal(*shape)
     results = value_and_gradients(ours, arguments, dy)
@@ -125,7 +124,7 @@ def test_selu_norm(shape):
 
 def test_selu_norm_statistics():
     x, zeros = normal(7, 4), tf.zeros([4])
-    _, mean, variance = native.selu_norm(x, zeros, zeros, zeros, epsilon=EPSILON)
+    _, mean, variance = ops.selu_norm(x, zeros, zeros, zeros, epsilon=EPSILON)
     z = tf.nn.selu(x).numpy()
     np.testing.assert_allclose(mean, z.mean(0), rtol=1e-5)
     np.testing.assert_allclose(variance, z.var(0, ddof=1), rtol=1e-5)
@@ -143,7 +142,7 @@ def test_dropout(shape, rate):
                 [x],
                 dy,
             )
-            for f, more in ((native.dropout, {}), (layers.dropout, {"training": True}))
+            for f, more in ((ops.dropout, {}), (layers.dropout, {"training": True}))
         )
         for one, other in zip(ours, plain, strict=True):
             assert ((one == 0) == (other == 0)).all()
@@ -153,15 +152,15 @@ def test_dropout(shape, rate):
 @pytest.mark.parametrize("rate", [0.9991, 0.999995, -0.1])
 def test_dropout_of_no_drawable_rate_is_refused(rate):
     with pytest.raises(tf.errors.InvalidArgumentError, match="0 to 0.999 wanted"):
-        native.dropout(tf.ones([4]), rate, seed=tf.constant([3, 4]))
+        ops.dropout(tf.ones([4]), rate, seed=tf.constant([3, 4]))
     highest = layers.MAX_DROPOUT
-    native.dropout(tf.ones([4]), highest, seed=tf.constant([3, 4]))
+    ops.dropout(tf.ones([4]), highest, seed=tf.constant([3, 4]))
 
 
 def test_selu_far_below_and_above_0():
     x = tf.constant([[-1e30], [-200.0], [-87.5], [-1.0], [-1e-6], [0.0], [1e30]])
     one, zero = tf.ones([1]), tf.zeros([1])
-    ours = native.operations().selu_norm(
+    ours = ops.load().selu_norm(
         x=x, bias=zero, scale=one, offset=zero, epsilon=EPSILON
     )
     np.testing.assert_allclose(ours.z, tf.nn.selu(x), rtol=1e-6, atol=1e-7)
@@ -178,12 +177,12 @@ def test_selu_far_below_and_above_0():
 )
 def test_what_does_not_fit_is_refused(x, w):
     with pytest.raises((tf.errors.InvalidArgumentError, ValueError)):
-        native.conv_pool(tf.zeros(x), tf.zeros(w))
+        ops.conv_pool(tf.zeros(x), tf.zeros(w))
 
 
 def test_a_vector_that_does_not_fit_is_refused():
     with pytest.raises(tf.errors.InvalidArgumentError, match="does not fit"):
-        native.selu_norm(
+        ops.selu_norm(
             *(tf.zeros([2, 3]), tf.zeros([3]), tf.zeros([4]), tf.zeros([3])),
             epsilon=EPSILON,
         )
@@ -211,14 +210,14 @@ def test_evaluation_and_export_know_nothing_of_it():
 
 THREADS = """
 import device, numpy as np, tensorflow as tf
+from native import ops
 device.set_threads(THREADS)
-import native
 rng = np.random.default_rng(0)
 x, w, dy = (tf.constant(rng.normal(size=shape), tf.float32)
             for shape in ([7, 9, 9, 3], [3, 3, 3, 5], [7, 4, 4, 5]))
 with tf.GradientTape() as tape:
     tape.watch([x, w])
-    y = native.conv_pool(x, w)
+    y = ops.conv_pool(x, w)
 dx, dw = tape.gradient(y, [x, w], dy)
 print(y.numpy().tobytes().hex(), dx.numpy().tobytes().hex())
 print(*dw.numpy().ravel())
@@ -278,7 +277,7 @@ def test_adam_leaves_what_was_read_before_as_it_was():
     """A variable's numbers may be in use elsewhere: they are not written over."""
     w, m, v = (tf.Variable(tf.ones([5])) for _ in range(3))
     read = w.read_value(), m.read_value()
-    native.adam(
+    ops.adam(
         *([w], [m], [v], [tf.ones([5])]),
         **{"rate": 0.1, "beta1": 0.9, "beta2": 0.9, "epsilon": 1e-8},
         decays=[False],
@@ -292,9 +291,9 @@ def test_adam_refuses_what_does_not_fit():
     w, m, v = (tf.Variable(tf.ones([size])) for size in (5, 5, 4))
     settings = {"rate": 0.1, "beta1": 0.9, "beta2": 0.9, "epsilon": 1e-8, "shrink": 1.0}
     with pytest.raises(tf.errors.InvalidArgumentError, match="does not fit"):
-        native.adam([w], [m], [v], [tf.ones([5])], decays=[False], **settings)
+        ops.adam([w], [m], [v], [tf.ones([5])], decays=[False], **settings)
     with pytest.raises(tf.errors.InvalidArgumentError, match="as many"):
-        native.adam([w], [m], [m], [tf.ones([5])], decays=[], **settings)
+        ops.adam([w], [m], [m], [tf.ones([5])], decays=[], **settings)
 
 
 # --- compiling ---
@@ -303,33 +302,33 @@ def test_adam_refuses_what_does_not_fit():
 @pytest.fixture
 def nothing_compiled(monkeypatch, tmp_path):
     monkeypatch.setattr(compile, "BUILD", tmp_path / "build")
-    native.operations.cache_clear()
+    ops.load.cache_clear()
     yield tmp_path / "build"
-    native.operations.cache_clear()
+    ops.load.cache_clear()
 
 
 def test_a_compiler_that_fails(nothing_compiled, monkeypatch):
     monkeypatch.setenv("CXX", "false")
-    assert native.missing() == "the C++ compiler false fails: exit code 1"
+    assert ops.missing() == "the C++ compiler false fails: exit code 1"
     assert not list(nothing_compiled.iterdir())  # nothing half done
 
 
 def test_no_compiler(nothing_compiled, monkeypatch):
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", str(nothing_compiled))
-    assert native.missing() == compile.NO_COMPILER
-    with pytest.raises(native.NativeError, match="no C"):
-        native.conv_pool(tf.zeros([1, 5, 5, 1]), tf.zeros([3, 3, 1, 1]))
+    assert ops.missing() == compile.NO_COMPILER
+    with pytest.raises(compile.NativeError, match="no C"):
+        ops.conv_pool(tf.zeros([1, 5, 5, 1]), tf.zeros([3, 3, 1, 1]))
 
 
 def test_a_compiler_that_is_not_there(nothing_compiled, monkeypatch):
     monkeypatch.setenv("CXX", str(nothing_compiled / "c++"))
-    assert "c++, which is not there" in native.missing()
+    assert "c++, which is not there" in ops.missing()
 
 
 def test_a_compiler_of_two_words(nothing_compiled, monkeypatch):
     monkeypatch.setenv("CXX", "env false")
-    assert native.missing() == "the C++ compiler env fails: exit code 1"
+    assert ops.missing() == "the C++ compiler env fails: exit code 1"
 
 
 @pytest.fixture
@@ -349,8 +348,8 @@ def copied(nothing_compiled, monkeypatch):
 
 def compiled():
     """The library that all other tests load."""
-    folder = Path(native.__file__).parent / "build"
-    return folder / f"ops-{compile.key()}.so"
+    folder = Path(ops.__file__).parent / "build"
+    return folder / f"ops-{compile.key(compile.tensorflow())}.so"
 
 
 def damage(path, how):
@@ -384,7 +383,7 @@ def test_a_damaged_library_is_compiled_again(copied, capsys, how):
     said = capsys.readouterr().err
     assert f"{path} is not what was compiled there" in said and said.count("\n") == 1
     assert compile.library() == path and len(builds) == 2
-    assert native.missing() == "" and not capsys.readouterr().err
+    assert ops.missing() == "" and not capsys.readouterr().err
 
 
 def test_leftovers_of_killed_compilers_go(copied):
@@ -456,10 +455,10 @@ def test_the_reason_of_a_compiler_that_fails(printed, reason):
 
 def test_a_compiler_that_is_killed_or_never_ends(nothing_compiled, monkeypatch):
     monkeypatch.setenv("CXX", "sh -c 'kill -9 $$'")
-    assert native.missing() == "the C++ compiler sh fails: killed by SIGKILL"
+    assert ops.missing() == "the C++ compiler sh fails: killed by SIGKILL"
     monkeypatch.setenv("CXX", "sh -c 'exec sleep 60'")
     monkeypatch.setattr(compile, "COMPILE_SECONDS", 0.05)
-    assert native.missing() == "the C++ compiler takes over 0.05 s"
+    assert ops.missing() == "the C++ compiler takes over 0.05 s"
     assert not list(nothing_compiled.iterdir())
 
 
@@ -474,7 +473,7 @@ def test_a_compiler_in_the_background_is_ended(nothing_compiled, monkeypatch):
     compile._stop()  # as at the end of the program
     assert time.perf_counter() - began < 10
     assert not job._running and not list(nothing_compiled.iterdir())
-    with pytest.raises(native.NativeError, match="SIGKILL|stopped"):
+    with pytest.raises(compile.NativeError, match="SIGKILL|stopped"):
         compile.library()
     assert compile._job is None
 
@@ -483,7 +482,7 @@ def test_a_compiler_that_fails_in_the_background(nothing_compiled, monkeypatch, 
     """The choice of kernels does not wait for it; what it said comes afterwards."""
     monkeypatch.setattr(compile, "processor", lambda: "flags : avx512f")
     monkeypatch.setenv("CXX", "false")
-    assert native.unsuited() == ""
+    assert ops.unsuited() == ""
     fails = "the C++ compiler false fails: exit code 1"
     with pytest.raises(machine.MachineError, match=re.escape(f"here ({fails}): train")):
         machine.settle("native", {})  # as asked for
@@ -505,7 +504,7 @@ def test_a_full_disk_is_named(nothing_compiled, monkeypatch, tmp_path):
     script.write_text('#!/bin/sh\necho "$TMPDIR: No space left" >&2\nexit 1\n')
     script.chmod(0o755)
     monkeypatch.setenv("CXX", str(script))
-    assert f"{nothing_compiled}/.compiling.{os.getpid()}: No space" in native.missing()
+    assert f"{nothing_compiled}/.compiling.{os.getpid()}: No space" in ops.missing()
 
 
 @pytest.mark.parametrize(
@@ -514,17 +513,88 @@ def test_a_full_disk_is_named(nothing_compiled, monkeypatch, tmp_path):
 def test_where_it_is_the_better_choice(monkeypatch, processor, reason):
     monkeypatch.setattr(compile, "processor", lambda: processor)
     monkeypatch.setattr(compile, "start", lambda: None)
-    assert native.unsuited() == reason
+    assert ops.unsuited() == reason
 
 
 def test_another_processor_or_version_is_compiled_for_anew(monkeypatch):
-    keys = {compile.key()}
+    found = compile.tensorflow()
+    keys = {compile.key(found)}
     monkeypatch.setattr(compile, "processor", lambda: "another")
-    keys.add(compile.key())
-    monkeypatch.setattr(tf, "__version__", "1.0")
-    keys.add(compile.key())
-    assert len(keys) == 3
+    keys.add(compile.key(found))
+    keys.add(compile.key(found._replace(version="1.0")))
+    keys.add(compile.key(found._replace(compile_flags=("-D_GLIBCXX_USE_CXX11_ABI=0",))))
+    assert len(keys) == 4
+
+
+def test_what_tensorflow_is_going_to_say(monkeypatch):
+    """Before it is loaded: then it can be compiled for meanwhile."""
+    said = compile.tensorflow()
+    monkeypatch.delitem(sys.modules, "tensorflow")
+    assert compile.tensorflow() == said
+
+
+@pytest.mark.parametrize(
+    "arguments, begins",
+    [
+        (["--flagfile=lenet.flags"], True),
+        (["--network=lenet", "--seed=1"], True),
+        (["--flagfile=flags/mlp_64.flags"], False),
+        (["--kernels=tensorflow"], False),
+        (["--flagfile=lenet.flags", "--helpfull"], False),
+        (["--flagfile=nowhere.flags"], False),  # which is said later
+    ],
+)
+def test_the_compiler_starts_before_tensorflow(monkeypatch, arguments, begins):
+    started = []
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+    monkeypatch.setattr(compile, "start", lambda: started.append(True))
+    monkeypatch.setattr(compile, "processor", lambda: "flags : avx512f")
+    compile.foresee()
+    assert bool(started) == begins
+    monkeypatch.setattr(compile, "processor", lambda: "flags : avx2")
+    compile.foresee()
+    assert bool(started) == begins
+
+
+def test_what_was_foreseen_for_another_tensorflow(nothing_compiled, monkeypatch):
+    """Is ended, and that which was loaded compiled for."""
+    monkeypatch.setenv("CXX", "sh -c 'sleep 60; true'")
+    loaded = compile.tensorflow()
+    monkeypatch.setattr(compile, "tensorflow", lambda: loaded._replace(version="1.0"))
+    compile.start()
+    foreseen = compile._job
+    monkeypatch.setattr(compile, "tensorflow", lambda: loaded)
+    monkeypatch.setenv("CXX", "false")
+    with pytest.raises(compile.NativeError, match="false fails"):
+        compile.library()
+    assert not foreseen._running and not list(nothing_compiled.iterdir())
+
+
+def test_ctrl_c_while_tensorflow_loads_ends_the_compiler(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import os, pathlib, signal, time\n"
+        "import console\n"
+        "console.start()\n"
+        "from native import compile\n"
+        "compile.BUILD = pathlib.Path(BUILD)\n"
+        "compile.start()\n"
+        "while not compile._job._running: time.sleep(0.01)\n"
+        "os.kill(os.getpid(), signal.SIGINT)\n"
+        "time.sleep(60)\n".replace("BUILD)", f"{str(tmp_path / 'build')!r})")
+    )
+    ended = subprocess.run(
+        [sys.executable, str(program)],
+        env={**os.environ, "CXX": "sh -c 'sleep 61'", "PYTHONPATH": os.getcwd()},
+        capture_output=True,
+        timeout=50,
+    )
+    assert ended.returncode == 130 and b"program.py: interrupted" in ended.stderr
+    assert not list((tmp_path / "build").iterdir())
+    assert b"sleep\x0061\x00" not in b"".join(
+        path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")
+    )
 
 
 def test_it_can_be_had_here():
-    assert native.missing() == ""
+    assert ops.missing() == ""

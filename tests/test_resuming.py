@@ -16,10 +16,9 @@ from absl import flags
 import data
 import device
 import flagfiles
-import native
 import train
 from evaluation import result
-from native import compile
+from native import compile, ops
 from tests.test_older_runs import GOLDEN
 from training import checkpoints, machine, runs
 from training.runs import RunError
@@ -169,7 +168,7 @@ def test_what_the_user_sets_is_compared(call, no_data, interrupted):
 
 
 def test_kernels_that_cannot_be_had_are_one_line(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(machine.native, "missing", lambda: "no C++ compiler")
+    monkeypatch.setattr(machine.ops, "missing", lambda: "no C++ compiler")
     run_dir = tmp_path / "a b"
     with pytest.raises(machine.MachineError) as caught:
         machine.resume(run_dir, "native", {"kernels": "native"})
@@ -197,7 +196,7 @@ def test_kernels_that_fail_to_compile_are_not_those_of_the_run(
     monkeypatch.setattr(compile, "BUILD", tmp_path / "build")
     monkeypatch.setattr(compile, "processor", lambda: "flags : avx512f")
     monkeypatch.setenv("CXX", "false")
-    native.operations.cache_clear()
+    ops.load.cache_clear()
     trained = []
     monkeypatch.setattr(train, "train_and_score", lambda *given: trained.append(given))
     where, small = f"--run_dir={tmp_path / 'run'}", ("--dataset=digits", "--epochs=2")

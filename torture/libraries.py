@@ -18,10 +18,10 @@ def damaged(folder: Path, report: Report, every: int = 1) -> Row:
       report: gets the name of each fault, and what was wrong.
       every: 1 for all the faults; 2 for every other, …
     """
-    import native
+    from native import ops
 
     row = Row("compiled operations damaged, built again")
-    if reason := children.run(native.missing).value:
+    if reason := children.run(ops.missing).value:
         row.reason = reason
         return row
     build = folder / "native-build"
@@ -62,8 +62,8 @@ def _load(build: Path) -> list[float]:
     """Loads the operations from a folder, and uses one."""
     import tensorflow as tf
 
-    import native
+    from native import compile, ops
 
-    native.compile.BUILD = build
-    y = native.dropout(tf.ones([4, 4]), 0.5, seed=tf.constant([1, 2]))
+    compile.BUILD = build
+    y = ops.dropout(tf.ones([4, 4]), 0.5, seed=tf.constant([1, 2]))
     return y.numpy().reshape(-1).tolist()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import cli
-import native
+from native import compile, ops
 from training import runs
 
 CHOICES = ("replicas", "kernels", "threads")  # 0 and None leave them to the machine
@@ -49,8 +49,8 @@ def start_kernels() -> None:
       MachineError: there is no compiler.
     """
     try:
-        native.compile.start()
-    except native.NativeError as error:
+        compile.start()
+    except compile.NativeError as error:
         raise _no_kernels(str(error)) from None
 
 
@@ -74,7 +74,7 @@ def settle(kernels: str | None, chosen: Mapping[str, Any]) -> str | None:
     Raises:
       MachineError: the compiler fails, and the user asked for its kernels.
     """
-    if kernels != "native" or not (reason := native.missing()):
+    if kernels != "native" or not (reason := ops.missing()):
         return kernels
     if "kernels" not in chosen:
         raise _no_kernels(reason)
@@ -117,7 +117,7 @@ def resume(run_dir: Path, kernels: str | None, kept: Mapping[str, Any]) -> None:
     if kept:
         choices = "; ".join(f"{name}: {value}" for name, value in kept.items())
         print(f"{choices}, as {run_dir} was begun")
-    if kernels == "native" and (reason := native.missing()):
+    if kernels == "native" and (reason := ops.missing()):
         again = [f"--flagfile={run_dir / runs.FLAGS}", "--kernels=tensorflow"]
         again.append(f"--run_dir={run_dir}-tensorflow")
         raise MachineError(

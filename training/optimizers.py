@@ -14,7 +14,7 @@ import tensorflow as tf
 from absl import flags
 
 import cli
-import native
+from native import ops
 
 # Adam's, as its paper has them.
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
@@ -234,7 +234,7 @@ class Optimizer(tf.Module):
         Decay Regularization", 2019.
       averages: one for each variable, to follow it as `weight_average` says; or none.
       average_decay: of these averages.
-      threads: with how many `native.adam` does it all at once; 0: with operations of
+      threads: with how many `ops.adam` does it all at once; 0: with operations of
         TensorFlow, as every other rule.
       options: arguments of the rule; its own defaults hold for those not given.
     """
@@ -295,7 +295,7 @@ class Optimizer(tf.Module):
         self, gradients: Sequence[tf.Tensor], step: tf.Tensor, rate: tf.Tensor
     ) -> tf.Tensor:
         epsilon = self._options.get("epsilon", EPSILON)
-        return native.adam(
+        return ops.adam(
             self._weights(),
             self.slots["m"],
             self.slots["v"],
