@@ -50,10 +50,10 @@ endif
 SECONDS ?= 60
 JOBS ?= 1
 fuzz: .venv/developed  ## fuzz each reader; SECONDS=600, ONLY=idx,csv, JOBS=2: two at a time
-	$(BIN)/python -m fuzz --seconds=$(SECONDS) --only=$(ONLY) --jobs=$(JOBS)
+	$(BIN)/python -m tests.fuzz --seconds=$(SECONDS) --only=$(ONLY) --jobs=$(JOBS)
 
 torture: .venv/installed  ## inject faults into training for half an hour
-	$(BIN)/python -m torture
+	$(BIN)/python -m tests.torture
 
 # For all Pythons and platforms, with hashes.
 UPGRADE ?= --upgrade

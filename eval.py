@@ -9,11 +9,11 @@ python eval.py --compare runs/lenet-s0 runs/lenet_plain-s0
 """
 
 if __name__ == "__main__":  # before all else, which takes a while to load
-    import console
+    from system import console
 
     console.start()
 
-import device  # isort: skip  (first: it loads TensorFlow)
+from system import device  # isort: skip  (first: it loads TensorFlow)
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,12 +24,11 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 
-import cli
 import data
-import files
 import models
 from data import kaggle
 from evaluation import result, scoring
+from system import cli, errors, files
 from training import checkpoints, runs
 
 FLAGS = flags.FLAGS
@@ -153,7 +152,7 @@ def _no_network(run_dir: Path, error: Exception) -> runs.RunError:
 
 
 def _check_usage(values: Mapping[str, Any], arguments: Sequence[str]) -> None:
-    """Raises cli.UsageError unless it is clear what is to be done.
+    """Raises errors.UsageError unless it is clear what is to be done.
 
     Args:
       values: of the flags, by name.
@@ -162,29 +161,29 @@ def _check_usage(values: Mapping[str, Any], arguments: Sequence[str]) -> None:
     compare, images = values["compare"], values["images"]
     run_dir, output = values["run_dir"], values["submission"] or values["export_dir"]
     if images and (compare or output):
-        raise cli.UsageError(
+        raise errors.UsageError(
             "--images is of photos to be read, --submission and --export_dir are of a"
             " run to be scored, --compare of some to be compared: give one of the three"
         )
     if values["data_dir"] and (images or compare):
-        raise cli.UsageError(
+        raise errors.UsageError(
             "--data_dir is of a run to be scored: leave it out with --images and"
             " --compare"
         )
     _check_photo_usage(values)
     if compare and (run_dir or output):
-        raise cli.UsageError(
+        raise errors.UsageError(
             "--run_dir, --submission and --export_dir are of one run to be scored,"
             " --compare RUN RUN is of some to be compared: give one of the two"
         )
     if arguments and not (compare or images):
-        raise cli.UsageError(
+        raise errors.UsageError(
             f"unexpected argument {arguments[0]!r}: name a run to be scored by"
             " --run_dir=RUN, runs to be compared by --compare RUN RUN, photos to be"
             " read by --images=PHOTO"
         )
     if not (compare or run_dir):
-        raise cli.UsageError(
+        raise errors.UsageError(
             "nothing to do: give --run_dir=RUN to score a run, or --compare RUN RUN"
         )
 
@@ -193,14 +192,16 @@ def _check_photo_usage(values: Mapping[str, Any]) -> None:
     """The same of the flags of reading photos, whatever else is given."""
     images = values["images"]
     if not images and (values["readings"] or values["annotated_dir"]):
-        raise cli.UsageError(
+        raise errors.UsageError(
             "--readings and --annotated_dir get what is read on photos: name these by"
             " --images"
         )
     if values["ink"] != "auto" and not images:
-        raise cli.UsageError("--ink is of photos: name these by --images")
+        raise errors.UsageError("--ink is of photos: name these by --images")
     if images and not values["run_dir"]:
-        raise cli.UsageError("--images wants a network to be read by: give --run_dir")
+        raise errors.UsageError(
+            "--images wants a network to be read by: give --run_dir"
+        )
 
 
 @contextlib.contextmanager
@@ -208,20 +209,20 @@ def _output(failures: list[str]) -> Iterator[None]:
     """Notes the failure of one output, so that it does not cost the others."""
     try:
         yield
-    except cli.UserError as error:
+    except errors.UserError as error:
         failures.append(str(error))
 
 
 def _report(failures: Sequence[str]) -> None:
     if failures:
-        raise cli.UserError("; ".join(failures))
+        raise errors.UserError("; ".join(failures))
 
 
 def _read_photos(run_dir: Path, names: Sequence[str]) -> None:
     """Reads the digits of photos and shows them as the flags say."""
-    from evaluation import photos, reading  # loads matplotlib
+    from photos import decode, reading  # loads matplotlib
 
-    paths = photos.expand(names)
+    paths = decode.expand(names)
     annotated: list[Path] = []
     if FLAGS.annotated_dir:
         annotated = reading.annotated_names(paths, Path(FLAGS.annotated_dir))
@@ -299,7 +300,7 @@ def _score(run_dir: Path) -> None:
 
 
 def _check_outputs(values: Mapping[str, Any]) -> None:
-    """Raises cli.UserError for an output that cannot be written, before the work."""
+    """Raises errors.UserError for an output that cannot be written, before the work."""
     for name in ("submission", "readings"):
         if values[name]:
             _check_writable(name, Path(values[name]))
@@ -312,7 +313,7 @@ def _check_writable(flag: str, path: Path, *, parents: bool = False) -> None:
     try:
         files.check_writable(path, parents=parents)
     except OSError as error:
-        raise cli.UserError(
+        raise errors.UserError(
             f"--{flag}: {path.parent if parents else path} cannot be written"
             f" ({cli.reason(error)}); choose another place"
         ) from None

@@ -9,14 +9,14 @@ code 130 or 143; a second Ctrl-C leaves at once.
 """
 
 if __name__ == "__main__":  # before all else, which takes a while to load
-    import console
+    from system import console
 
     console.start()
     from native import compile
 
     compile.foresee()
 
-import device  # isort: skip  (first: it loads TensorFlow)
+from system import device  # isort: skip  (first: it loads TensorFlow)
 
 import contextlib
 import dataclasses
@@ -34,18 +34,16 @@ import tensorflow as tf
 from absl import flags
 from tqdm import tqdm
 
-import cli
-import console
 import data
-import flagfiles
 import models
 from augment import build, online, online_settings, plan
-from data import batches, windows
 from data.dataset import empty
 from evaluation import gallery, result, scoring
 from models import layers
 from native import ops
+from system import cli, console, errors, flagfiles
 from training import (
+    batches,
     checkpoints,
     distribute,
     history,
@@ -59,6 +57,7 @@ from training import (
     schedules,
     strategy,
     summaries,
+    windows,
 )
 
 FLAGS = flags.FLAGS
@@ -106,7 +105,7 @@ MAX_THREADS = 1024  # TensorFlow starts all of them
 HISTOGRAM_IMAGES = 32  # 65,000 activations of LeNet's first layer
 
 
-class TrainingError(cli.UserError):
+class TrainingError(errors.UserError):
     """Training cannot go on."""
 
 

@@ -13,7 +13,7 @@ that was cut short goes on where it was when it is started again.
 """
 
 if __name__ == "__main__":  # before all else, which takes a while to load
-    import console
+    from system import console
 
     console.start()
 
@@ -35,10 +35,7 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-import cli
 import data
-import files
-import untrusted
 from augment import online_settings, shards, workers
 from augment.online_settings import OnlineSettings
 from augment.plan import (
@@ -54,6 +51,7 @@ from augment.plan import (
 from augment.shift import DIRECTIONS
 from augment.stored import Stored
 from data.dataset import empty
+from system import cli, errors, files, untrusted
 
 ONLINE_ROWS = 3  # of the preview, that show all online transforms together
 COPY_ROWS = 8  # of the preview, that show deformed copies, at most
@@ -99,7 +97,7 @@ def enlarge(
 
     Raises:
       data.idx.DataError: if what is on disk is not what was asked for, byte by byte.
-      cli.UserError: if the set would be empty or cannot be written.
+      errors.UserError: if the set would be empty or cannot be written.
     """
     parts = plan(dataset.train_labels, settings)
     manifest = _manifest(dataset, settings, parts)
@@ -162,7 +160,7 @@ def make(
       The folder of the set; None for plain originals, which are not stored.
 
     Raises:
-      As `enlarge`; cli.UserError also if the workers cannot be had or are lost. What
+      As `enlarge`; errors.UserError also if the workers cannot be had or are lost. What
       is whole by then is kept for the next time.
     """
     manifest = _manifest(dataset, settings, plan(dataset.train_labels, settings))
@@ -188,15 +186,13 @@ def store(
       sources: int [n], indices of originals.
 
     Raises:
-      As `enlarge`; cli.UserError also if the set is the plain originals.
+      As `enlarge`; errors.UserError also if the set is the plain originals.
     """
     parts = plan(dataset.train_labels, settings)
     manifest = _manifest(dataset, settings, parts)
-    directory = _made(
-        dataset, settings, manifest, root, workers.threads, shards.write
-    )
+    directory = _made(dataset, settings, manifest, root, workers.threads, shards.write)
     if directory is None:
-        raise cli.UserError(
+        raise errors.UserError(
             "plain originals are always in memory, and only an enlarged set is read"
             " from disk: leave --memory_mb out, or enlarge the set, such as by"
             " --deform=elastic,affine --multiply=135"
@@ -325,7 +321,7 @@ def _build(
             if not directory.exists():
                 _write(directory, dataset, settings, manifest, engine, write_shard)
     except OSError as error:
-        raise cli.UserError(
+        raise errors.UserError(
             f"cannot keep the enlarged set in {root}: {error.strerror or error}; "
             "make room there or choose another --augmented_dir"
         ) from error
@@ -531,7 +527,7 @@ def online_rows(
     if not alone:
         return []
     # Here, because loading TensorFlow takes longer than building a set.
-    import device  # isort: skip  (first: it loads TensorFlow)
+    from system import device  # isort: skip  (first: it loads TensorFlow)
     from augment import online
 
     device.set_threads(0)
@@ -559,7 +555,7 @@ def preview(
     """Writes a contact sheet of the transforms, offline and then online, a PNG.
 
     Raises:
-      cli.UserError: if it cannot be written, or there is nothing to show.
+      errors.UserError: if it cannot be written, or there is nothing to show.
     """
     # matplotlib is slow to load, and only a preview needs it here.
     from augment.preview import write_contact_sheet
@@ -580,7 +576,7 @@ def _engine(values: Mapping[str, Any]) -> workers.Engine:
 def _check_engine(values: Mapping[str, Any]) -> None:
     workers.check_scheduler(values["dask_scheduler"])
     if values["dask_scheduler"] and values["workers"]:
-        raise cli.UserError(
+        raise errors.UserError(
             "workers are processes of this machine, and dask_scheduler has its own:"
             " give one of the two"
         )
@@ -596,11 +592,11 @@ def _table(parts: list[Part]) -> list[tuple[str, int]]:
 
 
 def _check_preview(path: str) -> None:
-    """Raises cli.UserError for a picture that cannot be written, before the work."""
+    """Raises errors.UserError for a picture that cannot be written, before the work."""
     try:
         files.check_writable(path)
     except OSError as error:
-        raise cli.UserError(
+        raise errors.UserError(
             f"--preview={path} cannot be written ({cli.reason(error)}); choose another"
             " place"
         ) from None

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-import cli
+from system import cli, errors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +85,7 @@ def settings_from(values: Mapping[str, Any]) -> OnlineSettings:
     """Turns the values of the flags, or the same stored as JSON, into settings.
 
     Raises:
-      cli.UserError: on a value that no setting can have.
+      errors.UserError: on a value that no setting can have.
     """
     for name in _FLAGS:
         _check_range(name, values[name])
@@ -96,14 +96,14 @@ def settings_from(values: Mapping[str, Any]) -> OnlineSettings:
 def _check_range(name: str, value: float) -> None:
     flag = _FLAGS[name]
     if not 0 <= value <= flag.most:  # so written, it refuses NaN too
-        raise cli.UserError(
+        raise errors.UserError(
             f"{name} must be 0 to {flag.most:g} {flag.unit}, got {value}"
         )
 
 
 def _check_elastic(values: Mapping[str, Any]) -> None:
     if bool(values["elastic_alpha"]) != bool(values["elastic_sigma"]):
-        raise cli.UserError(
+        raise errors.UserError(
             "elastic_alpha and elastic_sigma must both be above 0, or both 0 for no "
             f"deformation, got {values['elastic_alpha']} and {values['elastic_sigma']}"
         )

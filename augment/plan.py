@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-import cli
 from augment.deform import KINDS, Deformation, deform
 from augment.flip import CODES, flip
 from augment.shift import DIRECTIONS, shift, shifts
+from system import cli, errors
 
 DIGITS = tuple(range(10))
 # MNIST's digits leave four pixels on each side on average. Of the training images 76 %
@@ -136,7 +136,7 @@ def define_flags() -> None:
 
 
 def _check_alone(name: str, value: Any) -> None:
-    """Raises cli.UserError unless `settings_from` takes a value of this setting."""
+    """Raises errors.UserError unless `settings_from` takes a value of this setting."""
     settings_from({**dataclasses.asdict(Settings()), name: value})
 
 
@@ -147,11 +147,11 @@ def settings_from(values: Mapping[str, Any]) -> Settings:
     to a second folder of the same images.
 
     Raises:
-      cli.UserError: on a value that no setting can have.
+      errors.UserError: on a value that no setting can have.
     """
     pixels = values["shift_pixels"]
     if pixels not in range(1, MAX_PIXELS + 1):
-        raise cli.UserError(f"shift_pixels must be 1 to {MAX_PIXELS}, got {pixels}")
+        raise errors.UserError(f"shift_pixels must be 1 to {MAX_PIXELS}, got {pixels}")
     settings = Settings(
         shift_directions=_choices("shift_directions", values, DIRECTIONS),
         shift_pixels=pixels,
@@ -169,7 +169,7 @@ def _replaced(settings: Settings, deformed: Mapping[str, Any]) -> Settings:
     """Settings with deformations in the place of shifts and flips.
 
     Raises:
-      cli.UsageError: other shifts or flips than the default ones were asked for.
+      errors.UsageError: other shifts or flips than the default ones were asked for.
     """
     default = Settings()
     names = ["shift_directions", "shift_pixels", "shift_diagonal"]
@@ -178,7 +178,7 @@ def _replaced(settings: Settings, deformed: Mapping[str, Any]) -> Settings:
         names += ["flip_codes", "flip_labels", "flip_shifted"]
     for name in names:
         if getattr(settings, name) != getattr(default, name):
-            raise cli.UsageError(
+            raise errors.UsageError(
                 f"--deform takes the place of shifts and flips, and --{name} was given:"
                 " leave it out, or add --shift_directions= --flip_codes="
             )
@@ -196,18 +196,18 @@ def _deform_from(values: Mapping[str, Any]) -> dict[str, Any]:
     None, or no value at all, is the default.
 
     Raises:
-      cli.UserError: on a value that no setting can have, or one without the other.
+      errors.UserError: on a value that no setting can have, or one without the other.
     """
     given = {name: values[name] for name in _DEFORM if values.get(name) is not None}
     values = {**dataclasses.asdict(Settings()), **given}
     kinds = _choices("deform", values, KINDS)
     multiply, seed = values["multiply"], values["deform_seed"]
     if not 1 <= multiply <= MAX_MULTIPLY:
-        raise cli.UserError(f"multiply must be 1 to {MAX_MULTIPLY}, got {multiply}")
+        raise errors.UserError(f"multiply must be 1 to {MAX_MULTIPLY}, got {multiply}")
     if not 0 <= seed <= MAX_SEED:
-        raise cli.UserError(f"deform_seed must be 0 to {MAX_SEED}, got {seed}")
+        raise errors.UserError(f"deform_seed must be 0 to {MAX_SEED}, got {seed}")
     if bool(kinds) != (multiply > 1) or (seed and not kinds):
-        raise cli.UserError(
+        raise errors.UserError(
             "deform and a multiply above 1 go together, and deform_seed only with"
             f" them; got {', '.join(kinds) or 'none'} and {multiply}: give both, such"
             " as --deform=elastic,affine --multiply=135, or none of them"
@@ -234,7 +234,7 @@ def _choices(name: str, values: Mapping[str, Any], allowed: Iterable) -> tuple:
     named = [str(item) for item in values[name]]
     for item in named:
         if item not in known:
-            raise cli.UserError(f"{name}: {item!r} is not one of {', '.join(known)}")
+            raise errors.UserError(f"{name}: {item!r} is not one of {', '.join(known)}")
     return tuple(item for text, item in known.items() if text in named)
 
 
@@ -303,12 +303,12 @@ def plan(labels: np.ndarray, settings: Settings) -> list[Part]:
       settings: which transforms to apply.
 
     Raises:
-      cli.UserError: if not one image would be left.
+      errors.UserError: if not one image would be left.
     """
     parts = [part for make in TRANSFORMS for part in make(labels, settings)]
     parts = [part for part in parts if len(part.indices)]
     if not parts:
-        raise cli.UserError(
+        raise errors.UserError(
             "the enlarged set would be empty: set --keep_originals, or choose "
             "--shift_directions, or --flip_codes and --flip_labels"
         )

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-import cli
-import files
+from system import errors, files
 
 SCALE = 2  # screen pixels per pixel of a digit, along each axis
 GAP = 6  # screen pixels between two digits, and around the sheet
@@ -32,14 +31,14 @@ def write_contact_sheet(
       path: of the PNG file. It appears when it is whole, or not at all.
 
     Raises:
-      cli.UserError: if the file cannot be written.
+      errors.UserError: if the file cannot be written.
     """
     png = _draw(rows)
     try:
         with files.replacing(path, follow=True) as file:
             file.write(png)
     except OSError as error:
-        raise cli.UserError(
+        raise errors.UserError(
             f"cannot write the preview {os.fspath(path)}: {error.strerror}; "
             "choose another --preview"
         ) from error

@@ -19,11 +19,9 @@ from typing import Any
 
 import numpy as np
 
-import cli
-import files
-import untrusted
 from augment.plan import Settings, plan, settings_from
 from data import idx
+from system import cli, errors, files, untrusted
 
 IMAGES_HEADER, LABELS_HEADER = 16, 8  # bytes, of the two IDX formats
 
@@ -116,14 +114,14 @@ def write(
       into: arrays that are filled with its images and labels, for who wants them too.
 
     Raises:
-      cli.UserError: the folder is not to be seen from here, other versions are
+      errors.UserError: the folder is not to be seen from here, other versions are
         installed here, or there is no room.
     """
     here = Path(folder)
     try:
         job = untrusted.read_json(here / _JOB)
     except OSError as error:
-        raise cli.UserError(
+        raise errors.UserError(
             f"a worker on {socket.gethostname()} cannot read {here / _JOB}"
             f" ({error.strerror}): give an --augmented_dir that all workers see at the"
             " same place"
@@ -157,7 +155,7 @@ def write(
 def _check_versions(expected: Mapping[str, str]) -> None:
     for package, version in _versions().items():
         if version != expected.get(package):
-            raise cli.UserError(
+            raise errors.UserError(
                 f"a worker on {socket.gethostname()} has {package} {version}, and the"
                 f" build {expected.get(package)}, so that its shards might differ:"
                 " install the same on all"

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-import untrusted
 from augment import shards
 from augment.plan import DIGITS
+from system import untrusted
 
 IMAGE_BYTES = 28 * 28
 

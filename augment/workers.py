@@ -14,7 +14,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 
-import cli
+from system import cli, errors
 
 Executor = concurrent.futures.Executor
 Engine = Callable[[], contextlib.AbstractContextManager[Executor]]
@@ -30,7 +30,7 @@ CONNECT_SECONDS = 10  # to reach a scheduler, and then for a worker to be there
 _SCHEDULER = re.compile(r"(tcp|tls)://[^\s/]+:\d{1,5}")
 
 
-class WorkersError(cli.UserError):
+class WorkersError(errors.UserError):
     """Those who should build cannot be had, or have gone."""
 
 
@@ -74,9 +74,9 @@ def _attend() -> None:
 
 
 def check_scheduler(address: str | None) -> None:
-    """Raises cli.UserError unless it is None or can be the address of a scheduler."""
+    """Raises UserError unless it is None or can be the address of a scheduler."""
     if address is not None and not _SCHEDULER.fullmatch(address):
-        raise cli.UserError(
+        raise errors.UserError(
             f"dask_scheduler must be like tcp://127.0.0.1:8786, got {address!r}"
         )
 

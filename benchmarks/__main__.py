@@ -13,7 +13,7 @@ A benchmark is a module here and a line in `BENCHMARKS`. It has
 """
 
 if __name__ == "__main__":  # before all else, which takes a while to load
-    import console
+    from system import console
 
     console.start()
 
@@ -24,7 +24,6 @@ from typing import Any
 
 from absl import flags
 
-import cli
 from benchmarks import (
     accuracy,
     distribute,
@@ -38,6 +37,7 @@ from benchmarks import (
     step,
     windows,
 )
+from system import cli
 
 FLAGS = flags.FLAGS
 

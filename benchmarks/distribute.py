@@ -48,7 +48,7 @@ def loop(*, tf_config: str, **settings: Any) -> Callable[[int], dict[str, float]
     Returns:
       From a number of steps to the seconds of one, and the bytes of what is exchanged.
     """
-    import device  # isort: skip  (first: it loads TensorFlow)
+    from system import device  # isort: skip  (first: it loads TensorFlow)
     import train
     from training import distribute
 

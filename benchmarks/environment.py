@@ -23,7 +23,7 @@ WARNING = (
 def facts() -> dict[str, Any]:
     """Date, commit, processor, cores, load and versions; None: not installed."""
     load = _settled_load()  # before TensorFlow is loaded, which is load as well
-    import device  # noqa: F401  isort: skip  (first: it loads TensorFlow)
+    from system import device  # noqa: F401  isort: skip  (first: it loads TensorFlow)
 
     from training import runs
 

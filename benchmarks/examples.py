@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-import cli
 import data
 from benchmarks import environment, peers
+from system import errors
 
 # A peer loads its library itself, so that no process holds that of another.
 
@@ -120,7 +120,7 @@ def keras_convnet(*, seed: int = 0, dataset: str = "mnist") -> Training:
     """
     os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever ~/.keras says
     watch = Stopwatch().start()
-    import device  # noqa: F401  isort: skip  (first: it loads TensorFlow)
+    from system import device  # noqa: F401  isort: skip  (first: it loads TensorFlow)
     import keras
     from keras import layers
 
@@ -274,7 +274,9 @@ def _labelled(name: str) -> data.Dataset:
     """A data set whose test images have labels."""
     dataset = data.load(name)
     if dataset.test_labels is None:
-        raise cli.UserError(f"{name} has no labels for its test images: choose another")
+        raise errors.UserError(
+            f"{name} has no labels for its test images: choose another"
+        )
     return dataset
 
 

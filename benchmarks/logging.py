@@ -40,7 +40,7 @@ def epochs() -> Callable[[int], dict[str, float]]:
       From a number of steps to the seconds of an epoch of so many that go to the steps
       and to the logging, by name.
     """
-    import device  # isort: skip  (first: it loads TensorFlow)
+    from system import device  # isort: skip  (first: it loads TensorFlow)
     from tqdm import tqdm
 
     import train

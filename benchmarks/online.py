@@ -35,7 +35,7 @@ STEPS = 200  # of each, in a round
 
 def transform_loop(settings: OnlineSettings, replicas: int) -> Callable[[int], float]:
     """Returns run(count): seconds of `count` transforms in one call of a graph."""
-    import device  # noqa: F401  isort: skip  (first: it loads TensorFlow)
+    from system import device  # noqa: F401  isort: skip  (first: it loads TensorFlow)
     import tensorflow as tf
 
     from augment import online
@@ -80,7 +80,7 @@ def step_and_transforms(*, threads: int) -> Callable[[int], dict[str, float]]:
     Returns:
       From a number of steps to the seconds of one of each, by name.
     """
-    import device  # isort: skip  (first: it loads TensorFlow)
+    from system import device  # isort: skip  (first: it loads TensorFlow)
     from training import strategy
 
     config = step_peers.train_config(threads=threads)

@@ -17,13 +17,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import cli
+from system import cli, errors
 
 PROJECT = Path(__file__).resolve().parent.parent
 CLOSING_SECONDS = 20  # that a peer has to end by itself
 
 
-class BenchmarkError(cli.UserError):
+class BenchmarkError(errors.UserError):
     """A peer could not be measured."""
 
 

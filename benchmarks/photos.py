@@ -3,18 +3,18 @@
 
     python -m benchmarks.photos --run_dir=runs/fast995-s0 --first_seed=10001 --pages=30
 
-Pages of MNIST's test digits as data.make_page draws them, each of a seed of its own,
+Pages of MNIST's test digits as photos.make_page draws them, each of a seed of its own,
 are read as eval.py --images reads them. A digit is right if one thing is found in its
 place, and read as what it is: a missed digit, one in two pieces and two in one are
 errors, and so is whatever is found besides.
 """
 
 if __name__ == "__main__":  # before all else, which takes a while to load
-    import console
+    from system import console
 
     console.start()
 
-import device  # noqa: F401  isort: skip  (first: it loads TensorFlow)
+from system import device  # noqa: F401  isort: skip  (first: it loads TensorFlow)
 
 import tempfile
 from collections.abc import Sequence
@@ -24,11 +24,11 @@ from typing import NamedTuple
 import numpy as np
 from absl import flags
 
-import cli
 import data
 import eval as program
-from data import make_page
-from evaluation import reading, scoring
+from evaluation import scoring
+from photos import make_page, reading
+from system import cli
 
 FLAGS = flags.FLAGS
 

@@ -13,9 +13,8 @@ from typing import Any
 
 from tabulate import tabulate
 
-import files
-import untrusted
 from benchmarks import environment, peers
+from system import files, untrusted
 
 
 def table(rows: Sequence[Sequence[str]], headers: Sequence[str], texts: int = 1) -> str:

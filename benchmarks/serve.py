@@ -13,15 +13,15 @@ import os
 import sys
 from typing import Any
 
-import cli
 from benchmarks import peers
+from system import cli, errors
 
 
 def main(module: str, name: str, settings: str) -> None:
     """Serves the peer `name` of a module until the input ends.
 
     Raises:
-      cli.UserError: of the peer.
+      errors.UserError: of the peer.
     """
     # Whatever a library prints goes to standard error, answers alone to the pipe.
     pipe = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
@@ -44,7 +44,7 @@ def main(module: str, name: str, settings: str) -> None:
 if __name__ == "__main__":
     try:
         main(*sys.argv[1:])
-    except cli.UserError as error:
+    except errors.UserError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit(cli.INTERRUPTED)  # the program that started it says so

@@ -116,7 +116,7 @@ def evaluation() -> Callable[[int], float]:
     Returns:
       From a number of images to the seconds that it takes to score them, when warm.
     """
-    import device  # isort: skip  (first: it loads TensorFlow)
+    from system import device  # isort: skip  (first: it loads TensorFlow)
     import models
     from evaluation import scoring
 

@@ -123,7 +123,7 @@ def ours(set_size: int = IMAGES, **settings: Any) -> Loop:
       set_size: images to train on.
       settings: values of train.py's flags, such as threads.
     """
-    import device  # isort: skip  (first: it loads TensorFlow)
+    from system import device  # isort: skip  (first: it loads TensorFlow)
     import tensorflow as tf
 
     import train
@@ -162,7 +162,7 @@ def keras(*, threads: int, jit_compile: bool | str, steps_per_execution: int) ->
       steps_per_execution: steps per call of the graph; 1 as shipped.
     """
     os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever ~/.keras says
-    import device  # isort: skip  (first: it loads TensorFlow)
+    from system import device  # isort: skip  (first: it loads TensorFlow)
     import keras
     from keras import layers
 
@@ -310,7 +310,7 @@ def gemm() -> Callable[[float], dict[str, float]]:
       From a number of seconds to {"gflops": …}, the rate of the fastest of the products
       of two 2048 × 2048 float32 matrices that fit into them.
     """
-    import device  # isort: skip  (first: it loads TensorFlow)
+    from system import device  # isort: skip  (first: it loads TensorFlow)
     import tensorflow as tf
 
     device.set_threads(0)

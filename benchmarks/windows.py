@@ -51,7 +51,7 @@ def loop(
     """
     import train  # isort: skip  (now: its memory would be taken for the set's)
     import data
-    from data import windows
+    from training import windows
 
     config = step_peers.train_config(memory_mb=memory_mb, sampler="epochs")
     config |= train.choose(config)
@@ -130,10 +130,10 @@ def drawn(window: int, window_size: int, set_size: int) -> np.ndarray:
       window_size: its images.
       set_size: those of the set.
     """
-    import device  # noqa: F401  isort: skip  (first: it loads TensorFlow)
+    from system import device  # noqa: F401  isort: skip  (first: it loads TensorFlow)
     import tensorflow as tf
 
-    from data import batches, windows
+    from training import batches, windows
 
     pieces, places = windows.shuffled_blocks(0, window, window_size, set_size)
     images = np.concatenate([np.arange(first, first + n) for first, n in pieces])
@@ -154,7 +154,7 @@ def shuffling(memory_mb: int) -> dict[str, float]:
     set_size, batch_size = COPIES * ORIGINALS, step_peers.BATCH_SIZE
     if not memory_mb:
         return statistics_of(np.random.default_rng(0).permutation(set_size), batch_size)
-    from data import windows
+    from training import windows
 
     window_size = batch_size * windows.length(memory_mb, batch_size)
     count = set_size // window_size + 1
@@ -175,7 +175,7 @@ def statistics_of(order: np.ndarray, batch_size: int) -> dict[str, float]:
       gap: median number of steps from one copy of an original to the next.
       near: share of these that are less than `NEAR_STEPS`.
     """
-    from data.windows import BLOCK
+    from training.windows import BLOCK
 
     set_size = len(order)
     some: np.ndarray = order[: len(order) // batch_size * batch_size]

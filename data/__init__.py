@@ -4,17 +4,17 @@
 import sys
 from collections.abc import Callable
 
-import console
+from system import console
 
 if sys.argv[:1] == ["-m"]:  # python -m data…: this is loaded before the program
     console.start()
 
 import numpy as np
 
-import cli
 from data import digits, kaggle, mnist
 from data.dataset import Dataset
 from data.idx import DataError
+from system import errors
 
 __all__ = ["DATASETS", "DataError", "Dataset", "load", "scored", "split"]
 
@@ -64,7 +64,7 @@ def split(
       UserError: the size is negative or leaves nothing to train on.
     """
     if not 0 <= validation_size < labels_count:
-        raise cli.UserError(
+        raise errors.UserError(
             f"a validation set of {validation_size} out of {labels_count} images; "
             f"expected 0 to {labels_count - 1}, so that some are left to train on"
         )

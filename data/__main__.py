@@ -6,12 +6,12 @@ downloaded.
 """
 
 if __name__ == "__main__":  # before all else, which takes a while to load
-    import console
+    from system import console
 
     console.start()
 
-import cli
 import data
+from system import cli, errors
 
 # Kaggle's files are fetched by whoever has agreed to the competition's terms.
 NAMES = [name for name in data.DATASETS if name != "kaggle"]
@@ -22,7 +22,7 @@ def main(argv: list[str]) -> None:
     arguments = argv[1:]
     name = arguments[0] if arguments else "mnist"
     if len(arguments) > 1 or name not in NAMES:
-        raise cli.UsageError(
+        raise errors.UsageError(
             f"got {' '.join(arguments)!r}; expected {cli.command('-m', 'data')}"
             f" [{'|'.join(NAMES)}]"
         )

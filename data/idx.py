@@ -16,9 +16,8 @@ from typing import Any
 
 import numpy as np
 
-import cli
-import untrusted
 from data.dataset import empty
+from system import errors, untrusted
 
 # The most that one file may hold: 2.7 million images of 28×28.
 MAX_BYTES = 1 << 31
@@ -33,7 +32,7 @@ _REMEDY = "replace the file with a sound copy"
 Path = untrusted.Path
 
 
-class DataError(cli.UserError):
+class DataError(errors.UserError):
     """Data that is missing, damaged or not what it should be."""
 
 

@@ -17,11 +17,9 @@ from typing import BinaryIO
 
 import numpy as np
 
-import cli
-import files
-import untrusted
 from data.dataset import Dataset
 from data.idx import MAX_BYTES, DataError, Path
+from system import cli, files, untrusted
 
 TRAIN = "train.csv"
 TEST = "test.csv"

@@ -14,7 +14,7 @@ was trained on this train.csv, and not on MNIST, may be scored on this test.csv.
 """
 
 if __name__ == "__main__":  # before all else, which takes a while to load
-    import console
+    from system import console
 
     console.start()
 
@@ -23,9 +23,9 @@ import os
 import numpy as np
 from absl import flags
 
-import cli
 import data
 from data import kaggle
+from system import cli, errors
 
 TEST_LABELS = "test_labels.csv"
 
@@ -51,7 +51,7 @@ def draw(
       UserError: there are not so many digits.
     """
     if train_rows > train_size or train_rows + test_rows > train_size + test_size:
-        raise cli.UserError(
+        raise errors.UserError(
             f"{train_rows} training and {test_rows} test rows are asked for of "
             f"{train_size} training and {test_size} test digits; expected at most "
             f"{train_size} training rows and {train_size + test_size} in all; ask for "

@@ -10,11 +10,10 @@ import threading
 import time
 from collections.abc import Sequence
 
-import cli
-import untrusted
 from data import idx
 from data.dataset import Dataset
 from data.idx import DataError
+from system import cli, untrusted
 
 TRAIN_IMAGES = "train-images-idx3-ubyte.gz"
 TRAIN_LABELS = "train-labels-idx1-ubyte.gz"

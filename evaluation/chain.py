@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-import cli
 from models import layers
+from system import errors
 
 _ONE, _ZERO = np.ones((), np.float32), np.zeros((), np.float32)
 
 
-class ExportError(cli.UserError):
+class ExportError(errors.UserError):
     """A network that cannot be exported, or not to that place."""
 
 

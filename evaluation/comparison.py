@@ -19,9 +19,8 @@ import numpy as np
 from scipy import stats
 from tabulate import tabulate
 
-import cli
-import untrusted
 from evaluation import intervals, result, scoring
+from system import cli, errors, untrusted
 from training import runs
 
 LEVEL = 0.05  # a difference with a smaller p is called more than chance
@@ -287,12 +286,12 @@ def compare(directories: Sequence[Path]) -> str:
       directories: of two or more scored runs.
 
     Raises:
-      cli.UsageError: fewer than two runs.
+      errors.UsageError: fewer than two runs.
       RunError: a directory without a finished and scored run, one named twice, or runs
         that were scored on different digits than the others.
     """
     if len(directories) < 2:
-        raise cli.UsageError(
+        raise errors.UsageError(
             "--compare wants two runs or more: "
             + cli.command("eval.py", "--compare", "RUN", "RUN")
         )

@@ -6,11 +6,11 @@ python -m evaluation.dashboard --runs=runs --on_port=6006
 """
 
 if __name__ == "__main__":  # before all else, which takes a while to load
-    import console
+    from system import console
 
     console.start()
 
-import device  # noqa: F401  isort: skip  (first: it loads TensorFlow)
+from system import device  # noqa: F401  isort: skip  (first: it loads TensorFlow)
 
 import base64
 import contextlib
@@ -25,7 +25,7 @@ from typing import Any
 from absl import flags
 from tensorboard import program
 
-import cli
+from system import cli, errors
 
 # The tab that is opened: the plots of training.summaries.CHARTS, as they are.
 TAB = "#custom_scalars&_smoothingWeight=0"
@@ -36,7 +36,7 @@ MOST_TICKED = 40
 ALL = "all"  # the page that has them ticked
 
 
-class DashboardError(cli.UserError):
+class DashboardError(errors.UserError):
     """There is nothing to show, or no port to show it on."""
 
 

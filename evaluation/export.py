@@ -28,11 +28,9 @@ import numpy as np
 import tensorflow as tf
 from tabulate import tabulate
 
-import cli
-import device
-import files
 from evaluation.chain import ExportError
 from evaluation.formats import FORMATS, Exported, Format, Read, missing
+from system import cli, device, errors, files
 
 EXPORT = "export.json"
 CALIBRATION_DIGITS = 500
@@ -48,7 +46,7 @@ def choose(names: Sequence[str] | None) -> list[str]:
     """
     for name in names or []:
         if name not in FORMATS:
-            raise cli.UsageError(
+            raise errors.UsageError(
                 f"--export_formats={name}: expected some of {', '.join(FORMATS)}"
             )
     return [n for n in FORMATS if (n in names if names else not missing(n))]

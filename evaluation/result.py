@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-import cli
-import untrusted
 from evaluation import scoring
+from system import errors, untrusted
 from training import checkpoints, history, losses, runs, summaries
 
 RESULT = "result.json"
@@ -143,7 +142,7 @@ def finished(run_dir: Path) -> str:
             f"{run_dir} is trained to its last step, {step:,}, and scored:"
             f" {summary['errors']:,} errors of {summary['images']:,}"
         )
-    except (OSError, ValueError, LookupError, TypeError, cli.UserError):
+    except (OSError, ValueError, LookupError, TypeError, errors.UserError):
         return ""  # whatever is missing, training says so or makes it again
 
 

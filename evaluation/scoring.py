@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-import cli
-import untrusted
 from evaluation import calibration
 from models import layers
+from system import cli, untrusted
 from training import losses, runs
 
 PREDICTIONS = "predictions.npz"
@@ -88,9 +87,7 @@ def predict_logits(
     """
     count = tf.shape(images)[0]
     blank = tf.zeros([tf.cast(count < 1, tf.int32), *images.shape[1:]], images.dtype)
-    all_logits, _ = network(
-        tf.concat([images, blank], 0), training=training, seed=seed
-    )
+    all_logits, _ = network(tf.concat([images, blank], 0), training=training, seed=seed)
     return all_logits[:count]
 
 

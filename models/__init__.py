@@ -16,12 +16,12 @@ from typing import Any
 import tensorflow as tf
 from absl import flags
 
-import cli
 from models import layers, lenet
 from models.bn_cnn import BNCNN
 from models.double_conv import DoubleConv
 from models.lenet import LeNet
 from models.mlp import MLP
+from system import cli
 
 __all__ = [
     "NETWORKS",
@@ -147,7 +147,7 @@ def options(config: Mapping[str, Any]) -> dict[str, Any]:
       config: a run's flags; an option that is None or missing is left to the network.
 
     Raises:
-      cli.UsageError: it gives an option that another network has, but not this one.
+      errors.UsageError: it gives an option that another network has, but not this one.
     """
     name = config["network"]
     return cli.options(NETWORKS[name], OPTIONS, config, f"--network={name}")
@@ -157,6 +157,6 @@ def build(config: Mapping[str, Any]) -> tf.Module:
     """The network that a run's configuration names, with fresh variables.
 
     Raises:
-      cli.UsageError: see `options`.
+      errors.UsageError: see `options`.
     """
     return NETWORKS[config["network"]](**options(config))

@@ -30,11 +30,7 @@ from typing import NamedTuple
 
 from absl import flags
 
-import cli
-import console
-import files
-import flagfiles
-import untrusted
+from system import cli, console, errors, files, flagfiles, untrusted
 
 FOLDER = Path(__file__).resolve().parent
 BUILD = FOLDER / "build"
@@ -65,7 +61,7 @@ _REASONS = (
 )
 
 
-class NativeError(cli.UserError):
+class NativeError(errors.UserError):
     """The operations cannot be had here."""
 
 
@@ -118,7 +114,7 @@ def foresee() -> None:
     time. It is no more than a guess from the command line: a mistaken one wastes the
     compiler's time, or saves none. What is wrong with the line is said later.
     """
-    with contextlib.suppress(flags.Error, cli.UserError, OSError):
+    with contextlib.suppress(flags.Error, errors.UserError, OSError):
         words = flagfiles.expand(sys.argv[1:])
         if is_suited() and not any(re.fullmatch(_WITHOUT, word) for word in words):
             start()

@@ -13,7 +13,7 @@ last checkpoint counts: weights, their average, slots, moving averages. Prints a
 for each recipe, and exits with 1 if one differs. Takes three minutes on two cores.
 """
 
-import device  # isort: skip  (first: it loads TensorFlow)
+from system import device  # isort: skip  (first: it loads TensorFlow)
 
 import hashlib
 import subprocess

@@ -2,7 +2,7 @@
 """Shared by all tests."""
 
 # The programs' way of loading TensorFlow: with oneDNN, which is read only then.
-import device  # isort: skip  (first: it loads TensorFlow)
+from system import device  # isort: skip  (first: it loads TensorFlow)
 
 from pathlib import Path
 

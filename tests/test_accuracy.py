@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-import cli
 from benchmarks import accuracy, examples, peers
+from system import errors
 
 TIMES = {"data_seconds": 1.0, "import_seconds": 4.0, "tracing_seconds": 2.0}
 
@@ -143,7 +143,7 @@ def test_digits_without_labels_are_refused(monkeypatch):
     digits = examples.data.load("digits")
     unlabelled = dataclasses.replace(digits, test_labels=None)
     monkeypatch.setattr(examples.data, "load", lambda name: unlabelled)
-    with pytest.raises(cli.UserError, match="no labels"):
+    with pytest.raises(errors.UserError, match="no labels"):
         examples.keras_convnet(dataset="digits")
 
 

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests of data/batches.py, the general ones over the whole registry."""
+"""Tests of training/batches.py, the general ones over the whole registry."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from scipy import stats
 
-from data import batches
+from training import batches
 
 REGISTRY = pytest.mark.parametrize("sample", batches.SAMPLERS.values())
 

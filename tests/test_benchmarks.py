@@ -14,17 +14,17 @@ import pytest
 import tensorflow as tf
 from matplotlib.figure import Figure
 
-import cli
 import models
 from benchmarks import __main__ as program
 from benchmarks import environment, flops, peers, results, step, step_peers
 from models import layers
+from system import cli, errors
 
 ROOT = Path(__file__).parent.parent
 
 STAND_INS = """
 from benchmarks import peers
-import cli
+from system import cli
 
 def double(*, factor=2):
     print("a library's chatter")
@@ -37,7 +37,7 @@ def helpless():
     raise peers.Missing("needs a compiler")
 
 def failing():
-    raise cli.UserError("no luck")
+    raise errors.UserError("no luck")
 
 def broken():
     def answer(_):
@@ -409,7 +409,7 @@ def test_results_of_another_kind_are_one_line_before_anything_is_measured(
 ):
     (tmp_path / "results.json").write_text(text)
     benchmarks["a"].measure = None  # cannot be called
-    with pytest.raises(cli.UserError, match="move it away") as error:
+    with pytest.raises(errors.UserError, match="move it away") as error:
         program.measure(["a"], 1, tmp_path, facts)
     assert "\n" not in str(error.value)
     assert (tmp_path / "results.json").read_text() == text
@@ -417,7 +417,7 @@ def test_results_of_another_kind_are_one_line_before_anything_is_measured(
 
 def test_figures_that_cannot_be_shown_are_one_line(tmp_path):
     found = {"logging": {"environment": {}, "figures": {"rounds": "many"}}}
-    with pytest.raises(cli.UserError, match="other figures for logging"):
+    with pytest.raises(errors.UserError, match="other figures for logging"):
         results.write(tmp_path, found, {"logging": program.BENCHMARKS["logging"]})
     assert not list(tmp_path.iterdir())
 
@@ -426,7 +426,7 @@ def test_results_that_cannot_be_written_are_one_line(tmp_path):
     file = tmp_path / "file"
     file.touch()
     with pytest.raises(
-        cli.UserError, match="cannot write the results to .*: "
+        errors.UserError, match="cannot write the results to .*: "
     ) as error:
         results.write(file, {}, {})
     assert "\n" not in str(error.value)

@@ -13,13 +13,13 @@ import cv2
 import numpy as np
 import pytest
 
-import cli
 import data
 from augment import build
 from augment.flip import flip
 from augment.plan import Settings, plan, settings_from
 from augment.shift import shift
 from data import idx
+from system import errors
 
 ROOT = Path(__file__).parent.parent
 
@@ -77,7 +77,7 @@ def test_lists_are_sets():
     ],
 )
 def test_impossible_settings(name, value):
-    with pytest.raises(cli.UserError, match=name):
+    with pytest.raises(errors.UserError, match=name):
         settings_from({**strings(Settings()), name: value})
 
 
@@ -117,7 +117,7 @@ def test_plan_leaves_out_parts_without_images():
 
 def test_empty_plan_is_refused(dataset):
     settings = Settings(shift_directions=(), flip_codes=(), keep_originals=False)
-    with pytest.raises(cli.UserError, match="would be empty"):
+    with pytest.raises(errors.UserError, match="would be empty"):
         plan(dataset.train_labels, settings)
 
 
@@ -268,7 +268,7 @@ def test_a_set_is_not_built_through_a_link(dataset, tmp_path, unfinished):
     name = f".{directory.name}.unfinished" if unfinished else ".lock"
     root.mkdir()
     (root / name).symlink_to(outside if unfinished else outside / "mine")
-    with pytest.raises(cli.UserError, match=f"{name} is a link: delete it"):
+    with pytest.raises(errors.UserError, match=f"{name} is a link: delete it"):
         build.enlarge(dataset, Settings(), root)
     assert [p.read_text() for p in outside.iterdir()] == ["mine"]
 
@@ -276,7 +276,7 @@ def test_a_set_is_not_built_through_a_link(dataset, tmp_path, unfinished):
 def test_root_that_cannot_be_written(dataset, tmp_path):
     root = tmp_path / "file"
     root.touch()
-    with pytest.raises(cli.UserError, match="--augmented_dir"):
+    with pytest.raises(errors.UserError, match="--augmented_dir"):
         build.enlarge(dataset, Settings(), root)
 
 
@@ -389,7 +389,7 @@ def test_preview_shows_the_mirrored_digit(dataset, tmp_path):
 
 
 def test_preview_that_cannot_be_written(dataset, tmp_path):
-    with pytest.raises(cli.UserError, match="--preview"):
+    with pytest.raises(errors.UserError, match="--preview"):
         build.preview(dataset, Settings(), tmp_path / "missing" / "sheet.png")
 
 

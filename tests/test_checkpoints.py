@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import cli
+from system import cli
 from training import checkpoints
 from training.checkpoints import CheckpointError
 

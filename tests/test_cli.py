@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from absl import flags
 
-import cli
+from system import cli, errors
 
 ROOT = Path(__file__).parent.parent
 
 DRIVER = """
 import {program} as program  # first, as a program would
-import cli, contextlib, io, json, sys, traceback
+from system import cli; import contextlib, io, json, sys, traceback
 from absl import flags
 
 def attempt(main, argv):
@@ -36,7 +36,7 @@ def attempt(main, argv):
             code = traceback.format_exc()
     return [code or 0, out.getvalue(), err.getvalue()]
 
-class Own(cli.UserError):
+class Own(errors.UserError):
     exit_code = 7
 
 def own(argv):
@@ -218,7 +218,7 @@ def test_a_bad_evaluation_is_one_line(evaluations, line, expected):
 def test_a_validator_refuses_what_its_check_refuses():
     def check(value):
         if value < 0:
-            raise cli.UserError(f"{value} is below 0")
+            raise errors.UserError(f"{value} is below 0")
 
     accepts = cli.validator(check)
     assert accepts(0) is True

@@ -6,9 +6,9 @@ import json
 import numpy as np
 import pytest
 
-import cli
 from evaluation import comparison
 from evaluation.scoring import Scores, write_predictions
+from system import cli, errors
 from training.runs import RunError
 
 LABELS = np.arange(100, dtype=np.uint8) % 10
@@ -237,9 +237,9 @@ def refused(error, *run_dirs):
 
 def test_fewer_than_two(make_run):
     for run_dirs in ([], [make_run("a")]):
-        message = refused(cli.UsageError, *run_dirs)
+        message = refused(errors.UsageError, *run_dirs)
         assert "python eval.py --compare RUN RUN" in message
-    assert cli.UsageError.exit_code == 2
+    assert errors.UsageError.exit_code == 2
 
 
 def test_no_run_or_no_scores(make_run, tmp_path):

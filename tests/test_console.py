@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 from absl import flags
 
-import cli
-import flagfiles
+from system import cli, flagfiles
 from tests.programs import command
 
 ROOT = Path(__file__).parent.parent
@@ -117,9 +116,9 @@ def test_a_command_names_python_and_program(monkeypatch, tmp_path):
 
 
 PRINTS = """
-import console
+from system import console
 console.start()
-import cli, os, tqdm
+from system import cli; import os, tqdm
 def main(arguments):
     for _ in tqdm.tqdm(range(3), mininterval=0):
         print("·" * 9999, "\\udcff")
@@ -163,14 +162,17 @@ def test_no_output_costs_the_work(tmp_path, line, code, error):
 
 def test_what_is_printed_moves_no_cursor():
     """Whatever files are called; a progress bar, on standard error, does move it."""
-    prints = "import cli; cli.run(lambda _: print('a\\x1b[2J\\r\\u202eb\\t·'))"
+    prints = (
+        "from system import cli; cli.run(lambda _: print('a\\x1b[2J\\r\\u202eb\\t·'))"
+    )
     said = command("-c", prints)
     assert (said.stdout, said.returncode) == ("a\\x1b[2J\\r\\u202eb\t·\n", 0)
 
 
 def test_ctrl_c_while_tensorflow_loads():
     # It waits then, for a busy machine may send the signal late.
-    loads = "import console; console.start(); print(flush=True); import device; input()"
+    starts = "from system import console; console.start(); print(flush=True)"
+    loads = f"{starts}; from system import device; input()"
     with subprocess.Popen(
         [sys.executable, "-c", loads],
         cwd=ROOT,

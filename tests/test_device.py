@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import device
 from data.dataset import empty
+from system import device
 
 ROOT = Path(__file__).parent.parent
 STAND_IN = """
@@ -23,7 +23,7 @@ os.write(2, b"native noise")
 """
 
 
-def load(*path, code="import device", **environment):
+def load(*path, code="from system import device", **environment):
     """Runs `code` in a fresh process with the folders of `path` ahead of all else."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("TF_")}
     folders = os.pathsep.join(map(str, [*path, ROOT]))
@@ -53,7 +53,9 @@ def test_the_environment_has_the_last_word(stand_in):
 
 
 def test_native_noise_is_held_back_and_standard_error_given_back(stand_in):
-    loaded = load(stand_in, code="import device, os; os.write(2, b'mine')")
+    loaded = load(
+        stand_in, code="from system import device; import os; os.write(2, b'mine')"
+    )
     assert (loaded.returncode, loaded.stderr) == (0, "mine")
 
 
@@ -81,7 +83,7 @@ def test_keras_is_found_again_when_loading_fails(stand_in):
     (stand_in / "tensorflow.py").write_text("raise ImportError('broken')")
     code = """
 try:
-    import device
+    from system import device
 except ImportError:
     import keras
     print(keras.NAME)
@@ -91,7 +93,7 @@ except ImportError:
 
 def test_tensorflow_itself_loads_quietly_and_takes_the_threads():
     code = """
-import device
+from system import device
 device.set_threads(0)
 threading = device.tf.config.threading
 print(threading.get_intra_op_parallelism_threads() == device.cores())

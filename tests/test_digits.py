@@ -11,10 +11,10 @@ import sys
 import numpy as np
 import pytest
 
-import cli
 import data
 from data import digits
 from data.normalise import normalise
+from system import errors
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def test_split_is_a_function_of_its_arguments():
 
 @pytest.mark.parametrize("size", [-1, 10, 11])
 def test_split_leaves_something_to_train_on(size):
-    with pytest.raises(cli.UserError, match="expected 0 to 9"):
+    with pytest.raises(errors.UserError, match="expected 0 to 9"):
         data.split(10, size, seed=0)
 
 

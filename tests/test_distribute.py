@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import cli
 import train
 from benchmarks import distribute as benchmark
+from system import errors
 from training import checkpoints, distribute, history, launch, runs
 
 ROOT = Path(__file__).parent.parent
@@ -241,10 +241,10 @@ def test_another_configuration_is_refused_on_all(tmp_path):
 # What a worker says to others, and hears.
 TALK = """
 import os
-import device
+from system import device
 import numpy as np
 import tensorflow as tf
-import cli
+from system import cli
 from training import distribute
 place = distribute.place("multi_worker", os.environ["TF_CONFIG"])
 n = place.number
@@ -262,12 +262,12 @@ workers.check_equal([floats, bools], "here")
 workers.check_alike({"data": "x"})
 try:
     workers.check_alike({"a": 1, "version": "0.4." + "09"[n], "z": n})
-except cli.UserError as error:
+except errors.UserError as error:
     print(error)
 bools.assign([n == 1, False, True])
 try:
     workers.check_equal([floats, bools], "at step 7")
-except cli.UserError as error:
+except errors.UserError as error:
     print(error)
 workers.agree(0)
 """
@@ -293,8 +293,8 @@ rendezvous.meet(workers, 1, 60)
 """
 LEFT = """
 import os
-import device
-import cli
+from system import device
+from system import cli
 from training import distribute
 distribute.CONNECT_SECONDS = 1
 place = distribute.place("multi_worker", os.environ["TF_CONFIG"])
@@ -326,7 +326,7 @@ sys.exit(3 + number)
 LAUNCH = """
 import pathlib, sys
 from absl import flags
-import cli
+from system import cli
 from training import launch
 launch.PROGRAM = pathlib.Path(sys.argv.pop())
 launch.GRACE_SECONDS = 0.5
@@ -409,7 +409,7 @@ def test_a_process_that_is_alone_trains_alone(tf_config):
     ],
 )
 def test_one_of_several_is_not_trained_alone_unasked(tf_config, message):
-    with pytest.raises(cli.UsageError, match=message) as caught:
+    with pytest.raises(errors.UsageError, match=message) as caught:
         distribute.check_alone(tf_config)
     assert "give --distribute=multi_worker to train with" in str(caught.value)
 
@@ -430,7 +430,7 @@ def test_one_of_several_is_not_trained_alone_unasked(tf_config, message):
 )
 def test_what_cannot_be_shared_is_refused(kind, workers, replicas, sync, message):
     values = {"replicas": replicas, "sync_batch_norm": sync, "batch_size": 33}
-    raises = pytest.raises(cli.UsageError, match=message or "nothing")
+    raises = pytest.raises(errors.UsageError, match=message or "nothing")
     with raises if message else contextlib.nullcontext():
         distribute.check(kind, distribute.Place(workers), values)
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import cli
 import eval as program
 import models
-from cli import UserError
 from evaluation import scoring
+from system import errors
+from system.cli import UserError
 from tests.programs import command
 from training import checkpoints, runs
 from training.checkpoints import CheckpointError
@@ -284,6 +284,6 @@ def test_an_output_that_cannot_be_written_is_refused_first(tmp_path, flag):
     (tmp_path / "file").touch()
     none = dict.fromkeys(("submission", "readings", "export_dir", "annotated_dir"))
     program._check_outputs({**none, flag: str(tmp_path / "new")})
-    with pytest.raises(cli.UserError, match=f"^--{flag}: .*below cannot be written"):
+    with pytest.raises(errors.UserError, match=f"^--{flag}: .*below cannot be written"):
         program._check_outputs({**none, flag: str(tmp_path / "file" / "below")})
     assert {p.name for p in tmp_path.iterdir()} == {"file"}

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import cli
 import data
 from evaluation import export, formats, scoring
 from models.bn_cnn import BNCNN
 from models.double_conv import DoubleConv
 from models.lenet import LeNet
 from models.mlp import MLP
+from system import errors
 
 # What somebody writes who has the exported files and TensorFlow.
 SAVED_MODEL = """
@@ -290,7 +290,9 @@ def test_nothing_is_overwritten(network, digits, tmp_path):
 
 def test_the_formats_that_are_asked_for(monkeypatch):
     assert export.choose(["int8", "float"]) == ["float", "int8"]
-    with pytest.raises(cli.UsageError, match="=float16: expected some of saved_model"):
+    with pytest.raises(
+        errors.UsageError, match="=float16: expected some of saved_model"
+    ):
         export.choose(["float", "float16"])
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert export.choose(None) == ["saved_model", "float", "int8"]

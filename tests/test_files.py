@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-import files
+from system import files
 
 
 def write(path, content):

@@ -7,7 +7,7 @@ import pytest
 
 import data
 from data.normalise import normalise
-from evaluation import finding
+from photos import finding
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 from absl import flags
 
-import cli
-import flagfiles
 import train
+from system import errors, flagfiles
 
 ROOT = Path(__file__).parent.parent
 FLAGFILES = sorted([*ROOT.glob("*.flags"), *ROOT.glob("flags/*.flags")])
@@ -147,7 +146,7 @@ def test_what_is_not_there_to_be_taken_back(parse):
 def test_a_network_put_onto_a_flagfile(parse):
     """The line names the way, and the way works."""
     words = [f"--flagfile={ROOT / 'lenet.flags'}", "--network=mlp"]
-    with pytest.raises(cli.UsageError, match="mlp has no --batch_norm") as caught:
+    with pytest.raises(errors.UsageError, match="mlp has no --batch_norm") as caught:
         train.models.options(parse(*words))
     words.append(next(w for w in str(caught.value).split() if "--unset=" in w))
     words = flagfiles.unset(flagfiles.expand(words), flags.FLAGS)

@@ -24,14 +24,13 @@ from absl import flags
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import cli
-import flagfiles
-import untrusted
 from augment import build
 from data import idx, kaggle, mnist
-from evaluation import comparison, photos, result, scoring
-from fuzz import readers
-from fuzz.readers import READERS
+from evaluation import comparison, result, scoring
+from photos import decode
+from system import cli, errors, flagfiles, untrusted
+from tests.fuzz import readers
+from tests.fuzz.readers import READERS
 from training import history, runs
 
 ROOT = Path(__file__).parent.parent
@@ -236,7 +235,7 @@ def png(width, height):
 
 BOUNDED = """
 import resource, sys
-from fuzz import readers
+from tests.fuzz import readers
 reader = readers.READERS[sys.argv[1]]
 readers.check(reader, reader.seeds()[0])  # so that everything is loaded
 content = sys.stdin.buffer.read()
@@ -309,7 +308,7 @@ OPENERS = {
     "manifest.json": lambda path: build._read_manifest(path.parent, {}),
     "predictions.npz": lambda path: scoring.read_predictions(path.parent),
     "result.json": lambda path: comparison._read_result(path.parent),
-    "photo": photos.read,
+    "photo": decode.read,
     "shard": lambda path: build._read_file(path, 8, np.zeros(9, np.uint8), {}),
 }
 
@@ -326,7 +325,7 @@ def test_what_is_no_file_is_refused(alarm, tmp_path, name, kind):
         path.symlink_to("/proc/self/mem")  # a file, and its start cannot be read
     else:
         path.symlink_to("/dev/zero" if kind == "zeros" else name)
-    with pytest.raises((cli.UserError, flags.Error)) as caught:
+    with pytest.raises((errors.UserError, flags.Error)) as caught:
         OPENERS[name](path)
     assert str(path) in str(caught.value) and str(caught.value).isprintable()
 

@@ -7,10 +7,9 @@ import math
 import pytest
 
 from augment import plan
-from data import batches
 from models import layers
 from tests import golden
-from training import optimizers
+from training import batches, optimizers
 
 
 @pytest.mark.parametrize("name", golden.GOLDEN)

@@ -8,8 +8,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-import cli
 from data import idx
+from system import errors
 
 IMAGES = np.arange(3 * 28 * 28, dtype=np.uint32).astype(np.uint8).reshape(3, 28, 28)
 LABELS = np.array([7, 0, 9], np.uint8)
@@ -156,5 +156,5 @@ def test_writing_refuses_other_types_and_bad_places(tmp_path):
 
 
 def test_data_errors_are_user_errors():
-    assert issubclass(idx.DataError, cli.UserError)
+    assert issubclass(idx.DataError, errors.UserError)
     assert idx.DataError.exit_code == 1

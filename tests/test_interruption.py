@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-import flagfiles
+from system import flagfiles
 from training import checkpoints
 from training.interruption import Interruption
 

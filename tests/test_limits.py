@@ -8,12 +8,12 @@ import pytest
 import tensorflow as tf
 from absl import flags
 
-import cli
 import data
 import models
 import train
 from augment import online, online_settings, plan
 from models import layers, lenet
+from system import cli, errors
 from training import checkpoints, history, optimizers, schedules
 
 MAX_STEPS = schedules.MAX_STEPS
@@ -135,7 +135,7 @@ def test_steps_of_a_run_are_bounded(epochs, epoch_images, steps):
     if steps:
         assert schedules.count_steps(config, 128)[1] == steps
         return
-    with pytest.raises(cli.UsageError, match="at most 268,435,455: lower --epochs"):
+    with pytest.raises(errors.UsageError, match="at most 268,435,455: lower --epochs"):
         schedules.count_steps(config, 128)
     # What counts on it: seeds of masks in the upper four bits of an int32.
     last = layers.mask_seed(tf.constant([0, MAX_STEPS - 1]), layers.MASKS)
@@ -152,7 +152,7 @@ def test_decays_at_their_edge_follow_the_formulas():
     assert found.numpy() == pytest.approx(1 + 1.2e-7, abs=1.2e-7)
     norm = layers.BatchNorm(1, decay=highest)
     norm.mean.assign([0.0])
-    ((_, mean), _) = norm.updates(tf.constant([1.0]), tf.constant([1.0]))
+    (_, mean), _ = norm.updates(tf.constant([1.0]), tf.constant([1.0]))
     assert mean.numpy() == pytest.approx(1 - highest, rel=1e-3)
     _, v = optimizers.rmsprop(one, two, 0.0, step=0, rate=0.0, rho=highest)
     assert v.numpy() == pytest.approx(4 * (1 - highest), rel=1e-3)
@@ -191,7 +191,7 @@ def test_split_at_the_edges_of_its_seed(seed):
     train_indices, held_out = data.split(10, 9, seed)
     assert sorted([*train_indices, *held_out]) == list(range(10))
     for size in (-1, 10, 10**40):
-        with pytest.raises(cli.UserError, match="expected 0 to 9"):
+        with pytest.raises(errors.UserError, match="expected 0 to 9"):
             data.split(10, size, seed)
 
 

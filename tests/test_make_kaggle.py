@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import cli
 import data
 from data import kaggle, make_kaggle
+from system import errors
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def digits():
 
 
 def error_of(function, *arguments):
-    with pytest.raises(cli.UserError) as caught:
+    with pytest.raises(errors.UserError) as caught:
         function(*arguments)
     assert str(caught.value).isprintable()
     return str(caught.value)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import data
-from data import make_page
+from photos import make_page
 
 
 @pytest.fixture(scope="module")

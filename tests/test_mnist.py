@@ -16,10 +16,10 @@ import time
 import numpy as np
 import pytest
 
-import cli
 from data import __main__ as program
 from data import idx, mnist
 from data.idx import DataError
+from system import errors
 
 COUNTS = {"train": 3, "t10k": 2}
 
@@ -307,7 +307,7 @@ def test_the_program_tells_unavailable_from_bad(tiny, tmp_path, capsys):
     """By the exit code of its error, which make goes by."""
 
     def exit_code(*arguments):
-        with pytest.raises(cli.UserError) as error:
+        with pytest.raises(errors.UserError) as error:
             program.main(["data", *arguments])
         return error.value.exit_code
 

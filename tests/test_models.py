@@ -8,9 +8,9 @@ import pytest
 import tensorflow as tf
 from absl import flags
 
-import cli
 import models
 from models import layers, mlp
+from system import errors
 from training import checkpoints, losses, optimizers
 
 # What the tests of every network are run with; of a new one, its defaults. The test
@@ -160,7 +160,7 @@ def test_options_of_another_network_are_refused(name):
     assert foreign
     for option in foreign:
         for refuse in (models.options, models.build):
-            with pytest.raises(cli.UsageError) as error:
+            with pytest.raises(errors.UsageError) as error:
                 refuse({"network": name, option: 0})
             takes = ", ".join(f"--{o}" for o in sorted(own))
             message = f"--network={name} has no --{option}; it takes {takes}; "

@@ -160,9 +160,7 @@ def test_dropout_of_no_drawable_rate_is_refused(rate):
 def test_selu_far_below_and_above_0():
     x = tf.constant([[-1e30], [-200.0], [-87.5], [-1.0], [-1e-6], [0.0], [1e30]])
     one, zero = tf.ones([1]), tf.zeros([1])
-    ours = ops.load().selu_norm(
-        x=x, bias=zero, scale=one, offset=zero, epsilon=EPSILON
-    )
+    ours = ops.load().selu_norm(x=x, bias=zero, scale=one, offset=zero, epsilon=EPSILON)
     np.testing.assert_allclose(ours.z, tf.nn.selu(x), rtol=1e-6, atol=1e-7)
 
 
@@ -209,7 +207,7 @@ def test_evaluation_and_export_know_nothing_of_it():
 
 
 THREADS = """
-import device, numpy as np, tensorflow as tf
+from system import device; import numpy as np, tensorflow as tf
 from native import ops
 device.set_threads(THREADS)
 rng = np.random.default_rng(0)
@@ -574,7 +572,7 @@ def test_ctrl_c_while_tensorflow_loads_ends_the_compiler(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(
         "import os, pathlib, signal, time\n"
-        "import console\n"
+        "from system import console\n"
         "console.start()\n"
         "from native import compile\n"
         "compile.BUILD = pathlib.Path(BUILD)\n"

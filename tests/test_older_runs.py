@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import cli
 import data
 import eval as program
 import train
-from evaluation import comparison, export, reading, result, scoring
+from evaluation import comparison, export, result, scoring
+from photos import reading
+from system import cli
 from training import checkpoints, history, runs, settings
 
 GOLDEN = Path(__file__).parent / "golden" / "run-0.5.1"

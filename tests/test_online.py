@@ -13,11 +13,11 @@ import pytest
 import tensorflow as tf
 from scipy import ndimage
 
-import cli
 import data
 from augment import build, online, online_settings
 from augment.online_settings import OnlineSettings, each_alone, settings_from
 from benchmarks import online as benchmark
+from system import errors
 
 ROOT = Path(__file__).parent.parent
 ELASTIC = OnlineSettings(elastic_alpha=34.0, elastic_sigma=4.0)
@@ -349,7 +349,7 @@ def test_settings_from_flags():
     ],
 )
 def test_impossible_settings(name, value):
-    with pytest.raises(cli.UserError, match=name) as error:
+    with pytest.raises(errors.UserError, match=name) as error:
         settings_from({**dataclasses.asdict(OnlineSettings()), name: value})
     assert str(value) in str(error.value)
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import cli
+from system import errors
 from training import optimizers
 
 RATE = 0.01
@@ -167,7 +167,7 @@ def test_options_are_those_given_else_the_rules_own():
 
 
 def test_an_option_of_another_rule_is_refused():
-    with pytest.raises(cli.UsageError) as caught:
+    with pytest.raises(errors.UsageError) as caught:
         optimizers.build(config(rho=0.9), [tf.Variable([1.0])])
     says = "--optimizer=adam has no --rho; it takes --epsilon; "
     assert str(caught.value).startswith(says)

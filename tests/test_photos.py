@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluation import photos, reading
+from photos import decode, reading
 from tests.programs import command
 
 # Asymmetric, so that each way of turning it gives another picture.
@@ -25,7 +25,7 @@ def stored(tmp_path, image, suffix="png", **options):
 
 def read_grey(path):
     """What is read, of which all three channels must be equal."""
-    picture, scale = photos.read(path)
+    picture, scale = decode.read(path)
     assert scale == 1
     assert picture.dtype == np.uint8 and picture.shape[2] == 3
     np.testing.assert_array_equal(picture[..., :1] + 0 * picture, picture)
@@ -36,7 +36,7 @@ def read_grey(path):
 def test_formats_without_loss(tmp_path, suffix):
     image = Image.fromarray(np.stack([PICTURE, PICTURE // 2, 255 - PICTURE], -1))
     path = stored(tmp_path, image, suffix, **FORMATS[suffix])
-    np.testing.assert_array_equal(photos.read(path).pixels, np.asarray(image))
+    np.testing.assert_array_equal(decode.read(path).pixels, np.asarray(image))
 
 
 def test_jpeg(tmp_path):
@@ -120,8 +120,8 @@ def test_white_stays_white(tmp_path, mode, suffix):
 
 
 def refused(path, reason):
-    with pytest.raises(photos.PhotoError, match=reason) as caught:
-        photos.read(path)
+    with pytest.raises(decode.PhotoError, match=reason) as caught:
+        decode.read(path)
     assert str(path) in str(caught.value) and str(caught.value).isprintable()
 
 
@@ -150,7 +150,7 @@ def test_too_many_pixels_are_refused_by_the_header(tmp_path, monkeypatch, size):
     def decode(*_):
         raise AssertionError("decoded")
 
-    monkeypatch.setattr(photos, "_decode", decode)
+    monkeypatch.setattr(decode, "_decode", decode)
     (tmp_path / "bomb.png").write_bytes(png_header(*size))
     refused(tmp_path / "bomb.png", "pixels; expected a photo.* make it smaller")
 
@@ -159,14 +159,14 @@ MEMORY = """
 import sys
 from pathlib import Path
 import cv2
-from evaluation import finding, photos
+from photos import finding, decode
 
 def peak():  # in KiB, and not of the process that started this one, as of getrusage
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0])
 
 before = peak()
-finding.find(cv2.cvtColor(photos.read(Path(sys.argv[1])).pixels, cv2.COLOR_RGB2GRAY))
+finding.find(cv2.cvtColor(decode.read(Path(sys.argv[1])).pixels, cv2.COLOR_RGB2GRAY))
 print(peak() - before)
 """
 
@@ -189,14 +189,14 @@ def test_the_memory_of_the_largest_is_bounded(tmp_path, mode):
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp"])
 def test_a_large_one_is_halved(tmp_path, monkeypatch, suffix):
     grey = np.repeat(np.repeat(PICTURE, 16, 0), 16, 1)
-    monkeypatch.setattr(photos, "STRIP_PIXELS", 200)
+    monkeypatch.setattr(decode, "STRIP_PIXELS", 200)
     for add in (0, 1):  # an odd side, too
         path = stored(tmp_path, Image.fromarray(np.pad(grey, (0, add), "edge")), suffix)
-        monkeypatch.setattr(photos, "LARGE_PIXELS", grey.size + 1000)
+        monkeypatch.setattr(decode, "LARGE_PIXELS", grey.size + 1000)
         whole = read_grey(path)
         assert whole.shape == (64 + add, 96 + add)
-        monkeypatch.setattr(photos, "LARGE_PIXELS", grey.size - 1)
-        pixels, scale = photos.read(path)
+        monkeypatch.setattr(decode, "LARGE_PIXELS", grey.size - 1)
+        pixels, scale = decode.read(path)
         assert scale == 2 and pixels.shape == (32 + add, 48 + add, 3)
         expected = np.repeat(np.repeat(PICTURE, 8, 0), 8, 1).astype(int)
         assert np.abs(pixels[:32, :48, 0] - expected).max() <= 2 * (suffix == "jpg")
@@ -207,16 +207,16 @@ def test_the_boxes_of_a_halved_one_are_those_of_the_file(tmp_path, monkeypatch):
     page[100:200, 140:152] = 0
     path = stored(tmp_path, Image.fromarray(page))
     (whole,) = reading._find(path, "auto")
-    monkeypatch.setattr(photos, "LARGE_PIXELS", page.size - 1)
+    monkeypatch.setattr(decode, "LARGE_PIXELS", page.size - 1)
     (halved,) = reading._find(path, "auto")
     assert np.abs(np.subtract(whole.box, halved.box)).max() <= 2
-    drawn = reading.annotate(photos.read(path).pixels, [], 2)
+    drawn = reading.annotate(decode.read(path).pixels, [], 2)
     assert drawn.shape == (150 * 4, 200 * 4, 3)  # enlarged, for it is small
 
 
 def test_webp_is_held_three_times_and_may_have_less(tmp_path, monkeypatch):
     path = stored(tmp_path, Image.fromarray(PICTURE), "webp")
-    monkeypatch.setattr(photos, "LARGE_PIXELS", PICTURE.size - 1)
+    monkeypatch.setattr(decode, "LARGE_PIXELS", PICTURE.size - 1)
     refused(path, "of at most 23, and")
 
 
@@ -224,7 +224,7 @@ def test_a_jpeg_of_many_scans_is_refused(tmp_path):
     path = tmp_path / "photo.jpg"
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     Image.fromarray(noise).save(path, progressive=True)
-    photos.read(path)
+    decode.read(path)
     content = path.read_bytes()
     last = content.rindex(b"\xff\xda")
     path.write_bytes(content[:last] + 70 * content[last:-2] + content[-2:])
@@ -240,7 +240,7 @@ def test_a_tile_counts_whole(tmp_path):
 
 def test_too_many_bytes(tmp_path, monkeypatch):
     path = stored(tmp_path, Image.fromarray(PICTURE))
-    monkeypatch.setattr(photos, "MOST_BYTES", path.stat().st_size - 1)
+    monkeypatch.setattr(decode, "MOST_BYTES", path.stat().st_size - 1)
     refused(path, "a file of more than")
 
 
@@ -279,29 +279,29 @@ def test_names_of_files_folders_and_patterns(tmp_path):
     for name in ("b.PNG", "a.jpg", ".hidden.png", "notes.txt", "c.tiff"):
         (tmp_path / name).touch()
     a, b, c = (tmp_path / name for name in ("a.jpg", "b.PNG", "c.tiff"))
-    assert photos.expand([str(tmp_path)]) == [a, b, c]
-    assert photos.expand([f"{tmp_path}/*"]) == [a, b, c]
-    assert photos.expand([f"{tmp_path}/[bc]*", str(a), str(b)]) == [b, c, a]
+    assert decode.expand([str(tmp_path)]) == [a, b, c]
+    assert decode.expand([f"{tmp_path}/*"]) == [a, b, c]
+    assert decode.expand([f"{tmp_path}/[bc]*", str(a), str(b)]) == [b, c, a]
     # A file that is named is tried, whatever its name.
-    assert photos.expand([str(tmp_path / "notes.txt")]) == [tmp_path / "notes.txt"]
+    assert decode.expand([str(tmp_path / "notes.txt")]) == [tmp_path / "notes.txt"]
 
 
 def test_a_file_with_a_star_in_its_name(tmp_path):
     (tmp_path / "[1]*.png").touch()
-    assert photos.expand([f"{tmp_path}/[1]*.png"]) == [tmp_path / "[1]*.png"]
+    assert decode.expand([f"{tmp_path}/[1]*.png"]) == [tmp_path / "[1]*.png"]
 
 
 @pytest.mark.parametrize("name", ["a" * 300, "*" * 300])
 def test_a_name_that_no_file_can_have(name):
     """Reading it says so, or that a pattern finds nothing."""
-    with pytest.raises(photos.PhotoError, match="too long|no picture in this pattern"):
-        for path in photos.expand([name]):
-            photos.read(path)
+    with pytest.raises(decode.PhotoError, match="too long|no picture in this pattern"):
+        for path in decode.expand([name]):
+            decode.read(path)
 
 
 def test_nothing_to_read(tmp_path):
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(photos.PhotoError, match="no picture in this folder"):
-        photos.expand([str(tmp_path)])
-    with pytest.raises(photos.PhotoError, match="no picture in this pattern"):
-        photos.expand([f"{tmp_path}/*.png"])
+    with pytest.raises(decode.PhotoError, match="no picture in this folder"):
+        decode.expand([str(tmp_path)])
+    with pytest.raises(decode.PhotoError, match="no picture in this pattern"):
+        decode.expand([f"{tmp_path}/*.png"])

@@ -4,7 +4,7 @@
 import pytest
 import tensorflow as tf
 
-import cli
+from system import errors
 from training import profiling, runs
 
 
@@ -21,7 +21,7 @@ from training import profiling, runs
     ],
 )
 def test_what_is_no_range_is_refused(words):
-    with pytest.raises(cli.UserError, match="expected"):
+    with pytest.raises(errors.UserError, match="expected"):
         profiling.parse(words)
 
 

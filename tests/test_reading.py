@@ -10,11 +10,11 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-import cli
 import eval as program
 from benchmarks import photos as counting
-from data import make_page
-from evaluation import figures, finding, photos, reading, scoring
+from evaluation import figures, scoring
+from photos import decode, finding, make_page, reading
+from system import errors
 from tests.programs import command
 
 SURE = reading.Reading(1, 1, (20, 30, 40, 60), 7, 0.987654321, 1, 0.01)
@@ -62,7 +62,7 @@ def test_a_name_is_no_formula_and_moves_no_cursor(tmp_path, name):
     pages = [reading.Page(Path(name), [SURE])]
     reading.write(tmp_path / "readings.csv", pages)
     text = (tmp_path / "readings.csv").read_text("utf-8")
-    (_, row) = csv.reader(text.splitlines())
+    _, row = csv.reader(text.splitlines())
     assert (row[0], row[3]) == (NAMES[name], "7")
     line = text.splitlines()[1]
     assert ";" not in line or line[0] == '"'
@@ -121,7 +121,7 @@ def test_annotated_names():
     assert [name.as_posix() for name in names] == [
         *("read/1.png", "read/1-2.png", "read/2.png")
     ]
-    with pytest.raises(cli.UsageError, match="1.jpg lies"):
+    with pytest.raises(errors.UsageError, match="1.jpg lies"):
         reading.annotated_names(paths, Path("a/../b"))
 
 
@@ -228,7 +228,7 @@ def test_the_accuracy_on_photos_is_measured(mnist, run_dir):
 
 
 def test_the_command(run_dir, tmp_path):
-    made = command("-m", "data.make_page", f"--pages_dir={tmp_path}/pages")
+    made = command("-m", "photos.make_page", f"--pages_dir={tmp_path}/pages")
     assert made.returncode == 0, made.stderr
     Image.new("L", (300, 200), 230).save(tmp_path / "empty.png")
     done = command(
@@ -265,7 +265,7 @@ def test_one_photo_that_is_none_and_nothing_is_written(run_dir, tmp_path):
         *("eval.py", f"--run_dir={run_dir}", f"--images={tmp_path}/*.png"),
         *(f"--readings={tmp_path}/readings.json", f"--annotated_dir={tmp_path}/read"),
     )
-    assert done.returncode == photos.PhotoError.exit_code == 1
+    assert done.returncode == decode.PhotoError.exit_code == 1
     assert done.stdout == "" and done.stderr.count("\n") == 1
     assert f"{tmp_path}/b.png: no photo" in done.stderr
     assert {p.name for p in tmp_path.iterdir()} == {"a.png", "b.png"}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-import cli
+from system import cli
 from training import launch, rendezvous
 
 ROOT = Path(__file__).parent.parent
@@ -135,7 +135,7 @@ def test_an_address():
 # Waits where Python hears nothing, as TensorFlow does, or in the rendezvous.
 WAITING = """
 import ctypes, json, os, sys
-import cli
+from system import cli
 from training import interruption, rendezvous
 interruption.GRACE_SECONDS = rendezvous.NOTICE_SECONDS = 0.1
 def main(argv):

@@ -6,9 +6,9 @@ import json
 import numpy as np
 import pytest
 
-import cli
 from evaluation import result, scoring
 from models.mlp import MLP
+from system import cli
 from training import checkpoints, history, runs, settings
 
 LABELS = np.array([3, 1, 4, 1, 5, 9, 2], np.uint8)

@@ -14,11 +14,10 @@ import pytest
 from absl import flags
 
 import data
-import device
-import flagfiles
 import train
 from evaluation import result
 from native import compile, ops
+from system import device, flagfiles
 from tests.test_older_runs import GOLDEN
 from training import checkpoints, machine, runs
 from training.runs import RunError

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-import cli
 import eval
+from system import cli
 from training import runs, settings
 from training.runs import RunError
 

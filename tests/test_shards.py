@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import cli
 from augment import build, shards, workers
 from augment.plan import Settings, plan, settings_from
 from data import idx
+from system import cli, errors
 
 ROOT = Path(__file__).parent.parent
 DEFORMED = Settings((), flip_codes=(), deform=("elastic", "affine"), multiply=6)
@@ -98,7 +98,7 @@ def test_settings_of_deformations():
     ],
 )
 def test_impossible_deformations(changed, word):
-    with pytest.raises(cli.UserError, match=word):
+    with pytest.raises(errors.UserError, match=word):
         settings_from({**vars(Settings()), **deformation(), **changed})
 
 
@@ -302,13 +302,13 @@ def test_workers_end_with_their_program_and_the_next_goes_on(tmp_path):
 def test_dask_that_is_not_installed_is_one_line(dataset, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     engine = functools.partial(workers.dask, "tcp://127.0.0.1:1")
-    with pytest.raises(cli.UserError, match="extra named dask"):
+    with pytest.raises(errors.UserError, match="extra named dask"):
         build.make(dataset, DEFORMED, tmp_path, engine)
 
 
 @pytest.mark.parametrize("address", ["", "8786", "127.0.0.1:8786", "http://a:1", "a b"])
 def test_impossible_addresses(address):
-    with pytest.raises(cli.UserError, match="dask_scheduler"):
+    with pytest.raises(errors.UserError, match="dask_scheduler"):
         workers.check_scheduler(address)
 
 
@@ -363,7 +363,7 @@ def test_dask_workers_of_another_version_are_refused(
 ):
     monkeypatch.setattr(cli, "VERSION", "0.0.0")
     engine = functools.partial(workers.dask, cluster.scheduler_address)
-    with pytest.raises(cli.UserError, match="and the build 0.0.0.*install the same"):
+    with pytest.raises(errors.UserError, match="and the build 0.0.0.*install the same"):
         build.make(dataset, DEFORMED, tmp_path, engine)
 
 
@@ -371,5 +371,5 @@ def test_a_scheduler_that_is_not_there_is_one_line(dataset, tmp_path, monkeypatc
     pytest.importorskip("distributed", reason="the extra dask is missing")
     monkeypatch.setattr(workers, "CONNECT_SECONDS", 1)
     engine = functools.partial(workers.dask, "tcp://127.0.0.1:1")
-    with pytest.raises(cli.UserError, match="no Dask scheduler answers"):
+    with pytest.raises(errors.UserError, match="no Dask scheduler answers"):
         build.make(dataset, DEFORMED, tmp_path, engine)

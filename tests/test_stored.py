@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import cli
 import data
 from augment import build
 from augment.plan import Settings
+from system import errors
 
 DEFORMED = Settings((), flip_codes=(), deform=("elastic", "affine"), multiply=3)
 MOVED = Settings(flip_labels=(1, 8))  # parts of several sizes
@@ -48,7 +48,7 @@ def test_what_is_read_is_what_would_be_in_memory(dataset, tmp_path, settings, so
 
 
 def test_plain_originals_are_not_on_disk(dataset, tmp_path):
-    with pytest.raises(cli.UserError, match="leave --memory_mb out"):
+    with pytest.raises(errors.UserError, match="leave --memory_mb out"):
         build.store(dataset, NOTHING, tmp_path, np.arange(40))
     assert not list(tmp_path.iterdir())
 

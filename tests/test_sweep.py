@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-import cli
 from evaluation import result, scoring
+from system import errors
 from training import sweep
 from training.sweep import SweepError
 
@@ -54,7 +54,7 @@ if "unscored" not in values:
 # A sweep in a process of its own that has the stand-in for train.py.
 DRIVER = """
 import pathlib, sys
-import cli
+from system import cli
 from training import sweep
 
 sweep.TRAIN = pathlib.Path({train!r})
@@ -148,7 +148,7 @@ def test_seeds(text, seeds):
     ],
 )
 def test_no_seeds(text, what):
-    with pytest.raises(cli.UserError, match=what):
+    with pytest.raises(errors.UserError, match=what):
         sweep.parse_seeds(text)
 
 
@@ -173,7 +173,7 @@ def test_plan_refuses(folder):
     with pytest.raises(SweepError, match="nested.flags: .*gone.flags.*current folder"):
         plan("sub/nested.flags")
     for extra in ("--seed=3", "--run_dir=x", "-seed"):
-        with pytest.raises(cli.UsageError, match=f"leave '{extra}' out"):
+        with pytest.raises(errors.UsageError, match=f"leave '{extra}' out"):
             plan("one.flags", extra=[extra])
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from torture import children, table
+from tests.torture import children, table
 
 ROOT = Path(__file__).parent.parent
 
@@ -22,7 +22,12 @@ def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("results")
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "torture", "--only=kills,signals,bytes,disks"),
+            *(
+                sys.executable,
+                "-m",
+                "tests.torture",
+                "--only=kills,signals,bytes,disks",
+            ),
             *("--kills=6", "--signals=1", "--disks=1", "--every=7"),
             f"--results={folder}",
         ],
@@ -78,7 +83,7 @@ def test_the_table_tells_what_was_not_survived(tmp_path):
 
 CHILDREN = """
 import json, os, signal, sys
-from torture import children
+from tests.torture import children
 
 def fail():
     raise ValueError("no")

@@ -22,7 +22,7 @@ SCRIPT = re.compile(r'^python -c "(.*?)"$', re.DOTALL | re.MULTILINE)
 
 # Runs a program up to where its flags are parsed, once for each command line.
 DRIVER = """
-import cli, contextlib, io, json, runpy, sys
+from system import cli; import contextlib, io, json, runpy, sys
 from absl import flags
 
 def parse(main, *, arguments=False, groups=None):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests of data/windows.py, and of how well its windows are shuffled."""
+"""Tests of training/windows.py, and of how well its windows are shuffled."""
 
 import json
 import subprocess
@@ -11,10 +11,10 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
-import cli
 from benchmarks import peers
 from benchmarks import windows as benchmark
-from data import batches, windows
+from system import errors
+from training import batches, windows
 
 ROOT = Path(__file__).parent.parent
 BATCH, LENGTH = 20, 7
@@ -131,25 +131,25 @@ class Damaged(Numbered):
     """A set that is found damaged when it is verified, or when it is read."""
 
     def verify(self, stop):
-        raise cli.UserError("altered")
+        raise errors.UserError("altered")
 
 
 class Unreadable(Numbered):
     """A set whose images cannot be read."""
 
     def read(self, pieces, images, labels):
-        raise cli.UserError("unreadable")
+        raise errors.UserError("unreadable")
 
 
 def test_a_damaged_set_is_not_trained_on():
     with feed(Damaged(1000)) as some:
-        with pytest.raises(cli.UserError, match="altered"):
+        with pytest.raises(errors.UserError, match="altered"):
             some.verified()
-        with pytest.raises(cli.UserError, match="altered"):
+        with pytest.raises(errors.UserError, match="altered"):
             some.at(0)
     with feed(Unreadable(1000)) as some:
         some.verified()
-        with pytest.raises(cli.UserError, match="unreadable"):
+        with pytest.raises(errors.UserError, match="unreadable"):
             some.at(0)
 
 
@@ -158,7 +158,9 @@ def test_two_windows_have_as_much_memory_as_they_may():
     assert windows.length(60, 128) == 286
     assert windows.length(7, 4096) == 1
     windows.check({"memory_mb": 0, "batch_size": 128})
-    with pytest.raises(cli.UserError, match="4,096 images: give 7 or more") as caught:
+    with pytest.raises(
+        errors.UserError, match="4,096 images: give 7 or more"
+    ) as caught:
         windows.check({"memory_mb": 6, "batch_size": 128})
     assert len(str(caught.value).splitlines()) == 1
     assert windows.fits(1000, 1) and not windows.fits(1274, 1)  # 1274 · 785 > 10⁶
@@ -266,7 +268,8 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 from benchmarks import growth
-from data import Dataset, windows
+from data import Dataset
+from training import windows
 
 train.define_flags()
 flags.FLAGS(["train.py", "--network=mlp", "--memory_mb=20", "--replicas=1",

@@ -21,9 +21,7 @@ from typing import Any
 
 import tensorflow as tf
 
-import cli
-import files
-import untrusted
+from system import cli, errors, files, untrusted
 from training import settings
 
 FOLDER = "checkpoints"  # of a run
@@ -43,7 +41,7 @@ _FILE = re.compile(FILES + r"\.(index|data-\d{5}-of-\d{5})")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-class CheckpointError(cli.UserError):
+class CheckpointError(errors.UserError):
     """A checkpoint that cannot be written, or that does not fit or is damaged."""
 
 

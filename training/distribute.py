@@ -40,9 +40,7 @@ import tensorflow as tf
 from absl import flags
 from tensorflow.python.eager import context
 
-import cli
-import device
-import untrusted
+from system import cli, device, errors, untrusted
 from training import interruption, rendezvous, runs, strategy
 
 KINDS = ("none", "mirrored", "multi_worker")
@@ -64,7 +62,7 @@ _LOST = (
 Step = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor, bool], strategy.Part]
 
 
-class DistributeError(cli.UserError):
+class DistributeError(errors.UserError):
     """Workers that cannot train together, or no longer."""
 
 
@@ -163,7 +161,7 @@ def check_alone(tf_config: str | None) -> None:
       tf_config: the environment variable, or None.
 
     Raises:
-      cli.UsageError: it names others, or makes no sense.
+      errors.UsageError: it names others, or makes no sense.
     """
     what = "makes no sense"
     with contextlib.suppress(AttributeError, TypeError, ValueError):
@@ -174,7 +172,7 @@ def check_alone(tf_config: str | None) -> None:
             return
         what = f"makes this process {task.get('type')} {task.get('index')} of {count}"
         what = cli.one_line(what)
-    raise cli.UsageError(
+    raise errors.UsageError(
         f"TF_CONFIG {what}, and --distribute is not given: give"
         " --distribute=multi_worker to train with the others, or --distribute=none to"
         " train a run in this process alone"
@@ -185,22 +183,22 @@ def check(kind: str, place: Place, values: Mapping[str, Any]) -> None:
     """Makes sure that a batch can be shared as the flags say.
 
     Raises:
-      cli.UsageError: it cannot.
+      errors.UsageError: it cannot.
     """
     replicas, workers = values["replicas"], place.workers
     if replicas > values["batch_size"]:
-        raise cli.UsageError(
+        raise errors.UsageError(
             f"--batch_size={values['batch_size']} is less than one image for each of"
             f" {replicas} replicas on {workers} workers: give more images"
         )
     if replicas % workers:
-        raise cli.UsageError(
+        raise errors.UsageError(
             f"--replicas={replicas} cannot be shared by {workers} workers, which take"
             f" equally many: give a multiple of {workers}"
         )
     of_graph = 1 if kind == "mirrored" else replicas // workers
     if values.get("sync_batch_norm") and of_graph > 1:
-        raise cli.UsageError(
+        raise errors.UsageError(
             f"--sync_batch_norm with --distribute={kind} and {of_graph} replicas in a"
             f" process: give --replicas={workers}, or --distribute=mirrored"
         )
@@ -324,7 +322,7 @@ class Workers:
       wait_seconds: to wait for other workers to come.
 
     Raises:
-      cli.UserError: they did not, or cannot be connected.
+      errors.UserError: they did not, or cannot be connected.
     """
 
     def __init__(
@@ -467,7 +465,7 @@ class Workers:
             own = Path(scratch) / run_dir.name
             try:
                 yield own
-            except cli.UserError as error:
+            except errors.UserError as error:
                 error.args = (str(error).replace(str(own), str(run_dir)),)
                 raise
 

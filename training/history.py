@@ -9,8 +9,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import cli
-import untrusted
+from system import cli, untrusted
 from training import runs
 
 METRICS = "metrics.csv"

@@ -17,13 +17,13 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-import cli
+from system import cli, errors
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GRACE_SECONDS = 2
 
 
-class Stopped(cli.UserError):
+class Stopped(errors.UserError):
     """Training was stopped by a signal, and saved.
 
     Args:

@@ -10,7 +10,7 @@ it is ended, and named.
 """
 
 if __name__ == "__main__":  # before all else, which takes a while to load
-    import console
+    from system import console
 
     console.start()
 
@@ -28,7 +28,7 @@ from pathlib import Path
 
 from absl import flags
 
-import cli
+from system import cli, errors
 from training import interruption
 
 PROGRAM = Path(__file__).resolve().parent.parent / "train.py"
@@ -39,7 +39,7 @@ GRACE_SECONDS = 30  # for a worker that is left over, and again after SIGTERM
 POLL_SECONDS = 0.1
 
 
-class LaunchError(cli.UserError):
+class LaunchError(errors.UserError):
     """The workers cannot be started here."""
 
 

@@ -10,15 +10,15 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import cli
 from native import compile, ops
+from system import cli, errors
 from training import runs
 
 CHOICES = ("replicas", "kernels", "threads")  # 0 and None leave them to the machine
 _THREADS = ("intra_op_threads", "inter_op_threads")
 
 
-class MachineError(cli.UserError):
+class MachineError(errors.UserError):
     """A machine that cannot resume a run."""
 
 

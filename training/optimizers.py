@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 from absl import flags
 
-import cli
 from native import ops
+from system import cli
 
 # Adam's, as its paper has them.
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8

@@ -8,7 +8,7 @@ from pathlib import Path
 import tensorflow as tf
 from absl import flags
 
-import cli
+from system import cli, errors
 from training import runs
 
 
@@ -35,10 +35,10 @@ def parse(words: Sequence[str] | None) -> tuple[int, int] | None:
     if words is None:
         return None
     if len(words) != 2 or not all(re.fullmatch("[0-9]{1,18}", w) for w in words):
-        raise cli.UserError("expected two whole numbers, such as 100,120")
+        raise errors.UserError("expected two whole numbers, such as 100,120")
     first, end = map(int, words)
     if first >= end:
-        raise cli.UserError(f"expected a first step below {end}, got {first}")
+        raise errors.UserError(f"expected a first step below {end}, got {first}")
     return first, end
 
 

@@ -27,8 +27,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import cli
-import untrusted
+from system import cli, errors, untrusted
 
 NOTICE_SECONDS = 2  # of waiting, after which we say whom for
 AGAIN_SECONDS = 60  # between such lines
@@ -38,7 +37,7 @@ MESSAGE_BYTES = 1 << 20  # 64 bytes for each of 16,000 addresses
 MOST_NAMED = 5  # missing workers in a line
 
 
-class RendezvousError(cli.UserError):
+class RendezvousError(errors.UserError):
     """The workers do not come together."""
 
 

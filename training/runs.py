@@ -31,10 +31,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import tensorflow as tf
 
-import cli
-import device
-import files
-import untrusted
+from system import cli, device, errors, files, untrusted
 from training import settings
 
 # Number of run.json's format. Runs of version 0.5.1 and before have none, which is 0.
@@ -53,7 +50,7 @@ TRACES = (
 CONTENTS = (LOCK, FLAGS, RUN, "checkpoints", *TRACES)
 
 
-class RunError(cli.UserError):
+class RunError(errors.UserError):
     """A run directory that is missing, foreign or damaged."""
 
 

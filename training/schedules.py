@@ -13,7 +13,7 @@ from typing import Any
 import tensorflow as tf
 from absl import flags
 
-import cli
+from system import cli, errors
 
 Schedule = Callable[[tf.Tensor], tf.Tensor]
 
@@ -100,13 +100,13 @@ def count_steps(config: Mapping[str, Any], train_count: int) -> tuple[int, int]:
       train_count: images in the training set.
 
     Raises:
-      cli.UsageError: `MAX_STEPS` or more.
+      errors.UsageError: `MAX_STEPS` or more.
     """
     images = config["epoch_images"] or train_count
     epoch_steps = math.ceil(images / config["batch_size"])
     total_steps = config["epochs"] * epoch_steps
     if total_steps >= MAX_STEPS:
-        raise cli.UsageError(
+        raise errors.UsageError(
             f"--epochs={config['epochs']} of {epoch_steps:,} steps are"
             f" {total_steps:,} steps, and a run has at most {MAX_STEPS - 1:,}: lower"
             " --epochs or --epoch_images, or raise --batch_size"

@@ -30,9 +30,7 @@ from tensorboard.plugins.histogram.summary_v2 import histogram_pb
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from tensorboard.util.tensor_util import make_tensor_proto
 
-import cli
-import files
-import untrusted
+from system import cli, files, untrusted
 from training import runs
 
 # TensorBoard reads the files of a folder in the order of their names, in which

@@ -9,7 +9,7 @@ The same command goes on where an interrupted sweep stopped.
 """
 
 if __name__ == "__main__":  # before all else, which takes a while to load
-    import console
+    from system import console
 
     console.start()
 
@@ -31,10 +31,7 @@ from typing import NamedTuple
 from absl import flags
 from tqdm import tqdm
 
-import cli
-import files
-import flagfiles
-import untrusted
+from system import cli, errors, files, flagfiles, untrusted
 
 FLAGS = flags.FLAGS
 
@@ -53,7 +50,7 @@ GRACE = 10.0  # seconds that a run has to end before it is killed
 POLL = 0.2  # seconds
 
 
-class SweepError(cli.UserError):
+class SweepError(errors.UserError):
     """A sweep that cannot begin, or of which a run failed."""
 
 
@@ -124,25 +121,25 @@ def parse_seeds(text: str) -> list[int]:
     """Seeds out of numbers and ranges such as "0-4" or "0,2,5-7".
 
     Raises:
-      cli.UserError: it is none of these, or names a seed twice.
+      errors.UserError: it is none of these, or names a seed twice.
     """
     seeds: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"(\d{1,10})(?:-(\d{1,10}))?", part.strip(), re.ASCII)
         if not match:
-            raise cli.UserError(
+            raise errors.UserError(
                 f"{part!r} is neither a seed nor a range: expected such as 0-4 or 0,2,5"
             )
         first, last = int(match[1]), int(match[2] or match[1])
         if not first <= last < 2**31:
-            raise cli.UserError(
+            raise errors.UserError(
                 f"{part!r} is no range of seeds: expected 0 to {2**31 - 1}, ascending"
             )
         if len(seeds) + last - first >= MAX_RUNS:
-            raise cli.UserError(f"{text!r} are more than {MAX_RUNS} seeds")
+            raise errors.UserError(f"{text!r} are more than {MAX_RUNS} seeds")
         seeds += range(first, last + 1)
     if len(set(seeds)) < len(seeds):
-        raise cli.UserError(f"{text!r} names a seed twice")
+        raise errors.UserError(f"{text!r} names a seed twice")
     return seeds
 
 
@@ -162,12 +159,12 @@ def plan(
 
     Raises:
       SweepError: a flagfile cannot be read, or two would share their directories.
-      cli.UsageError: an extra flag is one that the sweep itself sets.
+      errors.UsageError: an extra flag is one that the sweep itself sets.
     """
     for argument in extra:
         name = argument.lstrip("-").partition("=")[0]
         if argument.startswith("-") and name in OWN_FLAGS:
-            raise cli.UsageError(
+            raise errors.UsageError(
                 f"a sweep sets --{name} itself: leave {argument!r} out behind --"
             )
     stems = collections.Counter(flagfile.stem for flagfile in flagfiles)
@@ -377,7 +374,7 @@ def main(argv: list[str]) -> None:
     extra = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
     flagfiles = argv[1 : len(argv) - len(extra)]
     if not flagfiles:
-        raise cli.UsageError(
+        raise errors.UsageError(
             "no flagfile given: expected such as"
             f" {cli.command('-m', 'training.sweep', 'lenet.flags', '--seeds=0-4')}"
         )

@@ -9,7 +9,7 @@ are not, because the last bits of those depend on the processor and on the numbe
 threads; how near they have to be is said, and reasoned, beside each.
 """
 
-import device  # isort: skip  (first: it loads TensorFlow)
+from system import device  # isort: skip  (first: it loads TensorFlow)
 
 import hashlib
 import json
@@ -24,15 +24,14 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 
-import cli
 import data
 import models
 import train
 from augment import build, plan
-from data import batches
 from evaluation import scoring
 from models import layers
-from training import checkpoints, losses, optimizers, schedules
+from system import errors
+from training import batches, checkpoints, losses, optimizers, schedules
 
 FOLDER = Path(__file__).parent
 CHECKPOINT = FOLDER / "checkpoint"
@@ -397,7 +396,7 @@ def _keep_readable() -> list[str]:
         if checkpoints.restore(_tiny()[0].checkpoint, CHECKPOINT) is not None:
             return []
         reason = "it was gone"
-    except cli.UserError as error:
+    except errors.UserError as error:
         reason = str(error)
     shutil.rmtree(CHECKPOINT, ignore_errors=True)
     write_checkpoint(CHECKPOINT)

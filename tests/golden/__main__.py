@@ -6,7 +6,7 @@
 Writes down those that differ, and only those; the reason belongs in the commit.
 """
 
-import device  # isort: skip  (first: it loads TensorFlow)
+from system import device  # isort: skip  (first: it loads TensorFlow)
 
 from tests import golden
 

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from torture import children, small
-from torture.table import Row
+from tests.torture import children, small
+from tests.torture.table import Row
 
 # What Python itself reports as it does it; fsync is added.
 EVENTS = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "shutil.rmtree")

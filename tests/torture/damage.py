@@ -7,9 +7,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from torture import small
-from torture.kills import Report, go_on, killer, undisturbed
-from torture.table import Row
+from tests.torture import small
+from tests.torture.kills import Report, go_on, killer, undisturbed
+from tests.torture.table import Row
 from training import checkpoints
 
 Files = dict[str, bytes]

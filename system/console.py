@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 START = time.perf_counter()  # of the program, but for Python's own 0.02 s
-PROJECT = os.path.dirname(os.path.abspath(__file__))
+PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 SIGNALLED = 128  # plus the number of the signal, as shells have it
 INTERRUPTED = SIGNALLED + signal.SIGINT
@@ -166,9 +166,11 @@ def quote(text: str) -> str:
     if all(map(_is_shown, text)):
         return shlex.quote(text)
     pieces = [
-        c
-        if _is_shown(c) and c not in "\\'"
-        else "".join(f"\\{byte:03o}" for byte in os.fsencode(c))
+        (
+            c
+            if _is_shown(c) and c not in "\\'"
+            else "".join(f"\\{byte:03o}" for byte in os.fsencode(c))
+        )
         for c in text
     ]
     return f"$'{''.join(pieces)}'"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes pages of handwriting from MNIST's test digits, as a telephone would see them.
 
-    python -m data.make_page --pages_dir=pages --pages=3
+    python -m photos.make_page --pages_dir=pages --pages=3
     python eval.py --run_dir=runs/lenet-s0 --images=pages --readings=readings.csv
 
 page-0.png …   rows of digits of random sizes, on paper in uneven light
@@ -11,7 +11,7 @@ digits.csv     file, row, column and digit of each, in reading order
 """
 
 if __name__ == "__main__":  # before all else, which takes a while to load
-    import console
+    from system import console
 
     console.start()
 
@@ -22,9 +22,8 @@ from typing import NamedTuple
 import numpy as np
 from absl import flags
 
-import cli
 import data
-import files
+from system import cli, files
 
 KEY = "digits.csv"
 WIDTH, HEIGHT = 1240, 1754  # A4 at 150 dots an inch

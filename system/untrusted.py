@@ -3,7 +3,7 @@
 
 Every reader of the project goes through here, so that no file, whatever it is, can
 make it wait for ever or fill the memory. What is wrong is an OSError or a ValueError in
-plain words; the reader that knows what the file is for makes a `cli.UserError` of it.
+plain words; the reader that knows what the file is for makes a `UserError` of it.
 """
 
 import errno

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from absl import flags
 
-import untrusted
+from system import untrusted
 
 OF_RUN = "flags.txt"  # beside the run.json of a run
 MOST_BYTES = 1 << 20

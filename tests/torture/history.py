@@ -6,9 +6,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from torture import children, small
-from torture.kills import Report, killer, undisturbed
-from torture.table import Row
+from tests.torture import children, small
+from tests.torture.kills import Report, killer, undisturbed
+from tests.torture.table import Row
 from training import checkpoints, runs
 
 TRAINING, SCORES = "the training's events", "the scores' events"

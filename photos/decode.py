@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-import cli
-import untrusted
+from system import cli, errors, untrusted
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -65,7 +64,7 @@ class Photo(NamedTuple):
     scale: int
 
 
-class PhotoError(cli.UserError):
+class PhotoError(errors.UserError):
     """A photo that is missing, damaged, too large, or none."""
 
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 import cv2
 import numpy as np
 
-import cli
 from data.normalise import normalise
+from system import errors
 
 INKS = ("auto", "dark", "light")
 
@@ -76,7 +76,7 @@ _SPANNED, _HIGHER = 0.3, (1, 1.5, 2.2, 3.3)
 _HOLE, _MOST_HOLES = 0.02, 4  # side over the longer side of all; digits have two
 
 
-class PageError(cli.UserError):
+class PageError(errors.UserError):
     """A page on which so much is found that it cannot be digits."""
 
 

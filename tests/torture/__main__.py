@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Injects faults into the real programs, and shows what became of them.
 
-    python -m torture
+    python -m tests.torture
 
 A tiny run is killed at every moment of a save and at many others, its checkpoints are
 damaged byte by byte, its disk filled, made read-only, moved away, links planted in it,
@@ -12,11 +12,11 @@ half an hour on two cores; disks are mounted only where that is permitted.
 """
 
 if __name__ == "__main__":  # before all else, which takes a while to load
-    import console
+    from system import console
 
     console.start()
 
-import device  # isort: skip  (first: it loads TensorFlow)
+from system import device  # isort: skip  (first: it loads TensorFlow)
 
 import json
 import os
@@ -29,8 +29,8 @@ from pathlib import Path
 
 from absl import flags
 
-import cli
-from torture import (
+from system import cli, errors
+from tests.torture import (
     augmentation,
     damage,
     disks,
@@ -50,7 +50,7 @@ FLAGS = flags.FLAGS
 ROWS = "rows.json"  # of a group that has come to its end
 
 
-class Survived(cli.UserError):
+class Survived(errors.UserError):
     """Not all faults were survived."""
 
 
@@ -153,7 +153,9 @@ def main(_: list[str]) -> None:
     chosen = FLAGS.only or list(GROUPS)
     for name in chosen:
         if name not in GROUPS:
-            raise cli.UsageError(f"--only={name}: expected some of {', '.join(GROUPS)}")
+            raise errors.UsageError(
+                f"--only={name}: expected some of {', '.join(GROUPS)}"
+            )
     results, began = FLAGS.results, time.monotonic()
     small.prepare()
     with tempfile.TemporaryDirectory() as folder:

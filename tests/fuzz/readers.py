@@ -2,7 +2,7 @@
 """Each reader of outside bytes as a function of bytes, and sound files to begin with.
 
 `read(content)` returns nothing: either what the reader returns has been checked to be
-what it promises, or it raises `cli.UserError` of one line. Everything else is a
+what it promises, or it raises `errors.UserError` of one line. Everything else is a
 finding. A new reader is a function of its own and a line in `READERS`.
 """
 
@@ -21,8 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-import cli
-import untrusted
+from system import cli, errors, untrusted
 
 
 class Reader(NamedTuple):
@@ -65,7 +64,7 @@ def read_idx(content: bytes) -> None:
     path = _file("idx", content)
     try:
         images = idx.read_images(path)
-    except cli.UserError:
+    except errors.UserError:
         labels = idx.read_labels(path)
         assert labels.dtype == np.uint8 and labels.ndim == 1 and labels.max() <= 9
     else:
@@ -133,8 +132,8 @@ def read_flagfile(content: bytes) -> None:
     """flagfiles and absl: as train.py parses one, with the checks of its flags."""
     from absl import flags
 
-    import flagfiles
     import train
+    from system import flagfiles
 
     if "epochs" not in flags.FLAGS:
         train.define_flags()
@@ -145,7 +144,7 @@ def read_flagfile(content: bytes) -> None:
         flags.FLAGS(["train.py", *flagfiles.unset(lines, flags.FLAGS)])
         assert flags.FLAGS.epochs >= 1 and 0 < flags.FLAGS.learning_rate < math.inf
     except (flags.Error, ValueError) as error:  # as cli.py does
-        raise cli.UsageError(cli.one_line(str(error))) from error
+        raise errors.UsageError(cli.one_line(str(error))) from error
     finally:
         flags.FLAGS.unparse_flags()
 
@@ -157,7 +156,7 @@ def flagfile_seeds() -> list[bytes]:
         b"--learning_rate=1e-3\n--nobatch_norm_first\n--shift_pixels=2\n",
         f"--flagfile={_FOLDER.name}/flagfile\n--seed=2\n".encode(),
         b"--hidden_units=150,100\n--network\nmlp\n--undefok=x\n--\nrest\n",
-        b"\xef\xbb\xbf--run_dir='a b'  # first\r\n\"--data_dir=c d\"\r--run_dir=\"\"\n",
+        b'\xef\xbb\xbf--run_dir=\'a b\'  # first\r\n"--data_dir=c d"\r--run_dir=""\n',
         b"--batch_norm=conv\n--dropout=0.2\n--unset=batch_norm,dropout\n--seed=1\n",
     ]
 
@@ -308,7 +307,7 @@ def read_tf_config(content: bytes) -> None:
     from training import distribute
 
     text = content.decode("utf-8", "surrogateescape")
-    with contextlib.suppress(cli.UserError):
+    with contextlib.suppress(errors.UserError):
         distribute.check_alone(text)
     place = distribute.place("multi_worker", text)
     assert 0 <= place.number < place.workers == len(set(place.addresses))
@@ -345,7 +344,7 @@ def read_worker(content: bytes) -> None:
             else:
                 assert isinstance(number, int) and all(map(str.__len__, workers))
         except (OSError, ValueError) as error:
-            raise cli.UserError(cli.one_line(str(error))) from error
+            raise errors.UserError(cli.one_line(str(error))) from error
 
 
 def worker_seeds() -> list[bytes]:
@@ -423,13 +422,13 @@ _FOUND_PIXELS = 1 << 18  # of a picture small enough to be looked through
 
 
 def read_photo(content: bytes) -> None:
-    """evaluation.photos, and evaluation.finding on what comes out."""
-    from evaluation import finding, photos
+    """photos.decode, and photos.finding on what comes out."""
+    from photos import decode, finding
 
-    picture = photos.read(_file("photo", content)).pixels
+    picture = decode.read(_file("photo", content)).pixels
     assert picture.dtype == np.uint8 and picture.shape[2:] == (3,)
     height, width, _ = picture.shape
-    assert 0 < height * width <= photos.MOST_PIXELS
+    assert 0 < height * width <= decode.MOST_PIXELS
     if height * width > _FOUND_PIXELS:
         return
     for digit in finding.find(np.ascontiguousarray(picture[..., 0])):
@@ -492,7 +491,7 @@ def check(reader: Reader, content: bytes) -> bool:
     """
     try:
         reader.read(content)
-    except cli.UserError as error:
+    except errors.UserError as error:
         assert str(error) and str(error).isprintable(), repr(str(error))
         assert len(str(error)) < 6000
         return False

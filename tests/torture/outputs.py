@@ -7,11 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from torture import children, small
-from torture.kills import Report
-from torture.table import Row
+from tests.torture import children, small
+from tests.torture.kills import Report
+from tests.torture.table import Row
 
-PROGRAM = Path(__file__).resolve().parent.parent / "train.py"
+PROGRAM = Path(__file__).resolve().parent.parent.parent / "train.py"
 
 UNREAD = "| head -1 >/dev/null; exit ${PIPESTATUS[0]}"
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fuzzes the readers one after another, and tells what was found.
 
-    python -m fuzz --seconds=600 --only=idx,csv
+    python -m tests.fuzz --seconds=600 --only=idx,csv
 
 Each runs in a process of its own, which may have so much memory and take so long over
 one input; it is started again where a finding ended it, and a finding counts if another
@@ -11,7 +11,7 @@ The table goes to fuzz/results.json and fuzz/results.md.
 """
 
 if __name__ == "__main__":  # before all else, which takes a while to load
-    import console
+    from system import console
 
     console.start()
 
@@ -30,10 +30,8 @@ from typing import Any
 from absl import flags
 from tabulate import tabulate
 
-import cli
-import files
-import untrusted
-from fuzz import readers
+from system import cli, errors, files, untrusted
+from tests.fuzz import readers
 
 HERE = Path(__file__).resolve().parent
 KEPT = HERE.parent / "build" / "fuzz"
@@ -61,7 +59,7 @@ def fuzz(name: str, seconds: int, kept: Path = KEPT) -> dict[str, Any]:
       counts them), findings (paths of the inputs).
 
     Raises:
-      cli.UserError: the fuzzer does not start.
+      errors.UserError: the fuzzer does not start.
     """
     corpus, found = kept / name / "corpus", kept / name / "findings"
     corpus.mkdir(parents=True, exist_ok=True)
@@ -75,7 +73,7 @@ def fuzz(name: str, seconds: int, kept: Path = KEPT) -> dict[str, Any]:
         code, said = _run(name, corpus, found, seconds - spent)
         counts = re.findall(r"stat::number_of_executed_units:\s*(\d+)", said)
         if not counts:
-            raise cli.UserError(
+            raise errors.UserError(
                 f"the fuzzer of {name} did not run: {' '.join(said.split())[-300:]};"
                 " install it by make fuzz, which wants Python 3.11 or later on Linux"
             )
@@ -125,7 +123,7 @@ def _run(name: str, inputs: Path, found: Path, seconds: int) -> tuple[int, str]:
     }
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "fuzz.target", name, str(inputs)),
+            *(sys.executable, "-m", "tests.fuzz.target", name, str(inputs)),
             *(f"-{key}={value}" for key, value in limits.items()),
         ],
         cwd=HERE.parent,
@@ -176,7 +174,7 @@ def main(_: list[str]) -> None:
     that another process fuzzes meanwhile.
 
     Raises:
-      cli.UserError: something was found.
+      errors.UserError: something was found.
     """
     findings: list[str] = []
     table = ""
@@ -192,7 +190,7 @@ def main(_: list[str]) -> None:
             findings += found
     print(table)
     if findings:
-        raise cli.UserError(
+        raise errors.UserError(
             f"{len(findings)} findings, the inputs are {', '.join(findings)}: mend the"
             " reader, and keep each as a test in tests/test_fuzz.py"
         )

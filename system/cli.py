@@ -14,9 +14,8 @@ from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
-import console
-import flagfiles
-from console import INTERRUPTED, SIGNALLED
+from system import console, errors, flagfiles
+from system.console import INTERRUPTED, SIGNALLED
 
 flags.disclaim_key_flags()  # a path is a flag of the module that calls define_path
 
@@ -26,12 +25,11 @@ VERSION = "0.5.1"
 command, one_line = console.command, console.one_line
 printable, quote, warn = console.printable, console.quote, console.warn
 
-USAGE_ERROR = 2
 # As --help and docs/reliability.md list them; 130 and 143: training.interruption.
 EXIT_CODES = {
     0: "done",
     1: "a request that cannot be met, or a run that cannot go on: one line says why",
-    USAGE_ERROR: "a command line that does not say what is to be done",
+    errors.USAGE_ERROR: "a command line that does not say what is to be done",
     3: "MNIST is nowhere to be had",
     INTERRUPTED: "stopped by Ctrl-C; a run in training is saved first",
     SIGNALLED + signal.SIGTERM: "a run in training that was stopped by SIGTERM, and is"
@@ -43,23 +41,6 @@ Groups = Mapping[str, Sequence[str]]
 
 _FOREIGN = ("absl.", "tensorflow.", "tensorboard.")  # modules with flags of their own
 _HELP = {"--help", "-help", "--helpshort", "-h", "-?"}
-
-
-class UserError(Exception):
-    """Something the person at the keyboard can put right.
-
-    The message is one line: what is wrong, where, what was expected, what to do.
-    A program that meets it prints that line on standard error and exits with
-    `exit_code`.
-    """
-
-    exit_code = 1
-
-
-class UsageError(UserError):
-    """A command line that does not say what is to be done."""
-
-    exit_code = USAGE_ERROR
 
 
 def options(
@@ -77,7 +58,7 @@ def options(
       The value of each of its options.
 
     Raises:
-      UsageError: an option is given that the function does not have.
+      errors.UsageError: an option is given that the function does not have.
     """
     parameters = inspect.signature(function).parameters
     own = sorted(set(names) & set(parameters))
@@ -86,7 +67,7 @@ def options(
         has_no, takes = (
             ", ".join(f"--{name}" for name in names) for names in (foreign, own)
         )
-        raise UsageError(
+        raise errors.UsageError(
             f"{what} has no {has_no}; it takes {takes or 'none'}; to leave out what a"
             f" flagfile gives, add --unset={','.join(foreign)} behind it"
         )
@@ -143,7 +124,7 @@ def define_paths(name: str, text: str, **options: Any) -> None:
 
 
 def validator(check: Callable[[Any], object]) -> Callable[[Any], bool]:
-    """Turns a check that raises UserError into a validator as absl wants it.
+    """Turns a check that raises errors.UserError into a validator as absl wants it.
 
     Args:
       check: gets the value of a flag or, for `flags.register_multi_flags_validator`,
@@ -153,7 +134,7 @@ def validator(check: Callable[[Any], object]) -> Callable[[Any], bool]:
     def accepts(value: Any) -> bool:
         try:
             check(value)
-        except UserError as error:
+        except errors.UserError as error:
             raise flags.ValidationError(str(error)) from error
         return True
 
@@ -202,11 +183,13 @@ def _parse_flags(argv: Sequence[str], arguments: bool, groups: Groups) -> list[s
         expanded = flagfiles.expand(argv[1:])
         rest = flags.FLAGS([*argv[:1], *flagfiles.unset(expanded, flags.FLAGS)])
     except (flags.Error, ValueError) as error:  # the latter of --noNAME=value
-        _fail(str(error), USAGE_ERROR)
+        _fail(str(error), errors.USAGE_ERROR)
     except SystemExit:  # --helpfull and its like, which absl ends with 1
         sys.exit(0)
     if len(rest) > 1 and not arguments:
-        _fail(f"unexpected argument {rest[1]!r}: flags start with --", USAGE_ERROR)
+        _fail(
+            f"unexpected argument {rest[1]!r}: flags start with --", errors.USAGE_ERROR
+        )
     return rest
 
 
@@ -322,7 +305,7 @@ def run(
     def guarded(argv: list[str]) -> None:
         try:
             main(argv)
-        except UserError as error:
+        except errors.UserError as error:
             _fail(str(error), error.exit_code)
         _check_shown()
 

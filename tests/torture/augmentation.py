@@ -9,12 +9,12 @@ from pathlib import Path
 
 from absl import flags
 
-import cli
 import data
 from augment import build, plan
-from torture import children, disks, kills
-from torture.kills import Report
-from torture.table import Row
+from system import cli, errors
+from tests.torture import children, disks, kills
+from tests.torture.kills import Report
+from tests.torture.table import Row
 
 
 def _enlarge(root: Path, before: Callable[[], None] = lambda: None) -> children.Ended:
@@ -29,7 +29,7 @@ def _enlarge_here(root: Path, before: Callable[[], None]) -> None:
     before()
     try:
         build.enlarge(data.load("digits"), settings, root)
-    except cli.UserError as error:
+    except errors.UserError as error:
         cli.warn(str(error))
         raise SystemExit(1) from None
 

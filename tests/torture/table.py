@@ -74,7 +74,7 @@ def write(rows: Sequence[Row], folder: Path, facts: Mapping[str, Any]) -> None:
         json.dumps(content, indent=1) + "\n", encoding="utf-8"
     )
     text = f"# Faults injected\n\n{show(rows, 'github')}\n\n"
-    text += "`python -m torture`, " + ", ".join(
+    text += "`python -m tests.torture`, " + ", ".join(
         f"{name} {value}" for name, value in facts.items()
     )
     (folder / "results.md").write_text(text + "\n", encoding="utf-8")

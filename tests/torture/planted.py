@@ -7,9 +7,9 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from torture import children, small
-from torture.kills import Report, killer, undisturbed
-from torture.table import Row
+from tests.torture import children, small
+from tests.torture.kills import Report, killer, undisturbed
+from tests.torture.table import Row
 from training import runs
 
 Plant = Callable[[Path, Path], None]  # the name in the run directory, the victim

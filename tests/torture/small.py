@@ -13,9 +13,9 @@ import tensorflow as tf
 from absl import flags
 from tqdm import tqdm
 
-import cli
 import train
-from torture import children
+from system import cli
+from tests.torture import children
 from training import checkpoints, history
 
 EPOCHS, EPOCH_STEPS = 4, 4

@@ -5,9 +5,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from torture import children
-from torture.kills import Report
-from torture.table import Row
+from tests.torture import children
+from tests.torture.kills import Report
+from tests.torture.table import Row
 
 
 def damaged(folder: Path, report: Report, every: int = 1) -> Row:

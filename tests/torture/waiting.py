@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from torture import small
-from torture.kills import Report
-from torture.table import Row
+from tests.torture import small
+from tests.torture.kills import Report
+from tests.torture.table import Row
 from training import launch
 
 LATEST_SECONDS = 3.5  # after its start, when it has said whom it waits for

@@ -9,9 +9,9 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from torture import small
-from torture.kills import Report, go_on, killer, undisturbed, watch_events
-from torture.table import Row
+from tests.torture import small
+from tests.torture.kills import Report, go_on, killer, undisturbed, watch_events
+from tests.torture.table import Row
 
 
 class NotPermitted(Exception):

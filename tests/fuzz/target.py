@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One reader under atheris; `python -m fuzz` starts it.
+"""One reader under atheris; `python -m tests.fuzz` starts it.
 
-    python -m fuzz.target idx CORPUS -max_total_time=60
+    python -m tests.fuzz.target idx CORPUS -max_total_time=60
 
 What follows the reader's name are libFuzzer's arguments.
 """
@@ -29,7 +29,7 @@ def main(argv: list[str]) -> None:
     with atheris.instrument_imports(include=INSTRUMENTED, enable_loader_override=False):
         from absl.flags import _helpers
 
-        from fuzz import readers
+        from tests.fuzz import readers
 
         reader = readers.READERS[name]
         # Looks for flags of similar names for a tenth of a second, each time.

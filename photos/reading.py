@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 import tensorflow as tf
 
-import cli
-import files
-from evaluation import figures, finding, photos, scoring
+from evaluation import figures, scoring
+from photos import decode, finding
+from system import cli, errors, files
 
 DOUBTFUL = 0.8  # a lower probability is marked
 SUFFIXES = (".csv", ".json")  # of a file of readings
@@ -28,7 +28,7 @@ _FORMULA = tuple("=+-@＝＋－＠")  # what begins one in some spreadsheet
 _SMALLEST_PICTURE = 800  # pixels, longer side: below, it is enlarged
 
 
-class ReadingError(cli.UserError):
+class ReadingError(errors.UserError):
     """What was read cannot be written."""
 
 
@@ -92,7 +92,7 @@ def read(
 
 
 def _find(path: Path, ink: str) -> list[finding.Digit]:
-    photo = photos.read(path)
+    photo = decode.read(path)
     grey = cv2.cvtColor(photo.pixels, cv2.COLOR_RGB2GRAY)
     scale = photo.scale
     del photo  # three times as large
@@ -226,7 +226,7 @@ def annotated_names(paths: Sequence[Path], folder: Path) -> list[Path]:
     """
     for path in paths:
         if path.parent.resolve() == folder.resolve():
-            raise cli.UsageError(
+            raise errors.UsageError(
                 f"--annotated_dir={folder} is where {path.name} lies, which a picture"
                 " might replace: name another folder"
             )
@@ -246,7 +246,7 @@ def write_annotated(path: Path, page: Page) -> None:
       PhotoError: the photo cannot be read again.
       ReadingError: the picture cannot be written.
     """
-    photo = photos.read(page.path)
+    photo = decode.read(page.path)
     picture = annotate(photo.pixels, page.readings, photo.scale)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

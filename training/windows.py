@@ -3,7 +3,7 @@
 
 The set is thought of as a ring, cut anew in each pass into blocks of images that follow
 each other. Blocks are shuffled; so many steps' worth of them make a window, and within
-it the sampler of `data.batches` draws as it does from a set that is whole. So a batch
+it the sampler of `training.batches` draws as it does from a whole set. So a batch
 remains a function of (seed, step). A thread reads a window while the one before is
 trained on: there are never more than two.
 
@@ -26,10 +26,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import tensorflow as tf
 
-import cli
-import device
-from data import batches
 from data.dataset import empty
+from system import device, errors
+from training import batches
 
 BLOCK = 64  # images; half of it takes twice as long to read, and shuffles twice as well
 LEAST = 64 * BLOCK  # images of a window
@@ -52,11 +51,11 @@ class Source(Protocol):
           pieces: of images that follow each other: number of the first, and how many.
 
         Raises:
-          cli.UserError: they cannot be read.
+          errors.UserError: they cannot be read.
         """
 
     def verify(self, stop: threading.Event) -> None:
-        """Raises cli.UserError if it is damaged; is left early when `stop` is set."""
+        """Raises UserError if it is damaged; is left early when `stop` is set."""
 
 
 class Window(NamedTuple):
@@ -142,7 +141,7 @@ class Windows:
         Waits for it, and lets the one behind it be read.
 
         Raises:
-          cli.UserError: it cannot be read, or the set was meanwhile found damaged.
+          errors.UserError: it cannot be read, or the set was meanwhile found damaged.
         """
         if self._verified.done():
             self._verified.result()
@@ -199,7 +198,7 @@ class Windows:
         To be asked before what it was trained on is kept.
 
         Raises:
-          cli.UserError: one is not.
+          errors.UserError: one is not.
         """
         self._verified.result()
 
@@ -296,14 +295,14 @@ def length(memory_mb: int, batch_size: int) -> int:
     """The steps of a window, if two windows are to have so much memory.
 
     Raises:
-      cli.UserError: it is too little for windows that are worth shuffling.
+      errors.UserError: it is too little for windows that are worth shuffling.
     """
     step_bytes = (2 * ITEM_BYTES + ORDER_BYTES) * batch_size
     steps = memory_mb * MB // step_bytes
     least = math.ceil(LEAST / batch_size)
     if steps < least:
         needed = math.ceil(step_bytes * least / MB)
-        raise cli.UserError(
+        raise errors.UserError(
             f"memory_mb={memory_mb} is too little for two windows of"
             f" {least * batch_size:,} images: give {needed} or more, or 0 for the whole"
             " set in memory"
@@ -312,7 +311,7 @@ def length(memory_mb: int, batch_size: int) -> int:
 
 
 def check(values: Mapping[str, Any]) -> None:
-    """Raises cli.UserError if --memory_mb and --batch_size do not go together."""
+    """Raises errors.UserError if --memory_mb and --batch_size do not go together."""
     if values["memory_mb"]:
         length(values["memory_mb"], values["batch_size"])
 
