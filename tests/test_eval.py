@@ -13,7 +13,7 @@ import eval as program
 import models
 from evaluation import scoring
 from system import errors
-from system.cli import UserError
+from system.errors import UserError
 from tests.programs import command
 from training import checkpoints, runs
 from training.checkpoints import CheckpointError
