@@ -36,7 +36,8 @@ from tqdm import tqdm
 
 import data
 import models
-from augment import build, online, online_settings, plan
+from augment import online, online_settings, plan
+from augment.enlarged import enlarge, store
 from data.dataset import empty
 from evaluation import gallery, result, scoring
 from models import layers
@@ -302,12 +303,10 @@ def load_sets(
     train, _ = data.split(len(dataset.train_labels), size, seed)
     scored = data.scored(dataset, size, seed)
     if most:
-        stored = build.store(dataset, settings, augmented_dir, train)
+        stored = store(dataset, settings, augmented_dir, train)
         if not windows.fits(len(stored), most):
             return Sets(empty((0, 28, 28, 1)), empty((0,)), scored, stored)
-    enlarged = build.enlarge(dataset, settings, augmented_dir)
-    if size:
-        enlarged = build.keep(enlarged, train)
+    enlarged = enlarge(dataset, settings, augmented_dir, train if size else None)
     return Sets(enlarged.images, enlarged.labels, scored)
 
 

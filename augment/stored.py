@@ -9,7 +9,6 @@ what has been looked at counts as its memory. tf.data was slower by a factor of 
 import bisect
 import collections
 import itertools
-import os
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -61,12 +60,7 @@ class Stored:
             for file, size in shards.sizes(shard).items()
         }
         for path, size in self._sizes.items():
-            try:
-                found = os.stat(path).st_size
-            except OSError as error:
-                raise shards.unusable(path, _cannot(error)) from error
-            if found != size:
-                raise shards.unusable(path, f"is not {size} bytes long")
+            shards.check_size(path, size)
 
     def __len__(self) -> int:
         return self._ends[-1]
@@ -129,8 +123,7 @@ class Stored:
         for path, size in self._sizes.items():
             if stop.is_set():
                 return
-            if fault := shards.fault(path, size, self._sums.get(path.name)):
-                raise shards.unusable(path, fault)
+            shards.check(path, size, self._sums.get(path.name))
 
 
 class _Run(NamedTuple):
@@ -158,8 +151,4 @@ def _read(
                 if file.readinto(some) < len(some):
                     raise shards.unusable(path, "is shorter than its manifest says")
     except OSError as error:
-        raise shards.unusable(path, _cannot(error)) from error
-
-
-def _cannot(error: OSError) -> str:
-    return f"cannot be read ({error.strerror})"
+        raise shards.unreadable(path, error) from error

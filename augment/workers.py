@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who builds the shards of a set: threads, processes, or the workers of a Dask cluster.
+"""Workers that build the shards of a set: threads, processes, or a Dask cluster.
 
-Each is an executor of `concurrent.futures`, so that all are used alike.
+Each kind is an executor of `concurrent.futures`, so `run` treats them alike.
 """
 
 import concurrent.futures
@@ -12,85 +12,126 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import TypeVar
 
 from system import cli, errors
 
+T = TypeVar("T")
 Executor = concurrent.futures.Executor
 Engine = Callable[[], contextlib.AbstractContextManager[Executor]]
 
-# scipy and hashlib let go of the interpreter lock, so threads suffice for what takes
-# seconds. Each holds a few copies of one part: more would cost memory on large
-# machines.
+# scipy and hashlib release the interpreter lock, so threads suffice for shifts
+# and flips. Each holds a few copies of a shard: more would cost memory.
 THREADS = min(4, os.cpu_count() or 1)
 
 MAX_PROCESSES = 256
-CONNECT_SECONDS = 10  # to reach a scheduler, and then for a worker to be there
+CONNECT_SECONDS = 10  # to reach a scheduler, and again for its first worker
 
 _SCHEDULER = re.compile(r"(tcp|tls)://[^\s/]+:\d{1,5}")
 
 
 class WorkersError(errors.UserError):
-    """Those who should build cannot be had, or have gone."""
+    """Workers cannot be started or reached, or were lost."""
+
+
+def run(
+    engine: Engine, job: Callable[[int], T], numbers: Collection[int]
+) -> Iterator[tuple[int, T]]:
+    """Yields each number with its job's result, in the order in which they finish.
+
+    If a worker is killed, new workers take over the jobs that are left.
+
+    Raises:
+      WorkersError: workers were killed before any of them finished a job.
+    """
+    left = set(numbers)
+    while left:
+        count = len(left)
+        try:
+            for number, result in _run_once(engine, job, sorted(left)):
+                left.remove(number)
+                yield number, result
+        except concurrent.futures.BrokenExecutor as error:
+            # A pool of processes breaks as a whole when one of them is killed.
+            if len(left) == count:
+                raise WorkersError(
+                    "the workers were killed before one of them finished a shard; give"
+                    " them more memory or use fewer, and start again to resume"
+                ) from error
+            cli.warn("a worker was killed; starting new ones")
+
+
+def _run_once(
+    engine: Engine, job: Callable[[int], T], numbers: Sequence[int]
+) -> Iterator[tuple[int, T]]:
+    with engine() as executor:
+        jobs = {executor.submit(job, number): number for number in numbers}
+        try:
+            for done in concurrent.futures.as_completed(jobs):
+                yield jobs[done], done.result()
+        finally:
+            for future in jobs:
+                future.cancel()
 
 
 @contextlib.contextmanager
 def threads() -> Iterator[Executor]:
-    """Threads of this process, a few."""
+    """A few threads of this process."""
     with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
         yield pool
 
 
 @contextlib.contextmanager
 def processes(count: int) -> Iterator[Executor]:
-    """Processes of this machine.
+    """Processes on this machine.
 
-    Not a Dask cluster of one machine, because they are told what to do by pipes: no
-    port is opened, by which others who are on the machine could tell them too. And
-    they need no package that is not there anyway.
+    We prefer them to a local Dask cluster because they listen on pipes: no port is
+    opened that other users of the machine could reach. And no package is needed.
     """
-    # Spawned: a fork would hold this one's locks, and TensorFlow's threads not at all.
+    # Spawned, because a fork would inherit locks that are held, but no threads.
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(count, context, _attend) as pool:
-        # A child takes this over: else Ctrl-C meets some before they can look away.
+        # Children inherit the blocked signal: Ctrl-C cannot hit one before it runs
+        # `_attend`.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            pool.submit(int)  # starts them
+            pool.submit(int)  # starts the processes
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         yield pool
 
 
 def _attend() -> None:
-    """Lets a worker end with the process that started it, and not by Ctrl-C."""
+    """Makes a worker ignore Ctrl-C, and end when its parent process ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def leave_with(parent) -> None:
         parent.join()
-        os._exit(1)  # what it is writing has no name yet
+        os._exit(1)  # the shard that it is writing has no name yet
 
     parent = multiprocessing.parent_process()
     threading.Thread(target=leave_with, args=[parent], daemon=True).start()
 
 
 def check_scheduler(address: str | None) -> None:
-    """Raises UserError unless it is None or can be the address of a scheduler."""
+    """Raises UserError unless `address` is None or has the form of an address."""
     if address is not None and not _SCHEDULER.fullmatch(address):
         raise errors.UserError(
-            f"dask_scheduler must be like tcp://127.0.0.1:8786, got {address!r}"
+            f"dask_scheduler must look like tcp://127.0.0.1:8786, got {address!r}"
         )
 
 
 @contextlib.contextmanager
 def dask(address: str) -> Iterator[Executor]:
-    """The workers of a Dask cluster, which goes on when one of them is lost.
+    """Workers of a Dask cluster, which survives the loss of some of them.
 
     Args:
-      address: of its scheduler.
+      address: address of the scheduler.
 
     Raises:
-      WorkersError: Dask is not installed, nobody answers, there is no worker, the
-        scheduler lacks this project, or is lost on the way.
+      WorkersError: Dask is not installed, the scheduler does not answer, has no
+        workers, lacks this project, or is lost during the build.
     """
     try:
         import distributed
@@ -98,9 +139,9 @@ def dask(address: str) -> Iterator[Executor]:
     except ImportError:
         raise WorkersError(
             "--dask_scheduler needs Dask distributed, which is not installed: install"
-            " the extra named dask, or build with --workers"
+            " the extra named dask, or use --workers"
         ) from None
-    # What it says of lost connections, in tracebacks, is said here in a line.
+    # It logs lost connections as tracebacks; we report them in one line.
     for logger in ("distributed", "distributed.client"):
         logging.getLogger(logger).setLevel(logging.CRITICAL + 1)
     try:
@@ -110,8 +151,8 @@ def dask(address: str) -> Iterator[Executor]:
     except (OSError, TimeoutError, ValueError) as error:
         raise WorkersError(
             f"no Dask scheduler answers at {address} ({cli.reason(error)}); start one"
-            " by `dask scheduler --host=127.0.0.1 --dashboard-address=127.0.0.1:0`, or"
-            " check --dask_scheduler"
+            " with `dask scheduler --host=127.0.0.1 --dashboard-address=127.0.0.1:0`,"
+            " or check --dask_scheduler"
         ) from error
     with client:
         try:
@@ -119,23 +160,23 @@ def dask(address: str) -> Iterator[Executor]:
             yield client.get_executor(pure=False)
         except TimeoutError as error:
             raise WorkersError(
-                f"the Dask scheduler at {address} has no worker; start some with `dask"
-                f" worker {address}`"
+                f"the Dask scheduler at {address} has no workers; start some with"
+                f" `dask worker {address}`"
             ) from error
         except RuntimeError as error:
             if "deserialization" not in str(error):
                 raise
             raise WorkersError(
-                f"the Dask scheduler at {address} does not know this project: start it"
-                " and its workers in an environment where it is installed"
+                f"the Dask scheduler at {address} cannot import this project: start it"
+                " and its workers in an environment where the project is installed"
             ) from error
         except KilledWorker as error:
             raise WorkersError(
-                "several Dask workers, one after the other, died of the same shard:"
-                " give them more memory, and start again to go on"
+                "several Dask workers died on the same shard; give them more memory,"
+                " and start again to resume"
             ) from error
         except concurrent.futures.CancelledError as error:
             raise WorkersError(
                 f"the Dask scheduler at {address} was lost; start it and its workers"
-                " again, then this, to go on"
+                " again, then this program, to resume"
             ) from error

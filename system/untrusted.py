@@ -7,6 +7,7 @@ plain words; the reader that knows what the file is for makes a `UserError` of i
 """
 
 import errno
+import hashlib
 import io
 import json
 import math
@@ -18,6 +19,7 @@ Path = str | os.PathLike[str]
 
 # More than any that this project writes.
 JSON_BYTES = 1 << 22
+CHUNK_BYTES = 1 << 20  # hashed at a time
 _INTEGER_DIGITS = 19  # of an int64
 
 
@@ -60,6 +62,27 @@ def read(path: Path, most: int) -> bytes:
     if len(content) > most:
         raise OSError(errno.EFBIG, f"longer than {most:,} bytes")
     return content
+
+
+def sha256(path: Path, most: int | None = None) -> str:
+    """SHA-256 of a file in hex, read chunk by chunk.
+
+    Args:
+      path: file, of which no more is read than it held when it was opened.
+      most: largest size to accept, in bytes.
+
+    Raises:
+      OSError: see `open_file`; or the file is longer than `most`.
+    """
+    digest = hashlib.sha256()
+    with open_file(path) as file:
+        left = os.fstat(file.fileno()).st_size
+        if most is not None and left > most:
+            raise OSError(errno.EFBIG, f"longer than {most:,} bytes")
+        while left > 0 and (chunk := file.read(min(CHUNK_BYTES, left))):
+            digest.update(chunk)
+            left -= len(chunk)
+    return digest.hexdigest()
 
 
 def read_json(path: Path, most: int = JSON_BYTES) -> Any:

@@ -21,9 +21,7 @@ MAY_IMPORT = {
     "native": set(),
     "data": set(),
     "models": {"native"},
-    "augment": set(),
-    "augment/build.py": {"data"},  # a program
-    "augment/shards.py": {"data"},  # what its workers do
+    "augment": {"data"},
     "training": {"data", "native"},
     "evaluation": {"data", "models", "training"},
     "photos": {"data", "evaluation"},
@@ -39,7 +37,6 @@ IN_SYSTEM = {
 
 # Files over 350 lines. The list may only shrink: split a file, then remove it here.
 TOO_LONG = {
-    "augment/build.py",
     "evaluation/comparison.py",
     "evaluation/figures.py",
     "evaluation/report.py",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests of augment/plan.py, augment/build.py and augment/preview.py."""
+"""Tests of augment/plan.py, enlarged.py, folder.py, preview.py and build.py."""
 
 import concurrent.futures
 import dataclasses
@@ -14,8 +14,11 @@ import numpy as np
 import pytest
 
 import data
-from augment import build
+from augment import enlarged as module
+from augment import preview, shards
+from augment.enlarged import enlarge
 from augment.flip import flip
+from augment.online_settings import OnlineSettings
 from augment.plan import Settings, plan, settings_from
 from augment.shift import shift
 from data import idx
@@ -132,7 +135,7 @@ def test_every_image_is_its_transform_of_its_source(dataset, tmp_path, keep_orig
         flip_shifted=True,
         keep_originals=keep_originals,
     )
-    enlarged = build.enlarge(dataset, settings, tmp_path)
+    enlarged = enlarge(dataset, settings, tmp_path)
     every = np.arange(40)
     flipped = np.flatnonzero(np.isin(dataset.train_labels, (2, 4)))
     expected = [
@@ -151,7 +154,7 @@ def test_every_image_is_its_transform_of_its_source(dataset, tmp_path, keep_orig
 
 
 def test_shards_are_plain_idx_files(dataset, tmp_path):
-    enlarged = build.enlarge(dataset, Settings(), tmp_path)
+    enlarged = enlarge(dataset, Settings(), tmp_path)
     stem = enlarged.directory / "part-01-of-06"
     images = idx.read_images(f"{stem}-images-idx3-ubyte")
     labels = idx.read_labels(f"{stem}-labels-idx1-ubyte")
@@ -164,18 +167,18 @@ def test_a_set_that_was_just_built_is_not_read(dataset, tmp_path, monkeypatch):
         raise AssertionError("read")
 
     with monkeypatch.context() as patch:
-        patch.setattr(build, "_read_file", read)
-        built = build.enlarge(dataset, Settings(), tmp_path)
-    stored = build.enlarge(dataset, Settings(), tmp_path)
+        patch.setattr(shards, "read", read)
+        built = enlarge(dataset, Settings(), tmp_path)
+    stored = enlarge(dataset, Settings(), tmp_path)
     np.testing.assert_array_equal(built.images, stored.images)
     np.testing.assert_array_equal(built.labels, stored.labels)
     np.testing.assert_array_equal(built.source, stored.source)
 
 
 def test_second_call_reads(dataset, tmp_path):
-    first = build.enlarge(dataset, Settings(), tmp_path)
+    first = enlarge(dataset, Settings(), tmp_path)
     times = {path: path.stat().st_mtime_ns for path in first.directory.iterdir()}
-    second = build.enlarge(dataset, Settings(), tmp_path)
+    second = enlarge(dataset, Settings(), tmp_path)
     assert {path: path.stat().st_mtime_ns for path in times} == times
     np.testing.assert_array_equal(second.images, first.images)
     np.testing.assert_array_equal(second.labels, first.labels)
@@ -183,8 +186,8 @@ def test_second_call_reads(dataset, tmp_path):
 
 
 def test_built_again_byte_for_byte(dataset, tmp_path):
-    one = build.enlarge(dataset, Settings(), tmp_path / "one").directory
-    two = build.enlarge(dataset, Settings(), tmp_path / "two").directory
+    one = enlarge(dataset, Settings(), tmp_path / "one").directory
+    two = enlarge(dataset, Settings(), tmp_path / "two").directory
     assert one.name == two.name
     for path in one.iterdir():
         if path.name != "manifest.json":
@@ -196,17 +199,17 @@ def test_built_again_byte_for_byte(dataset, tmp_path):
 def test_other_settings_and_other_sources_are_other_folders(dataset, tmp_path):
     other = dataclasses.replace(dataset, hashes={"file": "cd" * 32})
     folders = {
-        build.enlarge(dataset, Settings(), tmp_path).directory,
-        build.enlarge(other, Settings(), tmp_path).directory,
-        build.enlarge(dataset, Settings(shift_diagonal=True), tmp_path).directory,
-        build.enlarge(dataset, Settings(flip_labels=(0, 8)), tmp_path).directory,
+        enlarge(dataset, Settings(), tmp_path).directory,
+        enlarge(other, Settings(), tmp_path).directory,
+        enlarge(dataset, Settings(shift_diagonal=True), tmp_path).directory,
+        enlarge(dataset, Settings(flip_labels=(0, 8)), tmp_path).directory,
     }
     assert len(folders) == 4
 
 
 def test_plain_originals_are_not_stored(dataset, tmp_path):
     root = tmp_path / "augmented"
-    enlarged = build.enlarge(dataset, Settings((), flip_codes=()), root)
+    enlarged = enlarge(dataset, Settings((), flip_codes=()), root)
     assert enlarged.directory is None
     assert not root.exists()
     assert enlarged.images is dataset.train_images
@@ -216,7 +219,7 @@ def test_plain_originals_are_not_stored(dataset, tmp_path):
 def test_two_builders_at_once(dataset, tmp_path):
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         sets = list(
-            pool.map(lambda _: build.enlarge(dataset, Settings(), tmp_path), range(4))
+            pool.map(lambda _: enlarge(dataset, Settings(), tmp_path), range(4))
         )
     for enlarged in sets:
         np.testing.assert_array_equal(enlarged.images, sets[0].images)
@@ -231,11 +234,11 @@ def test_two_builders_at_once(dataset, tmp_path):
 def test_keep_has_the_images_of_some_originals_in_order(
     dataset, tmp_path, monkeypatch, settings, moved_together
 ):
-    monkeypatch.setattr(build, "MOVED_TOGETHER", moved_together)
+    monkeypatch.setattr(module, "_MOVED_AT_A_TIME", moved_together)
     originals = dataset.train_images.copy()
-    whole = build.enlarge(dataset, settings, tmp_path)
-    again = build.enlarge(dataset, settings, tmp_path)
-    some = build.keep(again, np.array([3, 5, 6, 30, 39]))
+    whole = enlarge(dataset, settings, tmp_path)
+    again = enlarge(dataset, settings, tmp_path)
+    some = module._keep(again, np.array([3, 5, 6, 30, 39]))
     rows = [i for i, s in enumerate(whole.source) if s in (3, 5, 6, 30, 39)]
     for name in ("images", "labels", "source"):
         np.testing.assert_array_equal(getattr(some, name), getattr(whole, name)[rows])
@@ -245,14 +248,14 @@ def test_keep_has_the_images_of_some_originals_in_order(
 
 
 def test_leftovers_of_a_killed_build_are_removed(dataset, tmp_path):
-    directory = build.enlarge(dataset, Settings(), tmp_path).directory
+    directory = enlarge(dataset, Settings(), tmp_path).directory
     leftover = directory.with_name(f".{directory.name}.unfinished")
     shutil.move(directory, leftover)
     (leftover / "manifest.json").unlink()
     (leftover / "junk").touch()
     others = tmp_path / ".another-set.unfinished"
     others.mkdir()
-    build.enlarge(dataset, Settings(), tmp_path)
+    enlarge(dataset, Settings(), tmp_path)
     assert not leftover.exists()
     assert not (directory / "junk").exists()
     assert others.exists()
@@ -264,12 +267,12 @@ def test_a_set_is_not_built_through_a_link(dataset, tmp_path, unfinished):
     outside, root = tmp_path / "outside", tmp_path / "root"
     outside.mkdir()
     (outside / "mine").write_text("mine")
-    directory = build.enlarge(dataset, Settings(), tmp_path).directory
+    directory = enlarge(dataset, Settings(), tmp_path).directory
     name = f".{directory.name}.unfinished" if unfinished else ".lock"
     root.mkdir()
     (root / name).symlink_to(outside if unfinished else outside / "mine")
     with pytest.raises(errors.UserError, match=f"{name} is a link: delete it"):
-        build.enlarge(dataset, Settings(), root)
+        enlarge(dataset, Settings(), root)
     assert [p.read_text() for p in outside.iterdir()] == ["mine"]
 
 
@@ -277,7 +280,7 @@ def test_root_that_cannot_be_written(dataset, tmp_path):
     root = tmp_path / "file"
     root.touch()
     with pytest.raises(errors.UserError, match="--augmented_dir"):
-        build.enlarge(dataset, Settings(), root)
+        enlarge(dataset, Settings(), root)
 
 
 # --- damage ---
@@ -315,10 +318,10 @@ def empty(path):
     "damage", [flip_first_byte, flip_last_byte, truncate, lengthen, empty, Path.unlink]
 )
 def test_damaged_shard(dataset, tmp_path, name, damage):
-    directory = build.enlarge(dataset, Settings(), tmp_path).directory
+    directory = enlarge(dataset, Settings(), tmp_path).directory
     damage(directory / name)
     with pytest.raises(idx.DataError, match=f"{name}.*delete the folder"):
-        build.enlarge(dataset, Settings(), tmp_path)
+        enlarge(dataset, Settings(), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -327,17 +330,17 @@ def test_damaged_shard(dataset, tmp_path, name, damage):
     ids=range(8),
 )
 def test_garbage_manifest(dataset, tmp_path, text):
-    directory = build.enlarge(dataset, Settings(), tmp_path).directory
+    directory = enlarge(dataset, Settings(), tmp_path).directory
     (directory / "manifest.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(idx.DataError, match="manifest.json.*delete the folder"):
-        build.enlarge(dataset, Settings(), tmp_path)
+        enlarge(dataset, Settings(), tmp_path)
 
 
 def test_missing_manifest(dataset, tmp_path):
-    directory = build.enlarge(dataset, Settings(), tmp_path).directory
+    directory = enlarge(dataset, Settings(), tmp_path).directory
     (directory / "manifest.json").unlink()
     with pytest.raises(idx.DataError, match="manifest.json cannot be read"):
-        build.enlarge(dataset, Settings(), tmp_path)
+        enlarge(dataset, Settings(), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -351,11 +354,11 @@ def test_missing_manifest(dataset, tmp_path):
     ],
 )
 def test_altered_manifest(dataset, tmp_path, key, value):
-    directory = build.enlarge(dataset, Settings(), tmp_path).directory
+    directory = enlarge(dataset, Settings(), tmp_path).directory
     path = directory / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
     with pytest.raises(idx.DataError, match="delete the folder"):
-        build.enlarge(dataset, Settings(), tmp_path)
+        enlarge(dataset, Settings(), tmp_path)
 
 
 # --- preview ---
@@ -363,7 +366,7 @@ def test_altered_manifest(dataset, tmp_path, key, value):
 
 def test_preview_rows(dataset):
     settings = Settings(shift_directions=(), flip_labels=(0, 7))
-    (first, originals), (second, mirrored) = build.preview_rows(dataset, settings)
+    (first, originals), (second, mirrored) = preview.preview_rows(dataset, settings)
     assert (first, second) == ("original", "flip(1)")
     for digit in range(10):
         np.testing.assert_array_equal(originals[digit], dataset.train_images[digit])
@@ -374,7 +377,7 @@ def test_preview_rows(dataset):
 def test_preview_shows_the_mirrored_digit(dataset, tmp_path):
     path = tmp_path / "sheet.png"
     settings = Settings(shift_directions=(), flip_labels=(7,))
-    build.preview(dataset, settings, path)
+    preview.write(dataset, settings, OnlineSettings(), path)
     sheet = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
     seven = 255 - dataset.train_images[7, ..., 0].repeat(2, 0).repeat(2, 1)
     for image, row in ((seven, 0), (seven[:, ::-1], 1)):
@@ -390,7 +393,9 @@ def test_preview_shows_the_mirrored_digit(dataset, tmp_path):
 
 def test_preview_that_cannot_be_written(dataset, tmp_path):
     with pytest.raises(errors.UserError, match="--preview"):
-        build.preview(dataset, Settings(), tmp_path / "missing" / "sheet.png")
+        preview.write(
+            dataset, Settings(), OnlineSettings(), tmp_path / "no" / "sheet.png"
+        )
 
 
 # --- the program ---

@@ -24,7 +24,7 @@ from absl import flags
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from augment import build
+from augment import folder, shards
 from data import idx, kaggle, mnist
 from evaluation import comparison, result, scoring
 from photos import decode
@@ -305,11 +305,11 @@ OPENERS = {
     "flagfile": lambda path: flagfiles.expand([f"--flagfile={path}"]),
     "run.json": lambda path: runs.read_run(path.parent),
     "metrics.csv": lambda path: history.read(path.parent),
-    "manifest.json": lambda path: build._read_manifest(path.parent, {}),
+    "manifest.json": lambda path: folder.read_checksums(path.parent, {}),
     "predictions.npz": lambda path: scoring.read_predictions(path.parent),
     "result.json": lambda path: comparison._read_result(path.parent),
     "photo": decode.read,
-    "shard": lambda path: build._read_file(path, 8, np.zeros(9, np.uint8), {}),
+    "shard": lambda path: shards.read(path, 8, np.zeros(9, np.uint8), None),
 }
 
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 from scipy import ndimage
 
 import data
-from augment import build, online, online_settings
+from augment import online, online_settings, preview
 from augment.online_settings import OnlineSettings, each_alone, settings_from
 from benchmarks import online as benchmark
 from system import errors
@@ -400,8 +400,8 @@ def test_preview_rows():
     images = noise(20)
     labels = np.tile(np.arange(0, 10, 2, dtype=np.uint8), 4)  # even digits only
     dataset = data.Dataset("noise", images, labels, images, labels, {}, "")
-    assert build.online_rows(dataset, OnlineSettings()) == []
-    rows = build.online_rows(dataset, OnlineSettings(rotation=20.0, zoom=0.2))
+    assert preview.online_rows(dataset, OnlineSettings()) == []
+    rows = preview.online_rows(dataset, OnlineSettings(rotation=20.0, zoom=0.2))
     assert [label for label, _ in rows] == [
         "rotation ±20°",
         "zoom 1 ± 0.2",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests of augment/shards.py and augment/workers.py: whoever builds, the same bytes."""
+"""Tests of augment/shards.py, folder.py and workers.py: whoever builds, same bytes."""
 
 import concurrent.futures
 import contextlib
@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from augment import build, shards, workers
+from augment import build, folder, preview, shards, workers
+from augment.enlarged import enlarge, make
 from augment.plan import Settings, plan, settings_from
 from data import idx
 from system import cli, errors
@@ -28,7 +29,7 @@ DEFORMED = Settings((), flip_codes=(), deform=("elastic", "affine"), multiply=6)
 @pytest.fixture
 def expected(dataset, tmp_path):
     """The files of the deformed set, as threads build it."""
-    return contents(build.make(dataset, DEFORMED, tmp_path / "expected"))
+    return contents(make(dataset, DEFORMED, tmp_path / "expected"))
 
 
 def contents(folder):
@@ -46,14 +47,14 @@ def unfinished(root):
 @pytest.mark.parametrize("keep", [True, False])
 def test_a_deformed_set_is_k_times_the_source(dataset, tmp_path, keep):
     settings = Settings((), 1, False, (), keep_originals=keep, **deformation())
-    enlarged = build.enlarge(dataset, settings, tmp_path)
+    enlarged = enlarge(dataset, settings, tmp_path)
     images = enlarged.images.reshape(6, 40, 28, 28, 1)
     np.testing.assert_array_equal(enlarged.labels, np.tile(dataset.train_labels, 6))
     np.testing.assert_array_equal(enlarged.source, np.tile(np.arange(40), 6))
     assert (images[0] == dataset.train_images).all() == keep
     assert len(np.unique(images.reshape(240, -1), axis=0)) == 240
     other = Settings((), 1, False, (), **deformation(deform_seed=1))
-    assert build.make(dataset, other, tmp_path) != enlarged.directory
+    assert make(dataset, other, tmp_path) != enlarged.directory
 
 
 def deformation(**changed):
@@ -61,7 +62,7 @@ def deformation(**changed):
 
 
 def test_shards_of_one_size_can_be_mapped(dataset, tmp_path):
-    folder = build.make(dataset, DEFORMED, tmp_path)
+    folder = make(dataset, DEFORMED, tmp_path)
     manifest = json.loads((folder / "manifest.json").read_bytes())
     assert [shard["count"] for shard in manifest["shards"]] == [40] * 6
     assert manifest["settings"]["deformation"]["elastic_alpha"] == 34
@@ -104,10 +105,10 @@ def test_impossible_deformations(changed, word):
 
 def test_preview_shows_some_copies(dataset):
     settings = Settings((), flip_codes=(), **deformation(multiply=500))
-    labels = [label for label, _ in build.preview_rows(dataset, settings)]
+    labels = [label for label, _ in preview.preview_rows(dataset, settings)]
     assert labels[:2] == ["original", "elastic+affine #1"]
-    assert len(labels) == 1 + build.COPY_ROWS
-    rows = build._table(plan(dataset.train_labels, settings))
+    assert len(labels) == 1 + preview.COPY_ROWS
+    rows = build.table(plan(dataset.train_labels, settings))
     assert [size for _, size in rows] == [40, 499 * 40, 500 * 40]
 
 
@@ -116,7 +117,7 @@ def test_preview_shows_some_copies(dataset):
 
 def cut_short(monkeypatch, dataset, root, after):
     """Builds until some shards are done; returns what stays of it."""
-    note, noted = shards.note, []
+    note, noted = folder._note, []
 
     def interrupt(folder, number, sums):
         note(folder, number, sums)
@@ -125,9 +126,9 @@ def cut_short(monkeypatch, dataset, root, after):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(shards, "note", interrupt)
+        patch.setattr(folder, "_note", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            build.make(dataset, DEFORMED, root)
+            make(dataset, DEFORMED, root)
     return unfinished(root), noted
 
 
@@ -140,7 +141,7 @@ def again(monkeypatch, dataset, root):
         return write(folder, number)
 
     monkeypatch.setattr(shards, "write", noting)
-    return contents(build.make(dataset, DEFORMED, root)), written
+    return contents(make(dataset, DEFORMED, root)), written
 
 
 def test_whole_shards_are_not_built_again(
@@ -151,7 +152,7 @@ def test_whole_shards_are_not_built_again(
     files, written = again(monkeypatch, dataset, root)
     assert files == expected
     assert sorted(written + noted) == list(range(6))
-    assert "3 of 6 parts are there" in capsys.readouterr().err
+    assert "3 of 6 shards are built already" in capsys.readouterr().err
     assert {path.name for path in root.iterdir()} >= {".lock"}
     assert not list(root.glob(".*.unfinished"))
 
@@ -227,14 +228,14 @@ def test_shards_of_other_versions_are_built_again(
     harm(folder / "job.json")
     files, written = again(monkeypatch, dataset, tmp_path / "root")
     assert files == expected and len(written) == 6
-    assert "from an earlier try" not in capsys.readouterr().err
+    assert "resuming" not in capsys.readouterr().err
 
 
 def test_damage_is_found_without_reading_all_into_memory(dataset, tmp_path):
-    folder = build.make(dataset, DEFORMED, tmp_path)
+    folder = make(dataset, DEFORMED, tmp_path)
     damage(folder / shards.name(4, 6)[0])
     with pytest.raises(idx.DataError, match="part-04-of-06-images.*delete the folder"):
-        build.make(dataset, DEFORMED, tmp_path)
+        make(dataset, DEFORMED, tmp_path)
 
 
 # --- processes ---
@@ -242,11 +243,11 @@ def test_damage_is_found_without_reading_all_into_memory(dataset, tmp_path):
 
 def test_processes_write_the_same_bytes(dataset, tmp_path, expected):
     engine = functools.partial(workers.processes, 2)
-    assert contents(build.make(dataset, DEFORMED, tmp_path, engine)) == expected
+    assert contents(make(dataset, DEFORMED, tmp_path, engine)) == expected
 
 
 def test_a_killed_worker_is_replaced(dataset, tmp_path, monkeypatch, expected, capsys):
-    note, killed = shards.note, []
+    note, killed = folder._note, []
 
     def kill(folder, number, sums):
         note(folder, number, sums)
@@ -254,9 +255,9 @@ def test_a_killed_worker_is_replaced(dataset, tmp_path, monkeypatch, expected, c
             killed.extend(multiprocessing.active_children())
             os.kill(killed[0].pid, signal.SIGKILL)
 
-    monkeypatch.setattr(shards, "note", kill)
+    monkeypatch.setattr(folder, "_note", kill)
     engine = functools.partial(workers.processes, 1)
-    assert contents(build.make(dataset, DEFORMED, tmp_path, engine)) == expected
+    assert contents(make(dataset, DEFORMED, tmp_path, engine)) == expected
     assert killed
     assert "a worker was killed" in capsys.readouterr().err
 
@@ -270,7 +271,7 @@ def stillborn():
 
 def test_workers_that_all_die_end_the_build(dataset, tmp_path):
     with pytest.raises(workers.WorkersError, match="were killed before"):
-        build.make(dataset, DEFORMED, tmp_path, stillborn)
+        make(dataset, DEFORMED, tmp_path, stillborn)
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
@@ -293,7 +294,7 @@ def test_workers_end_with_their_program_and_the_next_goes_on(tmp_path):
     done = program(tmp_path, *flags)
     out, err = done.communicate()
     assert done.returncode == 0, err
-    assert "of 30 parts are there" in err and "43,110" in out
+    assert "of 30 shards are built already" in err and "43,110" in out
 
 
 # --- Dask ---
@@ -303,7 +304,7 @@ def test_dask_that_is_not_installed_is_one_line(dataset, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     engine = functools.partial(workers.dask, "tcp://127.0.0.1:1")
     with pytest.raises(errors.UserError, match="extra named dask"):
-        build.make(dataset, DEFORMED, tmp_path, engine)
+        make(dataset, DEFORMED, tmp_path, engine)
 
 
 @pytest.mark.parametrize("address", ["", "8786", "127.0.0.1:8786", "http://a:1", "a b"])
@@ -338,13 +339,13 @@ def cluster():
 
 def test_dask_writes_the_same_bytes(dataset, tmp_path, expected, cluster):
     engine = functools.partial(workers.dask, cluster.scheduler_address)
-    assert contents(build.make(dataset, DEFORMED, tmp_path, engine)) == expected
+    assert contents(make(dataset, DEFORMED, tmp_path, engine)) == expected
 
 
 def test_dask_goes_on_without_a_killed_worker(
     dataset, tmp_path, monkeypatch, expected, cluster
 ):
-    note, killed = shards.note, []
+    note, killed = folder._note, []
 
     def kill(folder, number, sums):
         note(folder, number, sums)
@@ -352,9 +353,9 @@ def test_dask_goes_on_without_a_killed_worker(
             killed.append(cluster.workers[0].pid)
             os.kill(killed[0], signal.SIGKILL)
 
-    monkeypatch.setattr(shards, "note", kill)
+    monkeypatch.setattr(folder, "_note", kill)
     engine = functools.partial(workers.dask, cluster.scheduler_address)
-    assert contents(build.make(dataset, DEFORMED, tmp_path, engine)) == expected
+    assert contents(make(dataset, DEFORMED, tmp_path, engine)) == expected
     assert killed
 
 
@@ -364,7 +365,7 @@ def test_dask_workers_of_another_version_are_refused(
     monkeypatch.setattr(cli, "VERSION", "0.0.0")
     engine = functools.partial(workers.dask, cluster.scheduler_address)
     with pytest.raises(errors.UserError, match="and the build 0.0.0.*install the same"):
-        build.make(dataset, DEFORMED, tmp_path, engine)
+        make(dataset, DEFORMED, tmp_path, engine)
 
 
 def test_a_scheduler_that_is_not_there_is_one_line(dataset, tmp_path, monkeypatch):
@@ -372,4 +373,4 @@ def test_a_scheduler_that_is_not_there_is_one_line(dataset, tmp_path, monkeypatc
     monkeypatch.setattr(workers, "CONNECT_SECONDS", 1)
     engine = functools.partial(workers.dask, "tcp://127.0.0.1:1")
     with pytest.raises(errors.UserError, match="no Dask scheduler answers"):
-        build.make(dataset, DEFORMED, tmp_path, engine)
+        make(dataset, DEFORMED, tmp_path, engine)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests of augment/stored.py and of `build.store`."""
+"""Tests of augment/stored.py and of `enlarged.store`."""
 
 import os
 import threading
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import data
-from augment import build
+from augment import enlarged
 from augment.plan import Settings
 from system import errors
 
@@ -20,7 +20,7 @@ NOTHING = Settings((), flip_codes=())
 
 @pytest.fixture
 def stored(dataset, tmp_path):
-    return build.store(dataset, DEFORMED, tmp_path, np.arange(40))
+    return enlarged.store(dataset, DEFORMED, tmp_path, np.arange(40))
 
 
 def read(stored, *pieces):
@@ -33,23 +33,22 @@ def read(stored, *pieces):
 @pytest.mark.parametrize("settings", [DEFORMED, MOVED])
 @pytest.mark.parametrize("sources", [range(40), range(3, 40), [0, 7, 8, 9, 31]])
 def test_what_is_read_is_what_would_be_in_memory(dataset, tmp_path, settings, sources):
-    stored = build.store(dataset, settings, tmp_path, np.array(sources))
-    enlarged = build.enlarge(dataset, settings, tmp_path)
-    enlarged = build.keep(enlarged, np.array(sources))
-    assert len(stored) == len(enlarged.labels)
+    stored = enlarged.store(dataset, settings, tmp_path, np.array(sources))
+    memory = enlarged.enlarge(dataset, settings, tmp_path, np.array(sources))
+    assert len(stored) == len(memory.labels)
     rng = np.random.default_rng(0)
     for pieces in (1, 1, 1, 2, 9):
         ends = np.sort(rng.integers(len(stored) + 1, size=(pieces, 2))).tolist()
         images, labels = read(stored, *[(a, b - a) for a, b in ends])
         wanted = np.concatenate([np.arange(a, b) for a, b in ends])
-        np.testing.assert_array_equal(images, enlarged.images[wanted])
-        np.testing.assert_array_equal(labels, enlarged.labels[wanted])
+        np.testing.assert_array_equal(images, memory.images[wanted])
+        np.testing.assert_array_equal(labels, memory.labels[wanted])
     stored.verify(threading.Event())
 
 
 def test_plain_originals_are_not_on_disk(dataset, tmp_path):
     with pytest.raises(errors.UserError, match="leave --memory_mb out"):
-        build.store(dataset, NOTHING, tmp_path, np.arange(40))
+        enlarged.store(dataset, NOTHING, tmp_path, np.arange(40))
     assert not list(tmp_path.iterdir())
 
 
@@ -79,7 +78,7 @@ def test_a_shard_of_another_length_is_found_at_once(
 ):
     harm(shard)
     with pytest.raises(data.DataError, match=word) as caught:
-        build.store(dataset, DEFORMED, tmp_path, np.arange(40))
+        enlarged.store(dataset, DEFORMED, tmp_path, np.arange(40))
     assert is_one_line(caught, shard)
 
 
@@ -90,8 +89,8 @@ def test_an_altered_shard_is_found_when_it_is_verified(dataset, tmp_path, shard,
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    stored = build.store(dataset, DEFORMED, tmp_path, np.arange(40))
-    with pytest.raises(data.DataError, match="another SHA-256") as caught:
+    stored = enlarged.store(dataset, DEFORMED, tmp_path, np.arange(40))
+    with pytest.raises(data.DataError, match="the SHA-256") as caught:
         stored.verify(threading.Event())
     assert is_one_line(caught, path)
     stop = threading.Event()

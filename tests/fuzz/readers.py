@@ -211,11 +211,11 @@ def metrics_seeds() -> list[bytes]:
 
 
 def read_manifest(content: bytes) -> None:
-    """augment.build: the manifest of an enlarged set."""
-    from augment import build
+    """augment.folder: the manifest of an enlarged set."""
+    from augment import folder
 
-    folder = _file("manifest.json", content).parent
-    sums = build._read_manifest(folder, {"format": 1, "settings": {"shift_pixels": 1}})
+    place = _file(folder.MANIFEST, content).parent
+    sums = folder.read_checksums(place, {"format": 1, "settings": {"shift_pixels": 1}})
     assert isinstance(sums, dict)
 
 
@@ -402,14 +402,14 @@ def events_seeds() -> list[bytes]:
 
 
 def read_journal(content: bytes) -> None:
-    """augment.shards: what a build that was cut short has noted of its shards."""
-    from augment import shards
+    """augment.folder: the journal of an interrupted build."""
+    from augment import folder, shards
 
-    folder = _file(shards._JOURNAL, content).parent
-    for number, sums in shards._noted(folder, 3).items():
+    place = _file(folder._JOURNAL, content).parent
+    for number, sums in folder._read_journal(place, 3).items():
         assert type(number) is int and 0 <= number < 3 and isinstance(sums, dict)
     _file(shards._JOB, content)
-    assert shards._begun_here(folder) in (True, False)
+    assert shards.is_prepared(place) in (True, False)
 
 
 def journal_seeds() -> list[bytes]:

@@ -27,7 +27,7 @@ from absl import flags
 import data
 import models
 import train
-from augment import build, plan
+from augment import enlarged, plan
 from evaluation import scoring
 from models import layers
 from system import errors
@@ -127,7 +127,7 @@ def shards() -> Results:
         plan.Settings(flip_codes=(0, 1), flip_labels=(0, 8), flip_shifted=True),
     ):
         with tempfile.TemporaryDirectory() as root:
-            folder = build.enlarge(dataset, settings, root).directory
+            folder = enlarged.enlarge(dataset, settings, root).directory
             assert folder is not None
             manifest = json.loads((folder / "manifest.json").read_bytes())
         for file, digest in sorted(manifest["sha256"].items()):

@@ -10,7 +10,7 @@ from pathlib import Path
 from absl import flags
 
 import data
-from augment import build, plan
+from augment import enlarged, plan
 from system import cli, errors
 from tests.torture import children, disks, kills
 from tests.torture.kills import Report
@@ -28,7 +28,7 @@ def _enlarge_here(root: Path, before: Callable[[], None]) -> None:
     settings = plan.settings_from(flags.FLAGS.flag_values_dict())
     before()
     try:
-        build.enlarge(data.load("digits"), settings, root)
+        enlarged.enlarge(data.load("digits"), settings, root)
     except errors.UserError as error:
         cli.warn(str(error))
         raise SystemExit(1) from None
