@@ -1,11 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks, by name. A new one is a file here and a line in `NETWORKS`.
+"""Networks by name. To add one, add a file here and a line in `NETWORKS`.
 
-The contract: a `tf.Module` that creates all its variables in `__init__`, whose
-arguments are keyword-only, have defaults, bear the names of flags, and are `seed` and
-what else the network takes; `network(images, training=…, seed=…, taps=…)` returns
-`(logits, update_ops)` and changes no variable. `taps` is a dict that the call fills, in
-order, with the output of each layer under the name of its attribute, "logits" last.
+The contract: a network is a `tf.Module` that creates its variables in `__init__`. Its
+arguments are keyword-only, have defaults, and are named like their flags; one is
+`seed`. It is called as `network(images, training=…, seed=…, taps=…)`:
+
+- images: uint8 [N, 28, 28, 1]; anything else raises ValueError.
+- training: Python bool or scalar bool tensor; switches batch norm and dropout.
+- seed: int32 [2], seed of this step's dropout masks; only training needs it.
+- taps: dict that the call fills with the output of each layer, after activation, pool
+  and batch norm, under the layer's attribute name; in order, "logits" last.
+
+It returns `(logits, update_ops)`: logits float32 [N, 10], and a list that pairs each
+moving average with its next value. A call changes no variable.
 """
 
 import inspect
@@ -16,7 +23,7 @@ from typing import Any
 import tensorflow as tf
 from absl import flags
 
-from models import layers, lenet
+from models import batch_norm, kernels, layers, lenet
 from models.bn_cnn import BNCNN
 from models.double_conv import DoubleConv
 from models.lenet import LeNet
@@ -38,8 +45,7 @@ NETWORKS: dict[str, type[tf.Module]] = {
     "mlp": MLP,
 }
 
-
-# Flags that are arguments of some network, by the same name.
+# Flags that are arguments of a network, under the same name.
 OPTIONS = tuple(
     sorted(
         {
@@ -50,19 +56,18 @@ OPTIONS = tuple(
     )
 )
 
-
-# Ten times what anyone trains on a CPU: beyond it a network does not fit into memory.
+# Ten times what anyone trains on a CPU; larger networks do not fit in memory.
 MAX_WIDTH = 64
 MAX_UNITS = 16_384
 
 
 class _UnitsParser(flags.ArgumentParser):
-    """Turns the text of a flag, such as "150,100", into a list of integers."""
+    """Parses comma-separated integers, such as "150,100", into a list."""
 
     syntactic_help = f"comma-separated whole numbers above 0, up to {MAX_UNITS:,}"
 
     def parse(self, argument: str | list[int]) -> list[int]:
-        if isinstance(argument, list):  # absl hands the default over as it is
+        if isinstance(argument, list):  # absl passes the default unparsed
             return argument
         words = argument.split(",") if argument else []
         sizes = [int(w) if re.fullmatch("[0-9]{1,9}", w) else 0 for w in words]
@@ -75,58 +80,63 @@ class _UnitsParser(flags.ArgumentParser):
 
 
 def define_flags() -> None:
-    """The flags of the network; None stands for the network's own default."""
-    flags.DEFINE_enum("network", "lenet", sorted(NETWORKS), "What to train.")
+    """Defines the network's flags; None stands for the network's own default."""
+    flags.DEFINE_enum("network", "lenet", sorted(NETWORKS), "Network to train.")
     flags.DEFINE(
         *(_UnitsParser(), "hidden_units", None),
-        "Units of each hidden layer, such as 150,100; empty for none.",
+        "Units of each hidden layer, such as 150,100; empty for a linear classifier.",
         serializer=flags.CsvListSerializer(","),
     )
     flags.DEFINE_integer(
         "width",
         None,
-        "Factor on the maps of the convolutions.",
+        "Factor on the channels of the convolutions; twice as many take twice as long.",
         lower_bound=1,
         upper_bound=MAX_WIDTH,
     )
     flags.DEFINE_enum(
-        "activation", None, sorted(layers.ACTIVATIONS), "After each hidden layer."
+        *("activation", None, sorted(layers.ACTIVATIONS)),
+        "Activation after each hidden layer.",
     )
     flags.DEFINE_enum(
-        "batch_norm", None, lenet.BATCH_NORM_PLACES, "Layers with batch norm."
+        *("batch_norm", None, lenet.BATCH_NORM_PLACES),
+        "Layers with batch norm: none, the convolutions, or all hidden layers.",
     )
     flags.DEFINE_bool(
-        "batch_norm_first", None, "Batch norm before activation and pool, or after."
+        "batch_norm_first",
+        None,
+        "Put batch norm before activation and pool, as its authors do, not after them.",
     )
-    flags.DEFINE_float("batch_norm_decay", None, "Of the moving averages, in [0, 1).")
+    flags.DEFINE_float(
+        "batch_norm_decay",
+        None,
+        "Decay of batch norm's moving averages, in [0, 1); nearer 1 is smoother, but"
+        " slower to follow the weights.",
+    )
     flags.DEFINE_bool(
         "sync_batch_norm",
         None,
-        "Batch norm over the whole batch, though --distribute cuts it into parts; else"
-        " over each part.",
+        "With --distribute, normalise over the whole batch instead of each replica's"
+        " part; costs an exchange between replicas at each batch norm.",
     )
     flags.DEFINE_integer(
         "bn_axis",
         None,
-        "What batch norm normalises: -1 for each channel; 1 for each row of the image,"
-        " as one of the published systems does.",
+        "Axis that batch norm keeps: -1 normalises each channel, 1 each row of the"
+        " image, as one of the published systems does.",
     )
     flags.DEFINE_float("dropout", None, "Dropout rate after hidden dense layers.")
     flags.DEFINE_float(
         "conv_dropout", None, "Dropout rate after blocks of convolutions."
     )
     flags.DEFINE_enum(
-        "dropout_kind",
-        None,
-        sorted(layers.DROPOUTS),
-        "standard, or alpha: the one made for SELU.",
+        *("dropout_kind", None, sorted(layers.DROPOUTS)),
+        "standard, or alpha, which keeps the mean and variance that SELU needs.",
     )
     flags.DEFINE_enum(
-        "kernels",
-        None,
-        lenet.KERNELS,
-        "Operations that a LeNet trains with: the project's own, in C++, or"
-        " TensorFlow's; default: the project's, if they can be compiled here.",
+        *("kernels", None, kernels.KERNELS),
+        "Operations that LeNet trains with: native (our own in C++, about twice as"
+        " fast) or tensorflow; native is the default if it can be compiled here.",
     )
     cli.require_share("batch_norm_decay")
     for name in ("conv_dropout", "dropout"):
@@ -136,25 +146,25 @@ def define_flags() -> None:
             f"expected {layers.DROPOUT_RANGE}",
         )
     flags.register_validator(
-        "bn_axis", lambda x: x in (None, *layers.BATCH_NORM_AXES), "expected -1 or 1"
+        "bn_axis", lambda x: x in (None, *batch_norm.AXES), "expected -1 or 1"
     )
 
 
 def options(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What the network that a configuration names is built with.
+    """Returns the arguments of the network that a configuration names.
 
     Args:
-      config: a run's flags; an option that is None or missing is left to the network.
+      config: a run's flags; the network's default replaces a missing option or None.
 
     Raises:
-      errors.UsageError: it gives an option that another network has, but not this one.
+      errors.UsageError: an option belongs to other networks only.
     """
     name = config["network"]
     return cli.options(NETWORKS[name], OPTIONS, config, f"--network={name}")
 
 
 def build(config: Mapping[str, Any]) -> tf.Module:
-    """The network that a run's configuration names, with fresh variables.
+    """Builds the network that a configuration names, with initial weights.
 
     Raises:
       errors.UsageError: see `options`.

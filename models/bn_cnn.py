@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""BN-CNN: three convolutions with batch norm behind the activation. System B.
+"""BN-CNN: three convolutions with batch norm after the activation. System B.
 
-The network of the write-up on Kaggle's Digit Recognizer: its code with `bn_axis=1`,
-its prose with `activation="selu"`, and corrected with neither.
+The network of the write-up on Kaggle's Digit Recognizer. `bn_axis=1` gives what its
+code does, `activation="selu"` what its text says, and the defaults correct both.
 """
 
 import functools
@@ -10,10 +10,15 @@ import functools
 import tensorflow as tf
 
 from models import layers
+from models.batch_norm import BatchNorm
 
-# conv1 320, conv2 13,872, conv3 12,352, dense1 1,827,936, logits 31,690, and by axis
-# scale and offset of 32 + 48 + 64 channels or of 26 + 13 + 7 rows.
-PARAMETERS = {-1: 1_886_170 + 288, 1: 1_886_170 + 92}
+# conv1, conv2, conv3, dense1, logits
+_WITHOUT_NORMS = 320 + 13_872 + 12_352 + 1_827_936 + 31_690
+# By axis: scale and offset of each channel, or of each row.
+PARAMETERS = {
+    -1: _WITHOUT_NORMS + 2 * (32 + 48 + 64),
+    1: _WITHOUT_NORMS + 2 * (26 + 13 + 7),
+}
 
 EPSILON = 1e-6
 
@@ -22,11 +27,11 @@ class BNCNN(tf.Module):
     """uint8 images [N, 28, 28, 1] → float32 logits [N, 10].
 
     Args:
-      seed: of the initial weights.
+      seed: seed of the initial weights.
       activation: a name in `layers.ACTIVATIONS`.
-      bn_axis: -1 normalises channels, 1 rows: see `layers.BatchNorm`.
-      batch_norm_decay: of the moving averages.
-      sync_batch_norm: see `layers.BatchNorm`.
+      bn_axis: -1 normalises channels, 1 rows: see `BatchNorm`.
+      batch_norm_decay: decay of the moving averages.
+      sync_batch_norm: see `BatchNorm`.
       conv_dropout: rate after the last convolution, 0 to `layers.MAX_DROPOUT`.
     """
 
@@ -48,8 +53,8 @@ class BNCNN(tf.Module):
         conv = functools.partial(layers.Conv, init=init, padding="VALID")
         dense = functools.partial(layers.Dense, init=init)
 
-        def norm(rows: int, channels: int, name: str) -> layers.BatchNorm:
-            return layers.BatchNorm(
+        def norm(rows: int, channels: int, name: str) -> BatchNorm:
+            return BatchNorm(
                 rows if bn_axis == 1 else channels,
                 decay=batch_norm_decay,
                 axis=bn_axis,
@@ -80,13 +85,13 @@ class BNCNN(tf.Module):
         seed: tf.Tensor | None = None,
         taps: dict[str, tf.Tensor] | None = None,
     ) -> tuple[tf.Tensor, layers.UpdateOps]:
-        """Classifies images. Args, result and errors as of `models.lenet.LeNet`."""
+        """Classifies images: see the contract in `models`."""
         update_ops: layers.UpdateOps = []
         taps = {} if taps is None else taps
 
         def block(x, conv, norm):
-            # The order of the write-up. Here the pool must stay last: batch norm with
-            # a negative scale turns the largest value into the smallest.
+            # The write-up's order. The pool must stay last: batch norm with a negative
+            # scale turns the largest value into the smallest.
             x, updates = norm(self.activation(conv(x)), training=training)
             update_ops.extend(updates)
             taps[conv.name] = x = layers.max_pool(x, 2, 2)

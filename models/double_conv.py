@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Double-conv CNN: two blocks of two convolutions each, one dense layer. System D."""
+"""Double-conv CNN: two blocks of two convolutions, one dense layer. System D."""
 
 import functools
 
@@ -7,18 +7,18 @@ import tensorflow as tf
 
 from models import layers
 
-# conv1 832, conv2 25,632, conv3 18,496, conv4 36,928, dense1 803,072, logits 2,570
-PARAMETERS = 887_530
+# conv1, conv2, conv3, conv4, dense1, logits
+PARAMETERS = 832 + 25_632 + 18_496 + 36_928 + 803_072 + 2_570
 
 
 class DoubleConv(tf.Module):
     """uint8 images [N, 28, 28, 1] → float32 logits [N, 10].
 
     Args:
-      seed: of the initial weights.
+      seed: seed of the initial weights.
       activation: a name in `layers.ACTIVATIONS`.
       conv_dropout: rate after each of the two blocks, 0 to `layers.MAX_DROPOUT`.
-      dropout: rate after the hidden dense layer, likewise.
+      dropout: rate after the hidden dense layer, 0 to `layers.MAX_DROPOUT`.
     """
 
     def __init__(
@@ -58,10 +58,7 @@ class DoubleConv(tf.Module):
         seed: tf.Tensor | None = None,
         taps: dict[str, tf.Tensor] | None = None,
     ) -> tuple[tf.Tensor, layers.UpdateOps]:
-        """Classifies images. Args, result and errors as of `models.lenet.LeNet`.
-
-        There are no update_ops.
-        """
+        """Classifies images: see the contract in `models`. Has no update_ops."""
         taps = {} if taps is None else taps
 
         def dropout(x, rate, number):
@@ -70,7 +67,7 @@ class DoubleConv(tf.Module):
 
         def block(x, first, second):
             taps[first.name] = x = self.activation(first(x))
-            # Pool before activation: see models.lenet.
+            # Pool before activation, as in models.lenet: fewer values to compute.
             taps[second.name] = x = self.activation(layers.max_pool(second(x), 2, 2))
             return x
 

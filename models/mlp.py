@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Multilayer perceptrons: dense layers and nothing else. System C."""
+"""Multilayer perceptrons: dense layers only. System C."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from models import layers
 
-# (784 + 1) · a + (a + 1) · b + … + (… + 1) · 10, of the published networks.
+# Published networks: (784 + 1) · a + (a + 1) · b + … + (… + 1) · 10
 PARAMETERS = {(64,): 50_890, (300,): 238_510, (150, 100): 133_860}
 
 
@@ -15,9 +15,9 @@ class MLP(tf.Module):
     """uint8 images [N, 28, 28, 1] → float32 logits [N, 10].
 
     Args:
-      seed: of the initial weights.
+      seed: seed of the initial weights.
       activation: a name in `layers.ACTIVATIONS`.
-      hidden_units: of each hidden layer; none makes a linear classifier.
+      hidden_units: units of each hidden layer; empty for a linear classifier.
     """
 
     def __init__(
@@ -53,9 +53,9 @@ class MLP(tf.Module):
         seed: tf.Tensor | None = None,
         taps: dict[str, tf.Tensor] | None = None,
     ) -> tuple[tf.Tensor, layers.UpdateOps]:
-        """Classifies images, in training as always; `seed` is of no effect.
+        """Classifies images: see the contract in `models`.
 
-        Args, result and errors as of `models.lenet.LeNet`; no update_ops.
+        Training changes nothing: there is no dropout and there are no update_ops.
         """
         taps = {} if taps is None else taps
 

@@ -40,7 +40,6 @@ TOO_LONG = {
     "evaluation/comparison.py",
     "evaluation/figures.py",
     "evaluation/report.py",
-    "models/layers.py",
     "native/compile.py",
     "native/ops.cc",
     "photos/finding.py",

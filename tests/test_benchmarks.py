@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 import models
 from benchmarks import __main__ as program
 from benchmarks import environment, flops, peers, results, step, step_peers
-from models import layers
+from models import batch_norm
 from system import cli, errors
 
 ROOT = Path(__file__).parent.parent
@@ -177,7 +177,7 @@ def test_configuration_is_the_flagfile_trained_plainly():
     assert (config["batch_norm"], config["batch_norm_first"]) == ("all", False)
     assert config["dropout"] == step_peers.DROPOUT
     assert config["batch_norm_decay"] == step_peers.BATCH_NORM_DECAY
-    assert layers.BATCH_NORM_EPSILON == step_peers.BATCH_NORM_EPSILON
+    assert batch_norm.EPSILON == step_peers.BATCH_NORM_EPSILON
     assert (config["batch_size"], config["threads"]) == (128, 3)
     assert (config["schedule"], config["learning_rate"]) == ("constant", 1e-3)
     assert (config["weight_decay"], config["weight_average"]) == (0, 0)

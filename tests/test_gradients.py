@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 from numpy.lib.stride_tricks import sliding_window_view
 
-from models import layers
+from models import batch_norm, layers
 from training import losses
 
 # In float64 the differences are then right to ten digits: what they leave out is of
@@ -175,7 +175,7 @@ def test_flatten():
     "shape, axis", [((3, 4, 2, 3), -1), ((8, 3), -1), ((3, 3, 4, 2), 1)]
 )
 def test_batch_norm(shape, axis, training):
-    norm = layers.BatchNorm(3, decay=0.8, axis=axis)
+    norm = batch_norm.BatchNorm(3, decay=0.8, axis=axis)
     norm.scale.assign([2.0, 0.5, -1.0])
     norm.offset.assign([1.0, -3.0, 0.0])
     norm.mean.assign([0.1, 0.2, 0.3])
@@ -187,7 +187,7 @@ def test_batch_norm(shape, axis, training):
         if training:
             rows = x.reshape(-1, 3)
             mean, variance = rows.mean(0), rows.var(0)
-        x = (x - mean) / np.sqrt(variance + layers.BATCH_NORM_EPSILON)
+        x = (x - mean) / np.sqrt(variance + batch_norm.EPSILON)
         return np.moveaxis(x * scale + offset, -1, axis)
 
     check(

@@ -12,7 +12,7 @@ import data
 import models
 import train
 from augment import online, online_settings, plan
-from models import layers, lenet
+from models import batch_norm, layers, lenet
 from system import cli, errors
 from training import checkpoints, history, optimizers, schedules
 
@@ -150,7 +150,7 @@ def test_decays_at_their_edge_follow_the_formulas():
     step = MAX_STEPS - 1
     found = optimizers.weight_average(one, two, step=step, decay=highest)
     assert found.numpy() == pytest.approx(1 + 1.2e-7, abs=1.2e-7)
-    norm = layers.BatchNorm(1, decay=highest)
+    norm = batch_norm.BatchNorm(1, decay=highest)
     norm.mean.assign([0.0])
     (_, mean), _ = norm.updates(tf.constant([1.0]), tf.constant([1.0]))
     assert mean.numpy() == pytest.approx(1 - highest, rel=1e-3)

@@ -9,7 +9,7 @@ import tensorflow as tf
 from absl import flags
 
 import models
-from models import layers, mlp
+from models import batch_norm, layers, mlp
 from system import errors
 from training import checkpoints, losses, optimizers
 
@@ -468,7 +468,7 @@ def plain_lenet(network, images, training, activation, batch_norm_first):
         if training:
             mean, variance = tf.nn.moments(x, list(range(x.shape.rank - 1)))
         return tf.nn.batch_normalization(
-            x, mean, variance, norm.offset, norm.scale, layers.BATCH_NORM_EPSILON
+            x, mean, variance, norm.offset, norm.scale, batch_norm.EPSILON
         )
 
     def rest(x, layer, norm, pool=tf.identity):

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parts of LeNet's training step that `native.ops` can compute faster.
+
+Each function gives the same result with TensorFlow's operations and with ours, up to
+rounding. TensorFlow's are used wherever ours do not support the settings.
+"""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from models import layers
+from models.batch_norm import BatchNorm
+from native import ops
+
+KERNELS = ("native", "tensorflow")
+
+
+def conv_pool(
+    x: tf.Tensor, conv: layers.Conv, *, is_data: bool, native: bool
+) -> tf.Tensor:
+    """Convolution without bias, then 3×3 max pool of stride 2.
+
+    Args:
+      x: float32 [N, H, W, C].
+      conv: 3×3 convolution with "SAME" padding.
+      is_data: x is a batch of images, whose gradient nobody needs.
+      native: whether to use `native.ops`.
+    """
+    if native:
+        return ops.conv_pool(x, conv.w, data=is_data)
+    return layers.max_pool(conv.weigh(x), 3, 2)
+
+
+def activate(
+    x: tf.Tensor,
+    bias: tf.Variable | None,
+    activation: Callable[[tf.Tensor], tf.Tensor],
+    norm: BatchNorm | None,
+    *,
+    training: layers.Training,
+    native: bool,
+) -> tuple[tf.Tensor, layers.UpdateOps]:
+    """Bias, activation, then batch norm: returns the output and the update_ops."""
+    if native and activation is layers.selu and norm is not None and not norm.sync:
+        x, mean, variance = ops.selu_norm(
+            x, bias, norm.scale, norm.offset, epsilon=norm.epsilon
+        )
+        return x, norm.updates(mean, variance)
+    x = activation(layers.add_bias(x, bias))
+    return (x, []) if norm is None else norm(x, training=training)
+
+
+def dropout(
+    x: tf.Tensor,
+    kind: Callable[..., tf.Tensor],
+    rate: float,
+    *,
+    training: layers.Training,
+    seed: tf.Tensor | None,
+    native: bool,
+) -> tf.Tensor:
+    """Dropout of a kind in `layers.DROPOUTS`; see `layers.dropout`."""
+    if native and kind is layers.dropout and rate > 0:
+        return ops.dropout(x, rate, seed=seed)
+    return kind(x, rate, training=training, seed=seed)
