@@ -46,7 +46,7 @@ from system import cli, console, errors, flagfiles
 from training import (
     batches,
     checkpoints,
-    distribute,
+    cluster,
     history,
     interruption,
     learning,
@@ -54,12 +54,13 @@ from training import (
     machine,
     optimizers,
     profiling,
+    replicas,
     runs,
     schedules,
-    strategy,
     summaries,
     windows,
 )
+from training.workers import ALONE, Workers
 
 FLAGS = flags.FLAGS
 
@@ -113,7 +114,7 @@ class TrainingError(errors.UserError):
 def define_flags() -> None:
     """The flags of a run; each part of it defines those of its own settings."""
     parts = (plan, online_settings, models, optimizers, schedules, profiling)
-    for part in (*parts, distribute):
+    for part in (*parts, cluster):
         part.define_flags()
         flags.adopt_module_key_flags(part)
     cli.define_path(
@@ -236,13 +237,13 @@ def _has_validation(values: Mapping[str, Any]) -> bool:
 
 
 def choose(
-    config: Mapping[str, Any], place: distribute.Place = distribute.Place()
+    config: Mapping[str, Any], place: cluster.Place = cluster.Place()
 ) -> dict[str, Any]:
     """What the flags leave to the machine: replicas and kernels. Prints the choice."""
-    replicas = strategy.choose(config, place.cores(), place.workers)
-    chosen: dict[str, Any] = {"replicas": replicas}
+    count = replicas.choose(config, place.cores(), place.workers)
+    chosen: dict[str, Any] = {"replicas": count}
     workers = f" on {place.workers} workers" if place.workers > 1 else ""
-    print(f"replicas: {replicas}{workers}")
+    print(f"replicas: {count}{workers}")
     if "kernels" in models.options(config):
         reason = "as asked for" if config["kernels"] else ops.unsuited()
         if config["kernels"] == "native":
@@ -379,7 +380,7 @@ def make_train_steps(
     labels: tf.Tensor,
     config: Mapping[str, Any],
     epoch_steps: int,
-    workers: distribute.Workers = distribute.ALONE,
+    workers: Workers = ALONE,
 ) -> Callable[..., Totals]:
     """Builds the training loop as one graph.
 
@@ -425,7 +426,7 @@ def make_train_steps(
         gradients = tape.gradient(loss, weights)
         moving_averages[:] = [average for average, _ in update_ops]
         averages = [value for _, value in update_ops]
-        return strategy.Part(loss, losses.correct(logits, y), gradients, averages)
+        return replicas.Part(loss, losses.correct(logits, y), gradients, averages)
 
     batch_step = workers.step(
         part_step,
@@ -555,7 +556,7 @@ def train(
     checkpoint_epochs: int = 1,
     profile_steps: tuple[int, int] | None = None,
     asked_to_stop: Callable[[], int] = lambda: 0,
-    workers: distribute.Workers = distribute.ALONE,
+    workers: Workers = ALONE,
 ) -> scoring.Predict:
     """Trains to the end of the last epoch, from the last checkpoint if there is one.
 
@@ -575,7 +576,7 @@ def train(
 
     Raises:
       TrainingError: a loss or a gradient became NaN or infinite.
-      DistributeError: the workers' weights are not equal.
+      ClusterError: the workers' weights are not equal.
       interruption.Stopped: it was asked to, and has saved.
       data.DataError: a set that stays on disk is damaged.
       CheckpointError, RunError: the directory cannot be written, or holds a run whose
@@ -619,7 +620,9 @@ def train(
                     if at.step > saved:
                         feed.verified()
                         _save(state, config, run_dir, at, log)
-                    raise _stopped(at.step, signal, workers.resume_command(run_dir))
+                    raise _stopped(
+                        at.step, signal, cluster.resume_command(workers.place, run_dir)
+                    )
                 profile.begin(at.step)
                 began = time.perf_counter()
                 images, labels, window_end = feed.at(at.step)
@@ -663,7 +666,7 @@ def train(
     return predict
 
 
-def _bar(done: int, total: int, workers: distribute.Workers) -> tqdm:
+def _bar(done: int, total: int, workers: Workers) -> tqdm:
     """Counts images, on worker 0."""
     return tqdm(
         initial=done,
@@ -897,11 +900,11 @@ def main(_: list[str]) -> None:
     kind = FLAGS.distribute
     tf_config = os.environ.get("TF_CONFIG")
     if not FLAGS["distribute"].present:
-        distribute.check_alone(tf_config)
-    place = distribute.place(kind, tf_config)
+        cluster.check_alone(tf_config)
+    place = cluster.place(kind, tf_config)
     alone = place.workers == 1
     signals = contextlib.nullcontext() if alone else interruption.Departure()
-    with distribute.heard(place), signals:
+    with cluster.quiet_unless_first(place), signals:
         run_flags = FLAGS.get_key_flags_for_module(sys.argv[0])
         values: dict[str, Any] = {flag.name: flag.value for flag in run_flags}
         run_dir = _run_dir(values)
@@ -914,18 +917,16 @@ def main(_: list[str]) -> None:
         values |= models.options(values) | optimizers.options(values)
         for flag in run_flags:
             flag.value = values[flag.name]
-        distribute.check(kind, place, values)
+        cluster.check(kind, place, values)
         threads = machine.threads(begun) if begun else 0
         threads = values["threads"] or threads or place.cores()
         device.set_threads(threads, values["replicas"] // place.workers)
-        workers = distribute.Workers(
-            kind, place, values["replicas"], values["wait_seconds"]
-        )
+        workers = Workers(kind, place, values["replicas"], values["wait_seconds"])
         lines = {f.name: flagfiles.line(f.serialize()) for f in run_flags}
         del lines["run_dir"]  # that which flags.txt lies in
         in_force = {**values, "threads": threads}
         chosen = {name: in_force[name] for name in left if in_force[name]}
-        with workers.together(run_dir):
+        with cluster.reporting_lost_workers(place, run_dir):
             run(values, runs.flags_text(lines, left), chosen, run_dir, workers)
 
 
@@ -934,7 +935,7 @@ def run(
     flags_text: str,
     chosen: Mapping[str, Any],
     run_dir: Path,
-    workers: distribute.Workers,
+    workers: Workers,
 ) -> None:
     """Trains and scores a run.
 
@@ -948,7 +949,7 @@ def run(
     config = {k: v for k, v in values.items() if k not in HOUSEKEEPING}
     if values["deterministic"]:
         tf.config.experimental.enable_op_determinism()
-    with workers.own_directory(run_dir) as run_dir, runs.lock(run_dir):
+    with cluster.own_directory(workers.place, run_dir) as run_dir, runs.lock(run_dir):
         # First what the directory alone can refuse: the data may take minutes.
         runs.check_settings(run_dir, config)
         finished = result.finished(run_dir)
@@ -1004,7 +1005,7 @@ def train_and_score(
     config: Mapping[str, Any],
     sets: Sets,
     run_dir: Path,
-    workers: distribute.Workers,
+    workers: Workers,
 ) -> None:
     """What `run` does once the run directory and the data are there."""
     with interruption.Interruption() as asked:
@@ -1022,7 +1023,7 @@ def train_and_score(
     if signal:  # in the last epoch
         raise interruption.Stopped(
             f"stopped with {run_dir} trained to its last step; to score it:"
-            f" {workers.resume_command(run_dir)}",
+            f" {cluster.resume_command(workers.place, run_dir)}",
             signal,
         )
     if sets.scored and workers.place.number == 0:

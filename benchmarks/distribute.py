@@ -50,15 +50,16 @@ def loop(*, tf_config: str, **settings: Any) -> Callable[[int], dict[str, float]
     """
     from system import device  # isort: skip  (first: it loads TensorFlow)
     import train
-    from training import distribute
+    from training import cluster
+    from training.workers import Workers
 
     os.environ["TF_CONFIG"] = tf_config
     config = step_peers.train_config(**settings)
-    place = distribute.place(config["distribute"], tf_config)
+    place = cluster.place(config["distribute"], tf_config)
     config |= train.choose(config, place)
     threads = config["threads"] or place.cores()
     device.set_threads(threads, config["replicas"] // place.workers)
-    workers = distribute.Workers(config["distribute"], place, config["replicas"])
+    workers = Workers(config["distribute"], place, config["replicas"])
     images, labels = map(device.tensor, step_peers.noise())
     state = train.build_state(config)
     train_steps = train.make_train_steps(

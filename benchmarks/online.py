@@ -9,7 +9,7 @@ Tracing and the first calls are not timed.
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -33,16 +33,21 @@ THREADS = (0, 1)  # one per core; one
 STEPS = 200  # of each, in a round
 
 
-def transform_loop(settings: OnlineSettings, replicas: int) -> Callable[[int], float]:
-    """Returns run(count): seconds of `count` transforms in one call of a graph."""
+def transform_loop(
+    settings: OnlineSettings, sizes: Sequence[int]
+) -> Callable[[int], float]:
+    """Returns run(count): seconds of `count` transforms in one call of a graph.
+
+    Args:
+      settings: of the transform.
+      sizes: number of images in each part of a batch.
+    """
     from system import device  # noqa: F401  isort: skip  (first: it loads TensorFlow)
     import tensorflow as tf
 
     from augment import online
-    from training import strategy
 
     images = tf.constant(step_peers.noise(step_peers.BATCH_SIZE)[0])
-    sizes = strategy.sizes(step_peers.BATCH_SIZE, replicas)
 
     @tf.function(
         autograph=False, input_signature=[tf.TensorSpec([], tf.int32, name="count")]
@@ -81,13 +86,14 @@ def step_and_transforms(*, threads: int) -> Callable[[int], dict[str, float]]:
       From a number of steps to the seconds of one of each, by name.
     """
     from system import device  # isort: skip  (first: it loads TensorFlow)
-    from training import strategy
+    from training import replicas
 
     config = step_peers.train_config(threads=threads)
-    replicas = strategy.choose(config, device.cores())
+    count = replicas.choose(config, device.cores())
+    sizes = replicas.sizes(step_peers.BATCH_SIZE, count)
     loops = {STEP: step_peers.ours(threads=threads).run}
     for name, settings in TRANSFORMS.items():
-        loops[name] = transform_loop(settings, replicas)
+        loops[name] = transform_loop(settings, sizes)
 
     def answer(steps: int) -> dict[str, float]:
         return {name: run(steps) / steps for name, run in loops.items()}

@@ -45,7 +45,6 @@ TOO_LONG = {
     "photos/finding.py",
     "train.py",
     "training/checkpoints.py",
-    "training/distribute.py",
     "training/runs.py",
     "training/summaries.py",
     "training/sweep.py",

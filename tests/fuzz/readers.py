@@ -303,13 +303,13 @@ def result_seeds() -> list[bytes]:
 
 
 def read_tf_config(content: bytes) -> None:
-    """training.distribute: TF_CONFIG, of a worker and of a process that is alone."""
-    from training import distribute
+    """training.cluster: TF_CONFIG, of a worker and of a process that is alone."""
+    from training import cluster
 
     text = content.decode("utf-8", "surrogateescape")
     with contextlib.suppress(errors.UserError):
-        distribute.check_alone(text)
-    place = distribute.place("multi_worker", text)
+        cluster.check_alone(text)
+    place = cluster.place("multi_worker", text)
     assert 0 <= place.number < place.workers == len(set(place.addresses))
     assert 1 <= place.on_host <= place.workers and place.address
 

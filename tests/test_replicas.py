@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests of training/strategy.py."""
+"""Tests of training/replicas.py."""
 
 import functools
 
@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.eager import context
 
-from training import strategy
+from training import replicas as parts
 
 INDICES = tf.range(10, 17, dtype=tf.int64)
 SEED = tf.constant([3, 8])
@@ -16,7 +16,7 @@ SEED = tf.constant([3, 8])
 
 def choose(batch_size, threads, *, replicas=0, cores=2):
     config = {"batch_size": batch_size, "threads": threads, "replicas": replicas}
-    return strategy.choose(config, cores)
+    return parts.choose(config, cores)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_choose_goes_by_the_cores_and_obeys():
     [(7, 1, [7]), (7, 2, [4, 3]), (7, 3, [3, 2, 2]), (6, 3, [2, 2, 2]), (2, 2, [1, 1])],
 )
 def test_sizes(batch_size, replicas, sizes):
-    assert strategy.sizes(batch_size, replicas) == sizes
+    assert parts.sizes(batch_size, replicas) == sizes
 
 
 def run(replicas):
@@ -49,9 +49,9 @@ def run(replicas):
         values = tf.cast(indices, tf.float32)
         mean = tf.reduce_mean(values)
         gradients = [share * mean, share * tf.stack([mean, -mean])]
-        return strategy.Part(share * mean, len(indices), gradients, [mean])
+        return parts.Part(share * mean, len(indices), gradients, [mean])
 
-    return strategy.run(step, INDICES, SEED, replicas), seeds
+    return parts.run(step, INDICES, SEED, replicas), seeds
 
 
 @pytest.mark.parametrize("replicas", [1, 2, 3, 7])
@@ -85,19 +85,19 @@ def optimised(function, *arguments):
 
 @pytest.mark.parametrize("replicas", [2, 3])
 def test_the_loss_is_summed_in_one_order(replicas):
-    """On a set of MNIST's size, where `tf.add_n` was not (training/strategy.py)."""
+    """On a set of MNIST's size, where `tf.add_n` was not (training/replicas.py)."""
 
     def part_step(images, indices, seed, share):
         loss = share * tf.reduce_mean(tf.cast(tf.gather(images, indices), tf.float32))
-        return strategy.Part(loss, tf.constant(0, tf.int64), [], [])
+        return parts.Part(loss, tf.constant(0, tf.int64), [], [])
 
-    part_step = strategy.function(part_step, in_line=True)
+    part_step = parts.function(part_step, in_line=True)
 
     @tf.function(autograph=False)
     def total(images, steps):
         def body(step, so_far):
             take = functools.partial(part_step, images)
-            part = strategy.run(take, INDICES + step, SEED, replicas)
+            part = parts.run(take, INDICES + step, SEED, replicas)
             return step + 1, so_far + part.loss
 
         start = tf.constant(0, tf.int64), tf.constant(0.0)

@@ -2,7 +2,6 @@
 """Workers on loopback, real processes: equal to one, and what can befall them."""
 
 import contextlib
-import json
 import os
 import random
 import signal
@@ -16,8 +15,7 @@ import pytest
 
 import train
 from benchmarks import distribute as benchmark
-from system import errors
-from training import checkpoints, distribute, history, launch, runs
+from training import checkpoints, history, launch, runs
 
 ROOT = Path(__file__).parent.parent
 SECONDS = 120  # more than any of these processes takes
@@ -191,7 +189,7 @@ def test_a_killed_worker_stops_the_others_and_the_run_goes_on(two, tmp_path):
         assert time.monotonic() < began + LEAVING
     assert code == 1 and len(lines) == 1, lines
     assert f"worker {1 - victim} of 2 (127.0.0.1:" in lines[0]
-    assert "has lost another one" in lines[0] and str(run_dir) in lines[0]
+    assert "has lost another worker" in lines[0] and str(run_dir) in lines[0]
     assert not (run_dir / "result.json").exists()
     with workers(command, command) as processes:
         assert [code for code, _, _ in ends(processes)] == [0, 0]
@@ -232,8 +230,8 @@ def test_another_configuration_is_refused_on_all(tmp_path):
         for code, out, lines in ends(processes):
             assert code == 1 and "epoch" not in out
             assert lines == [
-                "train.py: worker 1 has --seed 3, and worker 0 0: start all with the"
-                " same flags, version and data"
+                "train.py: worker 1 has --seed 3, and worker 0 has 0: start all with"
+                " the same flags, version and data"
             ]
     assert not run_dir.exists()
 
@@ -244,12 +242,13 @@ import os
 from system import device
 import numpy as np
 import tensorflow as tf
-from system import cli
-from training import distribute
-place = distribute.place("multi_worker", os.environ["TF_CONFIG"])
+from system import errors
+from training import cluster
+from training.workers import Workers
+place = cluster.place("multi_worker", os.environ["TF_CONFIG"])
 n = place.number
 assert (place.workers, place.on_host) == (2, 2)
-workers = distribute.Workers("multi_worker", place, 2)
+workers = Workers("multi_worker", place, 2)
 assert workers.gather({"é": [n, None] * n}) == [{"é": []}, {"é": [1, None]}]
 assert workers.agree(15 * n) == 15
 bits = np.array([0, 1 << 31, 2**32 - 1, 5 + n], np.uint32)
@@ -279,15 +278,17 @@ def test_what_workers_say_to_each_other():
         for process in processes:
             out, err = process.communicate(timeout=SECONDS)
             assert process.returncode == 0, err
-            assert "worker 1 has version 0.4.9, and worker 0 0.4.0: start all" in out
-            assert "worker 1 are not those of worker 0 at step 7" in out
+            assert (
+                "worker 1 has version 0.4.9, and worker 0 has 0.4.0: start all" in out
+            )
+            assert "worker 1 differ from those of worker 0 at step 7" in out
 
 
 # Comes to the meeting as all do, and is gone when TensorFlow connects them.
 GONE = """
+import json
 import os
 from training import rendezvous
-import json
 workers = json.loads(os.environ["TF_CONFIG"])["cluster"]["worker"]
 rendezvous.meet(workers, 1, 60)
 """
@@ -295,10 +296,11 @@ LEFT = """
 import os
 from system import device
 from system import cli
-from training import distribute
-distribute.CONNECT_SECONDS = 1
-place = distribute.place("multi_worker", os.environ["TF_CONFIG"])
-cli.run(lambda _: distribute.Workers("multi_worker", place, 2))
+from training import cluster, strategies
+from training.workers import Workers
+strategies.CONNECT_SECONDS = 1
+place = cluster.place("multi_worker", os.environ["TF_CONFIG"])
+cli.run(lambda _: Workers("multi_worker", place, 2))
 """
 
 
@@ -310,131 +312,6 @@ def test_a_worker_that_vanishes_after_the_meeting():
     assert "could not connect this worker with the others, which were there" in err
 
 
-# In the place of train.py: says who it is, and waits for a signal, or fails at once.
-WORKER = """
-import json, os, signal, sys
-assert sys.argv[1:] == ["--seed=3", "--distribute=multi_worker"]
-config = json.loads(os.environ["TF_CONFIG"])
-number = config["task"]["index"]
-assert len(set(config["cluster"]["worker"])) == 3
-signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-os.write(1, b"ready\\n")
-if "{fails}" != str(number):
-    signal.sigwait([signal.SIGTERM])
-sys.exit(3 + number)
-"""
-LAUNCH = """
-import pathlib, sys
-from absl import flags
-from system import cli
-from training import launch
-launch.PROGRAM = pathlib.Path(sys.argv.pop())
-launch.GRACE_SECONDS = 0.5
-flags.DEFINE_integer("workers", 2, "")
-cli.run(launch.main, arguments=True)
-"""
-
-
-@pytest.mark.parametrize("fails", ["none", "2"])
-def test_the_launcher_passes_signals_and_codes_on(tmp_path, fails):
-    program = tmp_path / "worker.py"
-    program.write_text(WORKER.replace("{fails}", fails))
-    command = [sys.executable, "-c", LAUNCH, "--workers=3", "--", "--seed=3", program]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as process:
-        try:
-            assert [process.stdout.readline() for _ in range(3)] == ["ready\n"] * 3
-            if fails == "none":
-                process.terminate()
-            _, said = process.communicate(timeout=SECONDS)
-        finally:
-            process.terminate()
-    if fails == "none":
-        assert process.returncode in (3, 4, 5) and not said
-    else:
-        assert process.returncode == 5
-        assert "exit code 5, and 0, 1 goes on, after" in said and "SIGTERM" in said
-
-
-@pytest.mark.parametrize(
-    ("task", "number", "on_host"),
-    [(("chief", 0), 0, 1), (("worker", 0), 1, 2), (("worker", 1), 2, 2)],
-)
-def test_place(task, number, on_host):
-    cluster = {"worker": ["a:1", "a:2"], "chief": ["b:1"]}
-    task = {"type": task[0], "index": task[1]}
-    place = distribute.place(
-        "multi_worker", json.dumps({"cluster": cluster, "task": task})
-    )
-    assert (place.workers, place.number, place.on_host) == (3, number, on_host)
-    assert place.address == [*cluster["chief"], *cluster["worker"]][number]
-
-
-@pytest.mark.parametrize(
-    "tf_config",
-    [
-        *(None, "", "{", "[]", "3", "null", '{"cluster": {}, "task": {}}'),
-        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
-        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": -1}}',
-        '{"cluster": {"ps": ["a:1"]}, "task": {"type": "ps", "index": 0}}',
-        '{"cluster": {"worker": 3}, "task": {"type": "worker", "index": 0}}',
-        '{"cluster": {"worker": ["a"]}, "task": {"type": "worker", "index": 0}}',
-        '{"cluster": {"worker": ["a:1", "a:1"]}, "task": {"type":"worker", "index":0}}',
-        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "evaluator", "index": 0}}',
-        "[" * 10**5,
-    ],
-)
-def test_a_bad_tf_config_is_one_line(tf_config):
-    assert distribute.place("none", tf_config) == distribute.Place()
-    with pytest.raises(distribute.DistributeError, match="TF_CONFIG"):
-        distribute.place("multi_worker", tf_config)
-
-
-ONE = '{"cluster": {"chief": ["a:1"]}, "task": {"type": "chief", "index": 0}}'
-
-
-@pytest.mark.parametrize("tf_config", [None, "", "{}", '{"environment": "cloud"}', ONE])
-def test_a_process_that_is_alone_trains_alone(tf_config):
-    distribute.check_alone(tf_config)
-
-
-@pytest.mark.parametrize(
-    ("tf_config", "message"),
-    [
-        (launch.tf_config([1, 2], 1), "makes this process worker 1 of 2, and"),
-        (ONE.replace("}, ", ', "ps": ["b:1"]}, '), "process chief 0 of 2, and"),
-        (ONE.replace('task": {"type": "chief', 'task": {"type": "evaluator'), "eval"),
-        *((broken, "TF_CONFIG makes no sense") for broken in ("{", "3", "[" * 10**5)),
-        ('{"cluster": {"worker": 3}}', "TF_CONFIG makes no sense"),
-    ],
-)
-def test_one_of_several_is_not_trained_alone_unasked(tf_config, message):
-    with pytest.raises(errors.UsageError, match=message) as caught:
-        distribute.check_alone(tf_config)
-    assert "give --distribute=multi_worker to train with" in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("kind", "workers", "replicas", "sync", "message"),
-    [
-        ("multi_worker", 2, 4, False, ""),
-        ("multi_worker", 2, 3, False, "a multiple of 2"),
-        ("multi_worker", 2, 1, False, "a multiple of 2"),
-        ("multi_worker", 2, 2, True, ""),
-        ("multi_worker", 2, 4, True, "--replicas=2"),
-        ("none", 1, 2, True, "--distribute=mirrored"),
-        ("none", 1, 1, True, ""),
-        ("mirrored", 1, 2, True, ""),
-        ("multi_worker", 34, 34, False, "one image for each of 34"),
-    ],
-)
-def test_what_cannot_be_shared_is_refused(kind, workers, replicas, sync, message):
-    values = {"replicas": replicas, "sync_batch_norm": sync, "batch_size": 33}
-    raises = pytest.raises(errors.UsageError, match=message or "nothing")
-    with raises if message else contextlib.nullcontext():
-        distribute.check(kind, distribute.Place(workers), values)
-
-
 def test_the_benchmark_tells_what_the_exchange_costs():
     seconds = {name: [0.01, 0.02] for name in benchmark.WAYS}
     seconds[benchmark.APART] = [0.006, 0.012]
@@ -442,11 +319,3 @@ def test_the_benchmark_tells_what_the_exchange_costs():
     text = benchmark.markdown(figures)
     assert "here 3,000. The exchange takes 40% of a step of 2 workers" in text
     assert text.count("6,667") == 4 and "11,111" in text  # images/s
-
-
-def test_ports_are_none_that_the_system_gives_to_anyone(monkeypatch):
-    ports = launch.free_ports(3)
-    assert len(set(ports)) == 3 and all(20_000 <= port < 32_768 for port in ports)
-    monkeypatch.setattr(launch, "PORTS", (ports[0], ports[0] + 2))
-    with pytest.raises(launch.LaunchError, match="free, and 3 workers want one each"):
-        launch.free_ports(3)

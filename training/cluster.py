@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where this process stands among the workers of a run: TF_CONFIG, cores, directories.
+
+Worker 0 alone has the run directory, prints and scores. The others go through the same
+motions in a scratch directory, which is as fast as waiting.
+"""
+
+import contextlib
+import dataclasses
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from absl import flags
+
+from system import cli, device, errors, untrusted
+from training import rendezvous, runs
+
+KINDS = ("none", "mirrored", "multi_worker")
+WAIT_SECONDS = 300  # for other workers to start
+
+# What TensorFlow raises when a worker is gone depends on what this one was doing.
+_LOST = (
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.FailedPreconditionError,
+    tf.errors.InternalError,
+    tf.errors.UnavailableError,
+)
+
+
+class ClusterError(errors.UserError):
+    """Workers that cannot train together, or no longer can."""
+
+
+def define_flags() -> None:
+    """Defines --distribute and --wait_seconds; TF_CONFIG is an environment variable."""
+    flags.DEFINE_enum(
+        "distribute",
+        "none",
+        KINDS,
+        "Where the --replicas run. none: in one graph, the fastest on one machine;"
+        " mirrored: each on a device of its own, in one process; multi_worker: shared"
+        " by the processes that TF_CONFIG names, on any machines, as training.launch"
+        " starts them.",
+    )
+    flags.DEFINE_integer(
+        "wait_seconds",
+        WAIT_SECONDS,
+        "How long a worker waits for the others to start.",
+        lower_bound=1,
+        upper_bound=10**9,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """A worker's place among all workers of a run.
+
+    Attributes:
+      workers: number of workers.
+      number: this worker's number, from 0.
+      addresses: host:port of every worker, by number; none if this one is alone.
+      on_host: number of workers on this one's host; they share its cores.
+    """
+
+    workers: int = 1
+    number: int = 0
+    addresses: tuple[str, ...] = ()
+    on_host: int = 1
+
+    @property
+    def address(self) -> str:
+        """This worker's address; "" if it is alone."""
+        return self.addresses[self.number] if self.addresses else ""
+
+    def cores(self) -> int:
+        """Number of cores that this worker may use."""
+        return max(1, device.cores() // self.on_host)
+
+
+def place(kind: str, tf_config: str | None) -> Place:
+    """Finds this process's place.
+
+    Args:
+      kind: one of `KINDS`.
+      tf_config: the environment variable, or None.
+
+    Raises:
+      ClusterError: TF_CONFIG is needed, and is missing or makes no sense.
+    """
+    if kind != "multi_worker":
+        return Place()
+    if not tf_config:
+        raise ClusterError(
+            "--distribute=multi_worker needs TF_CONFIG, which is not set: set it for"
+            " each worker, leave --distribute out, or start workers on this machine by "
+            + cli.command("-m", "training.launch", "--", "--flagfile=lenet.flags")
+        )
+    try:
+        return _parse(tf_config)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ClusterError(
+            f"TF_CONFIG is {tf_config[:500]!r} ({cli.one_line(str(error))}): expected"
+            ' JSON such as {"cluster": {"worker": ["10.0.0.1:7000", "10.0.0.2:7000"]},'
+            ' "task": {"type": "worker", "index": 0}}'
+        ) from None
+
+
+def _parse(tf_config: str) -> Place:
+    """Raises AttributeError, KeyError, TypeError or ValueError if it makes no sense."""
+    parsed = untrusted.parse_json(tf_config.encode())
+    cluster, task = parsed["cluster"], parsed["task"]
+    if not cluster.keys() <= {"chief", "worker"}:
+        raise ValueError("jobs other than chief and worker")
+    if task["type"] not in cluster:
+        raise ValueError(f"no job of the cluster is called {task['type']}")
+    tasks = [(job, n) for job in sorted(cluster) for n in range(len(cluster[job]))]
+    number = tasks.index((task["type"], int(task["index"])))
+    addresses = tuple(str(cluster[job][n]) for job, n in tasks)
+    if len(set(addresses)) < len(addresses):
+        raise ValueError("an address twice")
+    hosts = [rendezvous.host_and_port(address)[0] for address in addresses]
+    return Place(len(tasks), number, addresses, hosts.count(hosts[number]))
+
+
+def check_alone(tf_config: str | None) -> None:
+    """Makes sure that TF_CONFIG does not make this process one of several.
+
+    Clusters set it for every job, even for one of a single process.
+
+    Args:
+      tf_config: the environment variable, or None.
+
+    Raises:
+      errors.UsageError: it names other processes, or makes no sense.
+    """
+    what = "makes no sense"
+    with contextlib.suppress(AttributeError, TypeError, ValueError):
+        parsed = untrusted.parse_json((tf_config or "{}").encode())
+        jobs, task = parsed.get("cluster") or {}, parsed.get("task") or {}
+        count = sum(len(addresses) for addresses in jobs.values())
+        if count <= 1 and task.get("type") != "evaluator":
+            return
+        what = f"makes this process {task.get('type')} {task.get('index')} of {count}"
+        what = cli.one_line(what)
+    raise errors.UsageError(
+        f"TF_CONFIG {what}, and --distribute is not given: give"
+        " --distribute=multi_worker to train with the others, or --distribute=none to"
+        " train in this process alone"
+    )
+
+
+def check(kind: str, place: Place, values: Mapping[str, Any]) -> None:
+    """Raises UsageError if the batch cannot be shared as the flags say."""
+    replicas, workers = values["replicas"], place.workers
+    if replicas > values["batch_size"]:
+        raise errors.UsageError(
+            f"--batch_size={values['batch_size']} is less than one image for each of"
+            f" {replicas} replicas on {workers} workers: raise it"
+        )
+    if replicas % workers:
+        raise errors.UsageError(
+            f"--replicas={replicas} cannot be split evenly over {workers} workers: give"
+            f" a multiple of {workers}"
+        )
+    in_graph = 1 if kind == "mirrored" else replicas // workers
+    if values.get("sync_batch_norm") and in_graph > 1:
+        raise errors.UsageError(
+            f"--sync_batch_norm does not work with --distribute={kind} and {in_graph}"
+            f" replicas per process: give --replicas={workers}, or"
+            " --distribute=mirrored"
+        )
+
+
+@contextlib.contextmanager
+def quiet_unless_first(place: Place) -> Iterator[None]:
+    """Silences standard output on every worker but worker 0."""
+    if place.number == 0:
+        yield
+        return
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
+        with contextlib.redirect_stdout(nowhere):
+            yield
+
+
+@contextlib.contextmanager
+def own_directory(place: Place, run_dir: Path) -> Iterator[Path]:
+    """Directory that this worker writes to: worker 0's is the run directory.
+
+    Other workers get a temporary folder. Their errors name the run directory all the
+    same.
+    """
+    if place.number == 0:
+        yield run_dir
+        return
+    with tempfile.TemporaryDirectory(prefix="worker-") as scratch:
+        own = Path(scratch) / run_dir.name
+        try:
+            yield own
+        except errors.UserError as error:
+            error.args = (str(error).replace(str(own), str(run_dir)),)
+            raise
+
+
+@contextlib.contextmanager
+def reporting_lost_workers(place: Place, run_dir: Path) -> Iterator[None]:
+    """Raises ClusterError in place of what TensorFlow says when a worker is gone."""
+    try:
+        yield
+    except _LOST as error:
+        if place.workers == 1:
+            raise
+        raise ClusterError(
+            f"worker {place.number} of {place.workers} ({place.address}) has lost"
+            " another worker, which has ended or cannot be reached"
+            f" ({type(error).__name__}): see what that one printed, then start all"
+            " again with the same flags; they resume from the last checkpoint in"
+            f" {run_dir}"
+        ) from None
+
+
+def resume_command(place: Place, run_dir: Path) -> str:
+    """Shell command that resumes a run, with all its workers if they are on this host.
+
+    Workers on machines of their own are started as they were the first time.
+    """
+    if place.workers == 1 or place.on_host < place.workers:
+        return runs.resume_command(run_dir)
+    launch = ("-m", "training.launch", f"--workers={place.workers}", "--")
+    return cli.command(*launch, f"--flagfile={run_dir / runs.FLAGS}")

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Replicas: parts of a batch that are trained on side by side, in one graph.
+
+Our networks are so small that a second thread inside an operation saves next to
+nothing. So a batch is cut into parts; each part goes through the same weights on its
+own thread, and the gradients are added up. The network does not know: batch norm takes
+its statistics over a replica's part of the batch, and the moving averages become the
+mean of those of the replicas. With one replica, batch norm is exact. Everything else
+computes the same whatever the number of replicas.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+# With fewer, an operation takes longer to start than to run.
+MIN_IMAGES_PER_REPLICA = 16
+
+
+class Part(NamedTuple):
+    """Result of a step on part of a batch.
+
+    Attributes:
+      loss: float32 [], mean over the part's images, times the part's share of the
+        batch.
+      correct: int64 [], number of images classified correctly.
+      gradients: gradient of that loss for each trainable variable.
+      averages: next value of each moving average.
+    """
+
+    loss: tf.Tensor
+    correct: tf.Tensor
+    gradients: Sequence[tf.Tensor]
+    averages: Sequence[tf.Tensor]
+
+
+# (indices int64 [part of B], seed int32 [2], share of the batch float32 []) → Part
+PartStep = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], Part]
+
+
+def choose(config: Mapping[str, Any], cores: int, workers: int = 1) -> int:
+    """Number of replicas: --replicas, or if that is 0, as many as are fast.
+
+    That is one per thread, with at least `MIN_IMAGES_PER_REPLICA` images each, and the
+    same number on each worker.
+
+    Args:
+      config: the run's flags.
+      cores: cores of this process; it has as many threads unless --threads is given.
+      workers: number of processes that share the batch.
+    """
+    if config["replicas"]:
+        return config["replicas"]
+    threads = config["threads"] or cores
+    batch_size = config["batch_size"] // workers
+    return workers * max(1, min(threads, batch_size // MIN_IMAGES_PER_REPLICA))
+
+
+def sizes(batch_size: int, replicas: int) -> list[int]:
+    """Number of images for each replica; they differ by at most one."""
+    smaller, larger_ones = divmod(batch_size, replicas)
+    return [smaller + 1] * larger_ones + [smaller] * (replicas - larger_ones)
+
+
+def function(step: Callable[..., Part], *, in_line: bool) -> Callable[..., Part]:
+    """Turns a step on part of a batch into a `tf.function`, traced once for all.
+
+    Args:
+      step: takes the arguments of `PartStep`, and others that all replicas share.
+      in_line: whether to inline it, which saves a twentieth of a step. Must be False
+        with TensorFlow's max pool: in a loop's cyclic graph, whether its gradient goes
+        to oneDNN depends on the order in which TensorFlow visits the nodes, and about
+        one graph in forty differed from the others in the last bits.
+    """
+    return tf.function(
+        step,
+        autograph=False,
+        experimental_attributes={"_noinline": not in_line},
+    )
+
+
+def run(
+    step: PartStep,
+    indices: tf.Tensor,
+    seed: tf.Tensor,
+    replicas: int,
+    own: range | None = None,
+) -> Part:
+    """Takes a step on a batch, or on the parts of it that belong to some replicas.
+
+    Args:
+      step: takes a step on part of the batch; best a `function`, which is traced once
+        for all parts of a size.
+      indices: int64 [B], the images of the batch; B is static.
+      seed: int32 [2], the step's seed. Replica 0 gets it as it is, the others with
+        their number folded in.
+      replicas: number of replicas, 1 to B.
+      own: numbers of the replicas to run here; None: all.
+
+    Returns:
+      Sums of the parts' losses, counts and gradients, and the mean of each moving
+      average, weighted by the parts' shares. If `own` is not all, these are summands of
+      the batch's.
+    """
+    batch_size = indices.shape[0]
+    counts = sizes(batch_size, replicas)
+    shares = [tf.constant(count / batch_size) for count in counts]
+    fold = tf.random.experimental.stateless_fold_in
+    seeds = [seed] + [fold(seed, number) for number in range(1, replicas)]
+    pieces = tf.split(indices, counts)
+    if own is not None:
+        pieces, seeds, shares = (
+            [all_[n] for n in own] for all_ in (pieces, seeds, shares)
+        )
+    parts = list(map(step, pieces, seeds, shares))
+    if replicas == 1:
+        return parts[0]
+    losses, corrects, gradients, averages = zip(*parts, strict=True)
+    # Not `tf.add_n` for the losses. With inlined parts on MNIST, TensorFlow merged it
+    # with the loop's total into one sum and made an AssignAdd of each summand. These
+    # run in whatever order they become ready, so each run had other bits. We believe
+    # that its memory optimizer may do so to any sum of three or more tensors, once it
+    # estimates that a graph takes more than four fifths of a CPU's 256 MB.
+    return Part(
+        tf.reduce_sum(tf.stack(losses)),
+        tf.add_n(corrects),
+        [tf.add_n(of_weight) for of_weight in zip(*gradients, strict=True)],
+        [
+            tf.add_n([v * share for v, share in zip(values, shares, strict=True)])
+            for values in zip(*averages, strict=True)
+        ],
+    )
