@@ -28,7 +28,7 @@ import data
 import models
 from data import kaggle
 from evaluation import result, scoring
-from system import cli, errors, files
+from system import cli, console, errors, files
 from training import checkpoints, runs
 
 FLAGS = flags.FLAGS
@@ -147,7 +147,7 @@ def _load_trained(run_dir: Path) -> tuple[scoring.Predict, int]:
 def _no_network(run_dir: Path, error: Exception) -> runs.RunError:
     return runs.RunError(
         f"{run_dir / 'run.json'} is damaged, no network can be built as it says"
-        f" ({cli.reason(error)}): train again"
+        f" ({errors.reason(error)}): train again"
     )
 
 
@@ -315,7 +315,7 @@ def _check_writable(flag: str, path: Path, *, parents: bool = False) -> None:
     except OSError as error:
         raise errors.UserError(
             f"--{flag}: {path.parent if parents else path} cannot be written"
-            f" ({cli.reason(error)}); choose another place"
+            f" ({errors.reason(error)}); choose another place"
         ) from None
 
 

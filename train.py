@@ -658,7 +658,7 @@ def train(
             fault = judge.judge(row, last=stop or at.step == total_steps)
             if fault and workers.place.number == 0:
                 with bar.external_write_mode(file=sys.stderr):
-                    cli.warn(fault)
+                    console.warn(fault)
             if stop:
                 bar.write("stopped early: the validation accuracy gets no better")
                 break
@@ -719,7 +719,7 @@ def _resume(
         columns = history.columns(scored)
         rows = history.epochs(run_dir, step, columns, epoch_steps)
         for split in lost:
-            cli.warn(
+            console.warn(
                 f"{run_dir / split} has lost TensorBoard's events from before step"
                 f" {step:,}, and its curves lack them; nothing else depends on them"
             )
@@ -997,7 +997,7 @@ def run(
 
 def _score_command(run_dir: Path, values: Mapping[str, Any]) -> str:
     data_dir = [f"--data_dir={values['data_dir']}"] if values["data_dir"] else []
-    return cli.command("eval.py", f"--run_dir={run_dir}", *data_dir)
+    return console.command("eval.py", f"--run_dir={run_dir}", *data_dir)
 
 
 def train_and_score(

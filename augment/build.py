@@ -23,7 +23,7 @@ from absl import flags
 
 import data
 from augment import enlarged, online_settings, plan, workers
-from system import cli, errors, files
+from system import cli, console, errors, files
 
 
 def define_flags() -> None:
@@ -78,8 +78,8 @@ def _check_preview(path: str) -> None:
         files.check_writable(path)
     except OSError as error:
         raise errors.UserError(
-            f"--preview={path} cannot be written ({cli.reason(error)}); choose another"
-            " place"
+            f"--preview={path} cannot be written ({errors.reason(error)});"
+            " choose another place"
         ) from None
 
 

@@ -25,7 +25,7 @@ from augment.plan import DIGITS, Part, Settings, describe, plan
 from augment.shards import Checksums
 from augment.shift import DIRECTIONS
 from data.idx import DataError
-from system import cli, errors, files, untrusted
+from system import console, errors, files, untrusted
 
 FORMAT = 1  # of the folder; a new number makes every set be built again
 
@@ -97,7 +97,7 @@ class Folder:
                 return True
         except OSError as error:
             raise errors.UserError(
-                f"cannot write the enlarged set to {root}: {cli.reason(error)}; free"
+                f"cannot write the enlarged set to {root}: {errors.reason(error)}; free"
                 " some space, or choose another --augmented_dir"
             ) from error
 
@@ -263,7 +263,7 @@ def _resume(folder: Path, listed: list[dict[str, Any]]) -> dict[int, Checksums]:
     for number, checksums in sums.items():
         _note(folder, number, checksums)
     if sums:
-        cli.warn(f"resuming: {len(sums)} of {len(listed)} shards are built already")
+        console.warn(f"resuming: {len(sums)} of {len(listed)} shards are built already")
     return sums
 
 

@@ -235,7 +235,7 @@ def unusable(path: Path, why: str) -> idx.DataError:
 
 def unreadable(path: Path, error: Exception) -> idx.DataError:
     """The error for a file of a set that cannot be read."""
-    return unusable(path, f"cannot be read ({cli.reason(error)})")
+    return unusable(path, f"cannot be read ({errors.reason(error)})")
 
 
 def _wrong_size(path: Path, size: int) -> idx.DataError:

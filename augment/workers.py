@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TypeVar
 
-from system import cli, errors
+from system import console, errors
 
 T = TypeVar("T")
 Executor = concurrent.futures.Executor
@@ -59,7 +59,7 @@ def run(
                     "the workers were killed before one of them finished a shard; give"
                     " them more memory or use fewer, and start again to resume"
                 ) from error
-            cli.warn("a worker was killed; starting new ones")
+            console.warn("a worker was killed; starting new ones")
 
 
 def _run_once(
@@ -150,9 +150,9 @@ def dask(address: str) -> Iterator[Executor]:
         )
     except (OSError, TimeoutError, ValueError) as error:
         raise WorkersError(
-            f"no Dask scheduler answers at {address} ({cli.reason(error)}); start one"
-            " with `dask scheduler --host=127.0.0.1 --dashboard-address=127.0.0.1:0`,"
-            " or check --dask_scheduler"
+            f"no Dask scheduler answers at {address} ({errors.reason(error)}); start"
+            " one with `dask scheduler --host=127.0.0.1"
+            " --dashboard-address=127.0.0.1:0`, or check --dask_scheduler"
         ) from error
     with client:
         try:

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from system import cli, errors
+from system import console, errors
 
 PROJECT = Path(__file__).resolve().parent.parent
 CLOSING_SECONDS = 20  # that a peer has to end by itself
@@ -95,7 +95,7 @@ class Peer:
             reason = (self._messages.read().strip() or "no message").splitlines()[-1]
         return (
             f"the peer {self.name} failed: {reason}; to see all it says:"
-            f" echo 1 | {cli.command(*self._arguments)}"
+            f" echo 1 | {console.command(*self._arguments)}"
         )
 
     def close(self) -> None:

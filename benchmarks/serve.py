@@ -14,7 +14,7 @@ import sys
 from typing import Any
 
 from benchmarks import peers
-from system import cli, errors
+from system import errors
 
 
 def main(module: str, name: str, settings: str) -> None:
@@ -47,4 +47,4 @@ if __name__ == "__main__":
     except errors.UserError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
-        sys.exit(cli.INTERRUPTED)  # the program that started it says so
+        sys.exit(errors.INTERRUPTED)  # the program that started it says so

@@ -11,7 +11,7 @@ if __name__ == "__main__":  # before all else, which takes a while to load
     console.start()
 
 import data
-from system import cli, errors
+from system import cli, console, errors
 
 # Kaggle's files are fetched by whoever has agreed to the competition's terms.
 NAMES = [name for name in data.DATASETS if name != "kaggle"]
@@ -23,7 +23,7 @@ def main(argv: list[str]) -> None:
     name = arguments[0] if arguments else "mnist"
     if len(arguments) > 1 or name not in NAMES:
         raise errors.UsageError(
-            f"got {' '.join(arguments)!r}; expected {cli.command('-m', 'data')}"
+            f"got {' '.join(arguments)!r}; expected {console.command('-m', 'data')}"
             f" [{'|'.join(NAMES)}]"
         )
     dataset = data.load(name)

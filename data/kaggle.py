@@ -19,7 +19,7 @@ import numpy as np
 
 from data.dataset import Dataset
 from data.idx import MAX_BYTES, DataError, Path
-from system import cli, files, untrusted
+from system import console, files, untrusted
 
 TRAIN = "train.csv"
 TEST = "test.csv"
@@ -35,7 +35,7 @@ _REMEDY = "mend it, or replace the file with a sound copy"
 
 
 def _how_to_make() -> str:
-    return cli.command("-m", "data.make_kaggle", "--kaggle_dir=kaggle")
+    return console.command("-m", "data.make_kaggle", "--kaggle_dir=kaggle")
 
 
 def load(data_dir: str | None = None) -> Dataset:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from data import idx
 from data.dataset import Dataset
 from data.idx import DataError
-from system import cli, untrusted
+from system import console, errors, untrusted
 
 TRAIN_IMAGES = "train-images-idx3-ubyte.gz"
 TRAIN_LABELS = "train-labels-idx1-ubyte.gz"
@@ -46,7 +46,7 @@ _BESIDE_PROJECT = os.path.normpath(os.path.join(_PROJECT, os.pardir, "shared", "
 class DataUnavailable(DataError):
     """MNIST is nowhere on this machine and no mirror gave it."""
 
-    exit_code = 3
+    exit_code = errors.NO_MNIST
 
 
 def load(data_dir: str | None = None) -> Dataset:
@@ -114,7 +114,7 @@ def _find(data_dir: str | None) -> str:
             return place
         if place != _BESIDE_PROJECT:
             told = f"mnist: MNIST_DIR={place} holds no MNIST file, looking elsewhere"
-            print(cli.one_line(told), file=sys.stderr)
+            print(console.one_line(told), file=sys.stderr)
     cache = _cache_dir()
     fetch(cache, MIRRORS)
     return cache
@@ -276,7 +276,7 @@ def _download(name: str, digest: str, cache: str, mirrors: Sequence[str]) -> Non
                 f"{cache}: MNIST cannot be stored there ({error.strerror}); free some "
                 "space, or name a folder that holds it with --data_dir or MNIST_DIR"
             ) from error
-        print(cli.one_line(f"mnist: {mirror + name}: {reason}"), file=sys.stderr)
+        print(console.one_line(f"mnist: {mirror + name}: {reason}"), file=sys.stderr)
         failures.append(f"{mirror} ({reason})")
     raise DataUnavailable(
         f"{name}: not in {', '.join([*_places(), cache])}, and no mirror gave it: "

@@ -20,7 +20,7 @@ from scipy import stats
 from tabulate import tabulate
 
 from evaluation import intervals, result, scoring
-from system import cli, errors, untrusted
+from system import console, errors, untrusted
 from training import runs
 
 LEVEL = 0.05  # a difference with a smaller p is called more than chance
@@ -178,7 +178,7 @@ def read(directory: Path) -> Run:
 
 
 def _score_again(directory: Path | str) -> str:
-    return cli.command("eval.py", f"--run_dir={directory}")
+    return console.command("eval.py", f"--run_dir={directory}")
 
 
 def _read_result(directory: Path) -> tuple[str, bool, float, int]:
@@ -293,7 +293,7 @@ def compare(directories: Sequence[Path]) -> str:
     if len(directories) < 2:
         raise errors.UsageError(
             "--compare wants two runs or more: "
-            + cli.command("eval.py", "--compare", "RUN", "RUN")
+            + console.command("eval.py", "--compare", "RUN", "RUN")
         )
     compared = [read(directory) for directory in directories]
     _check_comparable(compared)

@@ -30,7 +30,7 @@ from tabulate import tabulate
 
 from evaluation.chain import ExportError
 from evaluation.formats import FORMATS, Exported, Format, Read, missing
-from system import cli, device, errors, files
+from system import device, errors, files
 
 EXPORT = "export.json"
 CALIBRATION_DIGITS = 500
@@ -79,8 +79,8 @@ def check(export_dir: Path, formats: Sequence[str]) -> None:
 
 def _unwritable(export_dir: Path, error: Exception) -> ExportError:
     return ExportError(
-        f"cannot write {export_dir}: {cli.reason(error)}; make room, or choose another"
-        " --export_dir"
+        f"cannot write {export_dir}: {errors.reason(error)}; make room, or choose"
+        " another --export_dir"
     )
 
 
@@ -173,7 +173,7 @@ def _write_all(
             _compare(row, rows[0], form)
             rows.append(row)
         except Exception as error:  # a converter's are of any kind
-            refused.append(f"{form.file} is not kept: {cli.reason(error)}")
+            refused.append(f"{form.file} is not kept: {errors.reason(error)}")
             _remove(path)
     return rows, refused
 

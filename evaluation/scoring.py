@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from evaluation import calibration
 from models import layers
-from system import cli, untrusted
+from system import console, untrusted
 from training import losses, runs
 
 PREDICTIONS = "predictions.npz"
@@ -232,14 +232,16 @@ def read_predictions(run_dir: Path) -> tuple[np.ndarray, np.ndarray]:
       RunError: there is no such file, or it is damaged.
     """
     path = run_dir / PREDICTIONS
-    remedy = f"run {cli.command('eval.py', f'--run_dir={run_dir}')} to make it again"
+    remedy = (
+        f"run {console.command('eval.py', f'--run_dir={run_dir}')} to make it again"
+    )
     try:
         return _parse_predictions(untrusted.read(path, _MOST_BYTES))
     except FileNotFoundError:
         raise runs.RunError(f"{path} is missing: {remedy}") from None
     except _DAMAGE as error:
         raise runs.RunError(
-            f"{path} is damaged ({cli.one_line(str(error))}): {remedy}"
+            f"{path} is damaged ({console.one_line(str(error))}): {remedy}"
         ) from None
 
 

@@ -30,7 +30,7 @@ from typing import NamedTuple
 
 from absl import flags
 
-from system import cli, console, errors, files, flagfiles, untrusted
+from system import console, errors, files, flagfiles, untrusted
 
 FOLDER = Path(__file__).resolve().parent
 BUILD = FOLDER / "build"
@@ -142,7 +142,7 @@ def start() -> None:
     _stop()  # what was foreseen for another TensorFlow than was loaded
     compiler = find_compiler()
     if os.path.lexists(path):
-        cli.warn(f"{path} is not what was compiled there: compiling it again")
+        console.warn(f"{path} is not what was compiled there: compiling it again")
     _job = _Job(compiler, found, path)
 
 
@@ -301,7 +301,7 @@ class _Job:
         try:
             self._compile()
         except OSError as error:
-            reason = f"cannot compile in {BUILD}: {cli.reason(error)}"
+            reason = f"cannot compile in {BUILD}: {errors.reason(error)}"
             self._error = NativeError(reason)
         except Exception as error:
             self._error = error

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from system import cli, errors, untrusted
+from system import console, errors, untrusted
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -146,8 +146,8 @@ def read(path: Path) -> Photo:
         ) from None
     except _DAMAGE as error:
         raise PhotoError(
-            f"{path}: damaged ({cli.one_line(str(error))[:200]}); {EXPECTED} that is"
-            " whole; copy it anew, or save it once more"
+            f"{path}: damaged ({console.one_line(str(error))[:200]}); {EXPECTED} that"
+            " is whole; copy it anew, or save it once more"
         ) from None
 
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from evaluation import figures, scoring
 from photos import decode, finding
-from system import cli, errors, files
+from system import console, errors, files
 
 DOUBTFUL = 0.8  # a lower probability is marked
 SUFFIXES = (".csv", ".json")  # of a file of readings
@@ -129,7 +129,7 @@ def show(pages: Sequence[Page]) -> str:
 
     rows = [
         [
-            cli.one_line(str(page.path)),
+            console.one_line(str(page.path)),
             f"{r.row}.{r.column}",
             r.digit,
             f"{r.probability:.1%}",
@@ -142,7 +142,7 @@ def show(pages: Sequence[Page]) -> str:
     header = ["file", "row.column", "digit", "probability", "runner-up", ""]
     align = ("left", "right", "right", "right", "right", "left")
     lines = [
-        f"{cli.one_line(str(page.path))}: no digits found"
+        f"{console.one_line(str(page.path))}: no digits found"
         for page in pages
         if not page.readings
     ]
@@ -196,7 +196,7 @@ def _cell(path: str) -> str:
 
     ./=1.png is the same file as =1.png.
     """
-    path = cli.printable(path)
+    path = console.printable(path)
     return f"./{path}" if path.startswith(_FORMULA) else path
 
 

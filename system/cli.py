@@ -6,7 +6,6 @@ import inspect
 import json
 import os
 import re
-import signal
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,26 +14,10 @@ from typing import Any, NoReturn
 from absl import app, flags, logging
 
 from system import console, errors, flagfiles
-from system.console import INTERRUPTED, SIGNALLED
 
 flags.disclaim_key_flags()  # a path is a flag of the module that calls define_path
 
 VERSION = "0.5.1"
-
-# What messages are made of.
-command, one_line = console.command, console.one_line
-printable, quote, warn = console.printable, console.quote, console.warn
-
-# As --help and docs/reliability.md list them; 130 and 143: training.interruption.
-EXIT_CODES = {
-    0: "done",
-    1: "a request that cannot be met, or a run that cannot go on: one line says why",
-    errors.USAGE_ERROR: "a command line that does not say what is to be done",
-    3: "MNIST is nowhere to be had",
-    INTERRUPTED: "stopped by Ctrl-C; a run in training is saved first",
-    SIGNALLED + signal.SIGTERM: "a run in training that was stopped by SIGTERM, and is"
-    " saved",
-}
 
 # Headings of --help and the names of flags below each.
 Groups = Mapping[str, Sequence[str]]
@@ -209,8 +192,8 @@ def _check_shown() -> None:
         _fail("nobody reads standard output: only what it was to show is lost", 1)
     elif error:
         _fail(
-            f"cannot write standard output ({reason(error)}): only what it was to show"
-            " is lost; give it room, or a reader",
+            f"cannot write standard output ({errors.reason(error)}): only what it was"
+            " to show is lost; give it room, or a reader",
             1,
         )
 
@@ -241,7 +224,7 @@ def help_text(groups: Groups) -> str:
             " follows it\noverrules it. --unset=NAME,… takes back what was given before"
             " it. --version shows\nthe version, --helpfull absl's own flags, too.",
             "\nExit codes:",
-            *(f"  {code:<5}{meaning}" for code, meaning in EXIT_CODES.items()),
+            *(f"  {code:<5}{meaning}" for code, meaning in errors.EXIT_CODES.items()),
         ]
     )
 
@@ -273,18 +256,8 @@ def _range(flag: flags.Flag) -> str:
     return flag.parser.syntactic_help
 
 
-def reason(error: Exception) -> str:
-    """What the system or TensorFlow says is wrong, in one line.
-
-    Without the name of TensorFlow's operation, which stands around the message.
-    """
-    says = getattr(error, "strerror", None) or getattr(error, "message", None)
-    line = (str(says or error).splitlines() or [""])[0]
-    return re.sub(r"^\{\{.*?\}\} | \[Op:\w+\].*$", "", line)
-
-
 def _fail(message: str, code: int) -> NoReturn:
-    warn(message)
+    console.warn(message)
     sys.exit(code)
 
 
@@ -316,6 +289,6 @@ def run(
             console.listen()
             app.run(guarded, flags_parser=parse)
         except KeyboardInterrupt:
-            _fail("interrupted", INTERRUPTED)
+            _fail("interrupted", errors.INTERRUPTED)
         finally:
             console.end()

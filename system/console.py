@@ -17,11 +17,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from system import errors
+
 START = time.perf_counter()  # of the program, but for Python's own 0.02 s
 PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-
-SIGNALLED = 128  # plus the number of the signal, as shells have it
-INTERRUPTED = SIGNALLED + signal.SIGINT
 
 # Of terminals, and of the direction of writing; but for the end of a line and a tab.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -55,7 +54,7 @@ def _leave(*_: object) -> None:
         end_it()
     with contextlib.suppress(OSError):
         os.write(_stderr, f"{program()}: interrupted\n".encode())
-    os._exit(INTERRUPTED)
+    os._exit(errors.INTERRUPTED)
 
 
 def before_leaving(end_it: Callable[[], None]) -> None:

@@ -32,6 +32,7 @@ MAY_IMPORT = {
 # The same within `system`.
 IN_SYSTEM = {
     "cli": {"console", "errors", "flagfiles"},
+    "console": {"errors"},
     "flagfiles": {"untrusted"},
 }
 

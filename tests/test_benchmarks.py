@@ -18,13 +18,13 @@ import models
 from benchmarks import __main__ as program
 from benchmarks import environment, flops, peers, results, step, step_peers
 from models import batch_norm
-from system import cli, errors
+from system import console, errors
 
 ROOT = Path(__file__).parent.parent
 
 STAND_INS = """
 from benchmarks import peers
-from system import cli
+from system import errors
 
 def double(*, factor=2):
     print("a library's chatter")
@@ -119,7 +119,7 @@ def test_missing_peer(stand_ins, name, reason):
 def test_failing_peer_is_one_line_with_the_command(stand_ins):
     with pytest.raises(peers.BenchmarkError) as error:
         peers.Peer(stand_ins, "failing", {})
-    command = cli.command("-m", "benchmarks.serve", stand_ins, "failing", "{}")
+    command = console.command("-m", "benchmarks.serve", stand_ins, "failing", "{}")
     failed = "the peer failing failed: no luck; to see all it says: echo 1 | "
     assert str(error.value) == failed + command
 
@@ -449,5 +449,5 @@ def test_bad_flag_is_one_line(flags, word):
         text=True,
         check=False,
     )
-    assert done.returncode == cli.USAGE_ERROR
+    assert done.returncode == errors.USAGE_ERROR
     assert len(done.stderr.splitlines()) == 1 and word in done.stderr

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 
 DRIVER = """
 import {program} as program  # first, as a program would
-from system import cli; import contextlib, io, json, sys, traceback
+from system import cli, errors; import contextlib, io, json, sys, traceback
 from absl import flags
 
 def attempt(main, argv):
@@ -254,7 +254,12 @@ def test_help_has_what_matters_first_with_ranges_and_defaults(attempts):
     assert "--[no]keep_best: default false" in out
     assert "--data_dir\n      Where the data lie" in out
     order = ["What matters most:", "--epochs:", "Training:", "--rho:", "Further flags:"]
-    order += ["--log_steps:", "--flagfile=FILE", "Exit codes:\n  0    done", "143  a"]
+    order += [
+        "--log_steps:",
+        "--flagfile=FILE",
+        "Exit codes:\n  0    success",
+        "143  t",
+    ]
     places = [out.index(words) for words in order]
     assert places == sorted(places)
     for name in ("network", "augmented_dir", "elastic_sigma", "profile_steps"):

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 from absl import flags
 
-from system import cli, flagfiles
+from system import cli, console, flagfiles
 from tests.programs import command
 
 ROOT = Path(__file__).parent.parent
 SOURCES = [
     path
-    for pattern in ("*.py", "*/*.py")
+    for pattern in ("*.py", "*/*.py", "tests/fuzz/*.py", "tests/torture/*.py")
     for path in ROOT.glob(pattern)
     if path.parent.name != "tests"
 ]
@@ -79,7 +79,7 @@ def test_every_text_is_a_path_or_known_not_to_be():
 )
 def test_a_command_can_be_pasted(word):
     """Also when it was printed as part of a message."""
-    line = cli.one_line(f"to go on:  {cli.command('-c', 'import sys', word)}")
+    line = console.one_line(f"to go on:  {console.command('-c', 'import sys', word)}")
     assert line.isprintable()
     pasted = re.sub("^to go on:  .* -c 'import sys'", "printf %s", line)
     done = subprocess.run(["bash", "-c", pasted], capture_output=True, check=True)
@@ -87,7 +87,7 @@ def test_a_command_can_be_pasted(word):
 
 
 def test_no_message_spells_a_command_by_hand():
-    """Docstrings and pages do. cli.command quotes, and names this Python."""
+    """Docstrings and pages do. console.command quotes, and names this Python."""
     for path in SOURCES:
         tree = ast.parse(path.read_text("utf-8"))
         docs = {
@@ -108,11 +108,13 @@ def test_a_command_names_python_and_program(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "executable", str(folder / "python3"))
     monkeypatch.setenv("PATH", str(folder))
     monkeypatch.chdir(ROOT)
-    assert cli.command("eval.py", "--run_dir=a b") == "python eval.py '--run_dir=a b'"
+    assert (
+        console.command("eval.py", "--run_dir=a b") == "python eval.py '--run_dir=a b'"
+    )
     monkeypatch.chdir(tmp_path)  # where no train.py is
-    assert cli.command("train.py") == f"python {ROOT / 'train.py'}"
+    assert console.command("train.py") == f"python {ROOT / 'train.py'}"
     monkeypatch.setenv("PATH", "/bin")
-    assert cli.command("-m", "data") == ".venv/bin/python3 -m data"
+    assert console.command("-m", "data") == ".venv/bin/python3 -m data"
 
 
 PRINTS = """
@@ -196,7 +198,7 @@ def test_every_program_starts_with_its_console():
         first = ast.parse(path.read_text("utf-8")).body[1]
         assert ast.unparse(first).splitlines()[:3] == [
             "if __name__ == '__main__':",
-            "    import console",
+            "    from system import console",
             "    console.start()",
         ], path
 

@@ -74,7 +74,9 @@ def test_tensorflow_sees_no_keras_unless_it_is_loaded(stand_in, first, seen):
         "try:\n    import keras\n    print('keras')\n"
         "except ImportError:\n    print('no keras')\n"
     )
-    loaded = load(stand_in, code=f"{first}import device; import keras; keras.NAME")
+    loaded = load(
+        stand_in, code=f"{first}from system import device; import keras; keras.NAME"
+    )
     assert (loaded.stdout, loaded.stderr) == (f"{seen}\n", "")
 
 

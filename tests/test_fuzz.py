@@ -28,7 +28,7 @@ from augment import folder, shards
 from data import idx, kaggle, mnist
 from evaluation import comparison, result, scoring
 from photos import decode
-from system import cli, errors, flagfiles, untrusted
+from system import console, errors, flagfiles, untrusted
 from tests.fuzz import readers
 from tests.fuzz.readers import READERS
 from training import history, runs
@@ -392,8 +392,8 @@ def test_flagfiles_that_double_are_not_followed(tmp_path):
 
 
 def test_a_message_cannot_move_the_cursor():
-    assert cli.one_line("a\n b\x1b[2Jc\u2028\ud800é") == "a b\\x1b[2Jc \\ud800é"
-    assert len(cli.one_line("x" * 10**6)) < 6001
+    assert console.one_line("a\n b\x1b[2Jc\u2028\ud800é") == "a b\\x1b[2Jc \\ud800é"
+    assert len(console.one_line("x" * 10**6)) < 6001
 
 
 # --- What eval.py takes from a run ---

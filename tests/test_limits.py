@@ -13,7 +13,7 @@ import models
 import train
 from augment import online, online_settings, plan
 from models import batch_norm, layers, lenet
-from system import cli, errors
+from system import console, errors
 from training import checkpoints, history, optimizers, schedules
 
 MAX_STEPS = schedules.MAX_STEPS
@@ -102,7 +102,7 @@ def test_edges(name, parse):
     for value in [*refused, "nan", "inf", "-inf", "1e400", "x"]:
         with pytest.raises(flags.Error) as refusal:
             parse(f"--{name}={value}")
-        message = cli.one_line(str(refusal.value))
+        message = console.one_line(str(refusal.value))
         assert name in message and len(message) < 2001, message
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from system import cli
+from system import console, errors
 from training import launch, rendezvous
 
 ROOT = Path(__file__).parent.parent
@@ -32,7 +32,7 @@ def said(monkeypatch):
     monkeypatch.setattr(rendezvous, "NOTICE_SECONDS", 0.2)
     monkeypatch.setattr(rendezvous, "AGAIN_SECONDS", 0.2)
     monkeypatch.setattr(rendezvous, "POLL_SECONDS", 0.01)
-    monkeypatch.setattr(cli, "warn", lines.append)
+    monkeypatch.setattr(console, "warn", lines.append)
     return lines
 
 
@@ -135,14 +135,14 @@ def test_an_address():
 # Waits where Python hears nothing, as TensorFlow does, or in the rendezvous.
 WAITING = """
 import ctypes, json, os, sys
-from system import cli
+from system import cli, console
 from training import interruption, rendezvous
 interruption.GRACE_SECONDS = rendezvous.NOTICE_SECONDS = 0.1
 def main(argv):
     with interruption.Departure():
         if len(argv) > 1:
             rendezvous.meet(argv[1:], 0, 60)
-        cli.warn("waiting")
+        console.warn("waiting")
         ctypes.CDLL(None).pause() and ctypes.CDLL(None).pause()
 cli.run(main, arguments=True)
 """
@@ -159,5 +159,5 @@ def test_a_signal_ends_a_worker_that_waits(workers, number, in_python):
             _, told = process.communicate(timeout=SECONDS)
         finally:
             process.kill()
-    assert process.returncode == cli.SIGNALLED + number
+    assert process.returncode == errors.SIGNALLED + number
     assert len(told.splitlines()) == 1 and "Traceback" not in told

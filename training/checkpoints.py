@@ -21,7 +21,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from system import cli, errors, files, untrusted
+from system import cli, console, errors, files, untrusted
 from training import settings
 
 FOLDER = "checkpoints"  # of a run
@@ -108,8 +108,8 @@ def save(
     except (OSError, tf.errors.OpError, _Unusable) as error:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise CheckpointError(
-            f"cannot write a checkpoint to {folder}: {cli.reason(error)}; make room or"
-            " choose another --run_dir; earlier checkpoints are as they were"
+            f"cannot write a checkpoint to {folder}: {errors.reason(error)}; make room"
+            " or choose another --run_dir; earlier checkpoints are as they were"
         ) from None
 
 
@@ -195,7 +195,7 @@ def restore(
                 refusals.append(f"{path(folder, step)} {error}")
                 continue
             for refusal in refusals:
-                cli.warn(f"{refusal}: taking {path(folder, step)} instead")
+                console.warn(f"{refusal}: taking {path(folder, step)} instead")
             return step
     if not found:
         return None
@@ -232,7 +232,7 @@ def _read(state: tf.train.Checkpoint, place: Path, partial: bool) -> None:
         else:
             status.assert_consumed()
     except (tf.errors.OpError, IndexError, ValueError, AssertionError) as error:
-        why = cli.reason(error)
+        why = errors.reason(error)
         raise _Unusable(f"belongs to another network ({why})") from None
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import tensorflow as tf
 from absl import flags
 
-from system import cli, device, errors, untrusted
+from system import console, device, errors, untrusted
 from training import rendezvous, runs
 
 KINDS = ("none", "mirrored", "multi_worker")
@@ -99,14 +99,14 @@ def place(kind: str, tf_config: str | None) -> Place:
         raise ClusterError(
             "--distribute=multi_worker needs TF_CONFIG, which is not set: set it for"
             " each worker, leave --distribute out, or start workers on this machine by "
-            + cli.command("-m", "training.launch", "--", "--flagfile=lenet.flags")
+            + console.command("-m", "training.launch", "--", "--flagfile=lenet.flags")
         )
     try:
         return _parse(tf_config)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ClusterError(
-            f"TF_CONFIG is {tf_config[:500]!r} ({cli.one_line(str(error))}): expected"
-            ' JSON such as {"cluster": {"worker": ["10.0.0.1:7000", "10.0.0.2:7000"]},'
+            f"TF_CONFIG is {tf_config[:500]!r} ({console.one_line(str(error))}):"
+            ' expected JSON such as {"cluster": {"worker": ["10.0.0.1:7000", "10.0.0.2:7000"]},'
             ' "task": {"type": "worker", "index": 0}}'
         ) from None
 
@@ -147,7 +147,7 @@ def check_alone(tf_config: str | None) -> None:
         if count <= 1 and task.get("type") != "evaluator":
             return
         what = f"makes this process {task.get('type')} {task.get('index')} of {count}"
-        what = cli.one_line(what)
+        what = console.one_line(what)
     raise errors.UsageError(
         f"TF_CONFIG {what}, and --distribute is not given: give"
         " --distribute=multi_worker to train with the others, or --distribute=none to"
@@ -232,4 +232,4 @@ def resume_command(place: Place, run_dir: Path) -> str:
     if place.workers == 1 or place.on_host < place.workers:
         return runs.resume_command(run_dir)
     launch = ("-m", "training.launch", f"--workers={place.workers}", "--")
-    return cli.command(*launch, f"--flagfile={run_dir / runs.FLAGS}")
+    return console.command(*launch, f"--flagfile={run_dir / runs.FLAGS}")

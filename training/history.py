@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from system import cli, untrusted
+from system import console, untrusted
 from training import runs
 
 METRICS = "metrics.csv"
@@ -42,7 +42,7 @@ def read(run_dir: Path) -> list[dict[str, float]]:
     except FileNotFoundError:
         return []
     except (OSError, ValueError) as error:
-        raise _damaged(path, cli.one_line(str(error)[:200])) from None
+        raise _damaged(path, console.one_line(str(error)[:200])) from None
 
 
 def _damaged(path: Path, why: str) -> runs.RunError:

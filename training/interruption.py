@@ -17,7 +17,7 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-from system import cli, errors
+from system import console, errors
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GRACE_SECONDS = 2
@@ -33,7 +33,7 @@ class Stopped(errors.UserError):
 
     def __init__(self, message: str, number: int):
         super().__init__(message)
-        self.exit_code = cli.SIGNALLED + number
+        self.exit_code = errors.SIGNALLED + number
 
 
 @contextlib.contextmanager
@@ -103,10 +103,12 @@ class Interruption(_Listener):
     def _note(self, number: int) -> None:
         self._interrupts += number == signal.SIGINT
         if self._interrupts > 1:
-            cli.warn("left at once: what follows the last checkpoint is lost")
-            os._exit(cli.INTERRUPTED)
+            console.warn("left at once: what follows the last checkpoint is lost")
+            os._exit(errors.INTERRUPTED)
         if not self.received:
-            cli.warn("stopping: the steps in hand, then saving; Ctrl-C leaves at once")
+            console.warn(
+                "stopping: the steps in hand, then saving; Ctrl-C leaves at once"
+            )
         self.received = self.received or number
 
 
@@ -127,10 +129,10 @@ class Departure(_Listener):
     def _handle(self, number: int, _: FrameType | None) -> None:
         if number == signal.SIGINT:
             raise KeyboardInterrupt
-        cli.warn("stopped by SIGTERM")
-        sys.exit(cli.SIGNALLED + number)
+        console.warn("stopped by SIGTERM")
+        sys.exit(errors.SIGNALLED + number)
 
     def _note(self, number: int) -> None:
         if not self._left.wait(GRACE_SECONDS):
-            cli.warn(f"stopped by {signal.Signals(number).name}, while waiting")
-            os._exit(cli.SIGNALLED + number)
+            console.warn(f"stopped by {signal.Signals(number).name}, while waiting")
+            os._exit(errors.SIGNALLED + number)

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from absl import flags
 
-from system import cli, errors
+from system import cli, console, errors
 from training import interruption
 
 PROGRAM = Path(__file__).resolve().parent.parent / "train.py"
@@ -105,12 +105,12 @@ def wait(processes: Sequence[subprocess.Popen]) -> int:
             if (code := process.poll()) is None:
                 continue
             del running[number]
-            code = cli.SIGNALLED - code if code < 0 else code
+            code = errors.SIGNALLED - code if code < 0 else code
             if code and not worst:
                 worst, deadline = code, time.monotonic() + GRACE_SECONDS
         if running and time.monotonic() > deadline:
             left = ", ".join(str(number) for number in running)
-            cli.warn(
+            console.warn(
                 f"a worker ended with exit code {worst}, and {left} goes on, after"
                 f" {GRACE_SECONDS} s: sending {ask.name}"
             )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from native import compile, ops
-from system import cli, errors
+from system import console, errors
 from training import runs
 
 CHOICES = ("replicas", "kernels", "threads")  # 0 and None leave them to the machine
@@ -123,5 +123,5 @@ def resume(run_dir: Path, kernels: str | None, kept: Mapping[str, Any]) -> None:
         raise MachineError(
             f"{run_dir} was begun with --kernels=native, which cannot be had here"
             f" ({reason}): resume it where there is a C++ compiler, or train it again"
-            f" by {cli.command('train.py', *again)}"
+            f" by {console.command('train.py', *again)}"
         )

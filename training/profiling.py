@@ -8,7 +8,7 @@ from pathlib import Path
 import tensorflow as tf
 from absl import flags
 
-from system import cli, errors
+from system import cli, console, errors
 from training import runs
 
 
@@ -64,7 +64,7 @@ class Profile:
     def __exit__(self, error: object, *_: object) -> None:
         self._stop()  # of a run that ended, or broke off, within the range
         if self.first >= 0 and not self.ran and not error:
-            cli.warn(
+            console.warn(
                 f"step {self.first:,} was not among those that were trained: nothing is"
                 " profiled; give other --profile_steps"
             )
@@ -96,6 +96,6 @@ class Profile:
             tf.profiler.experimental.stop()
         except tf.errors.OpError as error:
             raise runs.RunError(
-                f"cannot write the profile to {self.folder}: {cli.reason(error)}; make"
-                " room, or leave --profile_steps out"
+                f"cannot write the profile to {self.folder}: {errors.reason(error)};"
+                " make room, or leave --profile_steps out"
             ) from None

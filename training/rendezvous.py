@@ -27,7 +27,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from system import cli, errors, untrusted
+from system import console, errors, untrusted
 
 NOTICE_SECONDS = 2  # of waiting, after which we say whom for
 AGAIN_SECONDS = 60  # between such lines
@@ -81,7 +81,7 @@ class _Wait:
                 " that time, or give them more by --wait_seconds"
             )
         left = self._deadline - now
-        cli.warn(f"waiting for {names}, at most {left:.0f} s more")
+        console.warn(f"waiting for {names}, at most {left:.0f} s more")
         self._notice = now + AGAIN_SECONDS
 
 
@@ -185,7 +185,7 @@ def _admit(
     if theirs != list(workers):
         error = _Differs(
             f"worker {number} at {host.removeprefix('::ffff:')} has a TF_CONFIG with"
-            f" the workers {cli.one_line(', '.join(theirs))}, and worker 0 one with"
+            f" the workers {console.one_line(', '.join(theirs))}, and worker 0 one with"
             f" {', '.join(workers)}: give all the same"
         )
         _send(guest, {"refused": str(error)})
@@ -229,7 +229,7 @@ def _join(workers: Sequence[str], number: int, wait: _Wait) -> None:
                         missing = _answer(_receive(host), len(workers))
             return
         except (OSError, ValueError) as error:
-            reason = cli.reason(error)
+            reason = errors.reason(error)
         time.sleep(POLL_SECONDS)
 
 
@@ -285,7 +285,7 @@ def _answer(message: Any, count: int) -> list[int]:
     if isinstance(message, dict):
         refused, missing = message.get("refused"), message.get("missing")
         if isinstance(refused, str):
-            raise RendezvousError(cli.one_line(refused))
+            raise RendezvousError(console.one_line(refused))
         if isinstance(missing, list) and all(
             type(n) is int and 0 <= n < count for n in missing
         ):

@@ -31,7 +31,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import tensorflow as tf
 
-from system import cli, device, errors, files, untrusted
+from system import cli, console, device, errors, files, untrusted
 from training import settings
 
 # Number of run.json's format. Runs of version 0.5.1 and before have none, which is 0.
@@ -236,7 +236,7 @@ def flags_text(lines: Mapping[str, str], chosen: Sequence[str]) -> str:
 
 def resume_command(run_dir: Path) -> str:
     """To be pasted into a shell."""
-    return cli.command("train.py", f"--flagfile={run_dir / FLAGS}")
+    return console.command("train.py", f"--flagfile={run_dir / FLAGS}")
 
 
 def check_settings(run_dir: Path, config: Mapping[str, Any]) -> None:
@@ -304,7 +304,7 @@ def _compare_environment(run_dir: Path, now: Mapping[str, Any]) -> None:
         if before.get(name) != now.get(name)
     ]
     if changes:
-        cli.warn(
+        console.warn(
             f"{run_dir} was last trained in another environment ({'; '.join(changes)}):"
             " what is trained from here on may differ in the last bits"
         )
@@ -370,7 +370,7 @@ def _check_format(run_dir: Path, run: Any) -> None:
     if type(number) is not int or number < 0:
         raise RunError(f"{path} is damaged, its format is no number: train again")
     if number > FORMAT:
-        version = cli.one_line(str(run.get("version")))
+        version = console.one_line(str(run.get("version")))
         raise RunError(
             f"{path} is of format {number}, and this version, {cli.VERSION}, reads"
             f" formats up to {FORMAT}: use version {version}, which wrote it, or a"

@@ -13,7 +13,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.eager import context
 
-from system import cli, device
+from system import device, errors
 from training import interruption
 from training.cluster import ClusterError
 from training.replicas import Part, PartStep, run
@@ -76,7 +76,7 @@ def start(kind: str, replicas: int) -> tf.distribute.Strategy:
             failure = error
     raise ClusterError(
         "TensorFlow could not connect this worker with the others, which were there a"
-        f" moment ago ({cli.reason(failure)}): see what they printed, then start all"
+        f" moment ago ({errors.reason(failure)}): see what they printed, then start all"
         " again"
     )
 

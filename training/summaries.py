@@ -30,7 +30,7 @@ from tensorboard.plugins.histogram.summary_v2 import histogram_pb
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from tensorboard.util.tensor_util import make_tensor_proto
 
-from system import cli, files, untrusted
+from system import errors, files, untrusted
 from training import runs
 
 # TensorBoard reads the files of a folder in the order of their names, in which
@@ -132,7 +132,7 @@ def rewind(run_dir: Path, split: str, length: int) -> None:
             files.remove_leftovers(folder)
             files.flush(folder)
     except OSError as error:
-        raise _not_written(folder, cli.reason(error)) from None
+        raise _not_written(folder, errors.reason(error)) from None
 
 
 def lost(run_dir: Path, lengths: Mapping[str, int]) -> list[str]:
@@ -154,7 +154,7 @@ def lost(run_dir: Path, lengths: Mapping[str, int]) -> list[str]:
         try:
             kept = _first(sorted(folder.glob(f"*{TRAINING}")), length)
         except OSError as error:
-            raise _not_written(folder, cli.reason(error)) from None
+            raise _not_written(folder, errors.reason(error)) from None
         if len(kept) < length:
             found.append(split)
     return found
@@ -211,7 +211,7 @@ class _Writer:
             )
             self._writer.flush()
         except (OSError, tf.errors.OpError) as error:
-            raise _not_written(folder, cli.reason(error)) from None
+            raise _not_written(folder, errors.reason(error)) from None
         names = {path.name for path in folder.glob(f"*{suffix}")} - {KEPT}
         if not names:
             raise _not_written(folder, "the file is not there")
@@ -226,7 +226,7 @@ class _Writer:
             with self._writer.as_default(step):
                 yield
         except tf.errors.OpError as error:  # it does not always keep silent
-            raise _not_written(self._folder, cli.reason(error)) from None
+            raise _not_written(self._folder, errors.reason(error)) from None
 
     def flush(self) -> None:
         """Puts on disk what was written so far.
@@ -243,7 +243,7 @@ class _Writer:
                 file.seek(self._end)
                 added = file.read()
         except (OSError, tf.errors.OpError) as error:
-            raise _not_written(self._folder, cli.reason(error)) from None
+            raise _not_written(self._folder, errors.reason(error)) from None
         if not added or _end_of_records(added) < len(added):
             raise _not_written(self._folder, "the disk is full, or has a fault")
         self._end += len(added)

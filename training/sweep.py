@@ -31,7 +31,7 @@ from typing import NamedTuple
 from absl import flags
 from tqdm import tqdm
 
-from system import cli, errors, files, flagfiles, untrusted
+from system import cli, console, errors, files, flagfiles, untrusted
 
 FLAGS = flags.FLAGS
 
@@ -332,7 +332,8 @@ def _conclude(run: Run, results: Path | None, bar: tqdm) -> None:
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise SweepError(
             f"{path} is damaged or of an older version ({type(error).__name__}): run"
-            f" {cli.command('eval.py', f'--run_dir={run.directory}')} to make it again"
+            f" {console.command('eval.py', f'--run_dir={run.directory}')} to make"
+            " it again"
         ) from None
     bar.write(f"{run.name}: {told}")
     bar.update()
@@ -376,7 +377,7 @@ def main(argv: list[str]) -> None:
     if not flagfiles:
         raise errors.UsageError(
             "no flagfile given: expected such as"
-            f" {cli.command('-m', 'training.sweep', 'lenet.flags', '--seeds=0-4')}"
+            f" {console.command('-m', 'training.sweep', 'lenet.flags', '--seeds=0-4')}"
         )
     sweep_runs = plan(
         [Path(flagfile) for flagfile in flagfiles],

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from system import cli, errors, untrusted
+from system import cli, console, errors, untrusted
 
 
 class Reader(NamedTuple):
@@ -144,7 +144,7 @@ def read_flagfile(content: bytes) -> None:
         flags.FLAGS(["train.py", *flagfiles.unset(lines, flags.FLAGS)])
         assert flags.FLAGS.epochs >= 1 and 0 < flags.FLAGS.learning_rate < math.inf
     except (flags.Error, ValueError) as error:  # as cli.py does
-        raise errors.UsageError(cli.one_line(str(error))) from error
+        raise errors.UsageError(console.one_line(str(error))) from error
     finally:
         flags.FLAGS.unparse_flags()
 
@@ -344,7 +344,7 @@ def read_worker(content: bytes) -> None:
             else:
                 assert isinstance(number, int) and all(map(str.__len__, workers))
         except (OSError, ValueError) as error:
-            raise errors.UserError(cli.one_line(str(error))) from error
+            raise errors.UserError(console.one_line(str(error))) from error
 
 
 def worker_seeds() -> list[bytes]:

@@ -11,7 +11,7 @@ from absl import flags
 
 import data
 from augment import enlarged, plan
-from system import cli, errors
+from system import console, errors
 from tests.torture import children, disks, kills
 from tests.torture.kills import Report
 from tests.torture.table import Row
@@ -30,7 +30,7 @@ def _enlarge_here(root: Path, before: Callable[[], None]) -> None:
     try:
         enlarged.enlarge(data.load("digits"), settings, root)
     except errors.UserError as error:
-        cli.warn(str(error))
+        console.warn(str(error))
         raise SystemExit(1) from None
 
 
