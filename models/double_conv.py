@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from models import layers
 
-# conv1, conv2, conv3, conv4, dense1, logits
-PARAMETERS = 832 + 25_632 + 18_496 + 36_928 + 803_072 + 2_570
+# conv1 832, conv2 25,632, conv3 18,496, conv4 36,928, dense1 803,072, logits 2,570
+PARAMETERS = 887_530
 
 
 class DoubleConv(tf.Module):

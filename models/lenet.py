@@ -13,8 +13,9 @@ import tensorflow as tf
 from models import kernels, layers
 from models.batch_norm import BatchNorm
 
-# conv1, conv2, dense1, dense2, logits; without batch norm, at width 1
-PARAMETERS = 120 + 1_744 + 166_176 + 41_616 + 1_450
+# conv1 120, conv2 1,744, dense1 166,176, dense2 41,616, logits 1,450
+# (at width 1, without batch norm)
+PARAMETERS = 211_106
 
 BATCH_NORM_PLACES = ("none", "conv", "all")
 
