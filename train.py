@@ -47,6 +47,7 @@ from training import (
     batches,
     checkpoints,
     cluster,
+    events,
     history,
     interruption,
     learning,
@@ -710,7 +711,7 @@ def _resume(
         lengths = progress.pop("events", {})
         try:
             at = Progress(step, **progress)
-            lost = summaries.lost(run_dir, lengths)
+            lost = events.lost(run_dir, lengths)
         except (TypeError, ValueError) as error:
             raise checkpoints.CheckpointError(
                 f"{checkpoints.path(folder, step)} is not of this version ({error}):"

@@ -10,7 +10,7 @@ import numpy as np
 
 from evaluation import scoring
 from system import errors, untrusted
-from training import checkpoints, history, losses, runs, summaries
+from training import checkpoints, events, history, losses, runs, summaries
 
 RESULT = "result.json"
 
@@ -133,7 +133,7 @@ def finished(run_dir: Path) -> str:
         step = max(checkpoints.steps(folder), default=0)
         last = epochs(run_dir, step)[-1]
         scoring.read_predictions(run_dir)
-        if summaries.lost(run_dir, checkpoints.progress(folder, step)["events"]):
+        if events.lost(run_dir, checkpoints.progress(folder, step)["events"]):
             return ""
         if not result["finished"] or not step == result["steps"] == last["step"]:
             return ""

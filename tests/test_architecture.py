@@ -47,7 +47,6 @@ TOO_LONG = {
     "train.py",
     "training/checkpoints.py",
     "training/runs.py",
-    "training/summaries.py",
     "training/sweep.py",
 }
 

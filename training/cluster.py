@@ -106,8 +106,8 @@ def place(kind: str, tf_config: str | None) -> Place:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ClusterError(
             f"TF_CONFIG is {tf_config[:500]!r} ({console.one_line(str(error))}):"
-            ' expected JSON such as {"cluster": {"worker": ["10.0.0.1:7000", "10.0.0.2:7000"]},'
-            ' "task": {"type": "worker", "index": 0}}'
+            ' expected JSON such as {"cluster": {"worker": ["10.0.0.1:7000",'
+            ' "10.0.0.2:7000"]}, "task": {"type": "worker", "index": 0}}'
         ) from None
 
 

@@ -358,12 +358,12 @@ def worker_seeds() -> list[bytes]:
 
 
 def read_events(content: bytes) -> None:
-    """training.summaries: events that are cut to the length that two bytes say.
+    """training.events: events that are cut to the length that two bytes say.
 
     A fuzzer does not find a checksum. So the next byte says whether the others are the
     file, or the content of records that are given theirs.
     """
-    from training import summaries
+    from training import events
 
     length, kind = int.from_bytes(content[:2], "little"), content[2:3]
     rest = content[3:]
@@ -373,13 +373,13 @@ def read_events(content: bytes) -> None:
     folder.mkdir(exist_ok=True)
     for path in folder.iterdir():
         path.unlink()
-    (folder / f"events.out.tfevents.1{summaries.TRAINING}").write_bytes(rest)
-    lost = summaries.lost(folder.parent, {"train": length})
-    summaries.rewind(folder.parent, "train", length)
+    (folder / f"events.out.tfevents.1{events.TRAINING_SUFFIX}").write_bytes(rest)
+    lost = events.lost(folder.parent, {"train": length})
+    events.rewind(folder.parent, "train", length)
     kept = b"".join(path.read_bytes() for path in folder.iterdir())
     assert rest.startswith(kept) and len(kept) <= length
     assert lost == ([] if len(kept) == length else ["train"])
-    assert not kept or summaries._end_of_records(kept) == len(kept)
+    assert not kept or events._end_of_records(kept) == len(kept)
 
 
 def _record(content: bytes) -> bytes:
