@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random deformations of digits, offline: as many copies of a set as one asks for.
+"""Random deformations of digits, offline: any number of copies, each deformed anew.
 
-In the manner of the infinite MNIST of Loosli, Canu and Bottou, "Training Invariant
-Support Vector Machines using Selective Sampling", 2007, whose first 8.1 million images
-are known as MNIST8M: the originals, and copies of them all, each deformed anew.
+After the infinite MNIST of Loosli, Canu and Bottou, "Training Invariant Support Vector
+Machines using Selective Sampling", 2007, whose first 8.1 million images, the originals
+and 134 copies of each, are known as MNIST8M. The formulas are in augment/geometry.py.
 """
 
 import dataclasses
@@ -11,39 +11,38 @@ from collections.abc import Collection
 
 import numpy as np
 
+from augment.geometry import CENTRE, FRAMED, SIDE, grid
+
 KINDS = ("elastic", "affine")
 
-SIDE = 28
-CENTRE = (SIDE - 1) / 2
-FRAMED = SIDE + 2  # with a frame of one pixel
-PARTS = 32  # of a pixel: as fine as OpenCV's tables for bilinear sampling
+UNITS = 32  # per pixel: the resolution of OpenCV's tables for bilinear sampling
 
-# Images at a time: few, so that what is in between stays in the processor's cache.
-# OpenCV would take 1,000, for its pictures have at most 32,766 rows.
-TOGETHER = 128
+# Few enough that intermediate arrays stay in the processor's cache. OpenCV would allow
+# 1,000: its images have at most 32,766 rows.
+IMAGES_AT_A_TIME = 128
 
-_AFFINE_DRAWS = 6  # an image
+_AFFINE_DRAWS = 6  # per image
 _DRAWS = _AFFINE_DRAWS + 2 * SIDE * SIDE
 
 
 @dataclasses.dataclass(frozen=True)
 class Deformation:
-    """How far the deformations go.
+    """Bounds of the random deformations.
 
-    Elastic as in Simard, Steinkraus and Platt, "Best Practices for Convolutional Neural
-    Networks Applied to Visual Document Analysis", 2003. Affine after Cireşan, Meier,
-    Gambardella and Schmidhuber, "Deep, Big, Simple Neural Nets for Handwritten Digit
-    Recognition", 2010, with the smallest of their bounds: 7.5 of 7.5 to 15 degrees, 15
-    of 15 to 20 % of zoom. Theirs for elastic are larger, sigma 5 to 6 and alpha 36 to
-    38. They turn or slant an image, we do both; the shift is the infinite MNIST's.
+    The elastic ones are those of Simard et al. (see augment/geometry.py). The affine
+    ones follow Cireşan, Meier, Gambardella and Schmidhuber, "Deep, Big, Simple Neural
+    Nets for Handwritten Digit Recognition", 2010, who try 7.5 to 15 degrees and a zoom
+    of 15 to 20 %: we take the smallest. They rotate or slant an image, we do both, and
+    their elastic deformations are stronger: sigma 5 to 6, alpha 36 to 38. The shift is
+    that of the infinite MNIST.
 
     Attributes:
-      elastic_alpha: pixels; factor of the smoothed displacements.
-      elastic_sigma: pixels; standard deviation of the Gaussian that smooths them.
-      rotation: degrees; by an angle in ±rotation.
-      shear: degrees; upright strokes are slanted by an angle in ±shear.
-      zoom: share; width and height by factors in 1 ± zoom, a draw for each.
-      shift: pixels; along each axis by up to ±shift, a draw for each.
+      elastic_alpha: factor of the smoothed displacements, in pixels.
+      elastic_sigma: standard deviation of the smoothing Gaussian, in pixels.
+      rotation: largest angle, in degrees, either way.
+      shear: largest slant of an upright stroke, in degrees, either way.
+      zoom: width and height change by factors in 1 ± zoom, a draw for each.
+      shift: largest shift along each axis, in pixels, either way.
     """
 
     elastic_alpha: float = 34.0
@@ -61,55 +60,44 @@ def deform(
     copy: int,
     how: Deformation = Deformation(),
 ) -> np.ndarray:
-    """Deforms each image by draws of its own.
+    """Deforms each image at random.
 
-    The draws are those of Philox (Salmon et al., "Parallel random numbers: as easy as
-    1, 2, 3", 2011) with the seed as its key and the copy in the upper half of its
-    counter: no two images of all the copies share one. They do not depend on `kinds`,
-    nor an image's on how many follow it.
+    Random numbers come from Philox (Salmon et al., "Parallel random numbers: as easy as
+    1, 2, 3", 2011), with the seed as its key and the copy in the upper half of its
+    counter: no two images of any copies share a number. The numbers of an image depend
+    neither on `kinds` nor on how many images follow.
 
     Args:
       images: uint8 [N, 28, 28, 1].
       kinds: some of `KINDS`.
       seed: 0 to 2⁶⁴ − 1.
       copy: number of the copy, 0 to 2⁶⁴ − 1.
-      how: how far to go.
+      how: bounds of the deformations.
 
     Returns:
-      uint8 [N, 28, 28, 1]: sampled once, bilinearly, 0 beyond the border; at places
-      of whole 1/32 pixels, and with integers from there on, so that the last bits of
-      another processor or library do not show.
+      uint8 [N, 28, 28, 1], resampled once. Places are rounded to 1/32 pixel and
+      integers are used from there on, so that the last bits of another processor or
+      library do not show.
     """
     random = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, copy, 0]))
     result = np.empty_like(images)
-    for start in range(0, len(images), TOGETHER):
-        some = images[start : start + TOGETHER]
+    for start in range(0, len(images), IMAGES_AT_A_TIME):
+        some = images[start : start + IMAGES_AT_A_TIME]
         draws = 2 * random.random((len(some), _DRAWS), np.float32) - 1
         affine, noise = np.split(draws, [_AFFINE_DRAWS], axis=1)
         if "affine" in kinds:
             places = _affine(affine, how)
         else:
-            places = np.stack([_grid()] * len(some))
+            places = np.stack([grid()] * len(some))
         if "elastic" in kinds:
             places += _elastic(noise.reshape(places.shape), how)
-        result[start : start + TOGETHER] = _sample(some, places)
+        result[start : start + IMAGES_AT_A_TIME] = _sample(some, places)
     return result
 
 
-def _grid() -> np.ndarray:
-    """Of each pixel its y and x from the centre: float32 [2, 28, 28]."""
-    return np.indices((SIDE, SIDE), np.float32) - np.float32(CENTRE)
-
-
 def _affine(draws: np.ndarray, how: Deformation) -> np.ndarray:
-    """Where each pixel of the result is read, by draws [N, 6] in ±1.
-
-    The inverse of what the eye sees: a zoom, a slant, a turn, a shift.
-
-    Returns:
-      float32 [N, 2, 28, 28]: y and x from the centre.
-    """
-    # One number an image, and in doubles as far as the sine.
+    """Places A p, float32 [N, 2, 28, 28], y and x, for draws [N, 6] in ±1."""
+    # One number per image, so doubles cost nothing.
     angle, slant, zoom_y, zoom_x, shift_y, shift_x = draws.T.astype(np.float64)
     angle = np.radians(how.rotation) * angle
     slant = np.tan(np.radians(how.shear) * slant)
@@ -125,26 +113,15 @@ def _affine(draws: np.ndarray, how: Deformation) -> np.ndarray:
     by_row, by_column = matrices.transpose(1, 2, 0).astype(np.float32)  # [N, 2]
     moved = how.shift * np.stack([shift_y, shift_x])
     fixed = -np.einsum("ijn,jn->ni", matrices, moved).astype(np.float32)
-    row, column = _grid()
+    row, column = grid()
     places = by_row[..., np.newaxis, np.newaxis] * row
     places += by_column[..., np.newaxis, np.newaxis] * column
     return places + fixed[..., np.newaxis, np.newaxis]
 
 
 def _elastic(noise: np.ndarray, how: Deformation) -> np.ndarray:
-    """Displacements alpha · (noise * Gaussian of sigma), as `augment.online.elastic`.
-
-    The Gaussian sums to 1, and nothing else is normalised: sigma 4 and alpha 34 move a
-    pixel by 1.27 along each axis (root mean square), less at the border.
-
-    Args:
-      noise: in ±1, float32 [N, 2, 28, 28].
-      how: alpha and sigma.
-
-    Returns:
-      float32 [N, 2, 28, 28], in pixels: y and x.
-    """
-    # Here, because reading a set that is built already should not cost its loading.
+    """Displacements d, float32 [N, 2, 28, 28], y and x, for noise of that shape."""
+    # Here, because reading an existing set should not pay for loading scipy.
     from scipy import ndimage
 
     sigma = (0, 0, how.elastic_sigma, how.elastic_sigma)
@@ -153,9 +130,9 @@ def _elastic(noise: np.ndarray, how: Deformation) -> np.ndarray:
 
 
 def _sample(images: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Reads images at places: uint8 [N, 28, 28, 1].
+    """Reads images bilinearly: uint8 [N, 28, 28, 1].
 
-    All as one picture, one below the other, each in a frame of 0.
+    OpenCV sees them as one tall image: one below another, each in a frame of 0.
 
     Args:
       images: uint8 [N, 28, 28, 1].
@@ -164,14 +141,14 @@ def _sample(images: np.ndarray, places: np.ndarray) -> np.ndarray:
     import cv2
 
     framed = np.pad(images[..., 0], [(0, 0), (1, 1), (1, 1)])
-    # From the corner of the frame; what is beyond it is moved onto it.
-    units = np.rint((places + (CENTRE + 1)) * PARTS)
-    units = np.clip(units, 0, (FRAMED - 1) * PARTS).astype(np.int32)
+    # From the corner of the frame; places beyond the frame are moved onto it.
+    units = np.rint((places + (CENTRE + 1)) * UNITS)
+    units = np.clip(units, 0, (FRAMED - 1) * UNITS).astype(np.int32)
     y, x = units[:, 0], units[:, 1]
-    y += FRAMED * PARTS * np.arange(len(images))[:, np.newaxis, np.newaxis]
-    # As OpenCV has it: x and y of the upper left pixel, and the parts in one number.
-    corners = np.stack([x // PARTS, y // PARTS], axis=-1).astype(np.int16)
-    fractions = (PARTS * (y % PARTS) + x % PARTS).astype(np.uint16)
+    y += FRAMED * UNITS * np.arange(len(images))[:, np.newaxis, np.newaxis]
+    # OpenCV wants x and y of the upper left pixel, and both fractions in one number.
+    corners = np.stack([x // UNITS, y // UNITS], axis=-1).astype(np.int16)
+    fractions = (UNITS * (y % UNITS) + x % UNITS).astype(np.uint16)
     sampled = cv2.remap(
         framed.reshape(-1, FRAMED),
         corners.reshape(-1, SIDE, 2),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from augment import deform as module
+from augment import geometry
 from augment.deform import KINDS, Deformation, deform
 from augment.shift import shift
 
@@ -55,7 +56,7 @@ def test_zoom_enlarges():
     large = moved(images, 0, 0, 1, -0.5, 0, 0, zoom=1)[0, ..., 0] > 127
     rows, columns = np.flatnonzero(large.any(1)), np.flatnonzero(large.any(0))
     assert (len(rows), len(columns)) == (16, 4)  # twice as high, half as wide
-    assert rows.mean() == columns.mean() == module.CENTRE
+    assert rows.mean() == columns.mean() == geometry.CENTRE
 
 
 def test_sampling_is_bilinear_and_each_image_its_own():
@@ -100,7 +101,7 @@ def test_no_two_images_share_a_draw():
 def test_an_image_depends_on_its_place_and_on_none_behind_it(monkeypatch):
     whole = deform(noise(300), KINDS, 3, 5)
     np.testing.assert_array_equal(deform(noise(300)[:150], KINDS, 3, 5), whole[:150])
-    monkeypatch.setattr(module, "TOGETHER", 7)
+    monkeypatch.setattr(module, "IMAGES_AT_A_TIME", 7)
     np.testing.assert_array_equal(deform(noise(300), KINDS, 3, 5), whole)
 
 

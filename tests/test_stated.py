@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 import models
-from augment import deform, online, online_settings, plan
+from augment import deform, geometry, online, online_settings, plan
 from data import idx
 from evaluation import scoring
 from models import bn_cnn, double_conv, lenet
@@ -38,7 +38,8 @@ def test_parameters_of_each_layer(module):
 
 @pytest.mark.parametrize("function", [online.elastic, deform._elastic])
 def test_how_far_elastic_moves_a_pixel(function):
-    (whole,) = stated(function, r"pixel by ([\d.]+) along each axis \(root mean square")
+    stating = r"pixel by ([\d.]+) along each axis .*: by ([\d.]+) in the middle"
+    whole, middle = stated(geometry, stating)
     # One pixel of noise at a time: their squares add up, times 1/3 for draws in ±1.
     noise = np.eye(28 * 28, dtype=np.float32).reshape(28 * 28 // 2, 2, 28, 28)
     if function is online.elastic:
@@ -48,9 +49,7 @@ def test_how_far_elastic_moves_a_pixel(function):
         moved = deform._elastic(noise, deform.Deformation())
     squares = (moved**2).sum((0, 1)) / 3
     assert math.sqrt(squares.mean()) == pytest.approx(whole, abs=0.005)
-    if function is online.elastic:
-        (middle,) = stated(function, r"by ([\d.]+) in the middle")
-        assert math.sqrt(squares[14, 14]) == pytest.approx(middle, abs=0.005)
+    assert math.sqrt(squares[14, 14]) == pytest.approx(middle, abs=0.005)
 
 
 def test_ink_at_the_border(mnist):
