@@ -3,7 +3,7 @@
 
 import numpy as np
 
-# OpenCV's names for the axes: 0 is upside down, 1 is left-right.
+# OpenCV's codes: 0 flips upside down, 1 left-right.
 CODES = (0, 1)
 
 
@@ -20,7 +20,7 @@ def flip(images: np.ndarray, code: int) -> np.ndarray:
     Raises:
       ValueError: on any other code.
     """
-    # Here, because reading a set that is built already should not cost its loading.
+    # Here, because reading an existing set should not pay for loading OpenCV.
     import cv2
 
     if code not in CODES:

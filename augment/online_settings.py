@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far the online transforms go: settings and flags, without loading TensorFlow."""
+"""Settings and flags of the online transforms; does not load TensorFlow."""
 
 import dataclasses
 import functools
@@ -14,22 +14,22 @@ from system import cli, errors
 
 @dataclasses.dataclass(frozen=True)
 class OnlineSettings:
-    """How far each image is transformed at most; 0 leaves a transform out.
+    """Bounds of the random transforms of an image; 0 turns a transform off.
 
-    Bounds of the affine ones mean what they mean to Keras' ImageDataGenerator, but the
-    images differ a little. Keras zooms by 1 / (1 + u), not 1 + u; transforms in the
-    order rotation, shift, shear, zoom, not zoom, shear, rotation, shift; slants by the
-    sine of an angle, not its tangent, and lengthens; does not round to whole grey
-    levels; and repeats the border where we have 0, which shows where there is ink on
+    The affine bounds mean the same as in Keras' ImageDataGenerator, but the images
+    differ a little. Keras zooms by 1 / (1 + u), not 1 + u; transforms in the order
+    rotation, shift, shear, zoom, not zoom, shear, rotation, shift; slants by the sine
+    of an angle, not its tangent, and lengthens the stroke; does not round to whole grey
+    levels; and repeats the border where we have 0, which shows only if there is ink on
     it, as in 813 of MNIST's 60,000 training images.
 
     Attributes:
-      rotation: degrees; by an angle in ±rotation.
-      zoom: share; width and height by factors in 1 ± zoom, a draw for each.
-      shift: share of the side; along each axis by up to ±shift, a draw for each.
-      shear: degrees; upright strokes are slanted by an angle in ±shear.
-      elastic_alpha: pixels; factor of the smoothed displacements.
-      elastic_sigma: pixels; standard deviation of the Gaussian that smooths them.
+      rotation: largest angle, in degrees, either way.
+      zoom: width and height change by factors in 1 ± zoom, a draw for each.
+      shift: largest shift along each axis, as a share of the side, either way.
+      shear: largest slant of an upright stroke, in degrees, either way.
+      elastic_alpha: factor of the smoothed displacements, in pixels.
+      elastic_sigma: standard deviation of the smoothing Gaussian, in pixels.
     """
 
     rotation: float = 0.0
@@ -41,31 +41,33 @@ class OnlineSettings:
 
 
 class _Flag(NamedTuple):
+    """Limit of a setting, its label in a preview, and its help text."""
+
     most: float
     unit: str
     label: str
     help: str
 
 
-# A transform with several settings has the part before their underscore in common.
+# Settings of one transform share the word before the underscore.
 _FLAGS = {
     "rotation": _Flag(
-        180, "degrees", "rotation ±{:g}°", "Online: rotates each image by up to ±this"
+        180, "degrees", "rotation ±{:g}°", "Rotate each image at random by up to ±this"
     ),
     "zoom": _Flag(
-        0.9, "as a share", "zoom 1 ± {:g}", "Online: zooms each axis by 1 ± up to this"
+        0.9, "as a share", "zoom 1 ± {:g}", "Zoom each axis at random by 1 ± up to this"
     ),
     "shift": _Flag(
-        1, "of the side", "shift ±{:g}", "Online: shifts along each axis by up to ±this"
+        1, "of the side", "shift ±{:g}", "Shift each image at random by up to ±this"
     ),
     "shear": _Flag(
-        80, "degrees", "shear ±{:g}°", "Online: slants each image by up to ±this"
+        80, "degrees", "shear ±{:g}°", "Slant each image at random by up to ±this"
     ),
     "elastic_alpha": _Flag(
-        1000, "pixels", "elastic α {:g}", "Online elastic deformation: its strength"
+        1000, "pixels", "elastic α {:g}", "Strength of random elastic deformations"
     ),
     "elastic_sigma": _Flag(
-        28, "pixels", "σ {:g}", "Online elastic deformation: how smooth it is"
+        28, "pixels", "σ {:g}", "Smoothness of random elastic deformations"
     ),
 }
 _ELASTIC = ["elastic_alpha", "elastic_sigma"]
@@ -74,7 +76,7 @@ _ELASTIC = ["elastic_alpha", "elastic_sigma"]
 def define_flags() -> None:
     """Defines a flag for each of the settings."""
     for name, flag in _FLAGS.items():
-        text = f"{flag.help}, 0 to {flag.most:g} {flag.unit}; 0 for none."
+        text = f"{flag.help}, anew each step: 0 (off) to {flag.most:g} {flag.unit}."
         flags.DEFINE_float(name, getattr(OnlineSettings(), name), text)
         check = functools.partial(_check_range, name)
         flags.register_validator(name, cli.validator(check))
@@ -82,10 +84,10 @@ def define_flags() -> None:
 
 
 def settings_from(values: Mapping[str, Any]) -> OnlineSettings:
-    """Turns the values of the flags, or the same stored as JSON, into settings.
+    """Turns values of flags, or of a run's JSON, into settings.
 
     Raises:
-      errors.UserError: on a value that no setting can have.
+      errors.UserError: a value is out of range, or only one of a pair is given.
     """
     for name in _FLAGS:
         _check_range(name, values[name])
@@ -104,13 +106,13 @@ def _check_range(name: str, value: float) -> None:
 def _check_elastic(values: Mapping[str, Any]) -> None:
     if bool(values["elastic_alpha"]) != bool(values["elastic_sigma"]):
         raise errors.UserError(
-            "elastic_alpha and elastic_sigma must both be above 0, or both 0 for no "
-            f"deformation, got {values['elastic_alpha']} and {values['elastic_sigma']}"
+            "elastic_alpha and elastic_sigma must both be above 0, or both be 0, got"
+            f" {values['elastic_alpha']} and {values['elastic_sigma']}"
         )
 
 
 def each_alone(settings: OnlineSettings) -> list[tuple[str, OnlineSettings]]:
-    """Lists the transforms that are on: a label, and settings with it alone on."""
+    """Labels of the transforms that are on, with settings that turn on each alone."""
     values = dataclasses.asdict(settings)
     on = [name for name in _FLAGS if values[name]]
     alone = []

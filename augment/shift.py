@@ -7,12 +7,12 @@ from collections.abc import Collection
 
 import numpy as np
 
-# (dy, dx) of one pixel's motion; y grows downwards.
+# (dy, dx) of a shift by one pixel; y grows downwards.
 DIRECTIONS = {"up": (-1, 0), "down": (1, 0), "left": (0, -1), "right": (0, 1)}
 
 
 def shift(images: np.ndarray, dy: int, dx: int) -> np.ndarray:
-    """Moves every digit `dy` pixels down and `dx` to the right.
+    """Shifts every digit `dy` pixels down and `dx` to the right.
 
     Args:
       images: uint8 [N, 28, 28, 1].
@@ -20,19 +20,19 @@ def shift(images: np.ndarray, dy: int, dx: int) -> np.ndarray:
       dx: whole pixels, negative for left.
 
     Returns:
-      uint8 [N, 28, 28, 1], a copy: what leaves the picture is lost, what enters is 0.
+      uint8 [N, 28, 28, 1], a copy: what leaves the image is lost, what enters is 0.
     """
-    # Here, because reading a set that is built already should not cost its loading.
+    # Here, because reading an existing set should not pay for loading scipy.
     from scipy import ndimage
 
-    # scipy moves one picture, of the numbers of the pixels, and the digits are gathered
-    # by it: a tenth of the time that it takes to move them all, and the same bytes.
-    # Order 0 copies the nearest pixel, which for whole pixels is exact.
+    # scipy shifts one image, of pixel numbers, by which all digits are gathered: the
+    # same bytes in a tenth of the time. Order 0 copies the nearest pixel, which is
+    # exact for whole pixels.
     pixels = np.arange(math.prod(images.shape[1:])).reshape(images.shape[1:])
     source = ndimage.shift(pixels, (dy, dx, 0), order=0, cval=-1).ravel()
     flat = images.reshape(len(images), pixels.size)
     moved = np.take(flat, source, axis=1, mode="wrap")  # -1 counts from the end …
-    moved[:, source < 0] = 0  # … and is what enters the picture
+    moved[:, source < 0] = 0  # … and stands for what enters the image
     return moved.reshape(images.shape)
 
 
@@ -43,8 +43,8 @@ def shifts(
 
     Args:
       directions: some of `DIRECTIONS`.
-      pixels: largest motion along each axis.
-      diagonal: whether motions along both axes at once belong to the list.
+      pixels: largest shift along each axis.
+      diagonal: whether to include shifts along both axes at once.
 
     Returns:
       (dy, dx) in ascending order, without (0, 0).

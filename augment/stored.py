@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An enlarged set that stays on disk: its images are read when they are wanted.
+"""An enlarged set that stays on disk; images are read when they are needed.
 
-With plain reads, which take 40 microseconds of a core for 128 images. A memory map was
-faster by half; but a shard that is cut short kills the process that has mapped it, and
-what has been looked at counts as its memory. tf.data was slower by a factor of 25.
+We use plain reads, which take 40 microseconds of a core for 128 images. A memory map
+took half of that, but a shard that is truncated kills a process that has mapped it, and
+the pages that were read count as its memory. tf.data was slower by a factor of 25.
 """
 
 import bisect
@@ -24,16 +24,16 @@ IMAGE_BYTES = 28 * 28
 
 
 class Stored:
-    """Some of the images of an enlarged set, in its order: by part, then by original.
+    """Images of an enlarged set that come from some of its originals, in its order.
 
     Args:
-      directory: of the set.
-      listed: the shards of its manifest.
-      rows: of each shard the images that count, int [n], ascending; None: all.
+      directory: folder of the set.
+      listed: entries of its shards in the manifest.
+      rows: for each shard the rows to use, int [n], ascending; None for all.
       sums: SHA-256 in hex of each file, by name.
 
     Raises:
-      data.idx.DataError: a file is missing or has another length.
+      data.idx.DataError: a file is missing or has the wrong length.
     """
 
     def __init__(
@@ -68,18 +68,18 @@ class Stored:
     def read(
         self, pieces: Sequence[tuple[int, int]], images: np.ndarray, labels: np.ndarray
     ) -> None:
-        """Reads pieces of images that follow each other, one piece behind the other.
+        """Reads ranges of images, one after another.
 
         Args:
-          pieces: number of the first image, and how many.
-          images: uint8 [n, 28, 28, 1], contiguous; is filled.
-          labels: uint8 [n]; is filled.
+          pieces: ranges: number of the first image, and count.
+          images: uint8 [n, 28, 28, 1], contiguous, to be filled.
+          labels: uint8 [n], to be filled.
 
         Raises:
-          data.idx.DataError: a file cannot be read, or not so far, or has a label that
-            is no digit. What else may be altered in it, `verify` finds.
+          data.idx.DataError: a file cannot be read, is too short, or has a label that
+            is not a digit. Any other damage is found by `verify`.
         """
-        # By shard, so that each file is opened once.
+        # Grouped by shard, so that each file is opened once.
         runs: dict[int, list[_Run]] = collections.defaultdict(list)
         done = 0
         for first, count in pieces:
@@ -95,10 +95,10 @@ class Stored:
             _read(of_images, shards.IMAGES_HEADER, IMAGE_BYTES, runs[number], images)
             _read(of_labels, shards.LABELS_HEADER, 1, runs[number], labels)
             if any(labels[run.into].max() not in DIGITS for run in runs[number]):
-                raise shards.unusable(of_labels, "has a label that is no digit")
+                raise shards.unusable(of_labels, "has a label that is not a digit")
 
     def _runs(self, number: int, first: int, stop: int, done: int) -> list["_Run"]:
-        """Where in a shard images that count lie, and where they go from `done` on."""
+        """Runs of a shard's rows for images `first` to `stop`, to go to `done`."""
         start = first - self._starts[number]
         count = stop - first
         rows = self._rows[number]
@@ -112,13 +112,13 @@ class Stored:
         ]
 
     def verify(self, stop: threading.Event) -> None:
-        """Reads every shard, piece by piece, and compares it with its checksum.
+        """Reads every file and compares it with its checksum.
 
         Args:
-          stop: set, it leaves the rest.
+          stop: event that ends this early.
 
         Raises:
-          data.idx.DataError: one is altered.
+          data.idx.DataError: a file is altered.
         """
         for path, size in self._sizes.items():
             if stop.is_set():
@@ -127,12 +127,7 @@ class Stored:
 
 
 class _Run(NamedTuple):
-    """Rows of a shard that follow each other.
-
-    Attributes:
-      row: the first one.
-      into: where in the arrays they go.
-    """
+    """Consecutive rows of a shard: the first one, and where they all go."""
 
     row: int
     into: slice
@@ -141,7 +136,7 @@ class _Run(NamedTuple):
 def _read(
     path: Path, header: int, item_bytes: int, runs: Sequence[_Run], into: np.ndarray
 ) -> None:
-    """Reads items of a shard's file into an array."""
+    """Reads runs of a shard's file into an array."""
     view = into.reshape(-1).data
     try:
         with untrusted.open_file(path) as file:
