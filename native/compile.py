@@ -1,118 +1,58 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiles the operations, once for each processor and each version of TensorFlow.
+"""Compiles the operations, once per processor and version of TensorFlow.
 
-The library is kept in `build`, next to a file with its SHA-256. One that is not what
-was compiled there, because a disk lost half of it, is compiled again: loaded, it would
-end the process.
+The library is kept in `build`, next to a file with its SHA-256. If the two do not match
+it is compiled again: loading a damaged library would crash the process.
 
-`start` does it in the background, so that a run can read its data meanwhile;
-`foresee`, even while TensorFlow loads, which this module does without.
+`start` compiles in the background while a run reads its data; `foresee` starts even
+before TensorFlow is loaded, so this module does not import it.
 """
 
 import atexit
 import contextlib
 import hashlib
-import importlib.metadata
-import importlib.util
 import os
 import platform
 import re
-import shlex
 import shutil
 import signal
 import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from absl import flags
 
+from native import toolchain
+from native.toolchain import NativeError
 from system import console, errors, files, flagfiles, untrusted
 
 FOLDER = Path(__file__).resolve().parent
 BUILD = FOLDER / "build"
 KERNELS = ("conv_pool.cc", "dropout.cc", "selu_norm.cc", "update.cc")
 OPS = "ops.cc"
-NO_COMPILER = "no C++ compiler"
-COMPILE_SECONDS = 300  # more than a compiler ever takes
-LIBRARY_BYTES = 1 << 26  # more than any library has
+COMPILE_SECONDS = 300  # no compiler takes this long
+LIBRARY_BYTES = 1 << 26  # no library is this large
 
-# -march=native: the result runs on this processor, and is named after it.
-FLAGS = ("-std=c++17", "-fPIC", "-O3", "-march=native", "-Wno-psabi")
-# Of TensorFlow's headers, 360,000 lines, which warn of themselves at length. The
-# parameters are GCC's: not to look for garbage, for a tenth of its time.
+# -march=native: the library runs on this processor only, and is named after it.
+KERNEL_FLAGS = ("-std=c++17", "-fPIC", "-O3", "-march=native", "-Wno-psabi")
+# For TensorFlow's headers, 360,000 lines with many warnings. The parameters turn off
+# GCC's garbage collector, which saves a tenth of the time.
 _NO_GARBAGE = ("--param=ggc-min-expand=10000", "--param=ggc-min-heapsize=4000000")
 OPS_FLAGS = ("-fPIC", "-w", *_NO_GARBAGE)
 
-# Arguments of a run that has no use for the operations.
+# Arguments of a run that does not use the operations.
 _WITHOUT = r"--?(help.*|only_check_args.*|network=(?!lenet$).*|kernels=tensorflow)"
-
-# What tells the line with the reason from all else a compiler prints, best first.
-# Headers are named errors.h and have lines with #error.
-_REASONS = (
-    r"No space left|quota exceeded|Read-only file|Cannot allocate|Permission denied",
-    r"(?i)\bfatal error: ",
-    r"^(?!collect2).*?: (internal compiler )?error: ",
-    r"\bld(\.\w+)?: (?!warning)|undefined reference",
-    r"\berror: ",
-)
-
-
-class NativeError(errors.UserError):
-    """The operations cannot be had here."""
-
-
-class TensorFlow(NamedTuple):
-    """The TensorFlow that is installed, as compilers see it.
-
-    Attributes:
-      version: such as 2.21.0.
-      compile_flags, link_flags: as of `tf.sysconfig`.
-    """
-
-    version: str
-    compile_flags: tuple[str, ...]
-    link_flags: tuple[str, ...]
-
-
-def tensorflow() -> TensorFlow:
-    """Asks TensorFlow, or, where it is not loaded yet, says what it is going to say.
-
-    Raises:
-      NativeError: it is not loaded, and not installed as a package.
-    """
-    if tf := sys.modules.get("tensorflow"):
-        said = tf.sysconfig.get_compile_flags(), tf.sysconfig.get_link_flags()
-        return TensorFlow(tf.__version__, *map(tuple, said))
-    spec = importlib.util.find_spec("tensorflow")
-    for name in ("tensorflow", "tensorflow-cpu"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            version = importlib.metadata.version(name)
-            if spec and spec.origin:
-                return _foreseen(version, os.path.dirname(spec.origin))
-    raise NativeError("TensorFlow is not installed as a package")
-
-
-def _foreseen(version: str, folder: str) -> TensorFlow:
-    compile_flags = (
-        f"-I{folder}/include",
-        "-D_GLIBCXX_USE_CXX11_ABI=1",
-        "--std=c++17",
-        "-DEIGEN_MAX_ALIGN_BYTES=64",
-    )
-    link_flags = (f"-L{folder}", "-l:libtensorflow_framework.so.2")
-    return TensorFlow(version, compile_flags, link_flags)
 
 
 def foresee() -> None:
-    """Starts as `start` does if a run is likely to want the library.
+    """Calls `start` if the command line suggests that the library will be needed.
 
-    To be called before TensorFlow is loaded, which takes a third of the compiler's
-    time. It is no more than a guess from the command line: a mistaken one wastes the
-    compiler's time, or saves none. What is wrong with the line is said later.
+    Call it before TensorFlow is loaded, which takes a third of the compiler's time. It
+    only guesses: a wrong guess wastes the compiler's time, or saves none. Errors in the
+    command line are reported later.
     """
     with contextlib.suppress(flags.Error, errors.UserError, OSError):
         words = flagfiles.expand(sys.argv[1:])
@@ -121,36 +61,35 @@ def foresee() -> None:
 
 
 def is_suited() -> bool:
-    """Whether the operations are faster on this processor than TensorFlow's own."""
-    return "avx512f" in processor().split()
+    """Whether the operations are faster than TensorFlow's on this processor."""
+    return "avx512f" in toolchain.processor().split()
 
 
 def start() -> None:
-    """Starts to compile the library in the background if it is missing or damaged.
+    """Starts to compile in the background if the library is missing or damaged.
 
-    Whatever becomes of that, `library` tells. The end of the program does not wait for
-    it.
+    `library` reports the outcome. The program does not wait for it when it ends.
 
     Raises:
-      NativeError: no compiler.
+      NativeError: there is no compiler.
     """
     global _job
-    found = tensorflow()
-    path = _path(found)
+    tensorflow = toolchain.tensorflow()
+    path = library_path(tensorflow)
     if (_job and _job.path == path) or is_sound(path):
         return
-    _stop()  # what was foreseen for another TensorFlow than was loaded
-    compiler = find_compiler()
+    _stop()  # started by `foresee`, for another TensorFlow than the one loaded
+    compiler = toolchain.find_compiler()
     if os.path.lexists(path):
-        console.warn(f"{path} is not what was compiled there: compiling it again")
-    _job = _Job(compiler, found, path)
+        console.warn(f"{path} does not match its SHA-256: compiling it again")
+    _job = _Job(compiler, tensorflow, path)
 
 
 def library() -> Path:
-    """Path of the library; compiles it if it is missing or damaged.
+    """Returns the library's path; compiles it if it is missing or damaged.
 
     Raises:
-      NativeError: no compiler, or one that fails.
+      NativeError: there is no compiler, or it fails.
     """
     global _job
     start()
@@ -159,40 +98,29 @@ def library() -> Path:
             _job.wait()
         finally:
             _job = None
-    return _path(tensorflow())
+    return library_path(toolchain.tensorflow())
 
 
-def _path(found: TensorFlow) -> Path:
-    return BUILD / f"ops-{key(found)}.so"
+def library_path(tensorflow: toolchain.TensorFlow) -> Path:
+    """Where the library lies: its name hashes everything that it depends on."""
+    # All but TensorFlow's place.
+    parts = [f for f in tensorflow.compile_flags if not f.startswith("-I")]
+    parts += [tensorflow.version, *OPS_FLAGS, *KERNEL_FLAGS]
+    parts += [platform.machine(), toolchain.processor()]
+    parts += [p.read_text() for p in sorted(FOLDER.glob("*.[ch]*")) if p.is_file()]
+    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    return BUILD / f"ops-{key}.so"
 
 
 def is_sound(path: Path) -> bool:
-    """Whether a library is a plain file with the SHA-256 that was noted for it."""
+    """Whether a library is a plain file that matches its recorded SHA-256."""
     try:
         if not stat.S_ISREG(os.lstat(path).st_mode):
             return False
-        noted = untrusted.read(path.with_suffix(".sha256"), 1 << 10)
-        return noted == _digest(untrusted.read(path, LIBRARY_BYTES))
+        recorded = untrusted.read(path.with_suffix(".sha256"), 1 << 10)
+        return recorded == _digest(untrusted.read(path, LIBRARY_BYTES))
     except OSError:
         return False
-
-
-def key(found: TensorFlow) -> str:
-    """Short hash of everything that the library depends on."""
-    # But for where TensorFlow lies.
-    parts = [f for f in found.compile_flags if not f.startswith("-I")]
-    parts += [found.version, *OPS_FLAGS, *FLAGS, platform.machine(), processor()]
-    parts += [p.read_text() for p in sorted(FOLDER.glob("*.[ch]*")) if p.is_file()]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-
-
-def processor() -> str:
-    """Instructions that the processor has, where the system lists them."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:  # not Linux
-        return platform.processor()
-    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
 
 
 def _digest(content: bytes) -> bytes:
@@ -201,7 +129,7 @@ def _digest(content: bytes) -> bytes:
 
 @contextlib.contextmanager
 def _folder() -> Iterator[Path]:
-    """A temporary folder in BUILD; removes those of processes that were killed."""
+    """A temporary folder in BUILD; also removes those of killed processes."""
     for path in BUILD.glob(".*"):
         match = re.fullmatch(r"\.compiling\.(\d{1,10})", path.name, re.ASCII)
         if match and not path.is_symlink() and not files.is_running(int(match[1])):
@@ -215,66 +143,29 @@ def _folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def find_compiler() -> list[str]:
-    """The command that compiles C++: $CXX, which may be several words, c++ or g++.
-
-    Raises:
-      NativeError: there is none.
-    """
-    try:
-        command = shlex.split(os.environ.get("CXX", ""))
-    except ValueError as error:
-        raise NativeError(f"CXX is no command: {error}") from None
-    if not command:
-        command = [shutil.which("c++") or shutil.which("g++") or ""]
-    if not command[0]:
-        raise NativeError(NO_COMPILER)
-    if not shutil.which(command[0]):
-        raise NativeError(f"CXX names {command[0]}, which is not there")
-    return command
-
-
-def _reason(printed: str, code: int) -> str:
-    """Why a compiler failed, in one line.
-
-    Args:
-      printed: what it said on standard error.
-      code: its exit code, or minus the number of the signal that ended it.
-    """
-    if code < 0:
-        return f"killed by {signal.Signals(-code).name}"
-    lines = [line.strip() for line in printed.splitlines() if line.strip()]
-    for pattern in _REASONS:
-        for line in lines:
-            if re.search(pattern, line):
-                return line
-    return lines[-1] if lines else f"exit code {code}"
-
-
 class _Job:
-    """Compiles a library in a thread of its own.
+    """Compiles a library in a background thread.
 
     Args:
-      compiler: command.
-      found: what the library is for.
-      path: library.
-
-    Attributes:
-      path: as given.
+      compiler: command of the C++ compiler.
+      tensorflow: the TensorFlow to compile for.
+      path: path of the library.
     """
 
-    def __init__(self, compiler: Sequence[str], found: TensorFlow, path: Path):
+    def __init__(
+        self, compiler: list[str], tensorflow: toolchain.TensorFlow, path: Path
+    ):
         self.path = path
-        self._compiler, self._found = compiler, found
+        self._compiler, self._tensorflow = compiler, tensorflow
         self._error: Exception | None = None
-        self._lock = threading.Lock()  # of the two below
+        self._lock = threading.Lock()  # guards the next two
         self._running: list[subprocess.Popen[str]] = []
         self._stopped = False
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
     def wait(self) -> None:
-        """Returns when the library is there; an exception, as of Ctrl-C, stops it.
+        """Returns when the library is there; Ctrl-C stops the compiler.
 
         Raises:
           NativeError: the compiler fails.
@@ -287,105 +178,91 @@ class _Job:
             raise self._error
 
     def stop(self) -> None:
-        """Ends the compilers and removes what they have written."""
-        self._kill()
-        self._thread.join()
-
-    def _kill(self) -> None:
+        """Kills the compilers and waits until their files are removed."""
         with self._lock:
             self._stopped = True
             for process in self._running:
                 _kill(process)
+        self._thread.join()
 
     def _work(self) -> None:
         try:
-            self._compile()
+            BUILD.mkdir(exist_ok=True)
+            with _folder() as folder:
+                built = folder / self.path.name
+                self._build(built)
+                self._install(built)
         except OSError as error:
             reason = f"cannot compile in {BUILD}: {errors.reason(error)}"
             self._error = NativeError(reason)
         except Exception as error:
             self._error = error
 
-    def _compile(self) -> None:
-        BUILD.mkdir(exist_ok=True)
-        with _folder() as folder:
-            built = folder / self.path.name
-            self._build(built)
-            noted = self.path.with_suffix(".sha256")
-            if not noted.is_file():  # a pipe, or a link to nowhere
-                noted.unlink(missing_ok=True)
-            # First its hash: a library without one would be compiled again.
-            with files.replacing(noted) as file:
-                file.write(_digest(built.read_bytes()))
-            files.flush(built)
-            built.rename(self.path)  # whole or not there, whoever else compiles
-            files.flush(BUILD)
-
     def _build(self, path: Path) -> None:
-        """Compiles the library, in a folder where nothing else is."""
-        commands, objects = [], []
-        for source in (*KERNELS, OPS):
-            # TensorFlow's headers are not for this processor's flags: Eigen would align
-            # its arrays otherwise than the library does.
-            ours = source in KERNELS
-            options = FLAGS if ours else (*OPS_FLAGS, *self._found.compile_flags)
-            objects.append(str(path.with_name(source).with_suffix(".o")))
-            what = ("-c", str(FOLDER / source), "-o", objects[-1])
-            commands.append([*self._compiler, *options, *what])
-        # The last takes as long as all others together, so two at a time are enough.
-        self._side_by_side(commands[::-1], path.parent)
-        link = ["-shared", *objects, *self._found.link_flags]
-        self._run([*self._compiler, *link, "-o", str(path)], path.parent)
+        """Compiles and links the library, in a folder of its own."""
+        objects = [path.with_name(f"{source}.o") for source in (*KERNELS, OPS)]
+        # Not with the kernels' flags: -march=native would make Eigen align its arrays
+        # differently from TensorFlow.
+        ops = [*OPS_FLAGS, *self._tensorflow.compile_flags, "-c", str(FOLDER / OPS)]
+        # ops.cc takes about as long as all kernels, so it is compiled next to them.
+        with self._compiling(ops, objects[-1]) as process:
+            for kernel, output in zip(KERNELS, objects):
+                self._run([*KERNEL_FLAGS, "-c", str(FOLDER / kernel)], output)
+            self._wait(process)
+        link = ["-shared", *map(str, objects), *self._tensorflow.link_flags]
+        self._run(link, path)
 
-    def _side_by_side(self, commands: list[list[str]], folder: Path) -> None:
-        """Runs commands, two at a time; if one fails, the others are ended."""
-        waiting, errors = iter(commands), []
+    def _install(self, built: Path) -> None:
+        digest_path = self.path.with_suffix(".sha256")
+        if not digest_path.is_file():  # a pipe, or a broken link
+            digest_path.unlink(missing_ok=True)
+        # The digest first: a library without one would be compiled again.
+        with files.replacing(digest_path) as file:
+            file.write(_digest(built.read_bytes()))
+        files.flush(built)
+        built.rename(self.path)  # atomic, in case another process compiles as well
+        files.flush(BUILD)
 
-        def work() -> None:
-            try:
-                for command in waiting:
-                    self._run(command, folder)
-            except Exception as error:
-                errors.append(error)
-                self._kill()
+    def _run(self, arguments: list[str], output: Path) -> None:
+        with self._compiling(arguments, output) as process:
+            self._wait(process)
 
-        threads = [threading.Thread(target=work, daemon=True) for _ in range(2)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if errors:
-            raise errors[0]
-
-    def _run(self, command: Sequence[str], folder: Path) -> None:
-        """Runs a compiler, whose temporary files go to a folder."""
+    @contextlib.contextmanager
+    def _compiling(
+        self, arguments: list[str], output: Path
+    ) -> Iterator[subprocess.Popen[str]]:
+        """Starts a compiler; kills it at the end of the block, if it still runs."""
         with self._lock:
             if self._stopped:
                 raise NativeError("the C++ compiler was stopped")
             process = subprocess.Popen(
-                command,
+                [*self._compiler, *arguments, "-o", str(output)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 text=True,
                 errors="replace",
-                env={**os.environ, "TMPDIR": str(folder), "LC_ALL": "C"},
-                start_new_session=True,  # so that what it starts is ended with it
+                env={**os.environ, "TMPDIR": str(output.parent), "LC_ALL": "C"},
+                start_new_session=True,  # so that its children can be killed with it
             )
             self._running.append(process)
         try:
-            _, printed = process.communicate(timeout=COMPILE_SECONDS)
-        except subprocess.TimeoutExpired:
+            yield process
+        finally:
             _kill(process)
             process.communicate()
-            reason = f"the C++ compiler takes over {COMPILE_SECONDS} s"
-            raise NativeError(reason) from None
-        finally:
             with self._lock:
                 self._running.remove(process)
+
+    def _wait(self, process: subprocess.Popen[str]) -> None:
+        try:
+            _, printed = process.communicate(timeout=COMPILE_SECONDS)
+        except subprocess.TimeoutExpired:
+            reason = f"the C++ compiler takes over {COMPILE_SECONDS} s"
+            raise NativeError(reason) from None
         if process.returncode:
-            reason = _reason(printed, process.returncode)
-            raise NativeError(f"the C++ compiler {command[0]} fails: {reason}")
+            reason = toolchain.failure(printed, process.returncode)
+            raise NativeError(f"the C++ compiler {self._compiler[0]} fails: {reason}")
 
 
 def _kill(process: subprocess.Popen[str]) -> None:
@@ -394,7 +271,7 @@ def _kill(process: subprocess.Popen[str]) -> None:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-_job: _Job | None = None  # that was started, and not waited for yet
+_job: _Job | None = None  # the running job, until `library` has waited for it
 
 
 @atexit.register

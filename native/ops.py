@@ -192,9 +192,7 @@ def _selu_norm_gradient(op: tf.Operation, dy: tf.Tensor, *_: tf.Tensor) -> list[
     _, _, scale, _ = op.inputs
     _, mean, _, z, inverse = op.outputs
     return list(
-        load().selu_norm_gradient(
-            dy=dy, z=z, mean=mean, inverse=inverse, scale=scale
-        )
+        load().selu_norm_gradient(dy=dy, z=z, mean=mean, inverse=inverse, scale=scale)
     )
 
 

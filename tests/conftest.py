@@ -11,7 +11,7 @@ import pytest
 
 import data
 from data import mnist as files
-from native import compile, ops
+from native import ops, toolchain
 
 # As the programs do it.
 device.set_threads(0)
@@ -19,8 +19,8 @@ device.set_threads(0)
 
 def pytest_runtest_setup(item):
     """Only where there is no compiler: one that fails is a fault, and is to be seen."""
-    if item.get_closest_marker("native") and ops.missing() == compile.NO_COMPILER:
-        pytest.skip(compile.NO_COMPILER)
+    if item.get_closest_marker("native") and ops.missing() == toolchain.NO_COMPILER:
+        pytest.skip(toolchain.NO_COMPILER)
 
 
 @pytest.fixture

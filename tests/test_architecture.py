@@ -41,7 +41,6 @@ TOO_LONG = {
     "evaluation/comparison.py",
     "evaluation/figures.py",
     "evaluation/report.py",
-    "native/compile.py",
     "native/ops.cc",
     "photos/finding.py",
     "train.py",

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 import models
 from models import layers
-from native import compile, ops
+from native import compile, ops, toolchain
 from training import machine, optimizers
 
 pytestmark = pytest.mark.native
@@ -314,14 +314,14 @@ def test_a_compiler_that_fails(nothing_compiled, monkeypatch):
 def test_no_compiler(nothing_compiled, monkeypatch):
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", str(nothing_compiled))
-    assert ops.missing() == compile.NO_COMPILER
+    assert ops.missing() == toolchain.NO_COMPILER
     with pytest.raises(compile.NativeError, match="no C"):
         ops.conv_pool(tf.zeros([1, 5, 5, 1]), tf.zeros([3, 3, 1, 1]))
 
 
 def test_a_compiler_that_is_not_there(nothing_compiled, monkeypatch):
     monkeypatch.setenv("CXX", str(nothing_compiled / "c++"))
-    assert "c++, which is not there" in ops.missing()
+    assert "c++, which does not exist" in ops.missing()
 
 
 def test_a_compiler_of_two_words(nothing_compiled, monkeypatch):
@@ -346,8 +346,8 @@ def copied(nothing_compiled, monkeypatch):
 
 def compiled():
     """The library that all other tests load."""
-    folder = Path(ops.__file__).parent / "build"
-    return folder / f"ops-{compile.key(compile.tensorflow())}.so"
+    name = compile.library_path(toolchain.tensorflow()).name
+    return Path(ops.__file__).parent / "build" / name
 
 
 def damage(path, how):
@@ -379,7 +379,7 @@ def test_a_damaged_library_is_compiled_again(copied, capsys, how):
     assert compile.library() == path and len(builds) == 2
     assert path.read_bytes() == content and path.is_file() and not path.is_symlink()
     said = capsys.readouterr().err
-    assert f"{path} is not what was compiled there" in said and said.count("\n") == 1
+    assert f"{path} does not match its SHA-256" in said and said.count("\n") == 1
     assert compile.library() == path and len(builds) == 2
     assert ops.missing() == "" and not capsys.readouterr().err
 
@@ -448,7 +448,7 @@ NO_SPACE = (
     ],
 )
 def test_the_reason_of_a_compiler_that_fails(printed, reason):
-    assert compile._reason(printed, 1) == reason
+    assert toolchain.failure(printed, 1) == reason
 
 
 def test_a_compiler_that_is_killed_or_never_ends(nothing_compiled, monkeypatch):
@@ -478,7 +478,7 @@ def test_a_compiler_in_the_background_is_ended(nothing_compiled, monkeypatch):
 
 def test_a_compiler_that_fails_in_the_background(nothing_compiled, monkeypatch, capfd):
     """The choice of kernels does not wait for it; what it said comes afterwards."""
-    monkeypatch.setattr(compile, "processor", lambda: "flags : avx512f")
+    monkeypatch.setattr(toolchain, "processor", lambda: "flags : avx512f")
     monkeypatch.setenv("CXX", "false")
     assert ops.unsuited() == ""
     fails = "the C++ compiler false fails: exit code 1"
@@ -492,7 +492,7 @@ def test_a_compiler_that_fails_in_the_background(nothing_compiled, monkeypatch, 
 
 def test_kernels_as_asked_for_without_a_compiler(nothing_compiled, monkeypatch):
     monkeypatch.setenv("CXX", str(nothing_compiled / "c++"))
-    with pytest.raises(machine.MachineError, match="not there.*--kernels=tensorflow"):
+    with pytest.raises(machine.MachineError, match="not exist.*--kernels=tensorflow"):
         machine.start_kernels()
 
 
@@ -509,26 +509,30 @@ def test_a_full_disk_is_named(nothing_compiled, monkeypatch, tmp_path):
     "processor, reason", [("flags : fma avx2", "no AVX-512"), ("flags : avx512f", "")]
 )
 def test_where_it_is_the_better_choice(monkeypatch, processor, reason):
-    monkeypatch.setattr(compile, "processor", lambda: processor)
+    monkeypatch.setattr(toolchain, "processor", lambda: processor)
     monkeypatch.setattr(compile, "start", lambda: None)
     assert ops.unsuited() == reason
 
 
 def test_another_processor_or_version_is_compiled_for_anew(monkeypatch):
-    found = compile.tensorflow()
-    keys = {compile.key(found)}
-    monkeypatch.setattr(compile, "processor", lambda: "another")
-    keys.add(compile.key(found))
-    keys.add(compile.key(found._replace(version="1.0")))
-    keys.add(compile.key(found._replace(compile_flags=("-D_GLIBCXX_USE_CXX11_ABI=0",))))
-    assert len(keys) == 4
+    found = toolchain.tensorflow()
+    paths = {compile.library_path(found)}
+    monkeypatch.setattr(toolchain, "processor", lambda: "another")
+    paths.add(compile.library_path(found))
+    paths.add(compile.library_path(found._replace(version="1.0")))
+    paths.add(
+        compile.library_path(
+            found._replace(compile_flags=("-D_GLIBCXX_USE_CXX11_ABI=0",))
+        )
+    )
+    assert len(paths) == 4
 
 
 def test_what_tensorflow_is_going_to_say(monkeypatch):
     """Before it is loaded: then it can be compiled for meanwhile."""
-    said = compile.tensorflow()
+    said = toolchain.tensorflow()
     monkeypatch.delitem(sys.modules, "tensorflow")
-    assert compile.tensorflow() == said
+    assert toolchain.tensorflow() == said
 
 
 @pytest.mark.parametrize(
@@ -546,10 +550,10 @@ def test_the_compiler_starts_before_tensorflow(monkeypatch, arguments, begins):
     started = []
     monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
     monkeypatch.setattr(compile, "start", lambda: started.append(True))
-    monkeypatch.setattr(compile, "processor", lambda: "flags : avx512f")
+    monkeypatch.setattr(toolchain, "processor", lambda: "flags : avx512f")
     compile.foresee()
     assert bool(started) == begins
-    monkeypatch.setattr(compile, "processor", lambda: "flags : avx2")
+    monkeypatch.setattr(toolchain, "processor", lambda: "flags : avx2")
     compile.foresee()
     assert bool(started) == begins
 
@@ -557,11 +561,11 @@ def test_the_compiler_starts_before_tensorflow(monkeypatch, arguments, begins):
 def test_what_was_foreseen_for_another_tensorflow(nothing_compiled, monkeypatch):
     """Is ended, and that which was loaded compiled for."""
     monkeypatch.setenv("CXX", "sh -c 'sleep 60; true'")
-    loaded = compile.tensorflow()
-    monkeypatch.setattr(compile, "tensorflow", lambda: loaded._replace(version="1.0"))
+    loaded = toolchain.tensorflow()
+    monkeypatch.setattr(toolchain, "tensorflow", lambda: loaded._replace(version="1.0"))
     compile.start()
     foreseen = compile._job
-    monkeypatch.setattr(compile, "tensorflow", lambda: loaded)
+    monkeypatch.setattr(toolchain, "tensorflow", lambda: loaded)
     monkeypatch.setenv("CXX", "false")
     with pytest.raises(compile.NativeError, match="false fails"):
         compile.library()

@@ -16,7 +16,7 @@ from absl import flags
 import data
 import train
 from evaluation import result
-from native import compile, ops
+from native import compile, ops, toolchain
 from system import device, flagfiles
 from tests.test_older_runs import GOLDEN
 from training import checkpoints, machine, runs
@@ -193,7 +193,7 @@ def test_kernels_that_fail_to_compile_are_not_those_of_the_run(
 ):
     """The compiler fails behind the choice, while the data are read."""
     monkeypatch.setattr(compile, "BUILD", tmp_path / "build")
-    monkeypatch.setattr(compile, "processor", lambda: "flags : avx512f")
+    monkeypatch.setattr(toolchain, "processor", lambda: "flags : avx512f")
     monkeypatch.setenv("CXX", "false")
     ops.load.cache_clear()
     trained = []
