@@ -30,6 +30,7 @@ from data import kaggle
 from evaluation import result, scoring
 from system import cli, console, errors, files
 from training import checkpoints, runs
+from training.environment import current_environment
 
 FLAGS = flags.FLAGS
 
@@ -262,7 +263,7 @@ def _export(
         export.choose(FLAGS.export_formats),
         *scored[split],
         calibration=dataset.train_images[trained_on],
-        facts={"run": run, "checked_on": split, "environment": runs.environment()},
+        facts={"run": run, "checked_on": split, "environment": current_environment()},
     )
     print(f"\n{table}\n{FLAGS.export_dir}")
     if refused:

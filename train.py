@@ -61,6 +61,7 @@ from training import (
     summaries,
     windows,
 )
+from training.environment import current_environment
 from training.workers import ALONE, Workers
 
 FLAGS = flags.FLAGS
@@ -980,7 +981,7 @@ def run(
             "chosen": dict(chosen),
             "data": dict(dataset.hashes),
             "data_seconds": data_seconds,
-            "environment": runs.environment() | workers.environment,
+            "environment": current_environment() | workers.environment,
         }
         del dataset  # with its training images, which an enlarged set has, too
         workers.check_alike(

@@ -25,9 +25,9 @@ def facts() -> dict[str, Any]:
     load = _settled_load()  # before TensorFlow is loaded, which is load as well
     from system import device  # noqa: F401  isort: skip  (first: it loads TensorFlow)
 
-    from training import runs
+    from training.environment import current_environment
 
-    found = runs.environment()
+    found = current_environment()
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat("T", "seconds"),
         **{name: found[name] for name in ("commit", "processor", "cores", "onednn")},

@@ -45,7 +45,6 @@ TOO_LONG = {
     "photos/finding.py",
     "train.py",
     "training/checkpoints.py",
-    "training/runs.py",
     "training/sweep.py",
 }
 

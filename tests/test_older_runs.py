@@ -22,6 +22,7 @@ from evaluation import comparison, export, result, scoring
 from photos import reading
 from system import cli
 from training import checkpoints, history, runs, settings
+from training.environment import current_environment
 
 GOLDEN = Path(__file__).parent / "golden" / "run-0.5.1"
 ERRORS = 161  # of 360
@@ -138,7 +139,7 @@ def test_an_older_run_is_resumed_where_it_was_left(copy, digits, capsys):
     run_dir = copy()
     shutil.rmtree(checkpoints.path(run_dir / checkpoints.FOLDER, 24))
     config = runs.read_run(run_dir)["config"]
-    facts = {"data": dict(digits.hashes), "environment": runs.environment()}
+    facts = {"data": dict(digits.hashes), "environment": current_environment()}
     runs.open_run(run_dir, config, "", facts)
     said = capsys.readouterr().err
     assert f"version 0.5.1, now {cli.VERSION}" in said or cli.VERSION == "0.5.1"
@@ -164,5 +165,5 @@ def test_a_run_of_a_format_that_came_later_is_refused_in_one_line(copy):
 
 @pytest.mark.parametrize("number", ["1", -1, 1.0, True, [1]])
 def test_a_format_that_is_no_number_is_damage(copy, number):
-    with pytest.raises(runs.RunError, match="its format is no number"):
+    with pytest.raises(runs.RunError, match="its format is not a number"):
         runs.read_run(copy(format=number))

@@ -43,7 +43,7 @@ from tests.torture import (
     table,
     waiting,
 )
-from training import runs
+from training.environment import current_environment
 
 FLAGS = flags.FLAGS
 
@@ -163,7 +163,7 @@ def main(_: list[str]) -> None:
     print(table.show(rows))
     if results:
         names = ("commit", "tensorflow", "processor", "cores")
-        facts = {name: runs.environment()[name] for name in names}
+        facts = {name: current_environment()[name] for name in names}
         facts["minutes"] = round((time.monotonic() - began) / 60)
         table.write(rows, Path(results), facts)
     failures = [failure for row in rows for failure in row.failures]
