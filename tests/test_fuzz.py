@@ -30,7 +30,7 @@ from evaluation import comparison, result, scoring
 from photos import decode
 from system import console, errors, flagfiles, untrusted
 from tests.fuzz import readers
-from tests.fuzz.readers import READERS
+from tests.fuzz.seeds import SEEDS
 from training import history, runs
 
 ROOT = Path(__file__).parent.parent
@@ -71,39 +71,43 @@ def check_all(name, contents):
     @some
     @given(contents)
     def check(content):
-        readers.check(READERS[name], content)
+        readers.check(name, content)
 
     check()
 
 
-@pytest.mark.parametrize("name", READERS)
+def test_every_reader_has_seeds():
+    assert list(readers.READERS) == list(SEEDS)
+
+
+@pytest.mark.parametrize("name", SEEDS)
 def test_sound_files_are_taken(name):
-    taken = [readers.check(READERS[name], seed) for seed in READERS[name].seeds()]
+    taken = [readers.check(name, seed) for seed in SEEDS[name]()]
     assert taken[0]
 
 
-@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("name", SEEDS)
 def test_any_bytes(name):
     check_all(name, st.binary(max_size=200))
 
 
-@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("name", SEEDS)
 def test_damaged_files(name):
-    check_all(name, damaged(READERS[name].seeds()))
+    check_all(name, damaged(SEEDS[name]()))
 
 
-@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("name", SEEDS)
 def test_every_shorter_file(name):
-    for seed in READERS[name].seeds():
+    for seed in SEEDS[name]():
         for length in {*range(0, len(seed), max(1, len(seed) // 25)), len(seed) - 1}:
-            readers.check(READERS[name], seed[: max(length, 0)])
+            readers.check(name, seed[: max(length, 0)])
 
 
 # --- What was found, and what one would try first ---
 
 
 def refused(name, content):
-    assert not readers.check(READERS[name], content)
+    assert not readers.check(name, content)
 
 
 @pytest.mark.parametrize("name", ["run", "manifest", "result"])
@@ -170,7 +174,7 @@ def test_damaged_metrics(content):
 def test_a_cell_of_many_zeros_is_refused_or_read():
     header = ",".join(kaggle.PIXELS)
     zeros = "0" * 40 + "5" + ",0" * 783
-    readers.check(READERS["csv"], f"{header}\n{zeros}\n".encode())
+    readers.check("csv", f"{header}\n{zeros}\n".encode())
 
 
 def npz(**arrays):
@@ -235,14 +239,14 @@ def png(width, height):
 
 BOUNDED = """
 import resource, sys
-from tests.fuzz import readers
-reader = readers.READERS[sys.argv[1]]
-readers.check(reader, reader.seeds()[0])  # so that everything is loaded
+from tests.fuzz import readers, seeds
+name = sys.argv[1]
+readers.check(name, seeds.SEEDS[name]()[0])  # loads everything
 content = sys.stdin.buffer.read()
 pages = int(open("/proc/self/statm").read().split()[0])
 most = pages * resource.getpagesize() + (64 << 20)
 resource.setrlimit(resource.RLIMIT_AS, (most, most))
-print(readers.check(reader, content))
+print(readers.check(name, content))
 """
 
 
@@ -271,7 +275,7 @@ def test_what_announces_much_gets_no_memory(name, content):
     [
         b"\x1f\x8b\x08\x08" + bytes(6) + b"a" * 30_000_000,  # a name without an end
         gzip.compress(b"", mtime=0) * 500_000,
-        gzip.compress(readers.idx_seeds()[1]) + bytes(30_000_000),
+        gzip.compress(SEEDS["idx"]()[1]) + bytes(30_000_000),
     ],
     ids=["name", "members", "zeros"],
 )
@@ -401,7 +405,7 @@ def test_a_message_cannot_move_the_cursor():
 
 @pytest.mark.parametrize("name", sorted(result._NEEDED))
 def test_a_setting_of_another_kind_is_named(tmp_path, name):
-    run = json.loads(readers.run_seeds()[0])
+    run = json.loads(SEEDS["run"]()[0])
     for value in ([], {}, None):
         run["config"][name] = value
         (tmp_path / "run.json").write_text(json.dumps(run))
@@ -414,7 +418,7 @@ def test_a_setting_of_another_kind_is_named(tmp_path, name):
 )
 def test_a_setting_that_cannot_be_is_named(tmp_path, name, value):
     """The epochs were found by fuzzing."""
-    run = json.loads(readers.run_seeds()[0])
+    run = json.loads(SEEDS["run"]()[0])
     run["config"][name] = value
     (tmp_path / "run.json").write_text(json.dumps(run))
     with pytest.raises(runs.RunError, match=f"{name!r} is none there can be"):

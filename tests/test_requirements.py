@@ -129,7 +129,7 @@ def test_setup_cfg_names_all_sources():
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg", encoding="utf-8")
     modules = {path.stem for path in ROOT.glob("*.py")}
-    tools = {"benchmarks", "fuzz", "tests", "torture"}
+    tools = {"benchmarks", "tests"}
     packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - tools
     assert set(config["options"]["py_modules"].split()) == modules
     assert set(config["options"]["packages"].split()) == packages

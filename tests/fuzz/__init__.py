@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The readers of outside bytes, fed with bytes that nobody meant.
+"""Fuzzing: the readers of outside bytes are fed with arbitrary ones.
 
-fuzz.readers   each reader as a function of bytes, and a few sound files
-fuzz.target    one of them under atheris, which looks for inputs that reach new code
-fuzz           all of them in turn, each in a process with bounded memory and time
+readers        each reader as a function of bytes
+seeds          small files for each reader to start from
+target         one reader under atheris, which looks for inputs that reach new code
+python -m tests.fuzz
+               all readers in turn, each in a process of limited memory and time
 """

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fuzzes the readers one after another, and tells what was found.
+"""Fuzzes the readers of outside bytes and reports what was found.
 
     python -m tests.fuzz --seconds=600 --only=idx,csv
 
-Each runs in a process of its own, which may have so much memory and take so long over
-one input; it is started again where a finding ended it, and a finding counts if another
-process finds it too. Inputs that reached new code stay in build/fuzz/, and the next
-time begins with them; findings are kept there too.
-The table goes to fuzz/results.json and fuzz/results.md.
+Each reader runs in its own process, with limited memory and a time limit per input. If
+a finding ends the process, another takes over; a finding counts if a second process
+reproduces it. Inputs that reached new code stay in build/fuzz/, and the next session
+starts from them; findings stay there, too. The table goes to tests/fuzz/results.json
+and results.md.
 """
 
-if __name__ == "__main__":  # before all else, which takes a while to load
+if __name__ == "__main__":  # first: the imports below may take seconds
     from system import console
 
     console.start()
@@ -31,17 +31,19 @@ from absl import flags
 from tabulate import tabulate
 
 from system import cli, errors, files, untrusted
-from tests.fuzz import readers
+from tests.fuzz.readers import READERS
+from tests.fuzz.seeds import SEEDS
 
 HERE = Path(__file__).resolve().parent
-KEPT = HERE.parent / "build" / "fuzz"
+PROJECT = HERE.parent.parent
+KEPT = PROJECT / "build" / "fuzz"
 RESULTS = HERE / "results.json"
 TABLE = HERE / "results.md"
 
 MEMORY_MB = 1024  # TensorFlow, which some readers load, takes 400 of them
-STALLED_SECONDS = 600  # by the clock; fuzz.target counts those of the processor
-LONGEST = 1 << 16  # bytes of an input
-MOST_FINDINGS = 10  # of a reader, then it is left
+STALLED_SECONDS = 600  # of the clock; fuzz.target limits processor time
+INPUT_BYTES = 1 << 16  # longest input tried
+MOST_FINDINGS = 10  # of one reader, after which we stop
 
 HEADER = ["reader", "inputs", "seconds", "coverage", "findings"]
 
@@ -50,12 +52,12 @@ def fuzz(name: str, seconds: int, kept: Path = KEPT) -> dict[str, Any]:
     """Fuzzes one reader.
 
     Args:
-      name: a key of `readers.READERS`.
-      seconds: to go on for.
-      kept: folder for the inputs that reached new code, and for findings.
+      name: a key of `READERS`.
+      seconds: how long.
+      kept: folder for inputs that reached new code, and for findings.
 
     Returns:
-      inputs (tried), seconds, coverage (lines and branches reached, as libFuzzer
+      inputs (number tried), seconds, coverage (lines and branches reached, as libFuzzer
       counts them), findings (paths of the inputs).
 
     Raises:
@@ -64,39 +66,33 @@ def fuzz(name: str, seconds: int, kept: Path = KEPT) -> dict[str, Any]:
     corpus, found = kept / name / "corpus", kept / name / "findings"
     corpus.mkdir(parents=True, exist_ok=True)
     found.mkdir(exist_ok=True)
-    for number, seed in enumerate(readers.READERS[name].seeds()):
+    for number, seed in enumerate(SEEDS[name]()):
         (corpus / f"seed-{number}").write_bytes(seed)
     before = set(found.iterdir())
-    inputs, coverage, spent = 0, 0, 0
-    while spent < seconds:
+    findings: set[Path] = set()
+    inputs = coverage = spent = 0
+    while spent < seconds and len(findings) < MOST_FINDINGS:
         start = time.monotonic()
-        code, said = _run(name, corpus, found, seconds - spent)
-        counts = re.findall(r"stat::number_of_executed_units:\s*(\d+)", said)
-        if not counts:
-            raise errors.UserError(
-                f"the fuzzer of {name} did not run: {' '.join(said.split())[-300:]};"
-                " install it by make fuzz, which wants Python 3.11 or later on Linux"
-            )
-        inputs += int(counts[-1])
-        # Without the seconds of loading, which may be many, if it came to its end.
-        fuzzed = re.findall(r"\bDone \d+ runs in (\d+) second", said)
+        code, output = _run(name, corpus, found, seconds - spent)
+        inputs += _count_inputs(name, output)
+        # Not the time it takes to load, which may be long, if it ran to its end.
+        fuzzed = re.findall(r"\bDone \d+ runs in (\d+) second", output)
         spent += int(fuzzed[-1]) if fuzzed else round(time.monotonic() - start)
-        coverage = max([coverage, *map(int, re.findall(r"\bcov: (\d+)", said))])
+        coverage = max([coverage, *map(int, re.findall(r"\bcov: (\d+)", output))])
         if code == 0:
             break
-        print(said[-3000:], file=sys.stderr)
-        for path in set(found.iterdir()) - before:
-            # Atheris itself loses memory, some 100 kB an input where much is compared:
-            # what a new process stands was no fault of the reader.
+        print(output[-3000:], file=sys.stderr)
+        for path in set(found.iterdir()) - before - findings:
+            # Atheris itself loses memory, some 100 kB per input in code that compares
+            # a lot: if a new process survives the input, the reader is innocent.
             if _run(name, path, found, seconds)[0] == 0:
                 path.unlink()
-        if len(set(found.iterdir()) - before) >= MOST_FINDINGS:
-            break
+        findings = set(found.iterdir()) - before
     return {
         "inputs": inputs,
         "seconds": spent,
         "coverage": coverage,
-        "findings": sorted(str(path) for path in set(found.iterdir()) - before),
+        "findings": sorted(map(str, findings)),
     }
 
 
@@ -104,17 +100,17 @@ def _run(name: str, inputs: Path, found: Path, seconds: int) -> tuple[int, str]:
     """Runs the fuzzer until its time is over or it finds something.
 
     Args:
-      name: of the reader.
-      inputs: folder to begin with and to add to; or a file, which is all that is tried.
+      name: a key of `READERS`.
+      inputs: folder to start from and add to; or a file, then nothing else is tried.
       found: folder for findings.
-      seconds: to go on for.
+      seconds: how long.
 
     Returns:
-      exit code, 0 if nothing was found; what the fuzzer said.
+      exit code (0: nothing found), standard error.
     """
     limits = {
         "artifact_prefix": f"{found}{os.sep}",
-        "max_len": LONGEST,
+        "max_len": INPUT_BYTES,
         "max_total_time": seconds,
         "print_final_stats": 1,
         "report_slow_units": STALLED_SECONDS,
@@ -126,7 +122,7 @@ def _run(name: str, inputs: Path, found: Path, seconds: int) -> tuple[int, str]:
             *(sys.executable, "-m", "tests.fuzz.target", name, str(inputs)),
             *(f"-{key}={value}" for key, value in limits.items()),
         ],
-        cwd=HERE.parent,
+        cwd=PROJECT,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -136,33 +132,36 @@ def _run(name: str, inputs: Path, found: Path, seconds: int) -> tuple[int, str]:
     return done.returncode, done.stderr.decode(errors="replace")
 
 
-def _store(name: str, result: dict[str, Any]) -> str:
-    """Adds a reader's result to those of the others; returns the table.
+def _count_inputs(name: str, output: str) -> int:
+    counts = re.findall(r"stat::number_of_executed_units:\s*(\d+)", output)
+    if counts:
+        return int(counts[-1])
+    raise errors.UserError(
+        f"the fuzzer of {name} did not run: {' '.join(output.split())[-300:]}; install"
+        " it with make fuzz, which needs Python 3.11 or later on Linux"
+    )
 
-    Others may do the same meanwhile.
+
+def _store(name: str, result: dict[str, Any]) -> str:
+    """Adds a reader's result to the stored ones; returns the table.
+
+    Other threads and processes may do the same at the same time.
     """
     with open(KEPT / ".lock", "wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        return _store_alone(name, result)
+        stored = {**_stored(), name: result}
+        known = {name: stored[name] for name in READERS if name in stored}
+        rows = [[name, *(known[name][key] for key in HEADER[1:])] for name in known]
+        table = tabulate(rows, HEADER, tablefmt="github", intfmt=",")
+        results = {"python": platform.python_version(), "readers": known}
+        with files.replacing(RESULTS) as file:
+            file.write(json.dumps(results, indent=1).encode() + b"\n")
+        with files.replacing(TABLE) as file:
+            file.write(f"{table}\n".encode())
+        return table
 
 
-def _store_alone(name: str, result: dict[str, Any]) -> str:
-    stored = {**_earlier(), name: result}
-    known = {name: stored[name] for name in readers.READERS if name in stored}
-    rows = [
-        [name, some["inputs"], some["seconds"], some["coverage"], some["findings"]]
-        for name, some in known.items()
-    ]
-    table = tabulate(rows, HEADER, tablefmt="github", intfmt=",")
-    results = {"python": platform.python_version(), "readers": known}
-    with files.replacing(RESULTS) as file:
-        file.write(json.dumps(results, indent=1).encode() + b"\n")
-    with files.replacing(TABLE) as file:
-        file.write(f"{table}\n".encode())
-    return table
-
-
-def _earlier() -> dict[str, Any]:
+def _stored() -> dict[str, Any]:
     try:
         return untrusted.read_json(RESULTS)["readers"]
     except (OSError, ValueError, LookupError, TypeError):
@@ -170,8 +169,7 @@ def _earlier() -> dict[str, Any]:
 
 
 def main(_: list[str]) -> None:
-    """Fuzzes what the flags name; the results of other readers stay, also of those
-    that another process fuzzes meanwhile.
+    """Fuzzes the readers that --only names; results of all others stay.
 
     Raises:
       errors.UserError: something was found.
@@ -186,25 +184,22 @@ def main(_: list[str]) -> None:
         return found, _store(name, {**result, "findings": len(found)})
 
     with futures.ThreadPoolExecutor(flags.FLAGS.jobs) as pool:
-        for found, table in pool.map(fuzz_one, flags.FLAGS.only or readers.READERS):
+        for found, table in pool.map(fuzz_one, flags.FLAGS.only or READERS):
             findings += found
     print(table)
     if findings:
         raise errors.UserError(
-            f"{len(findings)} findings, the inputs are {', '.join(findings)}: mend the"
-            " reader, and keep each as a test in tests/test_fuzz.py"
+            f"{len(findings)} findings, their inputs are {', '.join(findings)}: correct"
+            " the reader, and keep each input as a test in tests/test_fuzz.py"
         )
 
 
 if __name__ == "__main__":
-    flags.DEFINE_integer("seconds", 60, "For each reader.", lower_bound=1)
-    flags.DEFINE_integer("jobs", 1, "Readers at a time.", lower_bound=1)
-    flags.DEFINE_list(
-        "only", [], f"Readers, of {', '.join(readers.READERS)}; default: all."
-    )
+    names = ", ".join(READERS)
+    flags.DEFINE_integer("seconds", 60, "Time for each reader.", lower_bound=1)
+    flags.DEFINE_integer("jobs", 1, "Readers fuzzed at the same time.", lower_bound=1)
+    flags.DEFINE_list("only", [], f"Readers to fuzz, of {names}; default: all.")
     flags.register_validator(
-        "only",
-        lambda names: set(names) <= set(readers.READERS),
-        f"expected some of {', '.join(readers.READERS)}",
+        "only", lambda only: set(only) <= set(READERS), f"expected some of {names}"
     )
     cli.run(main)
