@@ -19,7 +19,10 @@ LOCKS = {  # and the extras that each is for, besides what is always installed
     "requirements.lock": [],
     "requirements-dev.lock": ["test", "fuzz"],
 }
-SOURCES = ("augment", "data", "evaluation", "models", "native", "training")
+SOURCES = (
+    *("augment", "data", "evaluation", "models", "native", "photos", "system"),
+    "training",
+)
 # Names of packages that are imported under another.
 PACKAGES = {
     **{"PIL": "pillow", "absl": "absl-py", "cv2": "opencv-python-headless"},
