@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training import checkpoints
+from training import checkpoints, manifest
 
 ROOT = Path(__file__).resolve().parent.parent
 MAIN = "--flagfile=lenet.flags"
@@ -74,7 +74,7 @@ def digest(tree: Path, arguments: list[str]) -> str:
 def of_variables(folder: Path) -> str:
     """SHA-256 of the names and values of all variables in the last checkpoint."""
     last = checkpoints.path(folder, checkpoints.steps(folder)[-1])
-    reader = device.tf.train.load_checkpoint(str(last / checkpoints.FILES))
+    reader = device.tf.train.load_checkpoint(str(last / manifest.STATE))
     sha256 = hashlib.sha256()
     for name in sorted(reader.get_variable_to_shape_map()):
         if name != "_CHECKPOINTABLE_OBJECT_GRAPH":

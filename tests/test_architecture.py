@@ -44,7 +44,6 @@ TOO_LONG = {
     "native/ops.cc",
     "photos/finding.py",
     "train.py",
-    "training/checkpoints.py",
     "training/sweep.py",
 }
 

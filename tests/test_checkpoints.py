@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from system import cli
-from training import checkpoints
+from training import checkpoints, manifest
 from training.checkpoints import CheckpointError
 
 
@@ -72,7 +72,7 @@ def passed_over(folder, capsys):
     line = capsys.readouterr().err
     assert line.count("\n") == 1
     assert str(checkpoints.path(folder, 2)) in line
-    assert f"taking {checkpoints.path(folder, 1)} instead" in line
+    assert f"using {checkpoints.path(folder, 1)} instead" in line
     return line
 
 
@@ -169,7 +169,9 @@ def test_another_configuration_is_refused(tmp_path):
     same = {"codes": [], "rate": 0.1}
     assert checkpoints.restore(make_state(), tmp_path, same) == 1
     for other in ({"rate": 0.2, "codes": []}, {}, None):
-        assert "another configuration" in refused(make_state(), tmp_path, config=other)
+        assert "run with other settings" in refused(
+            make_state(), tmp_path, config=other
+        )
 
 
 def test_the_files_of_another_run_are_found(folder, tmp_path, capsys):
@@ -181,7 +183,7 @@ def test_the_files_of_another_run_are_found(folder, tmp_path, capsys):
         if foreign[name] != good[name]:  # the index is the same for the same shapes
             passed_over(folder, capsys)
     write(checkpoints.path(folder, 2), foreign)
-    assert "another configuration" in passed_over(folder, capsys)
+    assert "run with other settings" in passed_over(folder, capsys)
     write(checkpoints.path(folder, 2), files_of(folder, 1))
     assert "is of step 1" in passed_over(folder, capsys)
 
@@ -204,9 +206,9 @@ def test_a_manifest_of_another_form_is_refused(folder, change, capsys):
     file = checkpoints.path(folder, 2) / "manifest.json"
     entries = json.loads(file.read_bytes())
     del entries["sha256"]
-    file.write_bytes(checkpoints._render(entries))
+    file.write_bytes(manifest.render(entries))
     assert checkpoints.restore(make_state(), folder) == 2
-    file.write_bytes(checkpoints._render({**entries, **change}))
+    file.write_bytes(manifest.render({**entries, **change}))
     passed_over(folder, capsys)
 
 
@@ -267,7 +269,7 @@ def test_a_file_that_is_not_read_back_as_written_is_no_checkpoint(folder, monkey
         flush(path, **options)
 
     monkeypatch.setattr(checkpoints.files, "flush", bad_disk)
-    with pytest.raises(CheckpointError, match="state.index has another SHA-256"):
+    with pytest.raises(CheckpointError, match="state.index does not match the SHA-256"):
         checkpoints.save(make_state(), folder, 3)
     assert names_in(folder) == ["step-00000001", "step-00000002"]
 

@@ -15,7 +15,7 @@ from evaluation import scoring
 from system import errors
 from system.errors import UserError
 from tests.programs import command
-from training import checkpoints, runs
+from training import checkpoints, manifest, runs
 from training.checkpoints import CheckpointError
 from training.runs import RunError
 
@@ -153,7 +153,7 @@ def test_the_loaded_network_is_the_average(trained):
         scoring.Predict(network), images, np.array([0, 1], np.uint8)
     ).probabilities
     np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
-    prefix = checkpoints.path(run_dir / "checkpoints", 10) / checkpoints.FILES
+    prefix = checkpoints.path(run_dir / "checkpoints", 10) / manifest.STATE
     stored = stored_values(prefix, "average/dense2/w", "network/dense2/w")
     np.testing.assert_array_equal(network.dense2.w.numpy(), stored[0])
     assert np.any(stored[0] != stored[1])

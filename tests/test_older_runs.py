@@ -117,7 +117,7 @@ def test_a_setting_that_came_later_makes_no_run_foreign(copy, monkeypatch):
     assert "mlp | blue differ in: --colour (3 | 5)" in text
     # Checkpoints know their run, too.
     assert program.load_network(older)[1] == 24
-    with pytest.raises(checkpoints.CheckpointError, match="another configuration"):
+    with pytest.raises(checkpoints.CheckpointError, match="run with other settings"):
         program.load_network(coloured)
     config = {**runs.read_run(older)["config"], "colour": 3}
     facts = {k: stored(GOLDEN)[k] for k in ("data", "environment")}

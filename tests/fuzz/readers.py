@@ -152,18 +152,18 @@ def read_manifest(content: bytes) -> None:
 
 
 def read_checkpoint(content: bytes) -> None:
-    """training.checkpoints: the manifest of a checkpoint; 1: given its checksum."""
-    from training import checkpoints
+    """training.manifest: the manifest of a checkpoint; 1: given its checksum."""
+    from training import checkpoints, manifest
 
     kind, rest = content[:1], content[1:]
     if kind == b"1":
         try:
-            rest = checkpoints._render(untrusted.parse_json(rest))
+            rest = manifest.render(untrusted.parse_json(rest))
         except (ValueError, TypeError):
             return
     place = checkpoints.path(Path(_FOLDER.name), 1)
     place.mkdir(exist_ok=True)
-    (place / checkpoints.MANIFEST).write_bytes(rest)
+    (place / manifest.NAME).write_bytes(rest)
     assert isinstance(checkpoints.progress(place.parent, 1), dict)
 
 

@@ -91,13 +91,13 @@ def manifest() -> Files:
 
 def checkpoint() -> Files:
     """A manifest without and with its own checksum; one that lacks an entry."""
-    from training import checkpoints
+    from training import manifest
 
     files = {"state.index": {"bytes": 3, "sha256": "0" * 64}}
-    sound = json.loads(checkpoints._manifest(files, 1, {}, {"loss": 0.5}))
+    sound = json.loads(manifest.make(files, 1, "", {"loss": 0.5}))
     del sound["sha256"]
     without, lacking = _json(sound, {**sound, "files": {}})
-    sealed = checkpoints._manifest(files, 1, {}, {})
+    sealed = manifest.make(files, 1, "", {})
     return [b"1" + without, b"0" + sealed, b"1" + lacking]
 
 

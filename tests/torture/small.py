@@ -16,7 +16,7 @@ from tqdm import tqdm
 import train
 from system import cli
 from tests.torture import children
-from training import checkpoints, history
+from training import checkpoints, history, manifest
 
 EPOCHS, EPOCH_STEPS = 4, 4
 
@@ -96,7 +96,7 @@ def digest(run_dir: Path, *, curves: bool = True) -> str:
 def _variables(run_dir: Path) -> list[Any]:
     folder = run_dir / checkpoints.FOLDER
     last = checkpoints.path(folder, checkpoints.steps(folder)[-1])
-    reader = tf.train.load_checkpoint(str(last / checkpoints.FILES))
+    reader = tf.train.load_checkpoint(str(last / manifest.STATE))
     names = sorted(reader.get_variable_to_shape_map())
     values = [reader.get_tensor(name) for name in names if name[0] != "_"]
     contents = [value.tobytes().hex() for value in values]
