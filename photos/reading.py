@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from evaluation import figures, scoring
-from photos import decode, finding
+from photos import components, decode, segment
 from system import console, errors, files
 
 DOUBTFUL = 0.8  # a lower probability is marked
@@ -73,7 +73,7 @@ def read(
     Args:
       predict: uint8 images [N, 28, 28, 1] → logits [N, 10].
       paths: of the photos.
-      ink: a name in `finding.INKS`.
+      ink: a name in `paper.INKS`.
 
     Raises:
       PhotoError: a photo cannot be read.
@@ -91,7 +91,7 @@ def read(
     ]
 
 
-def _find(path: Path, ink: str) -> list[finding.Digit]:
+def _find(path: Path, ink: str) -> list[segment.Digit]:
     photo = decode.read(path)
     grey = cv2.cvtColor(photo.pixels, cv2.COLOR_RGB2GRAY)
     scale = photo.scale
@@ -99,10 +99,10 @@ def _find(path: Path, ink: str) -> list[finding.Digit]:
     try:
         return [
             dataclasses.replace(digit, box=_scaled(digit.box, scale))
-            for digit in finding.find(grey, ink)
+            for digit in segment.find(grey, ink)
         ]
-    except finding.PageError as error:
-        raise finding.PageError(f"{path}: {error}") from None
+    except components.PageError as error:
+        raise components.PageError(f"{path}: {error}") from None
 
 
 def _scaled(box: tuple[int, int, int, int], scale: int) -> tuple[int, int, int, int]:
@@ -110,7 +110,7 @@ def _scaled(box: tuple[int, int, int, int], scale: int) -> tuple[int, int, int, 
     return left, top, width, height
 
 
-def _reading(digit: finding.Digit, probabilities: np.ndarray) -> Reading:
+def _reading(digit: segment.Digit, probabilities: np.ndarray) -> Reading:
     second, first = np.argsort(probabilities)[-2:].tolist()
     return Reading(
         digit.row,

@@ -42,7 +42,6 @@ TOO_LONG = {
     "evaluation/figures.py",
     "evaluation/report.py",
     "native/ops.cc",
-    "photos/finding.py",
     "train.py",
     "training/sweep.py",
 }

@@ -147,10 +147,10 @@ def tiled_tiff(side):
 
 @pytest.mark.parametrize("size", [(100_000, 100_000), (10_000, 6_000), (40_000, 10)])
 def test_too_many_pixels_are_refused_by_the_header(tmp_path, monkeypatch, size):
-    def decode(*_):
+    def fail(*_):
         raise AssertionError("decoded")
 
-    monkeypatch.setattr(decode, "_decode", decode)
+    monkeypatch.setattr(decode, "_decode", fail)
     (tmp_path / "bomb.png").write_bytes(png_header(*size))
     refused(tmp_path / "bomb.png", "pixels; expected a photo.* make it smaller")
 
@@ -159,14 +159,14 @@ MEMORY = """
 import sys
 from pathlib import Path
 import cv2
-from photos import finding, decode
+from photos import decode, segment
 
 def peak():  # in KiB, and not of the process that started this one, as of getrusage
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0])
 
 before = peak()
-finding.find(cv2.cvtColor(decode.read(Path(sys.argv[1])).pixels, cv2.COLOR_RGB2GRAY))
+segment.find(cv2.cvtColor(decode.read(Path(sys.argv[1])).pixels, cv2.COLOR_RGB2GRAY))
 print(peak() - before)
 """
 

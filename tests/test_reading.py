@@ -13,7 +13,7 @@ from PIL import Image
 import eval as program
 from benchmarks import photos as counting
 from evaluation import figures, scoring
-from photos import decode, finding, make_page, reading
+from photos import decode, make_page, paper, reading
 from system import errors
 from tests.programs import command
 
@@ -164,7 +164,7 @@ def test_flags_and_modules_agree():
     done = command("-c", FLAGS)
     assert done.returncode == 0, done.stderr
     inks, message = done.stdout.splitlines()
-    assert inks.split() == list(finding.INKS)
+    assert inks.split() == list(paper.INKS)
     for suffix in reading.SUFFIXES:
         assert suffix in message
 

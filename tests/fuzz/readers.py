@@ -259,8 +259,8 @@ def read_journal(content: bytes) -> None:
 
 
 def read_photo(content: bytes) -> None:
-    """photos.decode, then photos.finding on the decoded picture."""
-    from photos import decode, finding
+    """photos.decode, then photos.segment on the decoded picture."""
+    from photos import decode, segment
 
     picture = decode.read(_file("photo", content)).pixels
     assert picture.dtype == np.uint8 and picture.shape[2:] == (3,)
@@ -268,7 +268,7 @@ def read_photo(content: bytes) -> None:
     assert 0 < height * width <= decode.MOST_PIXELS
     if height * width > FOUND_PIXELS:
         return
-    for digit in finding.find(np.ascontiguousarray(picture[..., 0])):
+    for digit in segment.find(np.ascontiguousarray(picture[..., 0])):
         left, top, right, bottom = np.add(digit.box, (0, 0, *digit.box[:2])).tolist()
         assert 0 <= left < right <= width and 0 <= top < bottom <= height
         assert digit.image.shape == (28, 28) and digit.image.any()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Digits on a page: all found, nothing else, in order, in MNIST's form."""
+"""Digits of a page: all of them, nothing else, in order, in MNIST's form."""
 
 import cv2
 import numpy as np
@@ -7,17 +7,17 @@ import pytest
 
 import data
 from data.normalise import normalise
-from photos import finding
+from photos import components, paper, segment
 
 
 @pytest.fixture(scope="module")
 def digits():
-    """uint8 [n, 28, 28]: handwriting that is always there, one of each class first."""
+    """Handwriting, uint8 [n, 28, 28], one of each class first."""
     return data.load("digits").train_images[..., 0]
 
 
 def lay_out(rows, side=84, height=None):
-    """A white page, uint8, with rows of digits in frames of so many pixels."""
+    """Draws rows of digits on a white page, uint8, in square frames of this side."""
     height = height or side
     columns = max(len(row) for row in rows)
     page = np.full((height * len(rows), side * columns), 255, np.uint8)
@@ -33,7 +33,7 @@ def places(found):
 
 
 def difference(image, digit):
-    """Mean difference in grey levels."""
+    """Measures the mean difference in grey levels."""
     return np.abs(image.astype(int) - digit).mean()
 
 
@@ -46,7 +46,7 @@ def same_digits(found, expected, most=12):
 
 def test_three_rows_in_reading_order(digits):
     page = lay_out([digits[:4], digits[4:6], digits[6:9]])
-    found = finding.find(page)
+    found = segment.find(page)
     assert places(found) == [
         *((1, 1), (1, 2), (1, 3), (1, 4)),
         *((2, 1), (2, 2)),
@@ -65,12 +65,12 @@ def test_rows_that_slope(digits):
     height, width = page.shape
     turn = cv2.getRotationMatrix2D((width / 2, height / 2), 6, 1)
     page = cv2.warpAffine(page, turn, (width, height), borderValue=255)
-    assert places(finding.find(page)) == [
+    assert places(segment.find(page)) == [
         (y, x) for y in (1, 2, 3) for x in range(1, 9)
     ]
 
 
-def test_sizes_of_one_row(digits):
+def test_a_row_of_different_sizes(digits):
     page = np.full((320, 700), 255, np.uint8)
     left = 20
     for digit, side in zip(digits[:5], (28, 280, 40, 140, 60)):
@@ -78,27 +78,27 @@ def test_sizes_of_one_row(digits):
             digit, (side, side)
         )
         left += side
-    found = finding.find(page)
+    found = segment.find(page)
     assert places(found) == [(1, column) for column in range(1, 6)]
     same_digits(found, digits[:5])
 
 
 @pytest.mark.parametrize("invert", [False, True])
-def test_polarity_is_found(digits, invert):
+def test_polarity_is_detected(digits, invert):
     page = lay_out([digits[:5]])
     page = 255 - page if invert else page
-    same_digits(finding.find(page), digits[:5])
-    forced = finding.find(page, "light" if invert else "dark")
+    same_digits(segment.find(page), digits[:5])
+    forced = segment.find(page, "light" if invert else "dark")
     assert len(forced) == 5
 
 
 def test_polarity_is_forced(digits):
-    """On a page of half ink the eye decides, so the flag must."""
+    """We may guess wrong where ink covers half of the page; the user decides."""
     page = lay_out([digits[:5]])
     assert not np.array_equal(
-        finding.lift_ink(page, "light"), finding.lift_ink(page, "dark")
+        paper.lift_ink(page, "light"), paper.lift_ink(page, "dark")
     )
-    same_digits(finding.find(255 - page, "light"), digits[:5])
+    same_digits(segment.find(255 - page, "light"), digits[:5])
 
 
 def test_uneven_light_and_noise(digits):
@@ -108,24 +108,24 @@ def test_uneven_light_and_noise(digits):
     light = 0.25 + 0.6 * x * y + 0.1 * np.sin(6 * y)
     noise = np.random.default_rng(0).normal(0, 3, page.shape)
     lit = (page * light + noise).clip(0, 255).astype(np.uint8)
-    same_digits(finding.find(lit), digits[:18], most=15)
+    same_digits(segment.find(lit), digits[:18], most=15)
 
 
 def rows_of(digits):
-    """Three rows of eight, and the places of all."""
+    """Draws three rows of eight; returns the page and the place of each digit."""
     page = lay_out([digits[:8], digits[8:16], digits[16:24]], height=110)
     return page, [(y, x) for y in (1, 2, 3) for x in range(1, 9)]
 
 
 @pytest.mark.parametrize("depth", [0.3, 0.6])
 def test_the_shadow_of_a_hand(digits, depth):
-    """Its rim lies between two digits and through others, sharper than the light."""
+    """Its rim is sharper than the light, between some digits and across others."""
     page, expected = rows_of(digits)
     height, width = page.shape
     y, x = np.mgrid[:height, :width]
     inside = np.hypot(x - width, y - height) - 0.6 * width
     shadow = 1 - depth / (1 + np.exp(inside / 3))
-    found = finding.find((page * shadow).astype(np.uint8))
+    found = segment.find((page * shadow).astype(np.uint8))
     assert places(found) == expected
     same_digits(found, digits[:24], most=15)
 
@@ -146,7 +146,7 @@ def test_squared_paper_askew_in_a_shadow(digits, grey):
     shadow = np.linspace(1, 0.6, width)
     noise = np.random.default_rng(0).normal(0, 3, page.shape)
     lit = (page * shadow + noise).clip(0, 255).astype(np.uint8)
-    assert places(finding.find(lit)) == expected
+    assert places(segment.find(lit)) == expected
 
 
 def test_dotted_paper(digits):
@@ -155,7 +155,7 @@ def test_dotted_paper(digits):
     for y in range(9, page.shape[0], 16):
         for x in range(9, page.shape[1], 16):
             cv2.circle(dotted, (x, y), 1, 120, cv2.FILLED)
-    assert places(finding.find(np.minimum(page, dotted))) == expected
+    assert places(segment.find(np.minimum(page, dotted))) == expected
 
 
 @pytest.mark.parametrize(("grey", "squared"), [(90, False), (190, False), (190, True)])
@@ -168,29 +168,29 @@ def test_ruled_lines_are_no_digits(digits, grey, squared, tilt):
         cv2.line(ruled, (0, y), (width, y + tilt), grey, 2)
     for x in range(17, width, 32) if squared else ():
         cv2.line(ruled, (x, 0), (x - tilt // 2, height), grey, 2)
-    found = finding.find(np.minimum(page, ruled))
+    found = segment.find(np.minimum(page, ruled))
     assert places(found) == [(y, x) for y in (1, 2) for x in range(1, 9)]
     same_digits(found, digits[:16], most=25)
 
 
-def test_a_line_beneath_is_no_digit(digits):
+def test_an_underline_is_no_digit(digits):
     page = lay_out([digits[:4]], height=120)
     cv2.line(page, (40, 105), (190, 107), 0, 3)
-    same_digits(finding.find(page), digits[:4])
+    same_digits(segment.find(page), digits[:4])
 
 
-def test_specks_are_dropped(digits):
+def test_specks_and_blots_are_dropped(digits):
     page = lay_out([digits[:5]], height=200)
     for number, x in enumerate(range(5, page.shape[1], 20)):
         for y in range(95, 200, 20):
             cv2.circle(page, (x, y), number % 4, 0, cv2.FILLED)
     cv2.circle(page, (200, 150), 12, 0, cv2.FILLED)  # a blot
-    assert len(finding.find(page)) == 5
+    assert len(segment.find(page)) == 5
 
 
 @pytest.mark.parametrize("size", [40, 160])
 def test_broken_strokes_are_joined(size):
-    """A 0 in two halves; a 5 whose bar came off; a 1 that stops for a moment."""
+    """A 0 in two halves, a 5 with its bar loose, a 1 with a gap."""
     page = np.full((2 * size, 5 * size), 255, np.uint8)
     pen = max(3, size // 9)
     middle = size
@@ -204,7 +204,7 @@ def test_broken_strokes_are_joined(size):
     left = 4 * size
     cv2.line(page, (left, top), (left, top + size), 0, pen)
     page[middle : middle + max(1, pen // 3), left - size // 4 : left + size // 4] = 255
-    assert places(finding.find(page)) == [(1, 1), (1, 2), (1, 3)]
+    assert places(segment.find(page)) == [(1, 1), (1, 2), (1, 3)]
 
 
 @pytest.mark.parametrize("digit", "0123456789")
@@ -213,7 +213,7 @@ def test_a_digit_that_touches_the_border(digit):
     cv2.putText(page, digit, (30, 120), cv2.FONT_HERSHEY_SIMPLEX, 4, 255, 10)
     rows, columns = np.nonzero(page)
     tight = page[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
-    (found,) = finding.find(255 - tight, "dark")
+    (found,) = segment.find(255 - tight, "dark")
     assert found.box == pytest.approx((0, 0, *tight.shape[::-1]), abs=1)
     assert difference(found.image, normalise(tight)) < 3
 
@@ -221,24 +221,24 @@ def test_a_digit_that_touches_the_border(digit):
 @pytest.mark.parametrize("size", [(1, 1), (3, 400), (400, 3), (300, 200)])
 def test_an_empty_page_has_no_digits(size):
     for value in (0, 128, 255):
-        assert finding.find(np.full(size, value, np.uint8)) == []
+        assert segment.find(np.full(size, value, np.uint8)) == []
     noise = np.random.default_rng(0).normal(200, 6, size).clip(0, 255)
-    assert finding.find(noise.astype(np.uint8)) == []
+    assert segment.find(noise.astype(np.uint8)) == []
 
 
 def test_a_hair_is_no_digit():
     page = np.full((6000, 3000), 255, np.uint8)
     cv2.line(page, (100, 100), (2900, 5500), 200, 1)
-    assert finding.find(page) == []
+    assert segment.find(page) == []
 
 
 @pytest.mark.parametrize("scale", [1, 10])
 def test_a_thin_pen_leaves_a_stroke(scale):
-    """At 20 pixels it would be a tenth as dark as MNIST's."""
+    """Scaled to 20 pixels as it is, it would be a tenth as dark as in MNIST."""
     page = np.full((300 * scale, 300 * scale), 255, np.uint8)
     middle, axes = (150 * scale, 150 * scale), (60 * scale, 100 * scale)
     cv2.ellipse(page, middle, axes, 0, 0, 360, 0, 2 * scale)
-    (found,) = finding.find(page)
+    (found,) = segment.find(page)
     assert np.percentile(found.image[found.image > 0], 80) > 150
 
 
@@ -247,25 +247,25 @@ def test_a_page_of_marks_is_refused():
     for y in range(0, 1200, 12):
         for x in range(0, 1200, 12):
             page[y : y + 8, x : x + 2] = 0
-    with pytest.raises(finding.PageError, match="10,000 marks; expected a page of"):
-        finding.find(page)
+    with pytest.raises(components.PageError, match="10,000 marks; expected a page of"):
+        segment.find(page)
 
 
 def test_mnists_own_digits_are_left_as_they_are(mnist):
-    """The whole way, from a digit as an image of its own."""
+    """Each given as a page of its own."""
     images = mnist.test_images[:1000, ..., 0]
     differences, torn = [], 0
     for image in images:
         np.testing.assert_array_equal(normalise(image), image)
-        first, *others = finding.find(255 - image)
-        torn += bool(others)  # in two, as MNIST has some
+        first, *others = segment.find(255 - image)
+        torn += bool(others)  # some of MNIST's are in two pieces
         differences.append(difference(first.image, image))
     assert torn <= 2
     assert np.median(differences) < 0.5 and np.percentile(differences, 98) < 8
 
 
 def nested(size, gap, stroke):
-    """A page of angles that lie in one another."""
+    """Draws a page of nested angles."""
     page = np.full((size + 40, size + 40), 255, np.uint8)
     for offset in range(0, size - gap, gap):
         end = 20 + size - offset
@@ -275,10 +275,10 @@ def nested(size, gap, stroke):
 
 
 @pytest.mark.parametrize(("size", "gap", "stroke"), [(500, 8, 3), (500, 60, 25)])
-def test_marks_in_one_another_are_refused(monkeypatch, size, gap, stroke):
-    """25 kB of them took minutes."""
+def test_nested_marks_are_refused(monkeypatch, size, gap, stroke):
+    """A file of 25 kB took minutes."""
     page = np.pad(nested(size, gap, stroke), 700, constant_values=255)
-    monkeypatch.setattr(finding, "_MOST_BOXES", 1 if gap == 8 else 4)
-    monkeypatch.setattr(finding, "_MOST_DISTANCES", 4_000_000)
-    with pytest.raises(finding.PageError, match="marks that lie in one another"):
-        finding.find(page)
+    monkeypatch.setattr(components, "_MOST_BOXES_AREA", 1 if gap == 8 else 4)
+    monkeypatch.setattr(components, "_MOST_DISTANCE_PIXELS", 4_000_000)
+    with pytest.raises(components.PageError, match="marks nested in one another"):
+        segment.find(page)

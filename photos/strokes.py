@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Second stage of reading a page: tells ink from noise, and erases ruled lines."""
+
+import cv2
+import numpy as np
+
+# Darkness is counted from 0, the paper, to 255; shares are of the page's darkest ink.
+_FAINTEST_INK_GREY = 25
+_NOISE_DEVIATIONS = 5  # anything within is paper
+_EXTREME_NOISE_DEVIATIONS = 8  # of millions of pixels of paper, none is beyond
+_FAINT_INK_SHARES = 0.1, 0.3  # limits of the lower threshold, whatever the noise
+_CERTAIN_INK_SHARE = 0.35  # the upper threshold
+
+
+def threshold(darkness: np.ndarray, factor: float = 1) -> np.ndarray:
+    """Marks the ink, by two thresholds.
+
+    Faint ink counts if it is connected to ink beyond doubt (the hysteresis of Canny,
+    "A Computational Approach to Edge Detection", 1986).
+
+    Args:
+      darkness: uint8 [H, W] from `paper.lift_ink`.
+      factor: raises the lower threshold.
+
+    Returns:
+      uint8 [H, W] of 0 and 1.
+    """
+    smooth = cv2.GaussianBlur(darkness, (3, 3), 0)
+    noise = _noise_deviation(smooth)
+    faintest = max(_FAINTEST_INK_GREY, _EXTREME_NOISE_DEVIATIONS * noise)
+    candidates: np.ndarray = smooth[smooth > faintest]
+    if not candidates.size:
+        return np.zeros_like(darkness)
+    darkest = np.percentile(candidates, 90)
+    least, most = _FAINT_INK_SHARES
+    low = np.clip(_NOISE_DEVIATIONS * noise, least * darkest, most * darkest) * factor
+    # Both, as smoothing alone would widen all strokes.
+    faint = ((smooth > low) & (darkness > low)).astype(np.uint8)
+    count, labels = cv2.connectedComponents(faint, connectivity=8)
+    high = max(_CERTAIN_INK_SHARE * darkest, low, _FAINTEST_INK_GREY)
+    certain = np.zeros(count, np.uint8)
+    certain[labels[smooth > high]] = 1
+    certain[0] = 0
+    return certain[labels]
+
+
+_DARKEST_NOISE_GREY = 64
+_BLURRED_RIM_SHARE = 0.025  # of the longer side: ink of a blurred photo fades this far
+
+
+def _noise_deviation(smooth: np.ndarray) -> float:
+    """Estimates the standard deviation of the paper from its dark half.
+
+    The light half is 0 in `smooth`, and so are half of the pixels.
+    """
+    step = max(1, int(np.sqrt(smooth.size / 1e6)))
+    values = np.ascontiguousarray(smooth[::step, ::step])
+    limit, _ = cv2.threshold(values, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    # On a page without ink, Otsu's limit lies amid the noise.
+    ink = (values > max(limit, _DARKEST_NOISE_GREY)).astype(np.uint8)
+    side = 2 * round(max(values.shape) * _BLURRED_RIM_SHARE) + 1
+    paper = values[cv2.dilate(ink, np.ones((side, side), np.uint8)) == 0]
+    if paper.size < values.size / 20:
+        return 0  # too little to tell
+    # The median of the dark half is the third quartile of all.
+    return float(np.percentile(paper, 75)) / 0.6745
+
+
+def stroke_width(pixels: np.ndarray) -> float:
+    """Measures the widest stroke of a shape, bool [h, w], in pixels."""
+    padded = np.pad(pixels, 1).astype(np.uint8)
+    return 2 * float(cv2.distanceTransform(padded, cv2.DIST_L2, 5).max()) - 1
+
+
+_INK_CORE_SHARE = 0.6  # of the ink's darkness; shadows are lighter
+
+
+def widest_stroke(darkness: np.ndarray) -> float:
+    """Measures the widest stroke of a page, in pixels; 0 if the page has no ink."""
+    ink = darkness[threshold(darkness) > 0]
+    if not ink.size:
+        return 0
+    return stroke_width(darkness > _INK_CORE_SHARE * np.percentile(ink, 90))
+
+
+_RULE_SPAN_SHARE = 0.5  # of the page's width or height
+_LONE_VERTICAL_SPAN_SHARE = 0.95  # of the height; the stroke of a 1 may be long
+_RULES_OF_RULED_PAPER = 3  # fewer may underline something
+
+
+def erase_rules(mask: np.ndarray) -> float:
+    """Erases ruled lines from a mask, in place, but not the strokes that cross them.
+
+    Paper with several lines across may be squared; only then do shorter vertical lines
+    count as ruled.
+
+    Args:
+      mask: uint8 [H, W] of 0 and 1.
+
+    Returns:
+      Thickness of the thickest line, in pixels; 0 if there is none.
+    """
+    across = _erase_across(mask, _RULE_SPAN_SHARE)
+    squared = len(across) >= _RULES_OF_RULED_PAPER
+    span = _RULE_SPAN_SHARE if squared else _LONE_VERTICAL_SPAN_SHARE
+    return max([0.0, *across, *_erase_across(mask.T, span)])
+
+
+_RULE_SLENDERNESS = 25  # length over thickness
+_BARE_RULE_PERCENT = 20  # part of a line that no stroke crosses, at least
+
+
+def _erase_across(mask: np.ndarray, span: float) -> list[float]:
+    """Erases lines that span this share of the width; returns their thicknesses."""
+    thicknesses = []
+    width = mask.shape[1]
+    labels, stats = _long_runs(mask)
+    for label, (left, top, length, height, _) in enumerate(stats.tolist(), 1):
+        if length < span * width:
+            continue
+        box = labels[top : top + height, left : left + length]
+        thickness = float(np.percentile((box == label).sum(0), _BARE_RULE_PERCENT))
+        if thickness * _RULE_SLENDERNESS > length:
+            continue
+        rim = int(2 * thickness) + 2
+        window = np.s_[max(0, top - rim) : top + height + rim, left : left + length]
+        ink = np.ascontiguousarray(mask[window])
+        line = (labels[window] == label).astype(np.uint8)
+        line = cv2.dilate(line, np.ones((3, 1), np.uint8))
+        crossing = cv2.morphologyEx(ink, cv2.MORPH_OPEN, np.ones((rim, 1), np.uint8))
+        mask[window][(line == 1) & (crossing == 0)] = 0
+        thicknesses.append(thickness)
+    return thicknesses
+
+
+def _long_runs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Finds level runs of ink, joined over gaps and over the steps of a slight slope.
+
+    Returns:
+      Labels, int32 [H, W], and OpenCV's statistics of labels 1, 2, …
+    """
+    run = max(15, mask.shape[1] // 40)
+    across = np.ones((1, run), np.uint8)
+    runs = cv2.morphologyEx(np.ascontiguousarray(mask), cv2.MORPH_OPEN, across)
+    runs = np.pad(runs, ((0, 0), (run, run)))  # or closing extends all to the border
+    runs = cv2.morphologyEx(runs, cv2.MORPH_CLOSE, np.ones((3, run), np.uint8))
+    runs = np.ascontiguousarray(runs[:, run:-run])
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(runs, connectivity=8)
+    return labels, stats[1:]
+
+
+_RULE_MARK_SHARE = 0.3  # of the page's longer side
+_HOLE_SIDE_SHARE = 0.02  # of the mark's longer side; smaller ones are gaps in the ink
+_MOST_HOLES = 4  # digits have two
+
+
+def is_rule(pixels: np.ndarray, stroke: float, page: tuple[int, ...]) -> bool:
+    """Tells whether a mark is ruled lines that were not erased.
+
+    Args:
+      pixels: bool [h, w].
+      stroke: width of its widest stroke, in pixels.
+      page: shape of the page.
+    """
+    size = max(pixels.shape)
+    if size <= _RULE_MARK_SHARE * max(page):
+        return False
+    if size > _RULE_SLENDERNESS * stroke:
+        return True
+    paper = np.pad(~pixels, 1, constant_values=True).astype(np.uint8)
+    stats = cv2.connectedComponentsWithStats(paper, connectivity=4)[2]
+    holes = stats[2:, cv2.CC_STAT_AREA]  # without the ink and the paper around it
+    return bool((holes > (_HOLE_SIDE_SHARE * size) ** 2).sum() > _MOST_HOLES)
