@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From disk to verified uint8 arrays, by name."""
+"""Datasets by name: from disk to verified uint8 arrays."""
 
 import sys
 from collections.abc import Callable
 
 from system import console
 
-if sys.argv[:1] == ["-m"]:  # python -m data…: this is loaded before the program
+if sys.argv[:1] == ["-m"]:  # python -m data: this file is loaded before the program
     console.start()
 
 import numpy as np
@@ -18,8 +18,8 @@ from system import errors
 
 __all__ = ["DATASETS", "DataError", "Dataset", "load", "scored", "split"]
 
-# A new data set is one more line: its name and what loads it from a folder, or from
-# wherever it is found when the folder is None.
+# To add a dataset: a line here with its name and its loader. A loader takes a folder,
+# or None to search for the data.
 DATASETS: dict[str, Callable[[str | None], Dataset]] = {
     "digits": digits.load,
     "kaggle": kaggle.load,
@@ -28,18 +28,18 @@ DATASETS: dict[str, Callable[[str | None], Dataset]] = {
 
 
 def load(name: str, data_dir: str | None = None) -> Dataset:
-    """Returns a data set of the registry.
+    """Loads a dataset.
 
     Args:
       name: a key of `DATASETS`.
-      data_dir: the folder that holds it; None searches where the loader says.
+      data_dir: folder with its files; None searches the places that its loader lists.
 
     Raises:
-      DataError: no such name, or the data is missing or damaged.
+      DataError: no dataset has this name, or its files are missing or damaged.
     """
     if name not in DATASETS:
         raise DataError(
-            f"no data set is named {name!r}; expected one of {', '.join(DATASETS)}"
+            f"no dataset is named {name!r}; expected one of {', '.join(DATASETS)}"
         )
     return DATASETS[name](data_dir)
 
@@ -47,26 +47,26 @@ def load(name: str, data_dir: str | None = None) -> Dataset:
 def split(
     labels_count: int, validation_size: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Splits the training images into those to train on and those to choose by.
+    """Splits the training images at random into training and validation images.
 
-    At random and not stratified: the classes' shares of the held-out images differ from
-    those of the set by chance, as of any sample of that size.
+    The split is not stratified: as in any random sample, the shares of the classes
+    differ a little from those of the dataset.
 
     Args:
-      labels_count: how many there are.
-      validation_size: how many to hold out; may be 0.
+      labels_count: number of training images.
+      validation_size: number of images to hold out; may be 0.
       seed: 0 or more; the same arguments always give the same split.
 
     Returns:
       Indices for training and for validation: int64, sorted, disjoint, together all.
 
     Raises:
-      UserError: the size is negative or leaves nothing to train on.
+      UserError: the size is negative, or leaves no image to train on.
     """
     if not 0 <= validation_size < labels_count:
         raise errors.UserError(
-            f"a validation set of {validation_size} out of {labels_count} images; "
-            f"expected 0 to {labels_count - 1}, so that some are left to train on"
+            f"validation_size is {validation_size}, of {labels_count} training images;"
+            f" expected 0 to {labels_count - 1}, so that some are left to train on"
         )
     order = np.random.Generator(np.random.PCG64(seed)).permutation(labels_count)
     return np.sort(order[validation_size:]), np.sort(order[:validation_size])
@@ -75,15 +75,15 @@ def split(
 def scored(
     dataset: Dataset, validation_size: int, seed: int
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """What there is to score a network on, by name: "validation", "test".
+    """Labelled images to score a network on: "validation" and "test".
 
     Args:
-      dataset: its test digits count if they have labels.
-      validation_size: as of `split`; 0 leaves "validation" out.
-      seed: as of `split`.
+      dataset: dataset; "test" is left out if its test images have no labels.
+      validation_size: see `split`; 0 leaves "validation" out.
+      seed: see `split`.
 
     Returns:
-      Images uint8 [N, 28, 28, 1] and labels uint8 [N] of each.
+      Images uint8 [N, 28, 28, 1] and labels uint8 [N] by name.
     """
     _, held_out = split(len(dataset.train_labels), validation_size, seed)
     found = {}

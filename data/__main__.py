@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m data [name]`: finds or downloads a data set (mnist), and verifies it.
+"""`python -m data [mnist|digits]`: finds or downloads a dataset and verifies it.
 
-Exits with 1 when it is damaged, and with 3 when it is found nowhere and cannot be
-downloaded.
+The exit code is 1 if files are damaged, and 3 if they cannot be found or downloaded.
 """
 
-if __name__ == "__main__":  # before all else, which takes a while to load
+if __name__ == "__main__":  # first: the other imports take a while
     from system import console
 
     console.start()
@@ -13,12 +12,12 @@ if __name__ == "__main__":  # before all else, which takes a while to load
 import data
 from system import cli, console, errors
 
-# Kaggle's files are fetched by whoever has agreed to the competition's terms.
+# Kaggle's files must be downloaded by someone who accepted the competition's terms.
 NAMES = [name for name in data.DATASETS if name != "kaggle"]
 
 
 def main(argv: list[str]) -> None:
-    """Prints one line about the data set."""
+    """Prints one line about the dataset."""
     arguments = argv[1:]
     name = arguments[0] if arguments else "mnist"
     if len(arguments) > 1 or name not in NAMES:

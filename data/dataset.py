@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every loader returns. A module of its own, so that loaders can import it."""
+"""Dataset, which every loader returns."""
 
 import dataclasses
 import math
@@ -10,11 +10,11 @@ import numpy as np
 
 
 def empty(shape: Sequence[int]) -> np.ndarray:
-    """A uint8 array that starts with a page of memory.
+    """Creates a uint8 array that is aligned to a page of memory.
 
-    TensorFlow can take it over as it is (see `device.tensor`). Numpy's own arrays
-    start 16 bytes into a page, which does not suffice; and numpy asks for pages of
-    2 MB, the first touch of which takes a virtual machine three times as long.
+    TensorFlow can use it without a copy (see `device.tensor`). Arrays of numpy start 16
+    bytes into a page, which does not suffice; numpy also asks for pages of 2 MB, and a
+    virtual machine takes three times as long to touch those for the first time.
     """
     size = math.prod(shape)
     kind = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
@@ -24,13 +24,13 @@ def empty(shape: Sequence[int]) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Training and test images, verified and whole in memory."""
+    """Training and test images in memory, verified."""
 
     name: str
     train_images: np.ndarray  # uint8 [N, 28, 28, 1], 0 paper, 255 ink
     train_labels: np.ndarray  # uint8 [N], 0 to 9
     test_images: np.ndarray  # uint8 [M, 28, 28, 1]
-    # uint8 [M]; None: the set has none, as a competition's.
+    # uint8 [M]; None if they are not public, as in a competition.
     test_labels: np.ndarray | None
     hashes: Mapping[str, str]  # name of a file or array → its SHA-256, in hex
-    source: str  # where it was found, for the log
+    source: str  # where it was found, to report

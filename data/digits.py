@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The 1,797 digits inside scikit-learn, brought to MNIST's size: needs no network.
+"""Dataset "digits": the 1,797 digits of scikit-learn, scaled to MNIST's size.
 
-They are the test part of "Optical Recognition of Handwritten Digits" (Alpaydin and
-Kaynak, UCI, 1998): 8×8 pixels of 0 to 16.
+They need no download. They are the test part of "Optical Recognition of Handwritten
+Digits" (Alpaydin and Kaynak, UCI, 1998): 8×8 pixels from 0 to 16.
 """
 
 import hashlib
@@ -17,23 +17,22 @@ TEST_SIZE = 360
 
 
 def load(data_dir: str | None = None) -> Dataset:
-    """Returns the digits: 1,437 for training, 360 for testing.
+    """Returns the digits: 1,437 for training and 360 for testing.
 
-    The test digits are the last ones in the file's order, which needs no random
-    numbers and leaves 33 to 37 test digits of each class.
+    The test digits are the last ones of the file, 33 to 37 of each class.
 
     Args:
-      data_dir: None; there is nothing to look for.
+      data_dir: must be None, because there are no files to find.
 
     Raises:
       DataError: `data_dir` is given.
     """
     if data_dir is not None:
         raise DataError(
-            f"digits: got the folder {data_dir!r}, but this data set comes with "
-            "scikit-learn; expected none, leave the folder out"
+            f"digits: got the folder {data_dir!r}, but this dataset comes with"
+            " scikit-learn; leave the folder out"
         )
-    # Here, because importing `data` should not cost the loading of scikit-learn.
+    # Here, because importing `data` should not pay for loading scikit-learn.
     import sklearn
     from sklearn.datasets import load_digits
 

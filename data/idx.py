@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The idx format of MNIST, read with no trust in the file, and written.
+"""Reads and writes idx files, the format of MNIST; files are not trusted.
 
-An idx file is a header and the values in row-major order. The header: two zero bytes,
+An idx file is a header and the values in row-major order. The header is two zero bytes,
 a type code, the number of dimensions, then each dimension as a big-endian uint32
-(described with the data set: LeCun, Cortes and Burges, "The MNIST database").
+(LeCun, Cortes and Burges, "The MNIST database").
 """
 
 import hashlib
@@ -19,34 +19,33 @@ import numpy as np
 from data.dataset import empty
 from system import errors, untrusted
 
-# The most that one file may hold: 2.7 million images of 28×28.
+# Largest file that we accept: 2.7 million images of 28×28.
 MAX_BYTES = 1 << 31
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _UINT8 = 0x08
 _CHUNK_BYTES = 1 << 20
 _PACKED_BYTES = 1 << 16
-_DEFLATE_RATIO = 1032  # zlib's manual: no stream unpacks to more than that of its size
-_REMEDY = "replace the file with a sound copy"
+_DEFLATE_RATIO = 1032  # no stream inflates by more (manual of zlib)
+_REMEDY = "replace the file with an intact copy"
 
 Path = untrusted.Path
 
 
 class DataError(errors.UserError):
-    """Data that is missing, damaged or not what it should be."""
+    """Data that is missing, damaged or not as expected."""
 
 
 def read_idx(path: Path, shape: tuple[int | None, ...]) -> np.ndarray:
-    """Reads an idx file of unsigned bytes, raw or gzipped (told by its content).
+    """Reads an idx file of unsigned bytes, raw or gzipped, whatever its name.
 
-    The header is checked before anything else is read or inflated, and no more is
-    inflated than it announces, so a small file cannot unpack to fill the memory. Of a
-    gzip file with several members, which gzip itself does not write, only the first
-    is expected.
+    The header is checked before anything else is read, and no more is inflated than it
+    announces: a small file cannot fill the memory. A gzip file must have a single
+    member, as all files written by gzip do.
 
     Args:
-      path: the file.
-      shape: the expected dimensions; None stands for any from 1 up.
+      path: idx file.
+      shape: expected dimensions; None stands for any size from 1 up.
 
     Returns:
       uint8 array of the file's dimensions.
@@ -68,7 +67,7 @@ def read_idx(path: Path, shape: tuple[int | None, ...]) -> np.ndarray:
         raise DataError(f"{path}: no such file; check the path") from error
     except IsADirectoryError as error:
         raise DataError(
-            f"{path}: is a folder; expected an idx file; check the path"
+            f"{path}: is a folder, not an idx file; check the path"
         ) from error
     except OSError as error:
         raise DataError(
@@ -77,10 +76,10 @@ def read_idx(path: Path, shape: tuple[int | None, ...]) -> np.ndarray:
 
 
 class _Gunzip(io.RawIOBase):
-    """One gzip member, inflated by zlib alone and no further than asked for.
+    """Inflates a single gzip member with zlib, no further than is read.
 
-    The reader in `gzip` goes byte by byte, in Python, over a file name of gigabytes,
-    and over each of millions of empty members.
+    Python's own `gzip` would loop, byte by byte, over a file name of gigabytes, and
+    over millions of empty members.
     """
 
     def __init__(self, file: io.BufferedReader):
@@ -98,9 +97,9 @@ class _Gunzip(io.RawIOBase):
                 buffer[: len(some)] = some
                 return len(some)
             if not packed and not self._inflate.eof:
-                raise EOFError("ends too early")
+                raise EOFError("it ends too early")
         if self._inflate.unused_data or self._file.read(1):
-            raise zlib.error("goes on behind its end")
+            raise zlib.error("more data after its end")
         return 0
 
 
@@ -110,12 +109,12 @@ def _read(
     shape: tuple[int | None, ...],
     most: int,
 ) -> np.ndarray:
-    """Reads header and values; no file of its size holds more than `most` bytes."""
+    """Reads header and values; a file of this size holds `most` bytes or fewer."""
     dims = _read_header(file, path, shape)
     if math.prod(dims) > most:
         raise DataError(
-            f"{path}: too short for the {math.prod(dims)} bytes, {_text(dims)}, that it"
-            f" announces; {_REMEDY}"
+            f"{path}: too short for the {math.prod(dims)} bytes, {_text(dims)}, that"
+            f" its header announces; {_REMEDY}"
         )
     array = empty(dims)
     view = array.reshape(-1).data
@@ -124,15 +123,15 @@ def _read(
         count = file.readinto(view[filled : filled + _CHUNK_BYTES])
         if not count:
             raise DataError(
-                f"{path}: too short, {filled} bytes after the header; expected "
-                f"{len(view)} for {_text(dims)}; {_REMEDY}"
+                f"{path}: too short, {filled} bytes after the header; expected"
+                f" {len(view)} for {_text(dims)}; {_REMEDY}"
             )
         filled += count
     # Only reading past the end makes gzip compare its checksum.
     if file.read(1):
         raise DataError(
-            f"{path}: too long, more than the {len(view)} bytes expected after the "
-            f"header for {_text(dims)}; {_REMEDY}"
+            f"{path}: too long; expected {len(view)} bytes after the header for"
+            f" {_text(dims)}; {_REMEDY}"
         )
     return array
 
@@ -148,8 +147,8 @@ def _read_header(
     packed = file.read(4 * len(shape))
     if len(packed) < 4 * len(shape):
         raise DataError(
-            f"{path}: ends inside its header; expected {4 + 4 * len(shape)} bytes of "
-            f"header; {_REMEDY}"
+            f"{path}: ends inside its header; expected a header of"
+            f" {4 + 4 * len(shape)} bytes; {_REMEDY}"
         )
     dims = struct.unpack(f">{len(shape)}I", packed)
     if any(want not in (None, got) for got, want in zip(dims, shape)):
@@ -158,8 +157,8 @@ def _read_header(
         )
     if not 0 < math.prod(dims) <= MAX_BYTES:
         raise DataError(
-            f"{path}: announces {math.prod(dims)} bytes, {_text(dims)}; expected 1 to "
-            f"{MAX_BYTES}; {_REMEDY}"
+            f"{path}: announces {math.prod(dims)} bytes, {_text(dims)}; expected 1 to"
+            f" {MAX_BYTES}; {_REMEDY}"
         )
     return dims
 
@@ -167,18 +166,18 @@ def _read_header(
 def _check_magic(magic: bytes, path: str, shape: tuple[int | None, ...]) -> None:
     if magic[:2] != b"\0\0":
         raise DataError(
-            f"{path}: not an idx file, starts with 0x{magic.hex()}; expected "
-            f"0x{bytes([0, 0, _UINT8, len(shape)]).hex()}; {_REMEDY}"
+            f"{path}: not an idx file, starts with 0x{magic.hex()}; expected"
+            f" 0x{bytes([0, 0, _UINT8, len(shape)]).hex()}; {_REMEDY}"
         )
     if magic[2] != _UINT8:
         raise DataError(
-            f"{path}: holds values of idx type 0x{magic[2]:02x}; expected "
-            f"0x{_UINT8:02x}, unsigned bytes; {_REMEDY}"
+            f"{path}: holds values of idx type 0x{magic[2]:02x}; expected"
+            f" 0x{_UINT8:02x}, unsigned bytes; {_REMEDY}"
         )
     if magic[3] != len(shape):
         raise DataError(
-            f"{path}: its number of dimensions is {magic[3]}; expected {len(shape)}, "
-            f"{_text(shape)}; check that images and labels are not swapped"
+            f"{path}: its number of dimensions is {magic[3]}; expected {len(shape)},"
+            f" {_text(shape)}; check that images and labels are not swapped"
         )
 
 
@@ -187,42 +186,42 @@ def _text(shape: tuple[int | None, ...]) -> str:
 
 
 def read_images(path: Path) -> np.ndarray:
-    """Returns the images of an idx file as uint8 [N, 28, 28, 1].
+    """Reads images, uint8 [N, 28, 28, 1].
 
     Raises:
-      DataError: as `read_idx`.
+      DataError: see `read_idx`.
     """
     return read_idx(path, (None, 28, 28))[..., np.newaxis]
 
 
 def read_labels(path: Path) -> np.ndarray:
-    """Returns the labels of an idx file, 0 to 9, as uint8 [N].
+    """Reads labels, uint8 [N], 0 to 9.
 
     Raises:
-      DataError: as `read_idx`, and for a label over 9.
+      DataError: see `read_idx`; or a label is above 9.
     """
     labels = read_idx(path, (None,))
     wrong = np.flatnonzero(labels > 9)
     if wrong.size:
         raise DataError(
-            f"{os.fspath(path)}: label {labels[wrong[0]]} at index {wrong[0]}; "
-            f"expected 0 to 9; {_REMEDY}"
+            f"{os.fspath(path)}: label {labels[wrong[0]]} at index {wrong[0]};"
+            f" expected 0 to 9; {_REMEDY}"
         )
     return labels
 
 
 def read_pair(images_path: Path, labels_path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Returns images uint8 [N, 28, 28, 1] and their labels uint8 [N].
+    """Reads images, uint8 [N, 28, 28, 1], and their labels, uint8 [N].
 
     Raises:
-      DataError: as `read_images` and `read_labels`, and when their counts differ.
+      DataError: see `read_images` and `read_labels`; or their counts differ.
     """
     images, labels = read_images(images_path), read_labels(labels_path)
     if len(images) != len(labels):
         raise DataError(
-            f"{os.fspath(images_path)}: holds {len(images)} images, but "
-            f"{os.fspath(labels_path)} {len(labels)} labels; expected one label per "
-            "image; replace them with two files that belong together"
+            f"{os.fspath(images_path)}: holds {len(images)} images, but"
+            f" {os.fspath(labels_path)} {len(labels)} labels; expected one label per"
+            " image; replace them with two files that belong together"
         )
     return images, labels
 
@@ -230,11 +229,11 @@ def read_pair(images_path: Path, labels_path: Path) -> tuple[np.ndarray, np.ndar
 def write_idx(path: Path, array: np.ndarray) -> str:
     """Writes a raw (not gzipped) idx file; returns its SHA-256, in hex.
 
-    The file is written in place: a caller who needs all or nothing writes to a
-    temporary name and renames it.
+    The file is written in place: a caller that needs all or nothing writes to a
+    temporary name and renames the file.
 
     Args:
-      path: the file; replaced if it exists.
+      path: file to write; replaced if it exists.
       array: uint8, of any shape. Images [N, 28, 28, 1] are written as [N, 28, 28].
 
     Raises:
@@ -251,15 +250,15 @@ def write_idx(path: Path, array: np.ndarray) -> str:
     try:
         with open(path, "wb") as file:
             file.write(header)
-            # Piece by piece: for a large write the system looks for large pages, which
-            # takes a virtual machine five times as long.
+            # By the MB: for a large write the kernel looks for large pages, which takes
+            # a virtual machine five times as long.
             for start in range(0, len(content), _CHUNK_BYTES):
                 piece = content[start : start + _CHUNK_BYTES]
                 digest.update(piece)
                 file.write(piece)
     except OSError as error:
         raise DataError(
-            f"{os.fspath(path)}: cannot be written ({error.strerror}); free some space "
-            "or choose another folder"
+            f"{os.fspath(path)}: cannot be written ({error.strerror}); free some space,"
+            " or choose another folder"
         ) from error
     return digest.hexdigest()

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The files of Kaggle's competition "Digit Recognizer": read, and written.
+"""Dataset "kaggle": reads and writes the files of Kaggle's "Digit Recognizer".
 
-train.csv   label,pixel0,…,pixel783: 42,000 digits in the competition
-test.csv    pixel0,…,pixel783: 28,000 digits, whose labels nobody is told
-a submission: ImageId,Label, the labels read off test.csv, counted from 1
+train.csv     label,pixel0,…,pixel783: 42,000 digits in the competition
+test.csv      pixel0,…,pixel783: 28,000 digits, whose labels are secret
+submission    ImageId,Label: predictions for test.csv, counted from 1
 
 Pixel i lies in row i div 28 and column i mod 28; 0 is paper, 255 ink.
 """
@@ -26,12 +26,10 @@ TEST = "test.csv"
 LABEL = "label"
 PIXELS = tuple(f"pixel{i}" for i in range(28 * 28))
 
-# Parsed at a time: some 2,300 digits, which numpy holds as 64-bit numbers.
-_BLOCK_BYTES = 1 << 22
-# The most that is read in search of a line's end; a sound line has under 3,200 bytes.
-_LINE_BYTES = 1 << 16
+_BLOCK_BYTES = 1 << 22  # parsed at a time: about 2,300 digits, as 64-bit numbers
+_LINE_BYTES = 1 << 16  # longest line to accept; a valid one has under 3,200 bytes
 _COMPRESSED = (b"PK\x03\x04", b"\x1f\x8b")  # zip, as Kaggle sends the files, and gzip
-_REMEDY = "mend it, or replace the file with a sound copy"
+_REMEDY = "correct it, or replace the file with an intact copy"
 
 
 def _how_to_make() -> str:
@@ -39,24 +37,24 @@ def _how_to_make() -> str:
 
 
 def load(data_dir: str | None = None) -> Dataset:
-    """Returns the competition's digits; those for testing have no labels.
+    """Returns the competition's digits; its test digits have no labels.
 
-    The files are read with no trust in them: a cell is a whole number in plain digits
-    that fits its column, or the file is refused.
+    The files are not trusted: every cell must be a whole number in plain digits, within
+    the range of its column.
 
     Args:
-      data_dir: the folder with train.csv and test.csv. Only members can download
-        them, so None, to search, is an error.
+      data_dir: folder with train.csv and test.csv; None is an error, because only
+        members of Kaggle can download them.
 
     Raises:
-      DataError: no folder, or a file that is missing, damaged or of another form; it
-        names the line, counted from 1 as editors do, and the column.
+      DataError: a file is missing or invalid; the message names the line, counted from
+        1, and the column.
     """
     if data_dir is None:
         raise DataError(
-            f"kaggle: no folder is given; expected one with Kaggle's {TRAIN} and "
-            f"{TEST}, which only its members can download; name it with --data_dir, or "
-            f"write such files from MNIST by {_how_to_make()}"
+            f"kaggle: no folder given; expected one with Kaggle's {TRAIN} and {TEST},"
+            " which only members can download; name it with --data_dir, or make such"
+            f" files from MNIST with {_how_to_make()}"
         )
     train, train_sum = _read(os.path.join(data_dir, TRAIN), (LABEL, *PIXELS))
     test, test_sum = _read(os.path.join(data_dir, TEST), PIXELS)
@@ -83,104 +81,104 @@ def _read(path: str, names: Sequence[str]) -> tuple[np.ndarray, str]:
                 table += _parse(block, path, number, names).tobytes()
                 if len(table) > MAX_BYTES:
                     raise DataError(
-                        f"{path}: holds more than {MAX_BYTES // len(names)} digits; "
-                        "expected no more; leave some out"
+                        f"{path}: holds more digits than the {MAX_BYTES // len(names)}"
+                        " that are accepted; leave some out"
                     )
     except FileNotFoundError as error:
         raise DataError(
-            f"{path}: no such file; expected Kaggle's {os.path.basename(path)}; check "
-            f"--data_dir, or write such files from MNIST by {_how_to_make()}"
+            f"{path}: no such file; expected Kaggle's {os.path.basename(path)}; check"
+            f" --data_dir, or make such files from MNIST with {_how_to_make()}"
         ) from error
     except OSError as error:
         raise DataError(
-            f"{path}: cannot be read ({error.strerror}); expected a CSV file; check "
-            "what it is and its permissions"
+            f"{path}: cannot be read ({error.strerror}); expected a CSV file; check"
+            " what it is and its permissions"
         ) from error
     if not table:
         raise DataError(
-            f"{path}: ends after its header; expected at least one digit; replace the "
-            "file with a sound copy"
+            f"{path}: ends after its header; expected at least one digit; replace the"
+            " file with an intact copy"
         )
     return np.frombuffer(table, np.uint8).reshape(-1, len(names)), digest.hexdigest()
 
 
 def _read_header(file: BinaryIO, path: str, names: Sequence[str]) -> bytes:
-    """Reads the first line; returns it if it is what it should be."""
+    """Reads and checks the first line; returns it."""
     header = file.readline(_LINE_BYTES)
     expected = f"{names[0]},…,{names[-1]}"
     if not header:
         raise DataError(
-            f"{path}: is empty; expected the header {expected}; replace the file with "
-            "a sound copy"
+            f"{path}: is empty; expected the header {expected}; replace the file with"
+            " an intact copy"
         )
     if header.startswith(_COMPRESSED):
         raise DataError(
-            f"{path}: is a compressed file; expected a CSV file with the header "
-            f"{expected}; unpack it"
+            f"{path}: is a compressed file; expected a CSV file with the header"
+            f" {expected}; unpack it"
         )
     if header.startswith(codecs.BOM_UTF8):
         raise DataError(
-            f"{path}: line 1 begins with a byte order mark; expected the header "
-            f"{expected}; save the file as UTF-8 without that mark"
+            f"{path}: line 1 begins with a byte order mark; expected the header"
+            f" {expected}; save the file as UTF-8 without that mark"
         )
     found = header.replace(b"\r\n", b"\n").removesuffix(b"\n").split(b",")
     for number, (cell, name) in enumerate(zip(found, names), 1):
         if cell != name.encode():
             raise DataError(
-                f"{path}: line 1, column {number} is named {_text(cell)}; expected "
-                f"{name!r}; mend the header, or check that {TRAIN} and {TEST} are "
-                "what their names say"
+                f"{path}: line 1, column {number} is named {_text(cell)}; expected"
+                f" {name!r}; correct the header, or check that {TRAIN} and {TEST} are"
+                " not swapped"
             )
     if len(found) != len(names):
         raise DataError(
-            f"{path}: line 1 names {len(found)} columns; expected {len(names)}, "
-            f"{expected}; {_REMEDY}"
+            f"{path}: line 1 names {len(found)} columns; expected {len(names)},"
+            f" {expected}; {_REMEDY}"
         )
     return header
 
 
 def _blocks(file: BinaryIO, path: str) -> Iterator[tuple[int, bytes]]:
-    """Yields what follows the header: a line's number, and whole lines from it on."""
+    """Yields the lines after the header in blocks: number of the first line, lines."""
     number = 2
     while block := file.read(_BLOCK_BYTES):
         rest = file.readline(_LINE_BYTES)
         if len(rest) == _LINE_BYTES:
             number += block.count(b"\n")
             raise DataError(
-                f"{path}: line {number} is longer than {_LINE_BYTES} bytes; expected "
-                f"one digit per line; {_REMEDY}"
+                f"{path}: line {number} is longer than {_LINE_BYTES} bytes; expected"
+                f" one digit per line; {_REMEDY}"
             )
         yield number, block + rest
         number += block.count(b"\n") + rest.count(b"\n")
 
 
 def _parse(block: bytes, path: str, number: int, names: Sequence[str]) -> np.ndarray:
-    """Returns the values of whole lines, of which the first has this number."""
+    """Returns the values of a block of lines; the first line has this number."""
     block = block.replace(b"\r\n", b"\n")
     try:
-        return _parse_sound(block, names)
+        return _parse_valid(block, names)
     except (ValueError, OverflowError):
-        # numpy is fast but does not say where: look again, slowly.
+        # numpy is fast but does not say where the fault is: look again, slowly.
         _check(block, path, number, names)
-        raise  # the two disagree, which is our mistake and not the file's
+        raise  # the two disagree: a bug of ours
 
 
-def _parse_sound(block: bytes, names: Sequence[str]) -> np.ndarray:
-    """Returns the values of a block that has no fault; else some error is raised."""
-    # np.fromstring would also take 1.0, 1e2, +1, " 1" and more for a whole number, …
+def _parse_valid(block: bytes, names: Sequence[str]) -> np.ndarray:
+    """Returns the values of a valid block; any other raises an error."""
+    # np.fromstring would accept 1.0, 1e2, +1, " 1" and more as whole numbers, …
     if block.translate(None, b"0123456789,\n"):
-        raise ValueError("more than digits, commas and ends of lines")
-    # … and does not look at lines. All are counted first, or a block of blank lines
+        raise ValueError("more than digits, commas and line ends")
+    # … and ignore line ends. We count before we split, because a block of blank lines
     # would become millions of objects.
     columns = len(names)
     count = block.count(b"\n") + (not block.endswith(b"\n"))
     if block.count(b",") != count * (columns - 1):
-        raise ValueError("another number of columns")
+        raise ValueError("wrong number of columns")
     lines = block.splitlines()
     if any(line.count(b",") != columns - 1 for line in lines):
-        raise ValueError("another number of columns")
+        raise ValueError("wrong number of columns")
     with warnings.catch_warnings():
-        # Before numpy 2.3 an empty cell ends the values with a mere warning.
+        # Before numpy 2.3, an empty cell ends the values with just a warning.
         warnings.simplefilter("ignore", DeprecationWarning)
         parsed = np.fromstring(b",".join(lines), np.int64, sep=",")
     values = parsed.reshape(count, columns)  # or a ValueError
@@ -194,7 +192,7 @@ def _limits(names: Sequence[str]) -> list[int]:
 
 
 def _check(block: bytes, path: str, number: int, names: Sequence[str]) -> None:
-    """Raises DataError for the first fault in whole lines."""
+    """Raises DataError for the first fault in a block of lines."""
     limits = _limits(names)
     for number, line in enumerate(block.removesuffix(b"\n").split(b"\n"), number):
         where = f"{path}: line {number}"
@@ -208,16 +206,16 @@ def _check(block: bytes, path: str, number: int, names: Sequence[str]) -> None:
                 f"{where} has {count} columns; expected {len(names)}; {_REMEDY}"
             )
         for name, cell, limit in zip(names, line.split(b","), limits):
-            # As a float, since Python refuses integers of thousands of digits.
+            # As a float, because Python refuses integers of thousands of digits.
             if not (cell.isdigit() and float(cell) <= limit):
                 raise DataError(
-                    f"{where}, column {name} holds {_text(cell)}; expected a whole "
-                    f"number from 0 to {limit}; {_REMEDY}"
+                    f"{where}, column {name} holds {_text(cell)}; expected a whole"
+                    f" number from 0 to {limit}; {_REMEDY}"
                 )
 
 
 def _text(cell: bytes) -> str:
-    """Shows a cell on one line, however long and whatever is in it."""
+    """Text of a cell for a message: short, and in one line."""
     if not cell:
         return "nothing"
     text = repr(cell[:40].decode("utf-8", "backslashreplace"))
@@ -227,10 +225,10 @@ def _text(cell: bytes) -> str:
 def write_digits(
     path: Path, images: np.ndarray, labels: np.ndarray | None = None
 ) -> None:
-    """Writes a train.csv, or without labels a test.csv, whole or not at all.
+    """Writes a train.csv, or a test.csv if there are no labels, atomically.
 
     Args:
-      path: the file; replaced if it exists.
+      path: file to write; replaced if it exists.
       images: uint8 [N, 28, 28, 1].
       labels: uint8 [N], 0 to 9.
 
@@ -245,20 +243,20 @@ def write_digits(
 
 
 def write_submission(path: Path, predictions: np.ndarray) -> None:
-    """Writes the answer to a test.csv as Kaggle takes it, whole or not at all.
+    """Writes the predictions for a test.csv as Kaggle expects them, atomically.
 
     Args:
-      path: the file; replaced if it exists.
+      path: file to write; replaced if it exists.
       predictions: integers [N], 0 to 9, in the order of test.csv.
 
     Raises:
-      ValueError: the predictions are of another kind.
+      ValueError: the predictions have another shape, dtype or range.
       DataError: the file cannot be written.
     """
     if predictions.ndim != 1 or predictions.dtype.kind not in "iu":
         raise ValueError(
-            f"predictions are {predictions.dtype} {list(predictions.shape)}; expected "
-            "integers [N]"
+            f"predictions are {predictions.dtype} {list(predictions.shape)}; expected"
+            " integers [N]"
         )
     if not np.isin(predictions, range(10)).all():
         raise ValueError("predictions are not all digits; expected 0 to 9")

@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes files of the form of Kaggle's "Digit Recognizer" from MNIST.
+"""Makes files like those of Kaggle's "Digit Recognizer" from MNIST.
 
     python -m data.make_kaggle --kaggle_dir=kaggle
     python train.py --dataset=kaggle --data_dir=kaggle
 
 train.csv         42,000 of MNIST's training digits
-test.csv          MNIST's 10,000 test digits and its 18,000 other training digits
-test_labels.csv   the answer to test.csv, a submission without an error
+test.csv          MNIST's 10,000 test digits and its other 18,000 training digits
+test_labels.csv   labels of test.csv: a perfect submission
 
-As in the competition, the two share no digit and together are all of MNIST: only what
-was trained on this train.csv, and not on MNIST, may be scored on this test.csv.
-`diff submission.csv test_labels.csv | grep -c '^<'` counts a submission's errors.
+As in the competition, the two files share no digit, and together they are all of MNIST.
+So only a network trained on this train.csv, not on MNIST, may be scored on test.csv.
+`diff submission.csv test_labels.csv | grep -c '^<'` counts the errors of a submission.
 """
 
-if __name__ == "__main__":  # before all else, which takes a while to load
+if __name__ == "__main__":  # first: the other imports take a while
     from system import console
 
     console.start()
@@ -33,29 +33,28 @@ TEST_LABELS = "test_labels.csv"
 def draw(
     train_size: int, test_size: int, train_rows: int, test_rows: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draws the digits of train.csv and of test.csv.
+    """Draws the digits of train.csv and test.csv at random.
 
     Args:
-      train_size: number of training digits there are.
-      test_size: number of test digits there are.
-      train_rows: how many training digits train.csv gets.
-      test_rows: how many digits test.csv gets: test digits, and when there are no
-        more of these, training digits that are not in train.csv.
-      seed: 0 or more; the same arguments always draw the same.
+      train_size: number of training digits in the dataset.
+      test_size: number of test digits in the dataset.
+      train_rows: number of training digits to draw for train.csv.
+      test_rows: number of digits to draw for test.csv: test digits, and when these are
+        used up, training digits that are not in train.csv.
+      seed: 0 or more; the same arguments always draw the same digits.
 
     Returns:
       Indices into the training digits followed by the test digits: int64
       [train_rows] and int64 [test_rows], in random order, disjoint.
 
     Raises:
-      UserError: there are not so many digits.
+      UserError: the dataset has too few digits.
     """
     if train_rows > train_size or train_rows + test_rows > train_size + test_size:
         raise errors.UserError(
-            f"{train_rows} training and {test_rows} test rows are asked for of "
-            f"{train_size} training and {test_size} test digits; expected at most "
-            f"{train_size} training rows and {train_size + test_size} in all; ask for "
-            "less with --train_rows and --test_rows"
+            f"--train_rows={train_rows} --test_rows={test_rows}: there are {train_size}"
+            f" training and {test_size} test digits; expected at most {train_size}"
+            f" training rows and {train_size + test_size} rows in all"
         )
     rng = np.random.Generator(np.random.PCG64(seed))
     training = rng.permutation(train_size)
@@ -65,16 +64,16 @@ def draw(
 
 
 def write(folder: str, dataset: data.Dataset, train_rows: int, test_rows: int) -> None:
-    """Writes the three files, each whole or not at all.
+    """Writes the three files.
 
     Args:
-      folder: made if need be; must hold none of the files.
-      dataset: with labels for its test digits too.
-      train_rows: of train.csv.
-      test_rows: of test.csv.
+      folder: folder without any of the files; created if it is missing.
+      dataset: dataset whose test digits have labels too.
+      train_rows: digits of train.csv.
+      test_rows: digits of test.csv.
 
     Raises:
-      UserError: as `draw`, a file is there already or cannot be written.
+      UserError: see `draw`; or a file exists already, or cannot be written.
     """
     assert dataset.test_labels is not None
     training, testing = draw(
@@ -84,18 +83,18 @@ def write(folder: str, dataset: data.Dataset, train_rows: int, test_rows: int) -
         os.path.join(folder, name) for name in (kaggle.TRAIN, kaggle.TEST, TEST_LABELS)
     ]
     for path in paths:
-        # It may be Kaggle's own, which is not to be had again so easily.
+        # It may be Kaggle's own file, which takes an account to download again.
         if os.path.lexists(path):
             raise data.DataError(
-                f"{path}: is there already; expected a folder without it; choose "
-                "another --kaggle_dir, or move the file away"
+                f"{path}: exists already; expected a folder without it; choose another"
+                " --kaggle_dir, or move the file away"
             )
     try:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
         raise data.DataError(
-            f"{folder}: cannot be made a folder ({error.strerror}); choose another "
-            "--kaggle_dir"
+            f"{folder}: cannot be created ({error.strerror}); choose another"
+            " --kaggle_dir"
         ) from error
     images = np.concatenate([dataset.train_images, dataset.test_images])
     labels = np.concatenate([dataset.train_labels, dataset.test_labels])
@@ -105,7 +104,7 @@ def write(folder: str, dataset: data.Dataset, train_rows: int, test_rows: int) -
 
 
 def main(_: list[str]) -> None:
-    """Writes the files that the flags describe."""
+    """Makes the files that the flags describe."""
     values = flags.FLAGS.flag_values_dict()
     dataset = data.load(values["dataset"], values["data_dir"])
     folder, train_rows, test_rows = (
@@ -117,8 +116,10 @@ def main(_: list[str]) -> None:
 
 if __name__ == "__main__":
     cli.define_path("kaggle_dir", None, "Folder to write to.", required=True)
-    flags.DEFINE_enum("dataset", "mnist", ["digits", "mnist"], "Where from.")
-    cli.define_path("data_dir", None, "Where the files of the dataset lie.")
-    flags.DEFINE_integer("train_rows", 42_000, "Of train.csv.", lower_bound=1)
-    flags.DEFINE_integer("test_rows", 28_000, "Of test.csv.", lower_bound=1)
+    flags.DEFINE_enum(
+        "dataset", "mnist", ["digits", "mnist"], "Dataset to take the digits from."
+    )
+    cli.define_path("data_dir", None, "Folder with the dataset's files.")
+    flags.DEFINE_integer("train_rows", 42_000, "Digits in train.csv.", lower_bound=1)
+    flags.DEFINE_integer("test_rows", 28_000, "Digits in test.csv.", lower_bound=1)
     cli.run(main)

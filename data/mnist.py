@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MNIST: found on disk or downloaded, and checked against pinned SHA-256 sums."""
+"""Dataset "mnist": found on disk or downloaded, and verified by pinned SHA-256."""
 
-import errno
-import hashlib
 import os
 import queue
 import sys
@@ -20,7 +18,7 @@ TRAIN_LABELS = "train-labels-idx1-ubyte.gz"
 TEST_IMAGES = "t10k-images-idx3-ubyte.gz"
 TEST_LABELS = "t10k-labels-idx1-ubyte.gz"
 
-# The canonical files; the sums imply 60,000 training and 10,000 test digits.
+# SHA-256 of the canonical files, with 60,000 training and 10,000 test digits.
 FILES = {
     TRAIN_IMAGES: "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
     TRAIN_LABELS: "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
@@ -35,16 +33,17 @@ MIRRORS = (
 
 _SCHEMES = ("https://",)
 _TIMEOUT_SECONDS = 10  # without a byte
-_DEADLINE_SECONDS = 600
+_DEADLINE_SECONDS = 600  # for a file
 _PACKET_BYTES = 1 << 16
-_MOST_BYTES = 10 << 20  # the longest file has 9.5 MiB
-_CHUNK_BYTES = 1 << 20
+_MAX_BYTES = 10 << 20  # the largest file has 9.5 MiB
 _PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-_BESIDE_PROJECT = os.path.normpath(os.path.join(_PROJECT, os.pardir, "shared", "mnist"))
+_NEXT_TO_PROJECT = os.path.normpath(
+    os.path.join(_PROJECT, os.pardir, "shared", "mnist")
+)
 
 
 class DataUnavailable(DataError):
-    """MNIST is nowhere on this machine and no mirror gave it."""
+    """MNIST was not found on this machine and could not be downloaded."""
 
     exit_code = errors.NO_MNIST
 
@@ -52,18 +51,17 @@ class DataUnavailable(DataError):
 def load(data_dir: str | None = None) -> Dataset:
     """Returns MNIST: 60,000 training and 10,000 test digits.
 
-    A given `data_dir` is the only place looked at. Else the first that holds any of
-    the four files counts: the folder that the environment variable MNIST_DIR names (if
-    it holds none, that is said on standard error), `../shared/mnist` beside the
-    project, the user's cache. What the cache lacks is downloaded into it; anywhere
-    else a missing file is an error, and an altered file is one everywhere.
+    Without `data_dir`, the first place that holds any of the four files is used: the
+    folder named by the environment variable MNIST_DIR, `../shared/mnist` next to the
+    project, the user's cache. Files that are missing from the cache are downloaded to
+    it; anywhere else a missing file is an error. An altered file always is.
 
     Args:
-      data_dir: a folder with the four canonical .gz files, or None to search.
+      data_dir: folder with the four canonical .gz files; None to search.
 
     Raises:
-      DataError: a place holds some of the files but not all, or an altered one.
-      DataUnavailable: found nowhere, and no mirror gave it.
+      DataError: a place holds only some of the files, or an altered one.
+      DataUnavailable: no place holds any, and they cannot be downloaded.
     """
     place = _find(data_dir)
     paths = {name: os.path.join(place, name) for name in FILES}
@@ -83,18 +81,17 @@ def load(data_dir: str | None = None) -> Dataset:
 
 
 def fetch(cache: str, mirrors: Sequence[str]) -> None:
-    """Downloads the files that the cache lacks, each from the first mirror that can.
+    """Downloads the files that are missing from the cache.
 
-    A file gets its name only when it is whole and its SHA-256 is right: pooch
-    downloads to a temporary name, checks, and renames. A file already there is left
-    alone, even an altered one: `load` checks them all.
+    pooch downloads a file to a temporary name, verifies its SHA-256, and renames it.
+    Files that exist are left alone; `load` verifies them all.
 
     Args:
-      cache: the folder to fill; made if need be.
-      mirrors: addresses of folders, each ending in a slash, in order of preference.
+      cache: folder to fill; created if it is missing.
+      mirrors: URLs of folders, each ending in a slash, in order of preference.
 
     Raises:
-      DataUnavailable: no mirror gave a file, or the cache cannot be written.
+      DataUnavailable: no mirror has a file, or the cache cannot be written.
     """
     for name, digest in FILES.items():
         if not os.path.exists(os.path.join(cache, name)):
@@ -105,16 +102,16 @@ def _find(data_dir: str | None) -> str:
     if data_dir is not None:
         if not _holds_any(data_dir):
             raise DataError(
-                f"{data_dir}: holds no MNIST file; expected {', '.join(FILES)}; "
-                "name the folder that holds them, or none to search and download"
+                f"{data_dir}: holds no MNIST file; expected {', '.join(FILES)};"
+                " choose the folder that holds them, or none to search and download"
             )
         return data_dir
     for place in _places():
         if _holds_any(place):
             return place
-        if place != _BESIDE_PROJECT:
-            told = f"mnist: MNIST_DIR={place} holds no MNIST file, looking elsewhere"
-            print(console.one_line(told), file=sys.stderr)
+        if place != _NEXT_TO_PROJECT:
+            warning = f"mnist: MNIST_DIR={place} holds no MNIST file; looking elsewhere"
+            print(console.one_line(warning), file=sys.stderr)
     cache = _cache_dir()
     fetch(cache, MIRRORS)
     return cache
@@ -123,12 +120,12 @@ def _find(data_dir: str | None) -> str:
 def _places() -> list[str]:
     chosen = os.environ.get("MNIST_DIR")
     if not chosen:
-        return [_BESIDE_PROJECT]
-    return [os.path.expanduser(chosen), _BESIDE_PROJECT]
+        return [_NEXT_TO_PROJECT]
+    return [os.path.expanduser(chosen), _NEXT_TO_PROJECT]
 
 
 def _cache_dir() -> str:
-    # Here, and below, because only a download should cost the loading of pooch.
+    # Here, and below, because only a download should pay for loading pooch.
     import pooch
 
     return os.path.join(pooch.os_cache("lenet-selu"), "mnist")
@@ -140,44 +137,34 @@ def _holds_any(place: str) -> bool:
 
 def _verify(path: str, digest: str) -> None:
     try:
-        found = _sha256(path)
+        found = untrusted.sha256(path, _MAX_BYTES)
     except FileNotFoundError as error:
         raise DataError(
-            f"{path}: missing, though other MNIST files are there; add it, or choose "
-            "another folder with --data_dir or MNIST_DIR"
+            f"{path}: missing, although the folder holds other MNIST files; add it, or"
+            " choose another folder with --data_dir or MNIST_DIR"
         ) from error
     except OSError as error:
         raise DataError(
-            f"{path}: cannot be read ({error.strerror}); expected a file of MNIST; "
-            "check what it is and its permissions"
+            f"{path}: cannot be read ({error.strerror}); expected a file of MNIST;"
+            " check what it is and its permissions"
         ) from error
     if found != digest:
         raise DataError(
-            f"{path}: is not MNIST's file, its SHA-256 is {found}; expected {digest}; "
-            "replace it with a sound copy (or delete it, if this is the cache)"
+            f"{path}: is not MNIST's file, its SHA-256 is {found}; expected {digest};"
+            " replace it with an intact copy (in the cache, just delete it)"
         )
 
 
-def _sha256(path: str) -> str:
-    digest = hashlib.sha256()
-    with untrusted.open_file(path) as file:
-        if os.fstat(file.fileno()).st_size > _MOST_BYTES:
-            raise OSError(errno.EFBIG, f"longer than {_MOST_BYTES} bytes")
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 class _Refused(ValueError):
-    """An answer of a server that is not taken."""
+    """A server's response that we do not accept."""
 
 
 def _transfer(url: str, target: str, _: object) -> None:
-    """Downloads a file as pooch wants it done, with no trust in the server.
+    """Downloader for pooch that does not trust the server.
 
     Raises:
-      requests.RequestException: no answer, or one that says no.
-      _Refused: an answer that leads elsewhere, is too long, or takes too long.
+      requests.RequestException: no response, or one with an error.
+      _Refused: the response is compressed, too long, or takes too long.
     """
     from tqdm import tqdm
 
@@ -186,14 +173,14 @@ def _transfer(url: str, target: str, _: object) -> None:
     end = time.monotonic() + _DEADLINE_SECONDS
     packets: queue.SimpleQueue[bytes | Exception | None] = queue.SimpleQueue()
     gone = threading.Event()
-    # A server can be slow in its name, its handshake, its headers, or byte by byte, of
-    # which no time limit of requests bounds the whole. So the thread that waits for it
-    # is left behind when the time is up, and ends with its packet or the program.
+    # A server can be slow in its DNS, handshake, headers or body, and no timeout of
+    # requests bounds the sum. So a thread waits for it, which is abandoned when the
+    # time is up, and ends with its packet or with the program.
     waiting = threading.Thread(
         target=_receive, args=(url, packets, gone), name=url, daemon=True
     )
     name = os.path.basename(url)
-    received = 0  # a bar that is not shown does not count
+    received = 0  # a hidden bar does not count
     with (
         open(target, "wb") as file,
         tqdm(desc=name, unit="B", unit_scale=True, disable=None) as bar,
@@ -203,19 +190,23 @@ def _transfer(url: str, target: str, _: object) -> None:
             while (packet := _next(packets, end)) is not None:
                 received += len(packet)
                 bar.update(len(packet))
-                if received > _MOST_BYTES:
-                    raise _Refused(f"longer than {_MOST_BYTES} bytes")
+                if received > _MAX_BYTES:
+                    raise _Refused(f"longer than {_MAX_BYTES} bytes")
                 file.write(packet)
         finally:
             gone.set()
 
 
 def _next(packets: queue.SimpleQueue, end: float) -> bytes | None:
-    """What `_receive` gives, by a time of `time.monotonic`; None after the last.
+    """Next packet from `_receive`; None after the last one.
+
+    Args:
+      packets: queue that `_receive` fills.
+      end: deadline on the clock of `time.monotonic`.
 
     Raises:
-      _Refused: it comes too late.
-      Exception: whatever went wrong in `_receive`.
+      _Refused: the deadline has passed.
+      Exception: the exception that ended `_receive`.
     """
     left = end - time.monotonic()
     try:
@@ -230,7 +221,7 @@ def _next(packets: queue.SimpleQueue, end: float) -> bytes | None:
 
 
 def _receive(url: str, packets: queue.SimpleQueue, gone: threading.Event) -> None:
-    """Asks a server for a file, and passes on what comes: packets, then None."""
+    """Requests a file and queues its packets, then None; or an exception."""
     import requests
 
     try:
@@ -244,13 +235,13 @@ def _receive(url: str, packets: queue.SimpleQueue, gone: threading.Event) -> Non
             if response.status_code != 200:
                 raise requests.HTTPError(response=response)
             if response.headers.get("Content-Encoding", "identity") != "identity":
-                raise _Refused("packed once more")
+                raise _Refused("compressed again")
             for packet in response.iter_content(_PACKET_BYTES):
                 packets.put(packet)
                 if gone.is_set():
                     return
         packets.put(None)
-    except Exception as error:  # raised again in the thread that waits for it
+    except Exception as error:  # raised again by `_next`, in the main thread
         packets.put(error)
 
 
@@ -269,17 +260,17 @@ def _download(name: str, digest: str, cache: str, mirrors: Sequence[str]) -> Non
                 reason = f"HTTP status {error.response.status_code}"
         except _Refused as error:
             reason = str(error)
-        except ValueError:  # how pooch says that the hash differs
+        except ValueError:  # pooch found another hash
             reason = "wrong SHA-256"
         except OSError as error:
             raise DataUnavailable(
-                f"{cache}: MNIST cannot be stored there ({error.strerror}); free some "
-                "space, or name a folder that holds it with --data_dir or MNIST_DIR"
+                f"{cache}: MNIST cannot be stored there ({error.strerror}); free some"
+                " space, or name a folder that holds it with --data_dir or MNIST_DIR"
             ) from error
         print(console.one_line(f"mnist: {mirror + name}: {reason}"), file=sys.stderr)
         failures.append(f"{mirror} ({reason})")
     raise DataUnavailable(
-        f"{name}: not in {', '.join([*_places(), cache])}, and no mirror gave it: "
-        f"{', '.join(failures)}; connect to the network, or put {', '.join(FILES)} "
-        "into a folder and name it with --data_dir or MNIST_DIR"
+        f"{name}: not in {', '.join([*_places(), cache])}, and no mirror provided it:"
+        f" {', '.join(failures)}; connect to the network, or put {', '.join(FILES)}"
+        " into a folder and name it with --data_dir or MNIST_DIR"
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Brings the ink of one digit to MNIST's size and place."""
+"""Scales and centres the ink of a digit like MNIST's."""
 
 import numpy as np
 
@@ -9,14 +9,14 @@ CENTRE = 14  # row and column of the ink's centre of mass
 
 
 def normalise(ink: np.ndarray) -> np.ndarray:
-    """Scales and centres one digit the way MNIST's own digits were.
+    """Scales and centres a digit the way MNIST's own digits were.
 
-    The ink's longer side is scaled to 20 pixels, the aspect kept; then it is shifted
-    by whole pixels until its centre of mass is nearest to (14, 14), or as near as it
-    comes with all of the ink inside (LeCun, Cortes and Burges, "The MNIST database").
+    The longer side of the ink is scaled to 20 pixels. Then the ink is shifted by whole
+    pixels until its centre of mass is as near to (14, 14) as it gets without cutting
+    ink off (LeCun, Cortes and Burges, "The MNIST database").
 
     Args:
-      ink: uint8 [height, width]; 0 is paper and everything above it ink.
+      ink: uint8 [height, width]; 0 is paper, everything above 0 is ink.
 
     Returns:
       uint8 [28, 28].
@@ -24,7 +24,7 @@ def normalise(ink: np.ndarray) -> np.ndarray:
     Raises:
       ValueError: there is no ink, or only specks that vanish at this size.
     """
-    # Here, because importing `data` should not cost the loading of OpenCV.
+    # Here, because importing `data` should not pay for loading OpenCV.
     import cv2
 
     rows, columns = np.nonzero(ink)
@@ -33,8 +33,7 @@ def normalise(ink: np.ndarray) -> np.ndarray:
     box = ink[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
     scale = INK_SIZE / max(box.shape)
     height, width = (max(1, round(side * scale)) for side in box.shape)
-    # Averaging over areas keeps thin strokes when shrinking, but shows squares when
-    # enlarging.
+    # Area averaging keeps thin strokes when it shrinks, but enlarges pixels to squares.
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     digit = cv2.resize(box, (width, height), interpolation=method)
     if not digit.any():
@@ -46,7 +45,7 @@ def normalise(ink: np.ndarray) -> np.ndarray:
 
 
 def _offset(digit: np.ndarray, axis: int) -> int:
-    """Returns where the digit starts along the axis, its centre of mass on CENTRE."""
+    """First row or column of a digit whose centre of mass is to lie on CENTRE."""
     mass = digit.sum(axis=1 - axis, dtype=np.float64)
     centre = np.average(np.arange(len(mass)), weights=mass)
     # In MNIST the centre lies in (13.5, 14.5], hence floor and not round.

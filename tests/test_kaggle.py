@@ -135,8 +135,8 @@ def test_a_cell_that_is_no_byte_is_named(folder, cell, shown, column):
     message = error_of(kaggle.load, str(folder))
     assert message == (
         f"{path}: line 4, column {HEADER[column]} holds {shown}; expected a whole "
-        f"number from 0 to {255 if column else 9}; mend it, or replace the file with "
-        "a sound copy"
+        f"number from 0 to {255 if column else 9}; correct it, or replace the file"
+        " with an intact copy"
     )
 
 
@@ -180,7 +180,7 @@ def test_rows_of_another_length_are_named(folder, line, change, expected):
     lines[line - 1] = change(lines[line - 1])
     path.write_bytes(b"\n".join(lines) + b"\n")
     message = error_of(kaggle.load, str(folder))
-    assert message.startswith(f"{path}: line {line} {expected}; mend it")
+    assert message.startswith(f"{path}: line {line} {expected}; correct it")
 
 
 def test_rows_all_of_another_length_are_refused(folder):
@@ -226,7 +226,7 @@ def test_swapped_files_are_noticed(folder):
     (folder / "test.csv").rename(folder / "train.csv")
     (folder / "other").rename(folder / "test.csv")
     message = error_of(kaggle.load, str(folder))
-    assert "check that train.csv and test.csv are what their names say" in message
+    assert "check that train.csv and test.csv are not swapped" in message
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def test_test_digits_are_drawn_first():
 @pytest.mark.parametrize("rows", [(601, 1), (600, 101), (420, 281)])
 def test_no_digit_is_drawn_twice(rows):
     message = error_of(make_kaggle.draw, 600, 100, *rows, 0)
-    assert "expected at most 600 training rows and 700 in all" in message
+    assert "expected at most 600 training rows and 700 rows in all" in message
 
 
 def test_labels_belong_to_images(tmp_path, digits):
@@ -71,7 +71,7 @@ def test_labels_belong_to_images(tmp_path, digits):
 def test_the_program_replaces_nothing(tmp_path, digits, name):
     (tmp_path / name).write_text("Kaggle's own")
     message = error_of(make_kaggle.write, str(tmp_path), digits, 3, 2)
-    assert message.startswith(f"{tmp_path / name}: is there already")
+    assert message.startswith(f"{tmp_path / name}: exists already")
     assert os.listdir(tmp_path) == [name]
 
 
@@ -79,7 +79,7 @@ def test_the_program_wants_a_folder(tmp_path, digits):
     path = tmp_path / "file"
     path.touch()
     message = error_of(make_kaggle.write, str(path / "new"), digits, 3, 2)
-    assert "cannot be made a folder" in message
+    assert "cannot be created" in message
 
 
 def test_the_program_as_a_command(tmp_path):

@@ -28,7 +28,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
     """Serves a folder; some folders that it does not have answer in a way of theirs.
 
     cut: an answer stops short of its length. endless: it goes on and on. drip: so
-    slowly that it has none. packed: it is packed once more. moved: it leads to good/
+    slowly that it has none. packed: it is compressed again. moved: it leads to good/
     here, on another host or by another scheme.
     """
 
@@ -99,7 +99,7 @@ def tiny(monkeypatch, tmp_path):
         (place / name).write_bytes(content)
         sums[name] = hashlib.sha256(content).hexdigest()
     monkeypatch.setattr(mnist, "FILES", sums)
-    monkeypatch.setattr(mnist, "_BESIDE_PROJECT", str(tmp_path / "beside"))
+    monkeypatch.setattr(mnist, "_NEXT_TO_PROJECT", str(tmp_path / "beside"))
     monkeypatch.setattr(mnist, "_cache_dir", lambda: str(tmp_path / "cache"))
     monkeypatch.setattr(mnist, "MIRRORS", ())
     # The server of these tests has no certificate.
@@ -231,7 +231,7 @@ def test_the_next_mirror_is_tried(tiny, tmp_path, server, capsys, mirror, reason
         ("moved-ftp", "HTTP status 302"),
         ("endless", "longer than"),
         ("endless-x", "longer than"),
-        ("packed", "packed once more"),
+        ("packed", "compressed again"),
         ("drip", "took more than"),
         ("drip-head", "took more than"),
     ],
@@ -324,9 +324,9 @@ def test_the_program_tells_unavailable_from_bad(tiny, tmp_path, capsys):
 
 def test_the_real_files(monkeypatch):
     monkeypatch.undo()
-    if not os.path.isdir(mnist._BESIDE_PROJECT):
+    if not os.path.isdir(mnist._NEXT_TO_PROJECT):
         pytest.skip("MNIST is not beside the project")
-    dataset = mnist.load(mnist._BESIDE_PROJECT)
+    dataset = mnist.load(mnist._NEXT_TO_PROJECT)
     assert dataset.train_images.shape == (60_000, 28, 28, 1)
     assert dataset.test_images.shape == (10_000, 28, 28, 1)
     assert dataset.train_labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
