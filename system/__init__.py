@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all else stands on: errors, command lines, files, the device."""
+"""Errors, command lines, the console, files and the device: below all else."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the programs share: one-line errors, exit codes, help with flags."""
+"""Command lines of all programs: flags that are checked, --help, one-line errors."""
 
 import functools
 import inspect
@@ -15,33 +15,27 @@ from absl import app, flags, logging
 
 from system import console, errors, flagfiles
 
-flags.disclaim_key_flags()  # a path is a flag of the module that calls define_path
+flags.disclaim_key_flags()  # a path flag belongs to the module that defines it
 
 VERSION = "0.5.1"
 
-# Headings of --help and the names of flags below each.
+# Headings of --help, each with the names of its flags.
 Groups = Mapping[str, Sequence[str]]
-
-_FOREIGN = ("absl.", "tensorflow.", "tensorboard.")  # modules with flags of their own
-_HELP = {"--help", "-help", "--helpshort", "-h", "-?"}
 
 
 def options(
     function: Callable, names: Iterable[str], values: Mapping[str, Any], what: str
 ) -> dict[str, Any]:
-    """Arguments for a function out of the flags that are named like its parameters.
+    """Keyword arguments of a function, from the flags of the same names.
 
     Args:
-      function: its keyword-only parameters that are among `names` have defaults.
-      names: of the flags that are options of some function of its kind.
-      values: of flags, by name; None, or none at all, stands for the default.
-      what: the function's name to a user, such as "--network=mlp".
-
-    Returns:
-      The value of each of its options.
+      function: its parameters that are among `names` have defaults.
+      names: flags that some function of this kind takes.
+      values: values of flags by name; None or a missing one stands for the default.
+      what: name of the function for the user, such as "--network=mlp".
 
     Raises:
-      errors.UsageError: an option is given that the function does not have.
+      errors.UsageError: a flag is set that the function does not take.
     """
     parameters = inspect.signature(function).parameters
     own = sorted(set(names) & set(parameters))
@@ -51,18 +45,18 @@ def options(
             ", ".join(f"--{name}" for name in names) for names in (foreign, own)
         )
         raise errors.UsageError(
-            f"{what} has no {has_no}; it takes {takes or 'none'}; to leave out what a"
-            f" flagfile gives, add --unset={','.join(foreign)} behind it"
+            f"{what} has no {has_no}; it takes {takes or 'none'}; to drop what a"
+            f" flagfile sets, add --unset={','.join(foreign)} after it"
         )
     values = {name: given.get(name, parameters[name].default) for name in own}
-    # As they come back from a file, where tuples are lists.
+    # As they are when read from a file: tuples become lists.
     return json.loads(json.dumps(values))
 
 
 class _PathParser(flags.ArgumentParser[str]):
-    """Puts the home directory in place of a leading ~, as a shell does.
+    """Replaces a leading ~ by the home directory.
 
-    No shell sees the lines of a flagfile, nor the ~ in --run_dir=~/x.
+    A shell does not do so in the lines of a flagfile, nor in --run_dir=~/x.
     """
 
     def parse(self, argument: str) -> str:
@@ -70,26 +64,26 @@ class _PathParser(flags.ArgumentParser[str]):
 
 
 class _TextPathParser(_PathParser):
-    """Refuses names that no line can hold: flags.txt and tables have paths."""
+    """Refuses paths that do not fit in one line of text, as in flags.txt and tables."""
 
     def parse(self, argument: str) -> str:
         try:
             argument.encode()
         except UnicodeEncodeError:
-            raise ValueError("not UTF-8: expected a path that is; rename it") from None
+            raise ValueError("not UTF-8: rename it") from None
         if re.search(r"[\x00-\x1f\x7f\x85\u2028\u2029]", argument):
-            raise ValueError("has control characters: expected none; rename it")
+            raise ValueError("has control characters: rename it")
         return super().parse(argument)
 
 
 def define_path(name: str, default: str | None, text: str, **options: Any) -> None:
-    """Defines a flag that is a path; ~ is expanded, wherever the value comes from.
+    """Defines a flag for a path; a leading ~ is expanded.
 
     Args:
-      name: of the flag.
-      default: its path.
-      text: its help.
-      options: of `flags.DEFINE`, such as `required`.
+      name: name of the flag.
+      default: default path.
+      text: help.
+      options: options of `flags.DEFINE`, such as `required`.
     """
     serializer = flags.ArgumentSerializer[str]()
     flags.DEFINE(
@@ -98,20 +92,20 @@ def define_path(name: str, default: str | None, text: str, **options: Any) -> No
 
 
 def define_paths(name: str, text: str, **options: Any) -> None:
-    """Defines a flag that may be given several times, for the path of an input each.
+    """Defines a flag for an input path; it may be repeated.
 
-    Any name that a file can have is taken.
+    Accepts any name that a file can have.
     """
     serializer = flags.ArgumentSerializer[str]()
     flags.DEFINE_multi(_PathParser(), serializer, name, [], text, **options)
 
 
 def validator(check: Callable[[Any], object]) -> Callable[[Any], bool]:
-    """Turns a check that raises errors.UserError into a validator as absl wants it.
+    """Turns a check that raises `errors.UserError` into an absl validator.
 
     Args:
-      check: gets the value of a flag or, for `flags.register_multi_flags_validator`,
-        the values of several by name; what it returns is not looked at.
+      check: takes the value of a flag or, for `flags.register_multi_flags_validator`,
+        the values of several by name; its result is ignored.
     """
 
     def accepts(value: Any) -> bool:
@@ -124,50 +118,44 @@ def validator(check: Callable[[Any], object]) -> Callable[[Any], bool]:
     return accepts
 
 
-# What float32 can tell from 1 and 0; a rounder number is easier to remember.
-_MAX_SHARE = 0.9999999
-_MIN_POSITIVE, _MAX_POSITIVE = 1e-37, 1e38
+# Limits within which float32 does not round to 1, 0 or infinity.
+_LARGEST_SHARE = 0.9999999
+_SMALLEST_POSITIVE, _LARGEST_POSITIVE = 1e-37, 1e38
 
 
 def require_share(*names: str) -> None:
-    """Refuses values of these flags outside of [0, 1); None is no value.
-
-    Also what float32 rounds to 1.
-    """
+    """Requires that these flags, if set, are in [0, 1), also in float32."""
     for name in names:
         flags.register_validator(
             name,
-            lambda x: x is None or 0 <= x <= _MAX_SHARE,
-            f"expected a number in [0, 1), up to {_MAX_SHARE}",
+            lambda x: x is None or 0 <= x <= _LARGEST_SHARE,
+            f"expected a number in [0, 1), up to {_LARGEST_SHARE}",
         )
 
 
 def require_positive(*names: str) -> None:
-    """Refuses values of these flags that are not above 0; None is no value.
-
-    Also what is 0 or infinite in float32.
-    """
+    """Requires that these flags, if set, are above 0 and finite, also in float32."""
     for name in names:
         flags.register_validator(
             name,
-            lambda x: x is None or _MIN_POSITIVE <= x <= _MAX_POSITIVE,
-            f"expected a number above 0, {_MIN_POSITIVE} to {_MAX_POSITIVE}",
+            lambda x: x is None or _SMALLEST_POSITIVE <= x <= _LARGEST_POSITIVE,
+            f"expected a number above 0, {_SMALLEST_POSITIVE} to {_LARGEST_POSITIVE}",
         )
 
 
 def _parse_flags(argv: Sequence[str], arguments: bool, groups: Groups) -> list[str]:
-    """Returns what `app.run` wants from a flags parser; a bad flag exits with 2."""
+    """A flags parser for `app.run`: returns what are no flags, exits on a bad flag."""
     before = argv[1 : argv.index("--")] if "--" in argv else argv[1:]
     if "--version" in before:
         _show(f"lenet-selu {VERSION}")
-    if not _HELP.isdisjoint(before):
+    if not {"--help", "-help", "--helpshort", "-h", "-?"}.isdisjoint(before):
         _show(help_text(groups))
     try:
         expanded = flagfiles.expand(argv[1:])
         rest = flags.FLAGS([*argv[:1], *flagfiles.unset(expanded, flags.FLAGS)])
-    except (flags.Error, ValueError) as error:  # the latter of --noNAME=value
+    except (flags.Error, ValueError) as error:  # ValueError: --noNAME=value
         _fail(str(error), errors.USAGE_ERROR)
-    except SystemExit:  # --helpfull and its like, which absl ends with 1
+    except SystemExit:  # --helpfull and the like; absl exits with 1
         sys.exit(0)
     if len(rest) > 1 and not arguments:
         _fail(
@@ -177,7 +165,7 @@ def _parse_flags(argv: Sequence[str], arguments: bool, groups: Groups) -> list[s
 
 
 def _show(text: str) -> NoReturn:
-    """Prints a text and ends the program; `| head` may take what it wants of it."""
+    """Prints a text and exits; the reader may stop early, as `head` does."""
     print(text, flush=True)
     if not isinstance(getattr(sys.stdout, "error", None), BrokenPipeError):
         _check_shown()
@@ -185,29 +173,30 @@ def _show(text: str) -> NoReturn:
 
 
 def _check_shown() -> None:
-    """Ends the program with 1 if what it printed was lost, its work being done."""
+    """Exits with 1 if some of the output was lost, although the work is done."""
     sys.stdout.flush()
     error = getattr(sys.stdout, "error", None)
     if isinstance(error, BrokenPipeError):
-        _fail("nobody reads standard output: only what it was to show is lost", 1)
+        _fail("nobody reads standard output: its text is lost, the work is done", 1)
     elif error:
         _fail(
-            f"cannot write standard output ({errors.reason(error)}): only what it was"
-            " to show is lost; give it room, or a reader",
+            f"cannot write standard output ({errors.reason(error)}): its text is lost,"
+            " the work is done; free some disk space, or redirect it",
             1,
         )
 
 
 def help_text(groups: Groups) -> str:
-    """What --help shows: the program's docstring, its flags, the exit codes.
+    """Text of --help: the program's docstring, its flags, the exit codes.
 
     Args:
-      groups: the flags that are in none come last.
+      groups: headings, each with its flags; flags without a heading come last.
     """
+    foreign = ("absl.", "tensorflow.", "tensorboard.")
     own = {
         name: flags.FLAGS[name]
         for name in flags.FLAGS
-        if not (flags.FLAGS.find_module_defining_flag(name) or "").startswith(_FOREIGN)
+        if not (flags.FLAGS.find_module_defining_flag(name) or "").startswith(foreign)
     }
     named = {name for names in groups.values() for name in names}
     rest = sorted(own.keys() - named)
@@ -220,9 +209,9 @@ def help_text(groups: Groups) -> str:
                 for title, names in sections.items()
                 if names
             ),
-            "\n--flagfile=FILE stands for the flags in that file, one in a line; what"
-            " follows it\noverrules it. --unset=NAME,… takes back what was given before"
-            " it. --version shows\nthe version, --helpfull absl's own flags, too.",
+            "\n--flagfile=FILE reads flags from a file, one per line; flags after it"
+            " override it.\n--unset=NAME,… drops flags that were set before it."
+            " --version prints the version,\n--helpfull lists absl's flags, too.",
             "\nExit codes:",
             *(f"  {code:<5}{meaning}" for code, meaning in errors.EXIT_CODES.items()),
         ]
@@ -230,14 +219,14 @@ def help_text(groups: Groups) -> str:
 
 
 def _describe(flag: flags.Flag) -> str:
-    """A flag's name, what it takes, its default, and below that its help."""
+    """A flag's name, range and default; its help on the lines below."""
     facts = [_range(flag)]
     if flag.default in ("", []):
         facts.append("default: none")
     elif flag.default is not None:
         facts.append("default " + (flag.default_as_str or "").strip("'"))
     name = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}"
-    # absl puts what an enumeration takes in front of its help.
+    # absl puts the values of an enumeration in front of its help.
     help_ = (flag.help or "").removeprefix(f"<{_range(flag)}>: ").replace(".;", ";")
     text = textwrap.fill(help_, 80, initial_indent=" " * 6, subsequent_indent=" " * 6)
     head = ": ".join(filter(None, [name, "; ".join(filter(None, facts))]))
@@ -245,7 +234,7 @@ def _describe(flag: flags.Flag) -> str:
 
 
 def _range(flag: flags.Flag) -> str:
-    """The values that a flag takes, as far as its parser or its checks say."""
+    """Values that a flag takes, as far as its parser and validators say."""
     if flag.boolean:
         return ""
     if isinstance(flag.parser, flags.EnumParser):
@@ -267,12 +256,12 @@ def run(
     arguments: bool = False,
     groups: Groups | None = None,
 ) -> None:
-    """Parses the flags and calls `main`; a user's mistake is one line, no traceback.
+    """Parses the flags and calls `main`; a user's mistake prints one line and exits.
 
     Args:
-      main: gets the program's name and the arguments that are no flags.
-      arguments: whether there may be any.
-      groups: of flags, in the order of --help.
+      main: takes the program's name and the arguments that are not flags.
+      arguments: whether there may be such arguments.
+      groups: headings of --help, each with its flags.
     """
 
     def guarded(argv: list[str]) -> None:
@@ -282,7 +271,7 @@ def run(
             _fail(str(error), error.exit_code)
         _check_shown()
 
-    logging.set_verbosity(logging.WARNING)  # not what the checkpoint library does
+    logging.set_verbosity(logging.WARNING)  # hides what the checkpoint library logs
     parse = functools.partial(_parse_flags, arguments=arguments, groups=groups or {})
     with console.outputs():
         try:

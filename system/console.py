@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A program's standard streams and Ctrl-C, whatever the one leads to, whenever the
-other comes.
+"""Text for the console, a program's standard streams, and Ctrl-C at any moment.
 
-What is printed may find no reader, a full disk, or an encoding without its characters.
-None of that stops a program: its work is in files, and worth more than a line.
+A line that we print may find no reader, a full disk, or an encoding that lacks its
+characters. None of these stops a program: its work is in files and is worth more.
 """
 
 import contextlib
@@ -19,57 +18,58 @@ from typing import Any
 
 from system import errors
 
-START = time.perf_counter()  # of the program, but for Python's own 0.02 s
+START = time.perf_counter()  # of the program, apart from Python's own 0.02 s
 PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-# Of terminals, and of the direction of writing; but for the end of a line and a tab.
+# Characters that control a terminal or the direction of text; not tab and newline.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
-_stderr = 2  # which native libraries are kept from while they load
-_ends: list[Callable[[], None]] = []  # of what would go on without the program
+_stderr = 2  # after `start` a copy, for 2 leads elsewhere while TensorFlow loads
+_before_leaving: list[Callable[[], None]] = []
 
 
 def start() -> None:
-    """The first thing a program does, for its imports may take seconds.
+    """Prepares the console; programs call it first, as their imports may take seconds.
 
-    Ctrl-C ends it with one line until `listen` is called. A standard stream that is
-    closed is opened, or the next file would get its number, and what is printed.
+    Until `listen` is called, Ctrl-C ends the program with one line. Standard streams
+    that are closed are opened: otherwise the next file would get their number, and
+    receive what is printed.
     """
     global _stderr
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not of nohup
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not under nohup
         signal.signal(signal.SIGINT, _leave)
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDONLY)  # writing fails, as to a closed one
+            os.open(os.devnull, os.O_RDONLY)  # writing still fails
     sys.stdout = sys.stdout or os.fdopen(1, "w")
     sys.stderr = sys.stderr or os.fdopen(2, "w")
     _stderr = os.dup(2)
 
 
 def _leave(*_: object) -> None:
-    """Not an exception, which a library that is half loaded would make another of."""
-    for end_it in _ends:
-        end_it()
+    """Exits at once: a library that is loading might catch an exception."""
+    for function in _before_leaving:
+        function()
     with contextlib.suppress(OSError):
         os.write(_stderr, f"{program()}: interrupted\n".encode())
     os._exit(errors.INTERRUPTED)
 
 
-def before_leaving(end_it: Callable[[], None]) -> None:
-    """Has Ctrl-C call a function first, while the program is loaded."""
-    _ends.append(end_it)
+def before_leaving(function: Callable[[], None]) -> None:
+    """Registers a function that Ctrl-C calls first while the program is loading."""
+    _before_leaving.append(function)
 
 
 def listen() -> None:
-    """Ctrl-C is KeyboardInterrupt from here on: all is loaded."""
+    """Makes Ctrl-C raise KeyboardInterrupt, as everything is loaded."""
     if signal.getsignal(signal.SIGINT) is _leave:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def end() -> None:
-    """Ctrl-C ends the program at once: nothing is left but to tidy up."""
+    """Makes Ctrl-C end the program at once, as only tidying up is left."""
     if _stderr != 2 and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
@@ -77,21 +77,20 @@ def end() -> None:
 def program() -> str:
     """Name of the program, such as train.py."""
     folder, name = os.path.split(sys.argv[0])
-    if name == "-m":  # of Python, which has not found the module yet
+    if name == "-m":  # Python has not found the module yet
         return sys.orig_argv[sys.orig_argv.index("-m") + 1]
     return os.path.basename(folder) if name == "__main__.py" else name
 
 
 class Output:
-    """A text stream that remembers why it could not be written, and goes on.
+    """A text stream that records errors in writing instead of raising them.
 
     Args:
-      stream: to write to.
-      escape: whether names of files may be among what is printed, and nothing that is
-        to move the cursor.
+      stream: the stream to write to.
+      escape: whether to escape control characters, which file names may contain.
 
     Attributes:
-      error: the first failure; what was to be written then and later is lost.
+      error: the first error; that text and all later text is lost.
     """
 
     def __init__(self, stream: Any, escape: bool = False):
@@ -105,24 +104,24 @@ class Output:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        """Writes a text as far as the stream's encoding has its characters."""
+        """Writes a text, escaping characters that the stream's encoding lacks."""
         shown = _CONTROL.sub(lambda c: printable(c[0]), text) if self._escape else text
-        with self._forgiving():
+        with self._recording():
             self._stream.write(shown)
         return len(text)
 
     def flush(self) -> None:
-        """Hands on what is in memory."""
-        with self._forgiving():
+        """Writes what is buffered."""
+        with self._recording():
             self._stream.flush()
 
     @contextlib.contextmanager
-    def _forgiving(self) -> Iterator[None]:
+    def _recording(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             self.error = self.error or error
-            # Nor is Python to complain at its end of what is still in memory.
+            # So that Python does not complain at exit about what is still buffered.
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
             os.close(nowhere)
@@ -130,7 +129,7 @@ class Output:
 
 @contextlib.contextmanager
 def outputs() -> Iterator[None]:
-    """Makes an `Output` of standard output and of standard error."""
+    """Replaces standard output and standard error by an `Output` each."""
     before = sys.stdout, sys.stderr
     output, error = Output(sys.stdout, escape=True), Output(sys.stderr)
     sys.stdout, sys.stderr = output, error  # type: ignore[assignment]
@@ -143,40 +142,38 @@ def outputs() -> Iterator[None]:
 
 
 def command(program: str, *arguments: object) -> str:
-    """A command to be pasted into a shell, such as python eval.py '--run_dir=a b'.
+    """A command that can be pasted into a shell: python eval.py '--run_dir=a b'.
 
     Args:
-      program: train.py, eval.py, or -m and then a module as the first argument.
-      arguments: flags and others, not quoted.
+      program: train.py, eval.py, or -m with a module as the first argument.
+      arguments: further arguments, unquoted.
     """
-    named, here = shutil.which("python"), sys.executable
-    same = named and os.path.realpath(named) == os.path.realpath(here)
-    if same and os.path.dirname(named or "") == os.path.dirname(here):
-        here = "python"
-    elif here.startswith(os.path.join(os.getcwd(), "")):
-        here = os.path.relpath(here)
+    python, on_path = sys.executable, shutil.which("python") or ""
+    same = on_path and os.path.realpath(on_path) == os.path.realpath(python)
+    if same and os.path.dirname(on_path) == os.path.dirname(python):
+        python = "python"
+    elif python.startswith(os.path.join(os.getcwd(), "")):
+        python = os.path.relpath(python)
     if program.endswith(".py") and os.path.realpath(os.getcwd()) != PROJECT:
         program = os.path.join(PROJECT, program)
-    return " ".join(quote(str(word)) for word in (here, program, *arguments))
+    return " ".join(quote(str(word)) for word in (python, program, *arguments))
 
 
 def quote(text: str) -> str:
-    """A word of a command, quoted for the shell; in one line, whatever is in it."""
+    """A word quoted for the shell, in one line of printable characters."""
     if all(map(_is_shown, text)):
         return shlex.quote(text)
-    pieces = [
-        (
-            c
-            if _is_shown(c) and c not in "\\'"
-            else "".join(f"\\{byte:03o}" for byte in os.fsencode(c))
-        )
-        for c in text
-    ]
-    return f"$'{''.join(pieces)}'"
+    return f"$'{''.join(map(_octal, text))}'"
+
+
+def _octal(character: str) -> str:
+    if _is_shown(character) and character not in "\\'":
+        return character
+    return "".join(f"\\{byte:03o}" for byte in os.fsencode(character))
 
 
 def _is_shown(character: str) -> bool:
-    """Whether standard error shows a character as it is."""
+    """Whether standard error can show a character as it is."""
     try:
         character.encode(getattr(sys.stderr, "encoding", None) or "utf-8")
     except UnicodeEncodeError:
@@ -190,18 +187,18 @@ def warn(message: str) -> None:
 
 
 def one_line(message: str) -> str:
-    """A message as a console can take it, whatever was quoted in it.
+    """A message in one line of printable characters, whatever it quotes.
 
-    The midst of a long one is left out; the command at its end is not.
+    The middle of a very long one is left out, so that the command at its end stays.
     """
-    # Blanks stay as they are: there may be two in the path of a command.
+    # Other blanks stay: a path in a command may have two of them.
     text = re.sub(r"\s*[\t\n\v\f\r\x85\u2028\u2029]\s*", " ", message.strip())
     text = printable(text)
     return text if len(text) <= 6000 else f"{text[:1500]} … {text[-4490:]}"
 
 
 def printable(text: str) -> str:
-    """A text with what would move a cursor, or turn its direction, written out."""
+    """A text whose control characters are escaped, so that they control nothing."""
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape").decode() for c in text
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loads TensorFlow the way a CPU wants it. Programs import this before all else."""
+"""Loads TensorFlow, fast and quietly. Programs import this module first."""
 
 import contextlib
 import gc
@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-ALIGNMENT = 64  # bytes; TensorFlow ends the process at a tensor of less
+ALIGNMENT = 64  # bytes; TensorFlow ends the process at a tensor that has less
 
 
 def cores() -> int:
-    """How many CPU cores this process may use."""
+    """Number of CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):  # Linux
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -23,11 +23,11 @@ def cores() -> int:
 
 @contextlib.contextmanager
 def _no_keras() -> Iterator[None]:
-    """Makes Keras look as if it were not installed, unless it is loaded already."""
+    """Hides Keras from imports, unless it is already loaded."""
     if "keras" in sys.modules:
         yield
         return
-    sys.modules["keras"] = None  # type: ignore[assignment]  # Python's way to say so
+    sys.modules["keras"] = None  # type: ignore[assignment]  # import then fails
     try:
         yield
     finally:
@@ -36,10 +36,10 @@ def _no_keras() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _no_garbage() -> Iterator[None]:
-    """Keeps Python from looking for garbage among modules that are here to stay.
+    """Switches garbage collection off; what was loaded is exempt from it for good.
 
-    It would do so hundreds of times while TensorFlow loads, a sixth of the time, and
-    again whenever a graph is traced.
+    Python would collect hundreds of times while TensorFlow loads, a sixth of the time
+    that takes, and would look at all its modules again whenever a graph is traced.
     """
     enabled = gc.isenabled()
     gc.disable()
@@ -53,19 +53,19 @@ def _no_garbage() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Holds back what native libraries say on standard error, unless there is an error.
+    """Hides what native libraries write to standard error, unless an error is raised.
 
-    They announce their settings there, whatever the log level.
+    They announce their settings there at any log level.
     """
     sys.stderr.flush()
     stderr = os.dup(2)
-    with tempfile.TemporaryFile() as held_back:
-        os.dup2(held_back.fileno(), 2)
+    with tempfile.TemporaryFile() as hidden:
+        os.dup2(hidden.fileno(), 2)
         try:
             yield
         except BaseException:
-            held_back.seek(0)
-            os.write(stderr, held_back.read())
+            hidden.seek(0)
+            os.write(stderr, hidden.read())
             raise
         finally:
             os.dup2(stderr, 2)
@@ -73,15 +73,14 @@ def quiet() -> Iterator[None]:
 
 
 def _load_tensorflow():
-    """Imports TensorFlow with oneDNN on, and quietly.
+    """Imports TensorFlow with oneDNN, without Keras and without its log.
 
     oneDNN's kernels double the speed of a convolution. TensorFlow reads the switch
-    once, when it is loaded, and on some processors it is off by default.
+    when it is loaded; on some processors the default is off.
 
-    At its end TensorFlow also loads Keras, if there is one, and Keras all of
-    scikit-learn, pandas and matplotlib, if there are any, which together take as long
-    as TensorFlow itself. It is made to see no Keras while it loads; tf.keras and
-    `import keras` find it afterwards.
+    TensorFlow would also load Keras if it is installed, and Keras would load
+    scikit-learn, pandas and matplotlib, which takes as long as TensorFlow itself. So we
+    hide Keras while TensorFlow loads; `tf.keras` and `import keras` find it afterwards.
     """
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -94,15 +93,15 @@ tf = _load_tensorflow()
 
 
 def tensor(array: np.ndarray) -> Any:  # a tf.Tensor
-    """The array as a tensor, in the same memory where possible.
+    """An array as a tensor, in the same memory if possible.
 
-    `tf.constant` copies numpy's own arrays twice: beside a set of a gigabyte there
-    would be two more for a moment, and one for good.
+    `tf.constant` copies an array twice: with a set of 1 GB, there would be two more GB
+    for a moment, and one for good.
 
     Args:
-      array: of any shape and number type, as `data.dataset.empty` makes them; of
-        another, that is read-only or badly aligned, the tensor is a copy. Not to be
-        written to any more.
+      array: any shape and number type; must not be written to afterwards. Arrays of
+        `data.dataset.empty` share their memory; one that is read-only, not contiguous
+        or not aligned is copied.
     """
     if not array.flags.carray or array.ctypes.data % ALIGNMENT:
         return tf.constant(array)
@@ -110,14 +109,14 @@ def tensor(array: np.ndarray) -> Any:  # a tf.Tensor
 
 
 def set_threads(threads: int, replicas: int = 1) -> None:
-    """Sets how many threads TensorFlow uses, between operations and within one.
+    """Sets how many threads TensorFlow uses; call it before the first operation.
 
-    One operation of each replica at a time: two of the same were no faster at the
-    size of these networks.
+    Each replica runs one operation at a time: two were no faster with networks of this
+    size.
 
     Args:
-      threads: 0 for one per core. To be called before the first operation.
-      replicas: parts of a batch that are trained on side by side.
+      threads: threads in all; 0 for one per core.
+      replicas: parts of a batch that are trained on in parallel.
     """
     threads = max(threads or cores(), replicas)
     tf.config.threading.set_intra_op_parallelism_threads(threads // replicas)

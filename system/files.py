@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are whole or not there, also after a power cut; never written elsewhere.
+"""Writing files that are complete or absent, even after a power cut.
 
-A folder that came by mail may hold links. So nothing that is written by its name inside
-a folder follows one: `replacing` puts the new file in the link's place, `append` and
-`find_link` refuse it. Only a path that the user typed is followed, by `follow=True`.
+A folder from someone else may hold links to other places. So we follow no link inside a
+folder: `replacing` replaces the link by the new file, `append` refuses it, `find_link`
+reports it. Only for a path that the user typed is `follow=True`.
 """
 
 import contextlib
@@ -21,27 +21,27 @@ from typing import BinaryIO
 def replacing(
     path: str | os.PathLike[str], *, follow: bool = False
 ) -> Iterator[BinaryIO]:
-    """Opens a file that gets its name when it is whole, and is removed if it is not.
+    """Opens a temporary file that replaces `path` at the end, unless there is an error.
 
-    A reader sees the old file or the new one. Other names of the old one (hard links)
-    keep what they had.
+    A reader sees the old file or the new one, never a part. Hard links to the old file
+    keep its content.
 
     Args:
-      path: of the file.
-      follow: whether a link stays one and its target is replaced, as for a path that
-        the user names. Otherwise the link itself is replaced.
+      path: path of the file.
+      follow: whether a symbolic link stays and its target is replaced, as for a path
+        that the user typed; otherwise the link is replaced.
 
     Raises:
-      OSError: the disk is full, the folder not writable, it is a device or a pipe, …
+      OSError: disk full, folder not writable, path is a device or a pipe, …
     """
     path = Path(os.path.realpath(path) if follow else path)
     if os.path.lexists(path) and not (
         path.is_symlink() or path.is_file() or path.is_dir()
     ):
-        raise OSError(errno.EINVAL, "it is no plain file", str(path))
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        # Left by an earlier process of this number, or put there to lead elsewhere.
+        # Left by an earlier process with our number, or a link planted there.
         temporary.unlink(missing_ok=True)
         with open(temporary, "xb") as file:
             yield file
@@ -50,25 +50,25 @@ def replacing(
         os.replace(temporary, path)
         flush(path.parent)
     finally:
-        with contextlib.suppress(OSError):  # most often: it has its name already
+        with contextlib.suppress(OSError):  # it has usually been renamed
             temporary.unlink()
 
 
 def check_writable(path: str | os.PathLike[str], *, parents: bool = False) -> None:
-    """Makes sure that `replacing` could write a file; for before long work.
+    """Checks that `replacing` could write a file; call it before long work.
 
     Args:
-      path: of the file, which is not touched; a link is followed.
-      parents: whether folders that are missing would be made.
+      path: path of the file, which is left as it is; links are followed.
+      parents: whether missing folders will be created.
 
     Raises:
-      OSError: it could not.
+      OSError: the file cannot be written.
     """
     path = Path(os.path.realpath(path))
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "it is no plain file", str(path))
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
     folder = path.parent
     while parents and not folder.exists():
         folder = folder.parent
@@ -77,14 +77,14 @@ def check_writable(path: str | os.PathLike[str], *, parents: bool = False) -> No
 
 
 def append(path: str | os.PathLike[str]) -> BinaryIO:
-    """Opens a file to be read and appended to; creates it if it is not there.
+    """Opens a file for reading and appending; creates it if it is missing.
 
     Raises:
-      OSError: it is a link, a pipe or a device, or has a second name (a hard link), so
-        that another file would be altered; or it cannot be opened.
+      OSError: it is a symbolic link or has a hard link, so that a file elsewhere would
+        be altered; it is a pipe or a device; or it cannot be opened.
     """
     options = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-    # Without O_NONBLOCK, a pipe could be waited for.
+    # O_NONBLOCK: opening a pipe would otherwise wait for its other end.
     options |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
     try:
         descriptor = os.open(path, options, 0o666)
@@ -102,14 +102,14 @@ def append(path: str | os.PathLike[str]) -> BinaryIO:
 
 
 def find_link(folder: Path, names: Iterable[str]) -> tuple[Path, str] | None:
-    """Looks for what would lead out of a folder, or could be read for ever.
+    """Finds a link that leads out of a folder, or a file that may never end.
 
     Args:
-      folder: to look in; it may be a link itself.
-      names: of the files and folders to look at, and all that is below them.
+      folder: folder to look in; it may be a link itself.
+      names: names in it of files, and of folders that are searched to the bottom.
 
     Returns:
-      The first link, pipe, socket or device and which of these it is; None: there is
+      Path of the first link, pipe, socket or device and what it is; None if there is
       none.
 
     Raises:
@@ -132,18 +132,18 @@ def find_link(folder: Path, names: Iterable[str]) -> tuple[Path, str] | None:
 
 
 def remove_leftovers(folder: str | os.PathLike[str]) -> None:
-    """Removes what `replacing` left in a folder when its process was killed."""
+    """Removes temporary files that `replacing` left in a folder when it was killed."""
     for path in Path(folder).glob(".*"):
         match = re.fullmatch(r"\..+\.(\d{1,10})", path.name, re.ASCII)
-        plain = path.is_symlink() or path.is_file()  # of a link only itself goes
+        plain = path.is_symlink() or path.is_file()  # a link goes, not its target
         if match and plain and not is_running(int(match[1])):
             path.unlink(missing_ok=True)
 
 
 def is_running(pid: int) -> bool:
-    """Whether another process of this number is alive, and may own what is named so."""
+    """Whether another process with this number is alive, and so may own a file."""
     if pid == os.getpid():
-        return False  # of an earlier process of this number: this one opens none here
+        return False  # the owner was an earlier process with our number
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
@@ -157,12 +157,12 @@ def flush(path: str | os.PathLike[str], *, forget: bool = False) -> None:
     """Waits until a file, or the names in a folder, would survive a power cut.
 
     Args:
-      path: of the file or folder.
-      forget: whether the system is to drop its copy in memory, where it can, so that
-        the next to read the file reads the disk.
+      path: file or folder.
+      forget: whether the system should drop its copy in memory, if it can, so that the
+        next reader reads the disk.
 
     Raises:
-      OSError: there is no such file, or the disk has a fault.
+      OSError: there is no such file, or the disk failed.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # it may be a pipe
     try:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""--flagfile=…, read with no trust in the file.
+"""--flagfile, read without trusting the file, and --unset.
 
-absl reads flagfiles too, but waits for ever at a pipe, reads /dev/zero until the memory
-is full, falls silent at one that names itself, and follows a few that each name the
-next one twice for hours.
+absl can read flagfiles itself, but it waits for ever at a pipe, reads /dev/zero until
+memory is full, silently ignores a file that includes itself, and takes hours over
+thirty files that each include the next one twice.
 """
 
 import os
@@ -15,54 +15,52 @@ from absl import flags
 
 from system import untrusted
 
-OF_RUN = "flags.txt"  # beside the run.json of a run
-MOST_BYTES = 1 << 20
-MOST_FILES = 100  # read for one command line, counting each time
-QUOTES = ("'", '"')
-MOST_LINE = 4096  # characters, as many as a path may have
-# Of a flag's name. absl compares an unknown one with all that it knows, by recursion
-# over its letters.
-MOST_NAME = 50
+RUN_FLAGS = "flags.txt"  # flagfile in a run directory
+MAX_FILES = 100  # per command line; a file that is included twice counts twice
+MAX_FILE_BYTES = 1 << 20
+MAX_LINE_CHARACTERS = 4096  # as long as a path may be
+# absl compares an unknown name with all flags, by recursion over its letters.
+MAX_NAME_CHARACTERS = 50
 
-# What a shell would not hand over as it is, and a flagfile is not to, unquoted.
+# Text that a shell would change, so a flagfile must quote it.
 _SHELL = re.compile(r"\s(#|//|--)|\\$|^[\s“”‘’«»„]|\$[\w{(]")
 
 _DIRECTIVE = re.compile(r"--?flagfile(?:=(.*))?", re.DOTALL)
 
 
 def expand(arguments: Sequence[str]) -> list[str]:
-    """Puts the lines of each flagfile in the place of the argument that names it.
+    """Replaces each --flagfile argument by the lines of its file.
 
-    A line is an argument, a comment (# or //), or blank. A value may stand in quotes,
-    as for a shell, and must if it holds what a shell would take for more. Paths count
-    from the current folder. Behind -- nothing is looked at.
+    A line is an argument, a comment (# or //), or blank. A value may be quoted as for a
+    shell, and must be if a shell would change it. Relative paths start at the current
+    folder. Arguments after -- are left alone.
 
-    The flags.txt in a run directory also names that directory, as its last argument:
-    --run_dir=FOLDER, wherever the run was begun and whatever --run_dir is in the file.
+    For the flags.txt of a run directory, we add --run_dir=FOLDER as its last argument:
+    the directory may have been moved since the file was written.
 
     Args:
-      arguments: of a command line, without the program's name.
+      arguments: arguments of a command line, without the program's name.
 
     Raises:
-      flags.Error: a flagfile cannot be read, is no text, or leads to itself; no flag
-        has a name so long.
+      flags.Error: a flagfile cannot be read, is not text, or includes itself; or a
+        flag's name is too long.
     """
     return list(_expand(list(arguments), (), [0]))
 
 
 def unset(arguments: Sequence[str], known: flags.FlagValues) -> list[str]:
-    """Takes out each --unset=NAME,… and all before it that gives those flags a value.
+    """Removes each --unset=NAME,… and all arguments before it that set those flags.
 
-    So a flag that a flagfile sets can be left out again, whatever values it takes.
+    So we can drop a flag that a flagfile sets, whatever values it takes.
 
     Args:
-      arguments: without flagfiles.
-      known: the flags of the program.
+      arguments: arguments after `expand`.
+      known: flags of the program.
 
     Raises:
-      flags.Error: no flag has such a name.
+      flags.Error: no flag has that name.
     """
-    kept: list[tuple[str, list[str]]] = []  # the name of a flag, and its words
+    kept: list[tuple[str, list[str]]] = []  # name of a flag, its words
     rest = iter(arguments)
     for argument in rest:
         if argument == "--":
@@ -82,13 +80,15 @@ def unset(arguments: Sequence[str], known: flags.FlagValues) -> list[str]:
         names = value.split(",")
         for other in names:
             if other not in known:
-                raise flags.Error(f"--unset={other[:MOST_NAME]}: no flag has this name")
+                raise flags.Error(
+                    f"--unset={other[:MAX_NAME_CHARACTERS]}: no flag has this name"
+                )
         kept = [(name, words) for name, words in kept if name not in names]
     return [word for _, words in kept for word in words]
 
 
 def line(argument: str) -> str:
-    """The line of a flagfile that stands for an argument, --name=value."""
+    """Line of a flagfile for an argument --name=value, quoted if necessary."""
     try:
         if argument.strip() == argument and _argument(argument) == argument:
             return argument
@@ -99,14 +99,15 @@ def line(argument: str) -> str:
 
 
 def _argument(text: str) -> str:
-    """The argument that a line stands for.
+    """Argument in a line of a flagfile.
 
     Raises:
-      ValueError: it holds more than one, or what only a shell understands.
+      ValueError: it holds more than one, or text that only a shell understands.
     """
+    quotes = ("'", '"')
     name, equals, value = text.partition("=")
-    quoted = text if text[:1] in QUOTES else value
-    if quoted[:1] in QUOTES:
+    quoted = text if text[:1] in quotes else value
+    if quoted[:1] in quotes:
         words = shlex.split(quoted, comments=True)
         if len(words) != 1:
             raise ValueError("more than one value")
@@ -119,7 +120,7 @@ def _argument(text: str) -> str:
 def _expand(
     arguments: list[str], inside: tuple[str, ...], opened: list[int]
 ) -> Iterator[str]:
-    """Yields the arguments; `inside` these files, with one count of files for all."""
+    """Yields arguments; `inside`: the files around them, `opened`: count of all."""
     rest = iter(arguments)
     for argument in rest:
         if argument == "--":
@@ -128,11 +129,14 @@ def _expand(
         elif match := _DIRECTIVE.fullmatch(argument):
             name = next(rest, None) if match[1] is None else match[1].strip()
             if name is None:
-                raise flags.Error("--flagfile names no file: expected --flagfile=FILE")
+                raise flags.Error("--flagfile has no value: expected --flagfile=FILE")
             if name:
                 yield from _expand_file(name, inside, opened)
-        elif argument[:1] == "-" and len(argument.partition("=")[0]) > MOST_NAME:
-            raise flags.Error(f"unknown flag {argument[:40]}…: see --help for all")
+        elif (
+            argument[:1] == "-"
+            and len(argument.partition("=")[0]) > MAX_NAME_CHARACTERS
+        ):
+            raise flags.Error(f"unknown flag {argument[:40]}…: --help lists all flags")
         else:
             yield argument
 
@@ -141,59 +145,58 @@ def _expand_file(
     name: str, inside: tuple[str, ...], opened: list[int]
 ) -> Iterator[str]:
     opened[0] += 1
-    if opened[0] > MOST_FILES:
-        raise flags.Error(f"more than {MOST_FILES} flagfiles: leave some out")
+    if opened[0] > MAX_FILES:
+        raise flags.Error(f"more than {MAX_FILES} flagfiles: use fewer")
     if "\0" in name:
-        raise flags.Error(f"{name!r}: no name that a file can have; mend the flagfile")
+        raise flags.Error(f"--flagfile={name!r}: no file can have this name")
     path = os.path.expanduser(name)
     real = os.path.realpath(path)
     if real in inside:
         raise flags.Error(
-            f"{path}: a flagfile that leads to itself; take --flagfile out of it"
+            f"{path}: the flagfile includes itself; remove that --flagfile line"
         )
     yield from _expand(_lines(path), (*inside, real), opened)
-    for place in (path, real):
-        folder, file = os.path.split(place)
-        beside = (os.path.join(folder, name) for name in ("run.json", "checkpoints"))
-        if file == OF_RUN and any(map(os.path.exists, beside)):
+    for location in (path, real):
+        folder, file = os.path.split(location)
+        others = (os.path.join(folder, name) for name in ("run.json", "checkpoints"))
+        if file == RUN_FLAGS and any(map(os.path.exists, others)):
             yield _run_dir(folder)
             break
 
 
 def _run_dir(folder: str) -> str:
-    """The flag that names a run directory, in which nothing is to be replaced."""
+    """--run_dir for a folder, with its braces and a leading ~ taken literally."""
     folder = folder or "."
     folder = os.path.join(".", folder) if folder.startswith("~") else folder
     return "--run_dir=" + folder.replace("{", "{{").replace("}", "}}")
 
 
 def _lines(path: str) -> list[str]:
-    """The arguments that stand in a flagfile."""
+    """Arguments in a flagfile."""
     try:
-        text = untrusted.read(path, MOST_BYTES).decode("utf-8-sig")
+        text = untrusted.read(path, MAX_FILE_BYTES).decode("utf-8-sig")
     except OSError as error:
         raise flags.Error(
             f"{path}: the flagfile cannot be read ({error.strerror}); check the path"
         ) from None
     except UnicodeDecodeError:
         raise flags.Error(
-            f"{path}: not a flagfile, for it is no UTF-8 text; check the path"
+            f"{path}: not a flagfile: it is not UTF-8 text; check the path"
         ) from None
-    found = []
+    arguments = []
     for number, line in enumerate(re.split(r"\r\n|\r|\n", text), 1):
         line = line.strip()
-        if len(line) > MOST_LINE or "\0" in line:
+        if len(line) > MAX_LINE_CHARACTERS or "\0" in line:
             raise flags.Error(
-                f"{path}: not a flagfile, for line {number} has a NUL or more than"
-                f" {MOST_LINE} characters; check the path"
+                f"{path}: not a flagfile: line {number} has a NUL or more than"
+                f" {MAX_LINE_CHARACTERS} characters; check the path"
             )
         if line and not line.startswith(("#", "//")):
             try:
-                found.append(_argument(line))
+                arguments.append(_argument(line))
             except ValueError as error:
                 raise flags.Error(
                     f"{path}: line {number} has {error}; expected one --name=value,"
-                    " quoted as for a shell if need be, and a comment in a line of its"
-                    " own"
+                    " quoted as for a shell if necessary; comments need their own line"
                 ) from None
-    return found
+    return arguments

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of unknown making: opened, measured and parsed with no trust in them.
+"""Reading files from unknown sources: opened, measured and parsed without trust.
 
-Every reader of the project goes through here, so that no file, whatever it is, can
-make it wait for ever or fill the memory. What is wrong is an OSError or a ValueError in
-plain words; the reader that knows what the file is for makes a `UserError` of it.
+Every reader of the project uses this module, so that no file can make it wait for ever
+or fill the memory. Errors are OSError or ValueError in plain words; a reader, which
+knows what its file is for, turns them into `UserError`.
 """
 
 import errno
@@ -17,24 +17,23 @@ from typing import Any
 
 Path = str | os.PathLike[str]
 
-# More than any that this project writes.
-JSON_BYTES = 1 << 22
+JSON_BYTES = 1 << 22  # more than any JSON file that we write
 CHUNK_BYTES = 1 << 20  # hashed at a time
-_INTEGER_DIGITS = 19  # of an int64
+_INTEGER_DIGITS = 19  # of the largest int64
 
 
 def open_file(path: Path) -> io.BufferedReader:
-    """Opens a file to be read; a pipe or a device may never end and is refused.
+    """Opens a regular file for reading; a pipe or a device might never end.
 
     Raises:
-      OSError: it is none, cannot be opened, or its name is impossible.
+      OSError: it is not a regular file, cannot be opened, or no file can have its name.
     """
-    # Without O_NONBLOCK, a pipe that nobody writes to is waited for.
+    # O_NONBLOCK: opening a pipe would otherwise wait for its other end.
     options = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     try:
         descriptor = os.open(path, options)
     except ValueError as error:  # a NUL, or half a character
-        raise OSError(errno.EINVAL, "no name that a file can have") from error
+        raise OSError(errno.EINVAL, "no file can have this name") from error
     try:
         mode = os.fstat(descriptor).st_mode
         if stat.S_ISDIR(mode):
@@ -48,14 +47,14 @@ def open_file(path: Path) -> io.BufferedReader:
 
 
 def read(path: Path, most: int) -> bytes:
-    """Returns the content of a file.
+    """Content of a file.
 
     Args:
-      path: of the file.
-      most: bytes that it may have.
+      path: path of the file.
+      most: largest size to accept, in bytes.
 
     Raises:
-      OSError: as `open_file`, or it is longer.
+      OSError: see `open_file`; or the file is longer than `most`.
     """
     with open_file(path) as file:
         content = file.read(most + 1)
@@ -86,23 +85,23 @@ def sha256(path: Path, most: int | None = None) -> str:
 
 
 def read_json(path: Path, most: int = JSON_BYTES) -> Any:
-    """Returns what a JSON file of at most so many bytes holds; see `parse_json`.
+    """Value in a JSON file of at most `most` bytes.
 
     Raises:
-      OSError: as `read`.
-      ValueError: as `parse_json`.
+      OSError: see `read`.
+      ValueError: see `parse_json`.
     """
     return parse_json(read(path, most))
 
 
 def parse_json(content: bytes) -> Any:
-    """Returns what UTF-8 JSON says, if all of it can be written as JSON again.
+    """Value of a JSON text in UTF-8, if it can be written as JSON again.
 
-    Python's own reader takes more than that: NaN, infinity, 1e999, a name twice, half
-    of a surrogate pair, integers of thousands of digits, UTF-16.
+    Python's own parser also accepts NaN, infinity, 1e999, a name twice in an object,
+    half a surrogate pair, integers of thousands of digits, and UTF-16.
 
     Raises:
-      ValueError: it is not JSON.
+      ValueError: it is not valid JSON.
     """
     try:
         value = json.loads(
@@ -121,14 +120,14 @@ def parse_json(content: bytes) -> Any:
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("one name twice in an object")
-    return found
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
+        raise ValueError("the same name twice in an object")
+    return entries
 
 
 def _refuse(text: str) -> Any:
-    raise ValueError(f"{text}, which is no number of JSON")
+    raise ValueError(f"{text} is not a JSON number")
 
 
 def _finite(text: str) -> float:

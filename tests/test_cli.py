@@ -95,7 +95,7 @@ BAD_FLAGS = {
     "--elastic_alpha=8": "elastic_alpha and elastic_sigma must both be above 0",
     "digits": "unexpected argument 'digits': flags start with --",
     "--flagfile=no/such.flags": "no/such.flags",
-    "--run_dir=not\udcffutf8": "not UTF-8: expected a path that is",
+    "--run_dir=not\udcffutf8": "not UTF-8: rename it",
     "--data_dir=a\x1bb": "has control characters",
     "--unset=epoch": "--unset=epoch: no flag has this name",
 }

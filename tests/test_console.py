@@ -128,7 +128,7 @@ def main(arguments):
     os.fstat(2)
 cli.run(main, arguments=True)
 """
-LOST = "-c: cannot write standard output ({}): only what it was to show is lost"
+LOST = "-c: cannot write standard output ({}): its text is lost, the work is done"
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ LOST = "-c: cannot write standard output ({}): only what it was to show is lost"
         ("{} >/dev/full", 1, LOST.format("No space left on device")),
         ("{} >&-", 1, LOST.format("Bad file descriptor")),
         ("{} <&- >&-", 1, LOST.format("Bad file descriptor")),
-        ("{} | true; exit $PIPESTATUS", 1, "-c: nobody reads standard output: only"),
+        ("{} | true; exit $PIPESTATUS", 1, "-c: nobody reads standard output: its"),
         ("{} 2>/dev/full", 0, ""),
         ("{} 2>&-", 0, ""),
         ("{} >&- 2>&-", 1, ""),

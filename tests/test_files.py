@@ -84,7 +84,7 @@ def test_links_and_pipes_are_found_wherever_they_lie(tmp_path, victim):
 def test_a_pipe_stays_one(tmp_path):
     path = tmp_path / "pipe"
     os.mkfifo(path)
-    with pytest.raises(OSError, match="no plain file"):
+    with pytest.raises(OSError, match="not a regular file"):
         write(path, b"new")
     assert path.is_fifo() and os.listdir(tmp_path) == ["pipe"]
 
@@ -98,7 +98,7 @@ def test_what_could_not_be_written_is_known_beforehand(tmp_path):
         (tmp_path, "Is a directory"),
         (tmp_path / "new" / "file", "No such file"),
         (tmp_path / "file" / "below", "Not a directory"),
-        (tmp_path / "pipe", "no plain file"),
+        (tmp_path / "pipe", "not a regular file"),
     ):
         with pytest.raises(OSError, match=why):
             files.check_writable(path)
