@@ -1,10 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// A 3x3 convolution and the 3x3 max pool of stride 2 behind it, in one pass.
+// A 3x3 convolution and its 3x3 max pool of stride 2, in one pass. x is padded with zeros.
+//   conv[r, q, o]  = sum over i, j, c of x[r + i, q + j, c] * w[i, j, c, o]
+//   y[p, q, o]     = max over i, j of conv[2p + i, 2q + j, o]
+//   where[p, q, o] = 3k + l, with k, l the i, j of that maximum, the first of equals
 //
-// The convolution is never stored: three of its rows are kept, and the pool takes its
-// maxima from them. A lane is an output map. Backwards, a pool sends each gradient to
-// one place of nine, so three quarters of what reaches the convolution is zero; its
-// gradients visit only the rest.
+// The convolution is never stored. The pool needs three of its rows at a time:
+//   row 2p      o o o o o o o        o: 16 output maps, a lane each
+//   row 2p + 1  o o o o o o o
+//   row 2p + 2  o o o o o o o        windows 0, 1, 2 share columns
+//               |_0_|   |_2_|
+//                   |_1_|
+//
+// Backward, each window has one maximum; all other gradients are zero and not visited.
 
 #include <algorithm>
 
@@ -14,13 +21,19 @@
 namespace lenet {
 namespace {
 
-constexpr int kTaps = kSize * kSize;  // also: places in a pool's window
+constexpr int kTaps = kSize * kSize;  // weights of a kernel; also places in a window
 
-// How many maps the vector of a block holds.
+// Number of channels in a block: 16, except in the last one.
 int Lanes(int channels, int block) { return std::min(kLanes, channels - block * kLanes); }
 
-// Columns 0 ... T - 1 of a row of the convolution, for 16 maps.
-// x: the padded image from that row and column on. I: inputs, if known when compiled.
+// out[t] = sum over i, j, c of x[i, t + j, c] * w[i, j, c], for columns t = 0 ... T - 1 of
+// one row of the convolution. A lane is an output map; a pixel is the same in all lanes:
+//
+//   pixel      p0    p1      p2      p3      p4      of row i and channel c,
+//   out[0] +=  left  middle  right                   times these weights
+//   out[1] +=        left    middle  right
+//   out[2] +=                left    middle  right
+// x: padded image from that row and column on. I: inputs, or 0 if only known at run time.
 template <int T, int I>
 void Tile(const float* x, int row, int inputs, const Floats* w, Floats* out) {
   const ptrdiff_t stride = I ? I : inputs;
@@ -31,7 +44,7 @@ void Tile(const float* x, int row, int inputs, const Floats* w, Floats* out) {
       const float* at = x + c;
 #pragma GCC unroll 16
       for (int t = 0; t < T + 2; ++t, at += stride) {
-        const Floats pixel = *at - Floats{};  // broadcast once, for the three that see it
+        const Floats pixel = *at - Floats{};  // in all lanes, once for its three sums
         if (t < T) sums[t] += left * pixel;
         if (t > 0 && t <= T) sums[t - 1] += middle * pixel;
         if (t > 1) sums[t - 2] += right * pixel;
@@ -40,8 +53,7 @@ void Tile(const float* x, int row, int inputs, const Floats* w, Floats* out) {
   for (int t = 0; t < T; ++t) out[t] = sums[t];
 }
 
-// By the number of columns. The sums of the widest tile, three weights and a pixel fill
-// little more than half of AVX-512's registers; which leaves the compiler room.
+// By number of columns. The widest fills 18 of AVX-512's 32 registers; some are left.
 using TileFunction = void (*)(const float*, int, int, const Floats*, Floats*);
 constexpr int kWidest = 14;
 template <int I>
@@ -64,8 +76,6 @@ class ConvPooler {
         weights_[b * taps + t] = Load(w + t * s.outputs + b * kLanes, Lanes(s.outputs, b));
   }
 
-  // y: [rows, columns, outputs]; where: [rows, columns, output blocks, 16], which of
-  // the window's nine places had the maximum, the first of equals.
   void Forward(const float* x, float* y, uint8_t* where) {
     for (int r = 0; r < s.height; ++r)
       std::memcpy(&padded_[(r + 1) * row_ + s.inputs], x + r * s.width * s.inputs,
@@ -81,7 +91,7 @@ class ConvPooler {
   }
 
  private:
-  // A row of the convolution; of each window's part of it the maximum and its place.
+  // Computes a row of the convolution, then its maximum and place in each window.
   void Row(int r, int b) {
     const Floats* w = &weights_[b * kTaps * s.inputs];
     const int tiles = (s.used() + kWidest - 1) / kWidest;
@@ -101,6 +111,7 @@ class ConvPooler {
     }
   }
 
+  // Computes a row of y and where from the maxima of three rows.
   void Pool(int p, int b, float* y, uint8_t* where) {
     const int first = 2 * p % kSize * s.columns(), second = (2 * p + 1) % kSize * s.columns(),
               third = (2 * p + 2) % kSize * s.columns();
@@ -127,12 +138,20 @@ class ConvPooler {
   Buffer<Floats> weights_;  // [output blocks, 3, 3, inputs]
   Buffer<float> padded_;    // [height + 2, width + 2, inputs]
   Buffer<Floats> sums_;     // [used], one row of the convolution
-  Buffer<Floats> most_;     // [3, columns], maxima over the columns of a window
-  Buffer<Ints> column_;     // [3, columns], where they are
+  Buffer<Floats> most_;     // [3, columns], maximum of a row within each window
+  Buffer<Ints> column_;     // [3, columns], its column in the window
 };
 
-// Gradient of the weights alone, for the first layer: images need none. A lane is an
-// output map: it picks its nine pixels out of the window's surroundings.
+// dw[i, j, c, o] = sum over p, q of x[2p + k + i, 2q + l + j, c] * dy[p, q, o]
+//
+// For the first layer, whose images need no gradient. A lane is an output map. Each picks
+// its own 3 x 3 pixels out of the 5 x 5 of a window, which are kept in rows of eight:
+//
+//    0  1  2  3  4  .  .  .        lane o starts at 8k + l:
+//    8  9 10 11 12  .  .  .        if k = 1 and l = 2, it picks
+//   16 17 18 19 20  .  .  .        10 11 12
+//   24 25 26 27 28  .  .  .        18 19 20
+//   32 33 34 35 36  .  .  .        26 27 28
 class WeightGradient {
  public:
   explicit WeightGradient(const ConvPoolShape& shape)
@@ -165,7 +184,7 @@ class WeightGradient {
   }
 
  private:
-  // What 16 output maps and the input in `plane_` have to do with each other.
+  // Adds to dw[:, :, c, o] for 16 output maps and the channel in plane_.
   void Map(int b, const float* dy, const uint8_t* where, Floats* to) {
     const int lanes = Lanes(s.outputs, b);
     Floats sums[kTaps];
@@ -174,9 +193,9 @@ class WeightGradient {
       const float* x = &plane_[2 * p * width_];
       for (int q = 0; q < s.columns(); ++q, x += 2) {
         const Ints place = LoadBytes(where);
-        const Ints at = place + 5 * (place / 3);  // in rows of eight
+        const Ints at = place + 5 * (place / 3);  // 8k + l
         const Floats d = Load(dy, lanes);
-        Floats rows[5];  // and the row below each
+        Floats rows[5];  // rows[i]: eight pixels of row i, then eight of the next
         for (int i = 0; i < 4; ++i) rows[i] = LoadPair(x + i * width_, x + (i + 1) * width_);
         rows[4] = LoadPair(x + 4 * width_, x + 4 * width_);
 #pragma GCC unroll 3
@@ -197,8 +216,13 @@ class WeightGradient {
   Buffer<Floats> sums_;  // [output blocks, inputs, 9]
 };
 
-// Gradients of weights and input. A lane is an input channel: of each pooled value the
-// nine pixels that made it are nine vectors.
+// dw[i, j, c, o]                += x[2p + k + i, 2q + l + j, c] * dy[p, q, o]
+// dx[2p + k + i, 2q + l + j, c] += w[i, j, c, o] * dy[p, q, o]
+//
+// A lane is an input channel; dy is the same number in all lanes. Per output map:
+//   X X X . .        X: 16 input channels of x or dx, a lane each;
+//   X X X . .           the first X is at position `at` of the padded image
+//   X X X . .
 class FullGradient {
  public:
   FullGradient(const ConvPoolShape& shape, const float* w)
@@ -245,11 +269,11 @@ class FullGradient {
   }
 
  private:
-  // Of every pooled value the gradient, and where the pixels that made it begin.
+  // Lists, for each window, dy and the position `at` of the first pixel under the maximum.
   void Sort(const float* dy, const uint8_t* where) {
     Ints* at = at_.get();
     Floats* d = d_.get();
-    // Every other window first: neighbours share pixels, and would wait for each other.
+    // Even columns first: neighbours share pixels of dx, so one would wait for the other.
     for (int p = 0; p < s.rows(); ++p)
       for (int odd = 0; odd < 2; ++odd)
         for (int q = odd; q < s.columns(); q += 2)
@@ -262,7 +286,7 @@ class FullGradient {
           }
   }
 
-  // What output map `o` and 16 inputs have to do with each other.
+  // Adds to dw[:, :, c, o] and dx[:, :, c] for one output map and 16 input channels.
   void Map(int o, int b) {
     Floats w[kTaps], sums[kTaps];
     const int first = (o * s.input_blocks() + b) * kTaps;

@@ -1,5 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// Dropout, with the random numbers that TensorFlow would draw for it.
+// y[i] = x[i] * scale if draw[i] >= least, else 0, with TensorFlow's random numbers.
+//
+// draw[i] is a 16-bit random number. Philox turns each 128-bit counter into four 32-bit
+// numbers a, b, c, d. We run it on eight counters in a row:
+//
+//   lane of 64 bits    0        1         ...  7
+//   counter            n        n + 1     ...  n + 7
+//   numbers            a b c d  a b c d   ...  a b c d
+//   draws              0 ... 7  8 ... 15  ...  56 ... 63, the low half of a number first
 
 #include <algorithm>
 
@@ -9,17 +17,18 @@
 namespace lenet {
 namespace {
 
-using Words = uint64_t __attribute__((vector_size(64)));  // 32 bits of each are used
+using Words = uint64_t __attribute__((vector_size(64)));  // 32-bit numbers and room for products
 constexpr int kCounters = 8;
-constexpr int kDraws = 8 * kCounters;  // four numbers to a counter, two draws to a number
+constexpr int kDraws = 8 * kCounters;  // four numbers per counter, two draws per number
 
-// Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011) at
-// kCounters counters in a row, a lane each.
+// Philox 4x32-10: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011. In
+// each of ten rounds
+//   a, b, c, d = high(c * M1) ^ b ^ key0, low(c * M1), high(a * M0) ^ d ^ key1, low(a * M0)
 void Philox(uint64_t key, uint64_t low, uint64_t high, uint16_t* draws) {
   const Words mask = Words{} + 0xFFFFFFFF;
   const Words lane{0, 1, 2, 3, 4, 5, 6, 7};
   const Words at = low + lane;
-  const Words above = high - reinterpret_cast<Words>(at < low);  // true is -1
+  const Words above = high - reinterpret_cast<Words>(at < low);  // carry: true is -1
   Words a = at & mask, b = at >> 32, c = above & mask, d = above >> 32;
   uint32_t key0 = key, key1 = key >> 32;
   for (int round = 0; round < 10; ++round, key0 += 0x9E3779B9, key1 += 0xBB67AE85) {

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The arithmetic of ops.cc. All arrays are dense, the last dimension moving fastest.
+// The arithmetic of ops.cc. All arrays are dense and in row-major order.
+//
+// Channels are computed 16 at a time: a "block" is 16 neighbouring channels, one per lane
+// of a vector, and the last block may be partly filled.
 
 #ifndef LENET_KERNELS_H_
 #define LENET_KERNELS_H_
@@ -9,17 +12,17 @@
 namespace lenet {
 
 constexpr int kLanes = 16;  // floats in a vector
-constexpr int kSize = 3;    // of convolution and pool, whose stride is 2
+constexpr int kSize = 3;    // of kernel and pool window, in pixels; the pool has stride 2
 
 inline int Blocks(int channels) { return (channels + kLanes - 1) / kLanes; }
 
-// Images are [height, width, inputs], pooled ones [rows, columns, outputs], places
+// Shapes of one image: x [height, width, inputs], y [rows, columns, outputs], where
 // [rows, columns, output blocks, 16].
 struct ConvPoolShape {
   int height, width, inputs, outputs;
   int rows() const { return (height - kSize) / 2 + 1; }
   int columns() const { return (width - kSize) / 2 + 1; }
-  int used() const { return 2 * columns() + 1; }  // columns that the pool looks at
+  int used() const { return 2 * columns() + 1; }  // columns that the pool reads
   int input_blocks() const { return Blocks(inputs); }
   int output_blocks() const { return Blocks(outputs); }
   int64_t image() const { return int64_t{height} * width * inputs; }
@@ -27,16 +30,16 @@ struct ConvPoolShape {
   int64_t places() const { return int64_t{rows()} * columns() * output_blocks() * kLanes; }
 };
 
-// Convolution with w [3, 3, inputs, outputs], zeros around the image, and max pool.
-// where: which of a window's nine places had the maximum, the first of equals.
+// Convolution with w [3, 3, inputs, outputs] and zero padding, then max pool. where: which
+// of a window's nine places had the maximum, the first of equals.
 void ConvPool(const ConvPoolShape& shape, int64_t images, const float* x, const float* w,
               float* y, uint8_t* where);
 
-// The gradient of w alone.
+// Gradient of w only.
 void ConvPoolWeightGradient(const ConvPoolShape& shape, int64_t images, const float* dy,
                             const uint8_t* where, const float* x, float* dw);
 
-// The gradients of x and w.
+// Gradients of x and w.
 void ConvPoolGradient(const ConvPoolShape& shape, int64_t images, const float* dy,
                       const uint8_t* where, const float* x, const float* w, float* dx,
                       float* dw);
@@ -51,23 +54,21 @@ void SeluNormGradient(int64_t rows, int channels, const float* dy, const float* 
                       const float* mean, const float* inverse, const float* scale, float* dx,
                       float* dbias, float* dscale, float* doffset);
 
-// y = x * scale where keep, else 0. keep: draws from 0 ... 65535, two of a number from
-// Philox with that key and 128-bit counter, the low half first, that are `least` or more.
+// y = x * scale where keep is 1, else 0. keep = draw >= least: draws are 0 ... 65535, two
+// from each number of Philox with this key and 128-bit counter, the low half first.
 void Dropout(int64_t count, const float* x, uint64_t key, const uint64_t* counter,
              uint16_t least, float scale, float* y, uint8_t* keep);
 
 void DropoutGradient(int64_t count, const float* dy, const uint8_t* keep, float scale,
                      float* dx);
 
-// What an update does to a weight w with gradient g:
-//   m += (1 - beta1) (g - m), v += (1 - beta2) (g * g - v),
-//   w = shrink * w - rate * m / (sqrt(v) + epsilon),
-//   its average a, if it has one, += average * (w - a).
+// Settings of an update: see update.cc.
 struct Rule {
   float rate, beta1, beta2, epsilon, shrink, average;
 };
 
-// Returns the sum of the squares of the gradient. average: may be null.
+// Updates weight, m, v and average, which may be null. Returns the gradient's sum of
+// squares.
 double Update(const Rule& rule, int64_t count, const float* gradient, float* weight, float* m,
               float* v, float* average);
 

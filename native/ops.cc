@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The kernels as TensorFlow operations. __init__.py says what they compute.
+// The kernels as TensorFlow operations. ops.py says what they compute.
 
 #include <algorithm>
 #include <atomic>
@@ -29,6 +29,7 @@ using tensorflow::TensorShape;
 using tensorflow::errors::InvalidArgument;
 using tensorflow::shape_inference::InferenceContext;
 
+// Shapes of ConvPool's outputs: y and where.
 absl::Status Pooled(InferenceContext* c) {
   tensorflow::shape_inference::ShapeHandle x, w;
   TF_RETURN_IF_ERROR(c->WithRank(c->input(0), 4, &x));
@@ -158,7 +159,7 @@ REGISTER_OP("AdamUpdate")
 float* Data(Tensor* tensor) { return tensor->flat<float>().data(); }
 const float* Data(const Tensor& tensor) { return tensor.flat<float>().data(); }
 
-// Shapes that fit each other, or else an error and false.
+// Fills shape if x and w fit each other; else reports an error and returns false.
 bool GetShape(OpKernelContext* c, const Tensor& x, const Tensor& w, ConvPoolShape* shape) {
   const bool fits = x.dims() == 4 && w.dims() == 4 && w.dim_size(0) == kSize &&
                     w.dim_size(1) == kSize && x.dim_size(1) >= kSize &&
@@ -173,14 +174,14 @@ bool GetShape(OpKernelContext* c, const Tensor& x, const Tensor& w, ConvPoolShap
   return fits;
 }
 
-// The parts of a batch, one for each thread of the operation: as many whatever else
-// the machine does, so that sums come out the same each time.
+// Splits a batch into parts, one per thread. The number of parts does not depend on what
+// else the machine does, so that sums have the same bits each time.
 struct Parts {
   Parts(OpKernelContext* c, int64_t images)
       : workers(*c->device()->tensorflow_cpu_worker_threads()), images(images),
         count(std::max<int64_t>(1, std::min<int64_t>(workers.num_threads, images))) {}
 
-  // Calls f(part, first image, how many).
+  // Calls f(part, first image, number of images).
   template <typename F>
   void Each(F f) const {
     auto some = [&](int64_t first, int64_t end) {
@@ -219,7 +220,7 @@ class ConvPoolOp : public OpKernel {
   }
 };
 
-// With the gradient of the images or without.
+// kImages: whether the images' gradient is wanted, too.
 template <bool kImages>
 class ConvPoolGradientOp : public OpKernel {
  public:
@@ -234,7 +235,7 @@ class ConvPoolGradientOp : public OpKernel {
                        where.NumElements() == images * s.places(),
                 InvalidArgument("gradient and places of other images"));
     Tensor *dx = nullptr, *dw;
-    // Where x is, if nobody else wants that: an image's gradient is written last.
+    // Overwrites x if nobody else needs it: an image's gradient is written last.
     if (kImages)
       OP_REQUIRES_OK(c, c->forward_input_or_allocate_output({2}, 0, x.shape(), &dx));
     OP_REQUIRES_OK(c, c->allocate_output(kImages, w.shape(), &dw));
@@ -260,6 +261,7 @@ class ConvPoolGradientOp : public OpKernel {
   }
 };
 
+// Whether inputs from `first` on have one number per channel of x; else reports an error.
 bool FitsChannels(OpKernelContext* c, const Tensor& x, int first) {
   const int64_t channels = x.dims() > 0 ? x.dim_size(x.dims() - 1) : 0;
   bool fits = channels > 0;
@@ -283,7 +285,7 @@ class SeluNormOp : public OpKernel {
     OP_REQUIRES_OK(c, c->allocate_output(0, x.shape(), &y));
     OP_REQUIRES_OK(c, c->allocate_output(1, bias.shape(), &mean));
     OP_REQUIRES_OK(c, c->allocate_output(2, bias.shape(), &variance));
-    // Where x is, if nobody else wants that: the memory is in the cache.
+    // Overwrites x if nobody else needs it: that memory is in the cache.
     OP_REQUIRES_OK(c, c->forward_input_or_allocate_output({0}, 3, x.shape(), &z));
     OP_REQUIRES_OK(c, c->allocate_output(4, bias.shape(), &inverse));
     const int64_t channels = bias.NumElements();
@@ -322,7 +324,7 @@ class DropoutOp : public OpKernel {
  public:
   explicit DropoutOp(OpKernelConstruction* c) : OpKernel(c) {
     OP_REQUIRES_OK(c, c->GetAttr("rate", &rate_));
-    // As models.layers.MAX_DROPOUT says: draws have sixteen bits.
+    // models.layers.MAX_DROPOUT: draws have 16 bits.
     OP_REQUIRES(c, rate_ >= 0 && rate_ <= 0.999f,
                 InvalidArgument("a dropout rate of 0 to 0.999 wanted"));
   }
@@ -364,9 +366,9 @@ class DropoutGradientOp : public OpKernel {
   float rate_;
 };
 
-// Calls f(0) ... f(count - 1), on this thread and on others. It waits for calls that have
-// begun, not for threads that have not. threads: also those that are for other operations
-// and have nothing to do just now.
+// Calls f(0) ... f(count - 1) on this thread and others. Waits for calls that have begun,
+// but not for threads that have not. threads: how many may share the work; more than the
+// operation's own if those of other operations are idle.
 void Share(OpKernelContext* c, int threads, int count, std::function<void(int)> f) {
   struct State {
     std::function<void(int)> f;
@@ -387,7 +389,7 @@ void Share(OpKernelContext* c, int threads, int count, std::function<void(int)> 
   while (state->done < count) std::this_thread::yield();
 }
 
-// Weight decay, Adam and the average of all weights of a network.
+// Weight decay, Adam and the weight average, for all weights of a network.
 class AdamUpdateOp : public OpKernel {
  public:
   explicit AdamUpdateOp(OpKernelConstruction* c) : OpKernel(c) {
@@ -440,7 +442,7 @@ class AdamUpdateOp : public OpKernel {
   }
 
  private:
-  static constexpr int64_t kChunk = 1 << 13;  // numbers; a dozen microseconds
+  static constexpr int64_t kChunk = 1 << 13;  // numbers; takes a dozen microseconds
 
   struct Chunk {
     int weight;
@@ -449,8 +451,8 @@ class AdamUpdateOp : public OpKernel {
     float* variables[4];  // weight, m, v and, if there is one, average
   };
 
-  // The numbers of a variable, copied first if somebody has read them. No lock: what reads
-  // or assigns it in the graph comes before or after.
+  // A variable's numbers; copied first if someone else holds them. Needs no lock: the graph
+  // reads and assigns the variable before or after this operation.
   float* Writable(OpKernelContext* c, int input, const TensorShape& shape,
                   std::vector<tensorflow::core::RefCountPtr<tensorflow::Var>>* held) {
     tensorflow::core::RefCountPtr<tensorflow::Var> variable;

@@ -1,8 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
-// Bias, SELU and batch norm behind it, of [rows, channels], in few passes.
+// Bias, SELU, then batch norm, of x [rows, channels], in few passes over memory.
 //
-// Rows lie one behind the other, so a vector of sixteen holds the same channels again
-// after lcm(16, channels) numbers: whatever the channels, no lane is idle.
+// Forward, per channel, with sums over the n rows:
+//   z = SELU(x + bias)
+//   mean = sum z / n,  inverse = 1 / sqrt(sum (z - mean)^2 / n + epsilon)
+//   y = (z - mean) * inverse * scale + offset
+// Backward:
+//   doffset = sum dy,  dscale = sum dy * (z - mean) * inverse
+//   dz = scale * inverse * (dy - doffset / n - (z - mean) * inverse * dscale / n)
+//   dx = dz * SELU'(x + bias),  dbias = sum dx
+//
+// A lane is a number in memory, whatever its channel, so no lane is idle. The channels
+// of a vector repeat after lcm(16, channels) numbers, the period; here of 12 channels:
+//
+//   lane        0   1   2   3   4   5   6   7   8   9  10  11  12  13  14  15
+//   vector 0    0   1   2   3   4   5   6   7   8   9  10  11   0   1   2   3
+//   vector 1    4   5   6   7   8   9  10  11   0   1   2   3   4   5   6   7
+//   vector 2    8   9  10  11   0   1   2   3   4   5   6   7   8   9  10  11
+//   vector 3    0   1   2 ...                               (channels, as vector 0)
+//
+// So each vector of a period has its own sums, and bias, mean, ... are laid out the same.
 
 #include <cmath>
 #include <numeric>
@@ -17,12 +34,12 @@ namespace {
 constexpr float kSeluScale = 1.0507009873554805f;
 constexpr float kSeluScaleAlpha = kSeluScale * 1.6732632423543772f;
 
-// e to the power of x, x <= 0; to the last bit or two. Argument reduction and
-// polynomial of Cephes' expf (Moshier 1989).
+// exp(x) for x <= 0, to the last bit or two: exp(x) = 2^n * exp(r), with n = x / ln 2
+// rounded and r = x - n * ln 2, as in Cephes' expf (Moshier 1989).
 inline Floats Exp(Floats x) {
-  const Floats least = Floats{} - 87.0f;  // below, the result is no normal number
+  const Floats least = Floats{} - 87.0f;  // below it, the result is not a normal number
   x = x < least ? least : x;
-  // Adding it leaves no room for a fraction: rounds to a whole number, in its low bits.
+  // Adding it leaves no bits for a fraction: the sum is rounded, with n in its low bits.
   const float round = 12582912.0f;  // 1.5 * 2^23
   const Floats shifted = x * 1.44269504088896341f + round;
   const Floats n = shifted - round;
@@ -38,13 +55,14 @@ inline Floats Exp(Floats x) {
                                   (reinterpret_cast<Ints>(shifted) << 23));
 }
 
+// scale * x if x > 0, else scale * alpha * (exp(x) - 1).
 inline Floats Selu(Floats x) {
   const Floats zero{};
   const Floats below = (Exp(x < zero ? x : zero) - 1.0f) * kSeluScaleAlpha;
   return x < zero ? below : x * kSeluScale;
 }
 
-// The derivative, from SELU's value.
+// Derivative of SELU, given SELU's value.
 inline Floats SeluSlope(Floats value) {
   return value < Floats{} ? value + kSeluScaleAlpha : Floats{} + kSeluScale;
 }
@@ -53,12 +71,11 @@ class Normaliser {
  public:
   Normaliser(int64_t rows, int channels)
       : rows_(rows), channels_(channels), period_(channels / std::gcd(channels, kLanes)) {
-    // Sums of one vector would wait for each other.
+    // An addition waits for the last one to the same sum, so use eight sums or more.
     period_ *= (7 + period_) / period_;
   }
 
-  // x, z, y: [rows, channels]; all others [channels]. z: SELU of x + bias. inverse: one
-  // over the root of the biased variance plus epsilon; variance: the unbiased one.
+  // x, y, z: [rows, channels]; all others [channels]. variance: unbiased.
   void Forward(const float* x, const float* bias, const float* scale, const float* offset,
                float epsilon, float* y, float* z, float* mean, float* variance,
                float* inverse) const {
@@ -128,7 +145,7 @@ class Normaliser {
  private:
   using Sums = Buffer<Floats>;
 
-  // Calls f(position, its vector of the period, lanes).
+  // Calls f(position, vector within the period, lanes) for each vector of the array.
   template <typename F>
   void Each(F f) const {
     const int64_t size = rows_ * channels_, whole = size / kLanes * kLanes;
@@ -139,12 +156,14 @@ class Normaliser {
     if (whole < size) f(whole, whole / kLanes % period_, static_cast<int>(size - whole));
   }
 
+  // The first lanes of v, then zeros.
   static Floats First(Floats v, int lanes) {
     if (lanes < kLanes)
       for (int lane = lanes; lane < kLanes; ++lane) v[lane] = 0;
     return v;
   }
 
+  // Lays a value per channel out over a period.
   Buffer<Floats> Repeat(const float* by_channel) const {
     Buffer<Floats> repeated(period_);
     float* to = reinterpret_cast<float*>(repeated.get());
@@ -152,6 +171,7 @@ class Normaliser {
     return repeated;
   }
 
+  // Adds up the sums of each channel and divides by the number of rows.
   void Mean(Sums& sums, float* mean) const {
     std::vector<double> total(channels_);
     const float* from = reinterpret_cast<const float*>(sums.get());

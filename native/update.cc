@@ -1,5 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Weight decay, Adam and the average of the weights, in one pass over memory.
+// Weight decay, Adam and the weight average, in one pass over memory.
+//
+//   m <- m + (1 - beta1) * (g - m)
+//   v <- v + (1 - beta2) * (g * g - v)
+//   w <- shrink * w - rate * m / (sqrt(v) + epsilon)
+//   a <- a + average * (w - a)
+//
+// A lane is a weight: gradient, m, v, w and a of 16 neighbours are five vectors.
 
 #include <algorithm>
 

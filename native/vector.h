@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Sixteen floats at a time, in the vector extensions that GCC and Clang share.
+// Vectors of 16 floats, in the vector extensions of GCC and Clang.
+//
+//   lane     0    1    2   ...   15
+//   Floats   f0   f1   f2  ...  f15      v + w, v * w, v < w: lane by lane
 
 #ifndef LENET_VECTOR_H_
 #define LENET_VECTOR_H_
@@ -21,7 +24,7 @@ namespace lenet {
 using Floats = float __attribute__((vector_size(4 * kLanes)));
 using Ints = int32_t __attribute__((vector_size(4 * kLanes)));
 
-// Zeroes, each vector on a cache line of its own.
+// An array of zeros, aligned so that each vector has its own cache line.
 template <typename T>
 class Buffer {
  public:
@@ -51,8 +54,8 @@ inline Floats Load(const float* from) {
 
 inline void Store(float* to, Floats v) { std::memcpy(to, &v, sizeof v); }
 
-// The first `lanes`, 1 to 16; nothing behind them is touched, and what is loaded
-// there is 0.
+// Only the first `lanes`, 1 to 16: memory after them is not touched, and the other lanes
+// are loaded as 0.
 inline Floats Load(const float* from, int lanes) {
   if (lanes == kLanes) return Load(from);
 #ifdef __AVX512F__
@@ -73,7 +76,7 @@ inline void Store(float* to, Floats v, int lanes) {
 #endif
 }
 
-// Eight numbers from each of two places.
+// first[0] ... first[7], then second[0] ... second[7].
 inline Floats LoadPair(const float* first, const float* second) {
 #ifdef __AVX512F__
   const __m512d low = _mm512_castpd256_pd512(_mm256_loadu_pd(reinterpret_cast<const double*>(first)));
@@ -87,7 +90,7 @@ inline Floats LoadPair(const float* first, const float* second) {
 #endif
 }
 
-// Of the 32 numbers of two vectors those at `index`.
+// Lane i: number index[i] of the 32 in low and high.
 inline Floats Pick(Floats low, Floats high, Ints index) {
 #ifdef __AVX512F__
   return _mm512_permutex2var_ps(low, reinterpret_cast<__m512i>(index), high);
@@ -109,7 +112,7 @@ inline Floats Sqrt(Floats v) {
 #endif
 }
 
-// Sixteen numbers below 256, kept as bytes.
+// Sixteen numbers below 256, stored as bytes.
 inline Ints LoadBytes(const uint8_t* from) {
 #ifdef __AVX512F__
   return reinterpret_cast<Ints>(
