@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training of LeNet-SELU in C++: `ops` are its operations, `compile` makes them."""
+"""LeNet's training step in C++: `ops` has its operations, `compile` builds them."""

@@ -1,19 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The compiled operations, for the training of LeNet-SELU.
+"""Our own operations for the training of LeNet-SELU.
 
 - `conv_pool`: convolution and max pool in one pass;
-- `selu_norm`: bias, SELU and batch norm in another;
-- `dropout`: random numbers, mask and product in a third;
-- `adam`: weight decay, Adam and the average of all weights in a fourth.
+- `selu_norm`: bias, SELU and batch norm in few passes;
+- `dropout`: random numbers, mask and product in one;
+- `adam`: weight decay, Adam and the weight average in one, for all weights.
 
-They compute what TensorFlow's own operations do, to rounding, gradients included. On
-layers this small those spend most of their time on writing down what the next one reads
+Values and gradients are those of TensorFlow's operations, up to rounding. For layers
+this small, TensorFlow spends most of its time writing what the next operation reads
 again, and on the three quarters of a pool's gradient that are zero.
 
-`compile` makes a library of the sources when a run first wants it. Where there is no
-C++ compiler, or no AVX-512, without which they take twice as long as TensorFlow's, a
-run takes those, and says so.
-Only training uses these here: evaluation and export know nothing of them.
+`compile` builds a library from the sources when a run first needs it. Without a C++
+compiler, or without AVX-512 (where ours take twice as long as TensorFlow's), a run uses
+TensorFlow's and says so. Evaluation and export do so always.
 """
 
 import functools
@@ -23,14 +22,16 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from native import compile
-from native.compile import NativeError
+from native.toolchain import NativeError
 
 
 class Normalised(NamedTuple):
-    """Attributes:
-    y: float32, the shape of the input.
-    mean: float32 [C], of the batch.
-    variance: float32 [C], unbiased.
+    """Output of `selu_norm`.
+
+    Attributes:
+      y: float32, the shape of the input.
+      mean: float32 [C], the batch's.
+      variance: float32 [C], the batch's, unbiased.
     """
 
     y: tf.Tensor
@@ -39,19 +40,19 @@ class Normalised(NamedTuple):
 
 
 def conv_pool(x: tf.Tensor, w: tf.Tensor, *, data: bool = False) -> tf.Tensor:
-    """A 3×3 convolution padded with zeros, and the maximum over 3×3 windows, stride 2.
+    """3×3 convolution with zero padding, then 3×3 max pool of stride 2.
 
     Args:
       x: float32 [N, H, W, inputs], H and W 3 or more.
       w: float32 [3, 3, inputs, outputs].
-      data: whether `x` is data, whose gradient nobody wants: there is none then.
+      data: whether `x` is data, whose gradient nobody needs; it has none then.
 
     Returns:
-      float32 [N, (H − 1) // 2, (W − 1) // 2, outputs]. Of equal values the first in a
-      window gets the gradient, as TensorFlow has it.
+      float32 [N, (H − 1) // 2, (W − 1) // 2, outputs]. The first of equal values in a
+      window gets the gradient, as in TensorFlow.
 
     Raises:
-      NativeError: the operations cannot be had here.
+      NativeError: see `load`.
     """
     return load().conv_pool(x=x, w=w, data=data).y
 
@@ -64,7 +65,7 @@ def selu_norm(
     *,
     epsilon: float,
 ) -> Normalised:
-    """Batch norm, with the statistics of the batch, of SELU(x + bias).
+    """Batch norm of SELU(x + bias), with the batch's mean and variance.
 
     Args:
       x: float32 [..., C].
@@ -72,7 +73,7 @@ def selu_norm(
       epsilon: added to the variance.
 
     Raises:
-      NativeError: the operations cannot be had here.
+      NativeError: see `load`.
     """
     result = load().selu_norm(
         x=x, bias=bias, scale=scale, offset=offset, epsilon=epsilon
@@ -81,7 +82,7 @@ def selu_norm(
 
 
 def dropout(x: tf.Tensor, rate: float, *, seed: tf.Tensor) -> tf.Tensor:
-    """`models.layers.dropout` in training, of the same random numbers.
+    """`models.layers.dropout` in training, with the same random numbers.
 
     Args:
       x: float32, any shape.
@@ -89,11 +90,10 @@ def dropout(x: tf.Tensor, rate: float, *, seed: tf.Tensor) -> tf.Tensor:
       seed: int32 [2]; the same seed gives the same mask.
 
     Raises:
-      NativeError: the operations cannot be had here.
+      NativeError: see `load`.
     """
-    drawn = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
-    at = {"key": drawn.key, "counter": drawn.counter}
-    return load().dropout(x=x, rate=rate, **at).y
+    philox = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
+    return load().dropout(x=x, rate=rate, key=philox.key, counter=philox.counter).y
 
 
 def adam(
@@ -112,9 +112,9 @@ def adam(
     approach: tf.Tensor | float = 0.0,
     threads: int = 1,
 ) -> tf.Tensor:
-    """Adam on weights that first decay, and that have averages which then follow them.
+    """Updates weights by weight decay and Adam, then their averages.
 
-    Of a weight w with gradient g, its slots m and v, and its average a:
+    For a weight w with gradient g, slots m and v, and average a:
 
         m ← β1 m + (1 − β1) g
         v ← β2 v + (1 − β2) g²
@@ -122,21 +122,20 @@ def adam(
         a ← a + approach · (w − a)
 
     Args:
-      weights, m, v: float32 variables of one shape each; assigned to.
-      gradients: float32, of the weights.
-      rate: float32 scalar, with the correction of Adam's bias in it.
+      weights, m, v, averages: float32 variables, equal in number and shapes; averages
+        may be empty.
+      gradients: float32, one per weight.
+      rate: float32 scalar, learning rate with Adam's bias correction.
       beta1, beta2, epsilon: Adam's.
-      decays: which of the weights decay; for the others shrink is 1.
-      shrink: float32 scalar.
-      averages: one for each weight, or none; assigned to.
-      approach: float32 scalar, in [0, 1].
-      threads: at most so many share the work. No bit depends on how many.
+      decays: whether each weight decays; shrink is 1 for the others.
+      shrink, approach: float32 scalars.
+      threads: maximum number of threads; the bits do not depend on it.
 
     Returns:
       float32 [weights], the norm of each gradient.
 
     Raises:
-      NativeError: the operations cannot be had here.
+      NativeError: see `load`.
     """
     return load().adam_update(
         weight=[w.handle for w in weights],
@@ -158,7 +157,7 @@ def adam(
 def unsuited() -> str:
     """Why TensorFlow's operations are the better choice here; "" if they are not.
 
-    Does not wait for the compiler, which may fail yet: `missing` does.
+    Does not wait for the compiler, which may still fail: `missing` does.
     """
     if not compile.is_suited():
         return "no AVX-512"
@@ -170,7 +169,7 @@ def unsuited() -> str:
 
 
 def missing() -> str:
-    """Why the operations cannot be had here; "" if they can."""
+    """Why the operations cannot be loaded here; "" if they can."""
     try:
         load()
     except NativeError as error:
@@ -181,10 +180,10 @@ def missing() -> str:
 @tf.RegisterGradient("ConvPool")
 def _conv_pool_gradient(op: tf.Operation, dy: tf.Tensor, _: tf.Tensor) -> list[Any]:
     x, w = op.inputs
-    at = {"dy": dy, "where": op.outputs[1], "x": x, "w": w}
+    inputs = {"dy": dy, "where": op.outputs[1], "x": x, "w": w}
     if op.get_attr("data"):
-        return [None, load().conv_pool_weight_gradient(**at)]
-    return list(load().conv_pool_gradient(**at))
+        return [None, load().conv_pool_weight_gradient(**inputs)]
+    return list(load().conv_pool_gradient(**inputs))
 
 
 @tf.RegisterGradient("SeluNorm")
@@ -204,10 +203,10 @@ def _dropout_gradient(op: tf.Operation, dy: tf.Tensor, _: tf.Tensor) -> list[Any
 
 @functools.cache
 def load() -> Any:
-    """The compiled operations, loaded; compiled first, if need be.
+    """Loads the compiled operations; compiles them first if necessary.
 
     Raises:
-      NativeError: no compiler, or one that fails.
+      NativeError: there is no compiler, it fails, or the library cannot be loaded.
     """
     path = compile.library()
     try:
