@@ -13,8 +13,8 @@ import pytest
 
 from evaluation import result, scoring
 from system import errors
-from training import sweep
-from training.sweep import SweepError
+from training import sweep, sweep_plan
+from training.sweep_plan import SweepError
 
 ROOT = Path(__file__).parent.parent
 
@@ -55,11 +55,11 @@ if "unscored" not in values:
 DRIVER = """
 import pathlib, sys
 from system import cli
-from training import sweep
+from training import sweep, sweep_plan
 
-sweep.TRAIN = pathlib.Path({train!r})
+sweep_plan.TRAIN = pathlib.Path({train!r})
 sweep.EVAL = pathlib.Path({eval!r})
-sweep.GRACE = 0.5
+sweep.GRACE_SECONDS = 0.5
 sweep.define_flags()
 cli.run(sweep.main, arguments=True)
 """
@@ -72,14 +72,16 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "eval.py").write_text("import sys; print('eval.py', *sys.argv[1:])")
     (tmp_path / "one.flags").write_text("# one\n--epochs=3\n")
     (tmp_path / "two.flags").write_text("--flagfile=one.flags\n--epochs=4\n")
-    monkeypatch.setattr(sweep, "TRAIN", tmp_path / "train.py")
-    monkeypatch.setattr(sweep, "POLL", 0.01)
+    monkeypatch.setattr(sweep_plan, "TRAIN", tmp_path / "train.py")
+    monkeypatch.setattr(sweep, "POLL_SECONDS", 0.01)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def plan(*flagfiles, seeds=(0, 1), extra=()):
-    return sweep.plan([Path(name) for name in flagfiles], seeds, Path("runs"), extra)
+    return sweep_plan.plan(
+        [Path(name) for name in flagfiles], seeds, Path("runs"), extra
+    )
 
 
 def begun(name):
@@ -128,7 +130,7 @@ def finish(process):
     ],
 )
 def test_seeds(text, seeds):
-    assert sweep.parse_seeds(text) == seeds
+    assert sweep_plan.parse_seeds(text) == seeds
 
 
 @pytest.mark.parametrize(
@@ -140,16 +142,16 @@ def test_seeds(text, seeds):
         ("0,,1", "'' is neither"),
         ("0:4", "'0:4' is neither"),
         ("1.5", "'1.5' is neither"),
-        ("4-0", "'4-0' is no range"),
-        ("2147483648", "is no range"),
-        ("0-2,1", "names a seed twice"),
+        ("4-0", "'4-0' is not a range"),
+        ("2147483648", "is not a range"),
+        ("0-2,1", "has a seed twice"),
         ("0-2147483647", "more than 1000"),
         ("0-999,1000", "more than 1000"),
     ],
 )
 def test_no_seeds(text, what):
     with pytest.raises(errors.UserError, match=what):
-        sweep.parse_seeds(text)
+        sweep_plan.parse_seeds(text)
 
 
 def test_plan(folder):
@@ -239,8 +241,8 @@ def test_a_failure_is_shown_and_begins_no_other(folder, capsys):
 
 def test_a_scored_run_has_what_evaluation_writes():
     # training may not import evaluation, and so has the names a second time.
-    assert sweep.SCORED == (result.RESULT, scoring.PREDICTIONS)
-    assert sweep.RESULT == result.RESULT
+    assert sweep_plan.SCORED == (result.RESULT, scoring.PREDICTIONS)
+    assert sweep_plan.RESULT == result.RESULT
 
 
 def test_a_run_without_a_score_is_a_failure(folder):
@@ -362,7 +364,7 @@ def test_two_sweeps_do_not_train_the_same_run(folder):
     [
         ([], 2, "no flagfile given"),
         (["--", "--epochs=1"], 2, "no flagfile given"),
-        (["one.flags", "--seeds=4-0"], 2, "'4-0' is no range of seeds"),
+        (["one.flags", "--seeds=4-0"], 2, "'4-0' is not a range of seeds"),
         (["one.flags", "--jobs=0"], 2, "jobs"),
         (["one.flags", "--epochs=1"], 2, "epochs"),
         (["one.flags", "--", "--seed=1"], 2, "leave '--seed=1' out"),
