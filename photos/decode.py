@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Photos and scans of any making → upright pixels on white.
+"""Decodes photos and scans to upright RGB pixels on white.
 
-PNG, JPEG, WebP, BMP and TIFF, decoded by Pillow, which reads a header without the rest.
-Of a file with several pictures the first is taken. The files may come from anybody:
-see SECURITY.md.
+Pillow decodes PNG, JPEG, WebP, BMP and TIFF, and reads a header without the rest. If a
+file has several pictures, we take the first. Files may come from anybody; SECURITY.md
+lists the limits.
 """
 
 import glob
@@ -25,39 +25,20 @@ if TYPE_CHECKING:
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-EXPECTED = "expected a photo: PNG, JPEG, WebP, BMP or TIFF"
+EXPECTED = "expected a PNG, JPEG, WebP, BMP or TIFF file"
 
-MOST_BYTES = 1 << 28
-MOST_PIXELS = 50_000_000  # of a large telephone camera
-MOST_SIDE = 30_000  # OpenCV's limit for some operations is 32,767
-MOST_SCANS, MOST_MARKERS = 64, 2000  # of a JPEG; a scan takes as long as a picture
-LARGE_PIXELS = 16_000_000  # a picture of more is read at half its size
-STRIP_PIXELS = 1_000_000  # that are converted at a time
-
-# What Pillow raises at a file that is no sound picture.
-_DAMAGE = (
-    *(OSError, ValueError, TypeError, LookupError, EOFError, SyntaxError),
-    *(AttributeError, RuntimeError, ArithmeticError, MemoryError, struct.error),
-)
-_TILE_WIDTH, _TILE_HEIGHT = 322, 323  # TIFF tags
-_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)  # of JPEG
-_SCAN, _END, _BARE = 0xDA, 0xD9, (0x01, 0xD8)  # the last have no length
-_ORIENTATION = 0x0112  # EXIF tag
-_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
-    2: lambda picture: picture[:, ::-1],
-    3: lambda picture: picture[::-1, ::-1],
-    4: lambda picture: picture[::-1],
-    5: lambda picture: picture.swapaxes(0, 1),
-    6: lambda picture: np.rot90(picture, -1),
-    7: lambda picture: picture[::-1, ::-1].swapaxes(0, 1),
-    8: np.rot90,
-}
+MAX_BYTES = 1 << 28
+MAX_PIXELS = 50_000_000  # as large phone cameras have
+MAX_SIDE_PIXELS = 30_000  # some of OpenCV's operations stop at 32,767
+LARGE_PIXELS = 16_000_000  # we read larger pictures at half their size
 
 
 class Photo(NamedTuple):
-    """Attributes:
-    pixels: uint8 [H, W, 3], RGB, upright.
-    scale: pixels of the file, each way, for each of these: 2 for a large one, else 1.
+    """A decoded photo.
+
+    Attributes:
+      pixels: uint8 [H, W, 3], RGB, upright.
+      scale: 2 if the photo was large and therefore halved each way, else 1.
     """
 
     pixels: np.ndarray
@@ -65,24 +46,24 @@ class Photo(NamedTuple):
 
 
 class PhotoError(errors.UserError):
-    """A photo that is missing, damaged, too large, or none."""
+    """A file that is missing, damaged, too large, or not a photo."""
 
 
 def expand(names: Iterable[str]) -> list[Path]:
-    """The files that names of files, folders and patterns such as `*.jpg` stand for.
+    """Expands names of files, folders and patterns such as `*.jpg` to files.
 
-    Of a folder, and of what a pattern finds, only files whose suffix is a picture's.
+    From folders and patterns we take only files with a picture's suffix.
 
     Returns:
-      Each file once, in the order of the names; of a folder or pattern by name.
+      Each file once, in the order of the names; within a folder or pattern, sorted.
 
     Raises:
-      PhotoError: a folder or a pattern holds no picture.
+      PhotoError: a folder or pattern holds no picture.
     """
     found: dict[Path, None] = {}
     for name in names:
         path = Path(name)
-        # Not Path's own: that raises where a folder may not be looked into.
+        # Path.is_dir raises if a folder above may not be searched.
         if os.path.isdir(path):
             inside = [path / child for child in _names_in(path)]
         elif glob.has_magic(name) and not os.path.exists(path):
@@ -94,7 +75,7 @@ def expand(names: Iterable[str]) -> list[Path]:
         if not pictures:
             kind = "folder" if os.path.isdir(path) else "pattern"
             raise PhotoError(
-                f"{name}: no picture in this {kind}; expected files that end in"
+                f"{name}: no picture in this {kind}; expected files ending in"
                 f" {', '.join(SUFFIXES)}; check --images"
             )
         found |= dict.fromkeys(pictures)
@@ -110,26 +91,33 @@ def _names_in(folder: Path) -> list[str]:
         ) from None
 
 
-def read(path: Path) -> Photo:
-    """Reads a photo; its size is known from its header before anything is decoded.
+# What Pillow raises for damaged files.
+_DAMAGE = (
+    *(OSError, ValueError, TypeError, LookupError, EOFError, SyntaxError),
+    *(AttributeError, RuntimeError, ArithmeticError, MemoryError, struct.error),
+)
 
-    Turned as its EXIF data say, transparency laid on white, 16 bits scaled to 8. One of
-    more than `LARGE_PIXELS` is halved: its digits are large enough, and whatever is
-    done with it takes a quarter of the memory and time.
+
+def read(path: Path) -> Photo:
+    """Reads a photo, after checking its size by its header.
+
+    The photo is turned upright by its EXIF data, transparency becomes white, 16 bits
+    become 8. Photos of more than `LARGE_PIXELS` are halved each way: their digits stay
+    large enough, and all later work takes a quarter of the memory and time.
 
     Args:
-      path: of the file; its suffix does not matter.
+      path: file; its suffix does not matter.
 
     Raises:
-      PhotoError: it cannot be read, is no photo, damaged, or too large.
+      PhotoError: the file cannot be read, is damaged, too large, or not a photo.
     """
-    # Here, because eval.py without photos should not cost the loading of Pillow.
+    # Imported here to spare eval.py the time when it reads no photos.
     from PIL import Image
 
     content = _content(path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is odd but can be read
+            warnings.simplefilter("ignore")  # oddities that Pillow can read
             with Image.open(io.BytesIO(content), formats=FORMATS) as image:
                 _check_size(path, image)
                 if image.format in ("JPEG", "MPO") and _has_many_scans(content):
@@ -137,98 +125,121 @@ def read(path: Path) -> Photo:
                 return _decode(image)
     except Image.UnidentifiedImageError:
         raise PhotoError(
-            f"{path}: no photo; {EXPECTED}; save it as one of these"
+            f"{path}: not a photo; {EXPECTED}; convert it to one"
         ) from None
     except Image.DecompressionBombError:
         raise PhotoError(
-            f"{path}: has far more than {MOST_PIXELS:,} pixels; {EXPECTED} of at most"
-            " so many; make it smaller"
+            f"{path}: far more than {MAX_PIXELS:,} pixels; {EXPECTED} of at most that"
+            " many; scale it down"
         ) from None
     except _DAMAGE as error:
         raise PhotoError(
-            f"{path}: damaged ({console.one_line(str(error))[:200]}); {EXPECTED} that"
-            " is whole; copy it anew, or save it once more"
+            f"{path}: damaged ({console.one_line(str(error))[:200]}); {EXPECTED}; copy"
+            " or save it again"
         ) from None
 
 
 def _content(path: Path) -> bytes:
     try:
         with untrusted.open_file(path) as file:
-            # Room is made for what is there, and not for all that might be.
+            # read(MAX_BYTES + 1) would allocate that much.
             size = os.fstat(file.fileno()).st_size
-            content = file.read(size) if size <= MOST_BYTES else None
+            content = file.read(size) if size <= MAX_BYTES else None
     except OSError as error:
         raise PhotoError(
             f"{path}: cannot be read ({error.strerror}); {EXPECTED}; check the path"
         ) from None
     if content is None:
         raise PhotoError(
-            f"{path}: a file of more than {MOST_BYTES:,} bytes; {EXPECTED} of fewer;"
-            " make it smaller"
+            f"{path}: more than {MAX_BYTES:,} bytes; {EXPECTED} of at most that many;"
+            " scale it down"
         )
     return content
 
 
+_TILE_WIDTH_TAG, _TILE_HEIGHT_TAG = 322, 323  # of TIFF
+
+
 def _check_size(path: Path, image: "Image.Image") -> None:
-    """Refuses a picture by what its header announces."""
+    """Raises PhotoError if the header announces too many pixels."""
     width, height = image.size
-    # A tile is decoded whole, however little of it lies in the picture.
+    # Tiles are decoded whole, even where they stick out of the picture.
     tags = getattr(image, "tag_v2", {})
-    tile = int(tags.get(_TILE_WIDTH, 0)) * int(tags.get(_TILE_HEIGHT, 0))
-    # Of WebP, Pillow's decoder holds the picture three times.
-    most = LARGE_PIXELS if image.format == "WEBP" else MOST_PIXELS
-    if max(width * height, tile) > most or max(width, height) > MOST_SIDE:
+    tile = int(tags.get(_TILE_WIDTH_TAG, 0)) * int(tags.get(_TILE_HEIGHT_TAG, 0))
+    # Pillow's WebP decoder holds the picture three times.
+    limit = LARGE_PIXELS if image.format == "WEBP" else MAX_PIXELS
+    if max(width * height, tile) > limit or max(width, height) > MAX_SIDE_PIXELS:
         raise PhotoError(
-            f"{path}: has {width:,} × {height:,} pixels; {EXPECTED} of at most"
-            f" {most:,}, and {MOST_SIDE:,} a side; make it smaller"
+            f"{path}: {width:,} × {height:,} pixels; {EXPECTED} of at most {limit:,}"
+            f" pixels, and {MAX_SIDE_PIXELS:,} a side; scale it down"
         )
 
 
+_MAX_SCANS = 64  # of a JPEG; each takes as long as a picture
+_MAX_MARKERS = 2000
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
+_SCAN, _END = 0xDA, 0xD9
+_WITHOUT_LENGTH = (0x01, 0xD8)
+
+
 def _has_many_scans(content: bytes) -> bool:
-    """Whether a JPEG has more scans, or markers at all, than any camera writes."""
+    """Tells whether a JPEG has more scans or markers than any camera writes."""
     scans, start = 0, 0
-    for _ in range(MOST_MARKERS):
+    for _ in range(_MAX_MARKERS):
         marker = _MARKER.search(content, start)
         if marker is None or (code := marker[0][1]) == _END:
             return False
         start = marker.end()
-        if code not in _BARE:
+        if code not in _WITHOUT_LENGTH:
             start += int.from_bytes(content[start : start + 2], "big")
         scans += code == _SCAN
-        if scans > MOST_SCANS:
+        if scans > _MAX_SCANS:
             return True
     return True
 
 
+_STRIP_PIXELS = 1_000_000
+_ORIENTATION_TAG = 0x0112  # of EXIF
+_TURN_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda picture: picture[:, ::-1],
+    3: lambda picture: picture[::-1, ::-1],
+    4: lambda picture: picture[::-1],
+    5: lambda picture: picture.swapaxes(0, 1),
+    6: lambda picture: np.rot90(picture, -1),
+    7: lambda picture: picture[::-1, ::-1].swapaxes(0, 1),
+    8: np.rot90,
+}
+
+
 def _decode(image: "Image.Image") -> Photo:
-    """The pixels of an opened picture; an error out of _DAMAGE if it is none."""
+    """Decodes an opened picture; raises one of _DAMAGE if that fails."""
     width, height = image.size
     scale = 2 if width * height > LARGE_PIXELS else 1
     if scale > 1:
-        image.draft(None, (width // scale, height // scale))  # a JPEG can be halved now
+        image.draft(None, (width // scale, height // scale))  # halves a JPEG
     step = scale if image.size == (width, height) else 1
     image.load()
-    width, height = image.size  # a TIFF is upright now
+    width, height = image.size  # loading turned a TIFF upright
     pixels = np.empty((-(-height // step), -(-width // step), 3), np.uint8)
-    # In strips, for each way to convert it makes a copy of 4 bytes a pixel.
-    rows = step * max(1, STRIP_PIXELS // (step * width))
+    # In strips, as each conversion copies 4 bytes per pixel.
+    rows = step * max(1, _STRIP_PIXELS // (step * width))
     for top in range(0, height, rows):
         strip = _in_rgb(image.crop((0, top, width, min(height, top + rows))))
         strip = strip.reduce(step) if step > 1 else strip
         start = top // step
         pixels[start : start + strip.height] = np.asarray(strip)
-    turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+    turn = _TURN_UPRIGHT.get(image.getexif().get(_ORIENTATION_TAG, 1))
     return Photo(np.ascontiguousarray(turn(pixels)) if turn else pixels, scale)
 
 
 def _in_rgb(image: "Image.Image") -> "Image.Image":
-    """A picture of any mode in RGB, on white."""
+    """Converts a picture of any mode to RGB, on white."""
     from PIL import Image
 
     if image.mode.startswith("I;16"):
         image = _from_16_bits(image)
     elif image.mode in ("I", "F"):
-        raise ValueError("pixels of 32 bits, of which nobody says what is white")
+        raise ValueError("32 bits per pixel, and no telling which value is white")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         paper = Image.new("RGB", image.size, "white")
@@ -238,7 +249,7 @@ def _in_rgb(image: "Image.Image") -> "Image.Image":
 
 
 def _from_16_bits(image: "Image.Image") -> "Image.Image":
-    """The same in 8 bits, with an alpha channel if one grey stands for transparent."""
+    """Scales 16 bits to 8, with an alpha channel if one grey means transparent."""
     from PIL import Image
 
     values = np.asarray(image).astype(np.uint32)

@@ -267,5 +267,5 @@ def test_one_photo_that_is_none_and_nothing_is_written(run_dir, tmp_path):
     )
     assert done.returncode == decode.PhotoError.exit_code == 1
     assert done.stdout == "" and done.stderr.count("\n") == 1
-    assert f"{tmp_path}/b.png: no photo" in done.stderr
+    assert f"{tmp_path}/b.png: not a photo" in done.stderr
     assert {p.name for p in tmp_path.iterdir()} == {"a.png", "b.png"}

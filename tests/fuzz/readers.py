@@ -265,7 +265,7 @@ def read_photo(content: bytes) -> None:
     picture = decode.read(_file("photo", content)).pixels
     assert picture.dtype == np.uint8 and picture.shape[2:] == (3,)
     height, width, _ = picture.shape
-    assert 0 < height * width <= decode.MOST_PIXELS
+    assert 0 < height * width <= decode.MAX_PIXELS
     if height * width > FOUND_PIXELS:
         return
     for digit in segment.find(np.ascontiguousarray(picture[..., 0])):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Photos of all makings: read upright, on white, in 8 bits; or refused in one line."""
+"""Photos of all formats: decoded upright, on white, in 8 bits; or refused in a line."""
 
 import struct
 import zlib
@@ -12,7 +12,7 @@ from PIL import Image
 from photos import decode, reading
 from tests.programs import command
 
-# Asymmetric, so that each way of turning it gives another picture.
+# Asymmetric, so that no two ways of turning it give the same picture.
 PICTURE = np.arange(4 * 6, dtype=np.uint8).reshape(4, 6) * 10
 FORMATS = {"png": {}, "bmp": {}, "tif": {}, "webp": {"lossless": True}}
 
@@ -24,7 +24,7 @@ def stored(tmp_path, image, suffix="png", **options):
 
 
 def read_grey(path):
-    """What is read, of which all three channels must be equal."""
+    """Reads a photo whose three channels must be equal."""
     picture, scale = decode.read(path)
     assert scale == 1
     assert picture.dtype == np.uint8 and picture.shape[2] == 3
@@ -74,7 +74,7 @@ def test_exif_says_which_way_is_up(tmp_path, suffix, orientation, upright):
 
 @pytest.mark.parametrize("mode", ["LA", "RGBA", "P"])
 def test_transparency_is_laid_on_white(tmp_path, mode):
-    """Black ink everywhere, opaque in one half only."""
+    """Black everywhere, but opaque in one half only."""
     alpha = np.zeros((4, 6), np.uint8)
     alpha[:, :3] = 255
     if mode == "P":
@@ -88,7 +88,7 @@ def test_transparency_is_laid_on_white(tmp_path, mode):
     np.testing.assert_array_equal(read_grey(path), 255 - alpha)
 
 
-def test_half_transparent_is_half_as_dark(tmp_path):
+def test_partly_transparent_is_partly_dark(tmp_path):
     image = Image.new("LA", (1, 1), (0, 51))
     assert read_grey(stored(tmp_path, image)).tolist() == [[204]]
 
@@ -116,7 +116,7 @@ def test_white_stays_white(tmp_path, mode, suffix):
     assert read_grey(stored(tmp_path, image, suffix)).min() >= 254
 
 
-# --- What is refused ---
+# --- Refused files ---
 
 
 def refused(path, reason):
@@ -126,7 +126,7 @@ def refused(path, reason):
 
 
 def png_header(width, height):
-    """A PNG that announces so many pixels of one bit and has none."""
+    """Builds a PNG that announces this size, one bit per pixel, and has no pixels."""
     header = b"IHDR" + struct.pack(">2I5B", width, height, 1, 0, 0, 0, 0)
     data = b"IDAT" + zlib.compress(bytes(1000))
     chunks = [
@@ -137,7 +137,7 @@ def png_header(width, height):
 
 
 def tiled_tiff(side):
-    """A TIFF of 16 × 16 pixels in one tile of so many a side."""
+    """Builds a TIFF of 16 × 16 pixels in one tile of this side."""
     tags = {256: 16, 257: 16, 258: 8, 259: 5, 262: 1, 277: 1, 322: side, 323: side}
     tags |= {324: 8, 325: 8}
     entries = [struct.pack("<2H2I", tag, 4, 1, value) for tag, value in tags.items()]
@@ -152,7 +152,7 @@ def test_too_many_pixels_are_refused_by_the_header(tmp_path, monkeypatch, size):
 
     monkeypatch.setattr(decode, "_decode", fail)
     (tmp_path / "bomb.png").write_bytes(png_header(*size))
-    refused(tmp_path / "bomb.png", "pixels; expected a photo.* make it smaller")
+    refused(tmp_path / "bomb.png", "pixels; expected a PNG.* scale it down")
 
 
 MEMORY = """
@@ -161,7 +161,7 @@ from pathlib import Path
 import cv2
 from photos import decode, segment
 
-def peak():  # in KiB, and not of the process that started this one, as of getrusage
+def peak():  # in KiB; getrusage would count the parent process, too
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0])
 
@@ -173,8 +173,8 @@ print(peak() - before)
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="not Linux")
 @pytest.mark.parametrize("mode", ["RGBA", "I;16"])
-def test_the_memory_of_the_largest_is_bounded(tmp_path, mode):
-    """Turned, 50 million pixels, less than 80 kB: it once took 985 MB and 21 s."""
+def test_the_largest_photo_takes_bounded_memory(tmp_path, mode):
+    """50 million pixels to be turned, in a file of 80 kB: it once took 985 MB, 21 s."""
     dtype, channels = (np.uint16, ()) if mode == "I;16" else (np.uint8, (len(mode),))
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -183,14 +183,14 @@ def test_the_memory_of_the_largest_is_bounded(tmp_path, mode):
     path = stored(tmp_path, image, exif=exif, compress_level=1)
     done = command("-c", MEMORY, path)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) / 1024 < 350  # MiB; 235 where it was measured
+    assert int(done.stdout) / 1024 < 350  # MiB; we measured 235
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp"])
-def test_a_large_one_is_halved(tmp_path, monkeypatch, suffix):
+def test_a_large_photo_is_halved(tmp_path, monkeypatch, suffix):
     grey = np.repeat(np.repeat(PICTURE, 16, 0), 16, 1)
-    monkeypatch.setattr(decode, "STRIP_PIXELS", 200)
-    for add in (0, 1):  # an odd side, too
+    monkeypatch.setattr(decode, "_STRIP_PIXELS", 200)
+    for add in (0, 1):  # also with an odd side
         path = stored(tmp_path, Image.fromarray(np.pad(grey, (0, add), "edge")), suffix)
         monkeypatch.setattr(decode, "LARGE_PIXELS", grey.size + 1000)
         whole = read_grey(path)
@@ -202,7 +202,7 @@ def test_a_large_one_is_halved(tmp_path, monkeypatch, suffix):
         assert np.abs(pixels[:32, :48, 0] - expected).max() <= 2 * (suffix == "jpg")
 
 
-def test_the_boxes_of_a_halved_one_are_those_of_the_file(tmp_path, monkeypatch):
+def test_boxes_in_a_halved_photo_are_in_pixels_of_the_file(tmp_path, monkeypatch):
     page = np.full((300, 400), 255, np.uint8)
     page[100:200, 140:152] = 0
     path = stored(tmp_path, Image.fromarray(page))
@@ -211,13 +211,14 @@ def test_the_boxes_of_a_halved_one_are_those_of_the_file(tmp_path, monkeypatch):
     (halved,) = reading._find(path, "auto")
     assert np.abs(np.subtract(whole.box, halved.box)).max() <= 2
     drawn = reading.annotate(decode.read(path).pixels, [], 2)
-    assert drawn.shape == (150 * 4, 200 * 4, 3)  # enlarged, for it is small
+    assert drawn.shape == (150 * 4, 200 * 4, 3)  # enlarged, as it is small
 
 
-def test_webp_is_held_three_times_and_may_have_less(tmp_path, monkeypatch):
+def test_webp_has_a_lower_limit(tmp_path, monkeypatch):
+    """Pillow's decoder holds the picture three times."""
     path = stored(tmp_path, Image.fromarray(PICTURE), "webp")
     monkeypatch.setattr(decode, "LARGE_PIXELS", PICTURE.size - 1)
-    refused(path, "of at most 23, and")
+    refused(path, "of at most 23 pixels, and")
 
 
 def test_a_jpeg_of_many_scans_is_refused(tmp_path):
@@ -231,17 +232,17 @@ def test_a_jpeg_of_many_scans_is_refused(tmp_path):
     refused(path, "scans than a JPEG needs")
 
 
-def test_a_tile_counts_whole(tmp_path):
+def test_a_tile_counts_in_full(tmp_path):
     (tmp_path / "bomb.tif").write_bytes(tiled_tiff(65_520))
-    refused(tmp_path / "bomb.tif", "make it smaller")
+    refused(tmp_path / "bomb.tif", "scale it down")
     (tmp_path / "small.tif").write_bytes(tiled_tiff(16))
-    refused(tmp_path / "small.tif", "damaged")  # for it has no pixels
+    refused(tmp_path / "small.tif", "damaged")  # it has no pixels
 
 
-def test_too_many_bytes(tmp_path, monkeypatch):
+def test_a_file_of_too_many_bytes(tmp_path, monkeypatch):
     path = stored(tmp_path, Image.fromarray(PICTURE))
-    monkeypatch.setattr(decode, "MOST_BYTES", path.stat().st_size - 1)
-    refused(path, "a file of more than")
+    monkeypatch.setattr(decode, "MAX_BYTES", path.stat().st_size - 1)
+    refused(path, "more than .* bytes")
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tif", "webp"])
@@ -250,22 +251,22 @@ def test_truncated(tmp_path, suffix):
     path = stored(tmp_path, Image.fromarray(noise), suffix)
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    refused(path, "damaged|no photo")
+    refused(path, "damaged|not a photo")
 
 
 @pytest.mark.parametrize("content", [b"", b"7 3 1\n", b"\x89PNG\r\n\x1a\n", b"GIF89a"])
-def test_what_is_no_photo(tmp_path, content):
+def test_other_files(tmp_path, content):
     (tmp_path / "photo.png").write_bytes(content)
-    refused(tmp_path / "photo.png", "no photo; expected a photo: PNG, JPEG|damaged")
+    refused(tmp_path / "photo.png", "not a photo; expected a PNG, JPEG|damaged")
 
 
-def test_gif_is_not_among_the_formats(tmp_path):
-    refused(stored(tmp_path, Image.fromarray(PICTURE), "gif"), "no photo")
+def test_gif_is_not_supported(tmp_path):
+    refused(stored(tmp_path, Image.fromarray(PICTURE), "gif"), "not a photo")
 
 
 def test_floats_are_refused(tmp_path):
     image = Image.fromarray(PICTURE.astype(np.float32))
-    refused(stored(tmp_path, image, "tif"), "32 bits")
+    refused(stored(tmp_path, image, "tif"), "32 bits per pixel")
 
 
 def test_a_missing_file(tmp_path):
@@ -282,7 +283,7 @@ def test_names_of_files_folders_and_patterns(tmp_path):
     assert decode.expand([str(tmp_path)]) == [a, b, c]
     assert decode.expand([f"{tmp_path}/*"]) == [a, b, c]
     assert decode.expand([f"{tmp_path}/[bc]*", str(a), str(b)]) == [b, c, a]
-    # A file that is named is tried, whatever its name.
+    # A file named explicitly is tried, whatever its suffix.
     assert decode.expand([str(tmp_path / "notes.txt")]) == [tmp_path / "notes.txt"]
 
 
@@ -292,14 +293,14 @@ def test_a_file_with_a_star_in_its_name(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a" * 300, "*" * 300])
-def test_a_name_that_no_file_can_have(name):
-    """Reading it says so, or that a pattern finds nothing."""
+def test_names_that_no_file_can_have(name):
+    """Refused when the file is read, or as a pattern without a match."""
     with pytest.raises(decode.PhotoError, match="too long|no picture in this pattern"):
         for path in decode.expand([name]):
             decode.read(path)
 
 
-def test_nothing_to_read(tmp_path):
+def test_folders_and_patterns_without_pictures(tmp_path):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(decode.PhotoError, match="no picture in this folder"):
         decode.expand([str(tmp_path)])
