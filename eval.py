@@ -221,19 +221,19 @@ def _report(failures: Sequence[str]) -> None:
 
 def _read_photos(run_dir: Path, names: Sequence[str]) -> None:
     """Reads the digits of photos and shows them as the flags say."""
-    from photos import decode, reading  # loads matplotlib
+    from photos import annotate, decode, reading  # loads matplotlib
 
     paths = decode.expand(names)
     annotated: list[Path] = []
     if FLAGS.annotated_dir:
-        annotated = reading.annotated_names(paths, Path(FLAGS.annotated_dir))
+        annotated = annotate.name_files(paths, Path(FLAGS.annotated_dir))
     predict, _ = _load_trained(run_dir)
     pages = reading.read(predict, paths, FLAGS.ink)
     print(reading.show(pages))
     failures: list[str] = []
     for name, page in zip(annotated, pages):
         with _output(failures):
-            reading.write_annotated(name, page)
+            annotate.write(name, page)
             print(name)
     if FLAGS.readings:
         with _output(failures):

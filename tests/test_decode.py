@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from photos import decode, reading
+from photos import annotate, decode, reading
 from tests.programs import command
 
 # Asymmetric, so that no two ways of turning it give the same picture.
@@ -210,7 +210,7 @@ def test_boxes_in_a_halved_photo_are_in_pixels_of_the_file(tmp_path, monkeypatch
     monkeypatch.setattr(decode, "LARGE_PIXELS", page.size - 1)
     (halved,) = reading._find(path, "auto")
     assert np.abs(np.subtract(whole.box, halved.box)).max() <= 2
-    drawn = reading.annotate(decode.read(path).pixels, [], 2)
+    drawn = annotate.draw(decode.read(path).pixels, [], 2)
     assert drawn.shape == (150 * 4, 200 * 4, 3)  # enlarged, as it is small
 
 
