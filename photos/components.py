@@ -53,11 +53,11 @@ class Mark:
 
 
 _SMALLEST_MARK_PIXELS = 2  # longer side; a loose piece of the smallest digit
-_MOST_MARKS = 5000  # more are noise or a printed picture
+_MAX_MARKS = 5000  # more are noise or a printed picture
 # Nested marks would take minutes and gigabytes. Of 124 photos, none needed more than
 # 0.9 times the page and 51 million pixels.
-_MOST_BOXES_AREA = 4  # times the page
-_MOST_DISTANCE_PIXELS = 500_000_000
+_MAX_BOXES_AREA = 4  # times the page
+_MAX_DISTANCE_PIXELS = 500_000_000
 
 
 def find(mask: np.ndarray) -> list[Mark]:
@@ -71,12 +71,12 @@ def find(mask: np.ndarray) -> list[Mark]:
     """
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     large = np.flatnonzero(stats[1:, 2:4].max(1) >= _SMALLEST_MARK_PIXELS) + 1
-    if len(large) > _MOST_MARKS:
+    if len(large) > _MAX_MARKS:
         raise PageError(
-            f"{len(large):,} marks; expected a page of digits, at most {_MOST_MARKS:,}"
+            f"{len(large):,} marks; expected a page of digits, at most {_MAX_MARKS:,}"
             " marks; photograph the digits alone, or more sharply"
         )
-    if stats[large, 2:4].prod(1, dtype=np.int64).sum() > _MOST_BOXES_AREA * mask.size:
+    if stats[large, 2:4].prod(1, dtype=np.int64).sum() > _MAX_BOXES_AREA * mask.size:
         raise _nested()
     marks = []
     for label in large:
@@ -109,7 +109,7 @@ def join(marks: Sequence[Mark]) -> list[Mark]:
     measured = 0
     for i, j in _neighbours(marks):
         measured += _area_around(marks[i], marks[j])
-        if measured > _MOST_DISTANCE_PIXELS:
+        if measured > _MAX_DISTANCE_PIXELS:
             raise _nested()
         if _belong_together(marks[i], marks[j]):
             group[root(j)] = root(i)

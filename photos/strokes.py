@@ -151,7 +151,7 @@ def _long_runs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 _RULE_MARK_SHARE = 0.3  # of the page's longer side
 _HOLE_SIDE_SHARE = 0.02  # of the mark's longer side; smaller ones are gaps in the ink
-_MOST_HOLES = 4  # digits have two
+_MAX_HOLES = 4  # digits have two
 
 
 def is_rule(pixels: np.ndarray, stroke: float, page: tuple[int, ...]) -> bool:
@@ -170,4 +170,4 @@ def is_rule(pixels: np.ndarray, stroke: float, page: tuple[int, ...]) -> bool:
     paper = np.pad(~pixels, 1, constant_values=True).astype(np.uint8)
     stats = cv2.connectedComponentsWithStats(paper, connectivity=4)[2]
     holes = stats[2:, cv2.CC_STAT_AREA]  # without the ink and the paper around it
-    return bool((holes > (_HOLE_SIDE_SHARE * size) ** 2).sum() > _MOST_HOLES)
+    return bool((holes > (_HOLE_SIDE_SHARE * size) ** 2).sum() > _MAX_HOLES)

@@ -278,7 +278,7 @@ def nested(size, gap, stroke):
 def test_nested_marks_are_refused(monkeypatch, size, gap, stroke):
     """A file of 25 kB took minutes."""
     page = np.pad(nested(size, gap, stroke), 700, constant_values=255)
-    monkeypatch.setattr(components, "_MOST_BOXES_AREA", 1 if gap == 8 else 4)
-    monkeypatch.setattr(components, "_MOST_DISTANCE_PIXELS", 4_000_000)
+    monkeypatch.setattr(components, "_MAX_BOXES_AREA", 1 if gap == 8 else 4)
+    monkeypatch.setattr(components, "_MAX_DISTANCE_PIXELS", 4_000_000)
     with pytest.raises(components.PageError, match="marks nested in one another"):
         segment.find(page)
