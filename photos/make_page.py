@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes pages of handwriting from MNIST's test digits, as a telephone would see them.
+"""Draws pages of MNIST's test digits as a phone would photograph them.
 
     python -m photos.make_page --pages_dir=pages --pages=3
     python eval.py --run_dir=runs/lenet-s0 --images=pages --readings=readings.csv
@@ -10,7 +10,7 @@ digits.csv     file, row, column and digit of each, in reading order
 `cut -d, -f1-4 readings.csv | diff - pages/digits.csv | grep -c '^>'` counts the errors.
 """
 
-if __name__ == "__main__":  # before all else, which takes a while to load
+if __name__ == "__main__":  # first, as the other imports take a while
     from system import console
 
     console.start()
@@ -23,21 +23,23 @@ import numpy as np
 from absl import flags
 
 import data
+from data.normalise import INK_SIZE, SIZE
 from system import cli, files
 
 KEY = "digits.csv"
-WIDTH, HEIGHT = 1240, 1754  # A4 at 150 dots an inch
-MARGIN = 36
-SMALLEST, LARGEST = 20, 200  # pixels, longer side of a digit
-INK_SIZE, FRAME_SIZE = 20, 28  # of MNIST's digits
+WIDTH, HEIGHT = 1240, 1754  # pixels: A4 at 150 per inch
+MARGIN = 36  # pixels
+SMALLEST, LARGEST = 20, 200  # pixels, longer side of a digit's ink
 
 
 class Page(NamedTuple):
-    """Attributes:
-    picture: uint8 [H, W].
-    rows: for each row the indices of its digits, from the left.
-    boxes: int64 [n, 4], left, top, width, height of each digit's 28×28 frame, in
-      reading order.
+    """A drawn page.
+
+    Attributes:
+      picture: uint8 [H, W].
+      rows: for each row the indices of its digits, from the left.
+      boxes: int64 [n, 4], left, top, width, height of each digit's frame (its ink and
+        the paper around it, as in MNIST), in reading order.
     """
 
     picture: np.ndarray
@@ -46,27 +48,37 @@ class Page(NamedTuple):
 
 
 def draw(images: np.ndarray, seed: int) -> Page:
-    """Draws the first of the digits, as many as one page takes.
+    """Draws a page of the first digits, as many as fit.
 
     Args:
       images: uint8 [N, 28, 28, 1], 0 paper.
-      seed: 0 or more; the same arguments always draw the same.
+      seed: 0 or more; equal arguments give equal pages.
     """
+    rng = np.random.Generator(np.random.PCG64(seed))
+    sizes = rng.integers(SMALLEST, LARGEST + 1, len(images)) * SIZE / INK_SIZE
+    ink, rows, boxes = _lay_out(images, sizes.round().astype(int))
+    paper = _paper(rng)
+    ink *= rng.uniform(0.6, 0.95) / 255
+    noise = rng.normal(0, rng.uniform(2, 8), ink.shape)
+    picture = (paper * (1 - ink) + noise).round().clip(0, 255).astype(np.uint8)
+    return Page(picture, rows, np.array(boxes))
+
+
+def _lay_out(
+    images: np.ndarray, sides: np.ndarray
+) -> tuple[np.ndarray, list[list[int]], list[list[int]]]:
+    """Places digits of these frame sizes in rows; returns the ink, rows and boxes."""
     import cv2
 
-    rng = np.random.Generator(np.random.PCG64(seed))
     ink = np.zeros((HEIGHT, WIDTH), np.float32)
     rows: list[list[int]] = []
     boxes: list[list[int]] = []
-    sizes = rng.integers(SMALLEST, LARGEST + 1, len(images)) * FRAME_SIZE / INK_SIZE
-    top, left, row_height = MARGIN, WIDTH, 0
-    for index, (image, side) in enumerate(
-        zip(images[..., 0], sizes.round().astype(int))
-    ):
+    # As high as the largest digit, so that all digits of a row share a middle line.
+    row_height = round(LARGEST * SIZE / INK_SIZE)
+    top, left = MARGIN - row_height, WIDTH
+    for index, (image, side) in enumerate(zip(images[..., 0], sides)):
         if left + side > WIDTH - MARGIN:
             top, left = top + row_height, MARGIN
-            # The tallest of those that may come, so that all of a row have one middle.
-            row_height = round(LARGEST * FRAME_SIZE / INK_SIZE)
             if top + row_height > HEIGHT - MARGIN:
                 break
             rows.append([])
@@ -76,15 +88,11 @@ def draw(images: np.ndarray, seed: int) -> Page:
         rows[-1].append(index)
         boxes.append([left, start, side, side])
         left += side
-    paper = _paper(rng)
-    ink *= rng.uniform(0.6, 0.95) / 255
-    noise = rng.normal(0, rng.uniform(2, 8), ink.shape)
-    picture = (paper * (1 - ink) + noise).round().clip(0, 255).astype(np.uint8)
-    return Page(picture, rows, np.array(boxes))
+    return ink, rows, boxes
 
 
 def _paper(rng: np.random.Generator) -> np.ndarray:
-    """Paper with fibres and blotches, lit from one side: float32 [HEIGHT, WIDTH]."""
+    """Draws paper with fibres and blotches, unevenly lit: float32 [HEIGHT, WIDTH]."""
     import cv2
 
     paper = np.full((HEIGHT, WIDTH), rng.uniform(190, 245), np.float32)
@@ -92,18 +100,22 @@ def _paper(rng: np.random.Generator) -> np.ndarray:
         texture = rng.standard_normal((HEIGHT, WIDTH), np.float32)
         blurred = cv2.GaussianBlur(texture, (0, 0), grain)
         paper *= 1 + strength * blurred / blurred.std()
+    return paper * _light(rng)
+
+
+def _light(rng: np.random.Generator) -> np.ndarray:
+    """Draws light from one side, darker corners, and the soft shadow of a hand."""
     y, x = np.mgrid[0 : 1 : HEIGHT * 1j, 0 : 1 : WIDTH * 1j].astype(np.float32)
     angle = rng.uniform(0, 2 * np.pi)
     slope = (x - 0.5) * np.cos(angle) + (y - 0.5) * np.sin(angle)
     corners = (x - 0.5) ** 2 + (y - 0.5) ** 2
     light = 0.8 + rng.uniform(0, 0.4) * slope - rng.uniform(0, 0.5) * corners
-    # The shadow of a hand or a telephone, with a soft edge.
     angle = rng.uniform(0, 2 * np.pi)
     across = (x - rng.uniform(0, 1)) * np.cos(angle) + (y - rng.uniform(0, 1)) * np.sin(
         angle
     )
     light *= 1 - rng.uniform(0, 0.35) / (1 + np.exp(-across / 0.03))
-    return paper * light
+    return light
 
 
 def store(path: Path, picture: np.ndarray) -> Path:
@@ -116,16 +128,16 @@ def store(path: Path, picture: np.ndarray) -> Path:
 
 
 def write(folder: Path, images: np.ndarray, labels: np.ndarray, pages: int) -> int:
-    """Writes pages and their key, each whole or not at all.
+    """Writes pages of randomly chosen digits, and their key.
 
     Args:
-      folder: made if need be.
-      images: uint8 [N, 28, 28, 1], from which the digits are drawn at random.
+      folder: created if it does not exist.
+      images: uint8 [N, 28, 28, 1].
       labels: uint8 [N].
-      pages: how many.
+      pages: number of pages.
 
     Returns:
-      How many digits are on them.
+      The number of digits on all pages.
 
     Raises:
       DataError: a file cannot be written.
@@ -137,8 +149,8 @@ def write(folder: Path, images: np.ndarray, labels: np.ndarray, pages: int) -> i
         for number in range(pages):
             page = draw(images[order], seed=number)
             path = store(folder / f"page-{number}.png", page.picture)
-            for row, some in enumerate(page.rows, 1):
-                for column, index in enumerate(some, 1):
+            for row, indices in enumerate(page.rows, 1):
+                for column, index in enumerate(indices, 1):
                     lines.append(f"{path},{row},{column},{labels[order[index]]}")
             order = np.roll(order, -len(page.boxes))
         with files.replacing(folder / KEY) as file:
@@ -162,8 +174,26 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.define_path("pages_dir", None, "Folder to write to.", required=True)
-    flags.DEFINE_integer("pages", 1, "How many.", lower_bound=1)
-    flags.DEFINE_enum("dataset", "mnist", ["digits", "mnist"], "Where from.")
-    cli.define_path("data_dir", None, "Where the files of the dataset lie.")
+    cli.define_path(
+        "pages_dir",
+        None,
+        "Folder for page-0.png … and their key digits.csv; created if need be.",
+        required=True,
+    )
+    flags.DEFINE_integer(
+        "pages",
+        1,
+        "Number of pages, with some 40 digits each; page n is always the same.",
+        lower_bound=1,
+    )
+    flags.DEFINE_enum(
+        "dataset",
+        "mnist",
+        ["digits", "mnist"],
+        "Whose test digits to draw: MNIST's, or the 8x8 digits that come with"
+        " scikit-learn and need no download.",
+    )
+    cli.define_path(
+        "data_dir", None, "Directory of the dataset's files; default: see BUILD.md."
+    )
     cli.run(main)

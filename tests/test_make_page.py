@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pages made of test digits: what is on them, and where."""
+"""Pages drawn from test digits: what is on them, and where."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def test_digits_lie_in_their_boxes(dataset):
     for left, top, width, height in page.boxes:
         taken[top : top + height, left : left + width] += 1
         window = page.picture[top : top + height, left : left + width]
-        assert window.min() < 0.6 * np.median(window[0])  # ink in it, none at its rim
+        assert window.min() < 0.6 * np.median(window[0])  # ink inside, none at the rim
     assert taken.max() == 1
 
 
@@ -47,7 +47,7 @@ def test_pages_and_their_key(dataset, tmp_path):
     assert {row.split(",")[3] for row in rows} == set("0123456789")
 
 
-def test_a_folder_that_cannot_be_made(dataset, tmp_path):
+def test_a_folder_that_cannot_be_created(dataset, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(data.DataError, match="choose another --pages_dir"):
         make_page.write(
