@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Accuracy on photos, from the pixels of a page to its digits.
+"""Measures accuracy on photos, from the pixels of a page to its digits.
 
     python -m benchmarks.photos --run_dir=runs/fast995-s0 --first_seed=10001 --pages=30
 
-Pages of MNIST's test digits as photos.make_page draws them, each of a seed of its own,
-are read as eval.py --images reads them. A digit is right if one thing is found in its
-place, and read as what it is: a missed digit, one in two pieces and two in one are
-errors, and so is whatever is found besides.
+Pages of MNIST's test digits, drawn by photos.make_page with a seed each, are read as
+eval.py --images reads them. A digit is correct if exactly one reading lies in its frame
+and has its class. Missed digits, digits in two pieces, two digits read as one, and
+readings where there is no digit are errors.
 """
 
-if __name__ == "__main__":  # before all else, which takes a while to load
+if __name__ == "__main__":  # first, as the other imports take a while
     from system import console
 
     console.start()
@@ -34,67 +34,85 @@ FLAGS = flags.FLAGS
 
 
 class Count(NamedTuple):
-    """Attributes:
-    digits: on the pages.
-    right: found and read as what they are.
-    misread: found, but read as another.
-    missed: not found, or not as one.
-    besides: found where there is none.
+    """Numbers of digits.
+
+    Attributes:
+      digits: on the pages.
+      correct: found and classified correctly.
+      misclassified: found, but classified as another digit.
+      missed: not found, or not as one.
+      extra: readings where there is no digit.
     """
 
     digits: int
-    right: int
-    misread: int
+    correct: int
+    misclassified: int
     missed: int
-    besides: int
+    extra: int
 
     @property
     def accuracy(self) -> float:
-        """Share of what is or was found that is right."""
-        return self.right / (self.digits + self.besides)
+        """Correct digits over all digits and extra readings."""
+        return self.correct / (self.digits + self.extra)
 
 
 def define_flags() -> None:
-    """The flags of the program."""
-    cli.define_path("run_dir", None, "Of the run that reads.", required=True)
-    flags.DEFINE_integer("first_seed", 0, "Of the first page.", lower_bound=0)
-    flags.DEFINE_integer("pages", 30, "How many.", lower_bound=1)
-    cli.define_path("data_dir", None, "Where the data lie; default: see BUILD.md.")
+    cli.define_path(
+        "run_dir", None, "Run directory of the network that reads.", required=True
+    )
+    flags.DEFINE_integer(
+        "first_seed",
+        0,
+        "Seed of the first page; the others follow. Measure a change of the reader on"
+        " seeds that you did not tune it on.",
+        lower_bound=0,
+    )
+    flags.DEFINE_integer(
+        "pages",
+        30,
+        "Number of pages, with some 40 digits each. More pages narrow the uncertainty"
+        " and take longer.",
+        lower_bound=1,
+    )
+    cli.define_path(
+        "data_dir", None, "Directory of MNIST's files; default: see BUILD.md."
+    )
 
 
 def count(
-    boxes: np.ndarray, labels: np.ndarray, found: Sequence[reading.Reading]
+    boxes: np.ndarray, labels: np.ndarray, readings: Sequence[reading.Reading]
 ) -> Count:
-    """Compares what was read on a page with what is there.
+    """Compares the readings of a page with its digits.
 
     Args:
       boxes: int64 [n, 4], left, top, width, height of each digit's frame.
       labels: [n].
-      found: on the page.
+      readings: readings of the page.
     """
-    right = misread = besides = 0
+    correct = misclassified = extra = 0
     inside: list[list[int]] = [[] for _ in boxes]
-    for one in found:
+    for one in readings:
         left, top, width, height = one.box
         middle = np.array([left + width / 2, top + height / 2])
         within = (boxes[:, :2] <= middle) & (middle < boxes[:, :2] + boxes[:, 2:])
         places = np.flatnonzero(within.all(1))
-        besides += not places.size
+        extra += not places.size
         for place in places:
             inside[place].append(one.digit)
     for read, label in zip(inside, labels, strict=True):
-        right += read == [label]
-        misread += len(read) == 1 and read != [label]
-    return Count(len(boxes), right, misread, len(boxes) - right - misread, besides)
+        correct += read == [label]
+        misclassified += len(read) == 1 and read != [label]
+    missed = len(boxes) - correct - misclassified
+    return Count(len(boxes), correct, misclassified, missed, extra)
 
 
 def measure(run_dir: Path, dataset: data.Dataset, seeds: Sequence[int]) -> Count:
-    """Reads a page of each seed.
+    """Draws and reads a page for each seed.
 
     Args:
-      run_dir: of the run that reads.
-      dataset: whose test digits are drawn.
-      seeds: of the pages; each draws other digits, in another order.
+      run_dir: run directory of the network that reads.
+      dataset: its test digits are drawn.
+      seeds: seeds of the pages; each draws other digits in another order.
     """
     network, _ = program.load_network(run_dir)
     predict = scoring.Predict(network)
@@ -107,10 +125,10 @@ def measure(run_dir: Path, dataset: data.Dataset, seeds: Sequence[int]) -> Count
             )
             page = make_page.draw(dataset.test_images[order], seed)
             path = make_page.store(Path(folder) / f"page-{seed}.png", page.picture)
-            (read,) = reading.read(predict, [path])
+            (result,) = reading.read(predict, [path])
             labels = dataset.test_labels[order[: len(page.boxes)]]
-            counted = count(page.boxes, labels, read.readings)
-            total = Count(*map(sum, zip(total, counted)))
+            counts = count(page.boxes, labels, result.readings)
+            total = Count(*map(sum, zip(total, counts)))
     return total
 
 
@@ -122,8 +140,8 @@ def main(_: list[str]) -> None:
     total = measure(Path(FLAGS.run_dir), dataset, seeds)
     print(
         f"{FLAGS.pages} pages, seeds {seeds[0]} to {seeds[-1]}, {total.digits:,}"
-        f" digits: {total.accuracy:.2%} right; {total.misread} misread,"
-        f" {total.missed} not found as one, {total.besides} found besides"
+        f" digits: {total.accuracy:.2%} accuracy; {total.misclassified} misclassified,"
+        f" {total.missed} missed, {total.extra} extra"
     )
 
 

@@ -167,26 +167,26 @@ def test_flags_and_modules_agree():
     assert ".csv" in message and ".json" in message
 
 
-def test_counting_what_was_read():
-    """One right, one misread, one in two pieces, one not seen, one that is none."""
+def test_counting_errors():
+    """One correct, misclassified, in two pieces, not found, and one extra reading."""
     boxes = np.array([[x, 0, 40, 40] for x in (0, 40, 80, 120)])
-    found = [
+    readings = [
         reading.Reading(1, column, (left, 10, 10, 20), digit, 0.9, 0, 0.1)
         for column, (left, digit) in enumerate(
             [(15, 7), (55, 1), (85, 2), (105, 2), (200, 1)], 1
         )
     ]
-    counted = counting.count(boxes, np.array([7, 8, 2, 3]), found)
-    assert counted == counting.Count(4, right=1, misread=1, missed=2, besides=1)
+    counted = counting.count(boxes, np.array([7, 8, 2, 3]), readings)
+    assert counted == counting.Count(4, 1, misclassified=1, missed=2, extra=1)
     assert counted.accuracy == 1 / 5
 
 
-# --- The whole way ---
+# --- From the pixels of a page to its digits, by a trained network ---
 
 
 @pytest.fixture(scope="module")
 def run_dir(mnist, tmp_path_factory):
-    """A network after one pass over MNIST."""
+    """A network after one epoch of MNIST."""
     folder = tmp_path_factory.mktemp("reader") / "run"
     done = command(
         *("train.py", "--flagfile=flags/fast99.flags", "--epochs=1"),
@@ -197,9 +197,9 @@ def run_dir(mnist, tmp_path_factory):
 
 
 def test_pages_of_mnists_digits_are_read(mnist, run_dir, tmp_path):
-    """At scales from 20 to 200 pixels, on textured paper in uneven light, with noise.
+    """From 20 to 200 pixels, on textured paper, in uneven light, with noise.
 
-    Beside the same network on the same digits as MNIST has them.
+    Compared with the same network on the same digits as MNIST has them.
     """
     network, _ = program.load_network(run_dir)
     predict = scoring.Predict(network)
@@ -209,20 +209,20 @@ def test_pages_of_mnists_digits_are_read(mnist, run_dir, tmp_path):
         page = make_page.draw(images, seed)
         path = tmp_path / f"{seed}.png"
         Image.fromarray(page.picture).save(path)
-        some = len(page.boxes)
-        ((_, found),) = [(p.path, p.readings) for p in reading.read(predict, [path])]
-        assert abs(len(found) - some) <= 1
-        read += counting.count(page.boxes, labels[:some], found).right
-        known += scoring.score(predict, images[:some], labels[:some]).accuracy * some
-        count += some
+        n = len(page.boxes)
+        (result,) = reading.read(predict, [path])
+        assert abs(len(result.readings) - n) <= 1
+        read += counting.count(page.boxes, labels[:n], result.readings).correct
+        known += scoring.score(predict, images[:n], labels[:n]).accuracy * n
+        count += n
     assert count > 80
     assert read >= 0.98 * known
 
 
-def test_the_accuracy_on_photos_is_measured(mnist, run_dir):
-    found = counting.measure(run_dir, mnist, [7, 8])
-    assert found.digits == found.right + found.misread + found.missed > 60
-    assert found.accuracy > 0.9
+def test_accuracy_on_photos_is_measured(mnist, run_dir):
+    total = counting.measure(run_dir, mnist, [7, 8])
+    assert total.digits == total.correct + total.misclassified + total.missed > 60
+    assert total.accuracy > 0.9
 
 
 def test_the_command(run_dir, tmp_path):
@@ -254,11 +254,11 @@ def test_an_empty_page_is_no_error(run_dir, tmp_path):
     assert done.stdout == f"{path}: no digits found\n"
 
 
-def test_one_photo_that_is_none_and_nothing_is_written(run_dir, tmp_path):
+def test_one_file_that_is_no_photo_and_nothing_is_written(run_dir, tmp_path):
     page = np.full((100, 100), 255, np.uint8)
     page[20:80, 40:48] = 0
     Image.fromarray(page).save(tmp_path / "a.png")
-    (tmp_path / "b.png").write_text("no photo at all\n")
+    (tmp_path / "b.png").write_text("not a photo at all\n")
     done = command(
         *("eval.py", f"--run_dir={run_dir}", f"--images={tmp_path}/*.png"),
         *(f"--readings={tmp_path}/readings.json", f"--annotated_dir={tmp_path}/read"),
