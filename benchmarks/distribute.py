@@ -50,18 +50,20 @@ def loop(*, tf_config: str, **settings: Any) -> Callable[[int], dict[str, float]
     """
     from system import device  # isort: skip  (first: it loads TensorFlow)
     import train
+    from config import choose
     from training import cluster
+    from training.state import State
     from training.workers import Workers
 
     os.environ["TF_CONFIG"] = tf_config
     config = step_peers.train_config(**settings)
     place = cluster.place(config["distribute"], tf_config)
-    config |= train.choose(config, place)
+    config |= choose(config, place)
     threads = config["threads"] or place.cores()
     device.set_threads(threads, config["replicas"] // place.workers)
     workers = Workers(config["distribute"], place, config["replicas"])
     images, labels = map(device.tensor, step_peers.noise())
-    state = train.build_state(config)
+    state = State(config)
     train_steps = train.make_train_steps(
         state, images, labels, config, len(labels) // config["batch_size"], workers
     )

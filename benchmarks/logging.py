@@ -9,7 +9,6 @@ shared machine. Scoring and saving are no part of either. The goal is a loss of 
 """
 
 import contextlib
-import io
 import statistics
 import tempfile
 import time
@@ -41,23 +40,22 @@ def epochs() -> Callable[[int], dict[str, float]]:
       and to the logging, by name.
     """
     from system import device  # isort: skip  (first: it loads TensorFlow)
-    from tqdm import tqdm
-
     import train
+    from config import choose
     from evaluation import gallery, scoring
-    from training import summaries
+    from training.log import HISTOGRAM_IMAGES, Log
+    from training.state import Progress, Resumed, State
 
     config = step_peers.train_config(batch_size=BATCH_SIZE)
-    config |= train.choose(config)
+    config |= choose(config)
     device.set_threads(config["threads"], config["replicas"])
     images, labels = map(device.tensor, step_peers.noise())
-    state = train.build_state(config)
+    state = State(config)
     train_steps = train.make_train_steps(state, images, labels, config, STEPS)
     test_images, test_labels = step_peers.noise(TEST_IMAGES)
     scores = scoring.Scores(
         test_labels, np.full((TEST_IMAGES, 10), 0.1, np.float32), 2.3
     )
-    bar = tqdm(file=io.StringIO())
     step = 0
 
     def answer(steps: int) -> dict[str, float]:
@@ -72,20 +70,23 @@ def epochs() -> Callable[[int], dict[str, float]]:
 
         with (
             tempfile.TemporaryDirectory() as folder,
-            summaries.Summaries(Path(folder), ["train", TEST]) as log,
+            Log(
+                *(Path(folder), ["train", TEST], Resumed(Progress(step), [], {})),
+                *(end, BATCH_SIZE),
+            ) as log,
         ):
             while step < end:
                 count = min(LOG_STEPS, end - step)
-                with timed(STEPPING):
+                with timed(STEPPING), log.timed(step):
                     totals = train_steps(step, count, training=True)
                     step = int(totals.step)  # waits for the result
                 with timed(TELLING):
-                    train.log_call(log, bar, totals, count, BATCH_SIZE, 1.0)
+                    log.steps(totals, count)
             with timed(TELLING):
-                log.errors(step, TEST, gallery.draw(test_images, scores))
+                log.summaries.errors(step, TEST, gallery.draw(test_images, scores))
                 row = {"epoch": step, "images": step} | dict.fromkeys(METRICS, 0.5)
-                some = images[: train.HISTOGRAM_IMAGES]
-                train.log_epoch(log, state.network, row, totals, some)
+                row |= {"seconds": log.seconds}
+                log.epoch(row, state.network, totals, images[:HISTOGRAM_IMAGES])
         return seconds
 
     answer(step_peers.WARM_UP_STEPS)

@@ -96,10 +96,10 @@ def train_config(**settings: Any) -> dict[str, Any]:
     Args:
       settings: values of further flags, by name.
     """
-    import train
+    from config import define_flags
 
     if "epochs" not in flags.FLAGS:  # the program, or a test, may have come before
-        train.define_flags()
+        define_flags()
     plain = {
         "batch_size": BATCH_SIZE,
         "learning_rate": LEARNING_RATE,
@@ -127,12 +127,14 @@ def ours(set_size: int = IMAGES, **settings: Any) -> Loop:
     import tensorflow as tf
 
     import train
+    from config import choose
+    from training.state import State
 
     config = train_config(**settings)
-    config |= train.choose(config)
+    config |= choose(config)
     device.set_threads(config["threads"], config["replicas"])
     images, labels = map(device.tensor, noise(set_size))
-    state = train.build_state(config)
+    state = State(config)
     epoch_steps = math.ceil(set_size / config["batch_size"])
     train_steps = train.make_train_steps(state, images, labels, config, epoch_steps)
     step = 0

@@ -51,19 +51,21 @@ def loop(
     """
     import train  # isort: skip  (now: its memory would be taken for the set's)
     import data
-    from training import windows
+    from config import choose
+    from system import device
+    from training import sets, windows
+    from training.state import State
 
     config = step_peers.train_config(memory_mb=memory_mb, sampler="epochs")
-    config |= train.choose(config)
-    train.device.set_threads(config["threads"], config["replicas"])
-    state = train.build_state(config)
+    config |= choose(config)
+    device.set_threads(config["threads"], config["replicas"])
+    state = State(config)
     before = growth.resident_bytes()
     noise = step_peers.noise(images)
     dataset = data.Dataset("noise", *noise, noise[0][:0], None, {}, "")
-    sets = train.load_sets(dataset, config, augmented_dir)
+    enlarged = sets.load(dataset, config, augmented_dir)
     del dataset, noise
-    training_set = sets.train_images, sets.train_labels, sets.stored
-    feed = windows.feed(*training_set, config, steps=1 << 40)
+    feed = windows.feed(*enlarged.train, config, steps=1 << 40)
     window = feed.at(0)
     train_steps = train.make_train_steps(state, window.images, window.labels, config, 1)
     feed.verified()
@@ -81,7 +83,7 @@ def loop(
             "images_per_second": steps * config["batch_size"] / seconds,
             "resident_bytes_before": before,
             "resident_bytes": growth.resident_bytes(),
-            "set_images": sets.train_count,
+            "set_images": enlarged.train_count,
         }
 
     answer(WARM_UP_STEPS)

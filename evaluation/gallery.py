@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The digits that are misread after each epoch, as a picture for TensorBoard.
+"""The scores after an epoch, with a picture of misclassified digits for TensorBoard.
 
 Drawn without matplotlib, which takes longer to load than a run to its first step.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 
-from evaluation.scoring import Scores
+from evaluation import scoring
+from training import summaries
 
 MOST = 24
 COLUMNS = 8
@@ -14,7 +17,36 @@ SCALE = 2  # screen pixels to one of the digit's
 CAPTION = 16  # screen pixels below it
 
 
-def draw(images: np.ndarray, scores: Scores) -> np.ndarray:
+def score(
+    predict: scoring.Predict,
+    scored: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    loss: str,
+    log: summaries.Summaries,
+    epoch: int,
+) -> dict[str, float]:
+    """Scores a network after an epoch.
+
+    Args:
+      predict: the network's graph.
+      scored: images and labels of each split.
+      loss: a key of `losses.LOSSES`.
+      log: gets the misclassified digits.
+      epoch: number of the epoch.
+
+    Returns:
+      Loss and accuracies on each split, by column of metrics.csv.
+    """
+    row = {}
+    for split, (images, labels) in scored.items():
+        scores = scoring.score(predict, images, labels, loss)
+        log.errors(epoch, split, draw(images, scores))
+        row[f"{split}_loss"] = scores.loss
+        row[f"{split}_accuracy"] = scores.accuracy
+        row[f"{split}_binary_accuracy"] = scores.binary_accuracy
+    return row
+
+
+def draw(images: np.ndarray, scores: scoring.Scores) -> np.ndarray:
     """The digits that were misread with the greatest confidence, with captions.
 
     Args:

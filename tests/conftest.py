@@ -4,6 +4,7 @@
 # The programs' way of loading TensorFlow: with oneDNN, which is read only then.
 from system import device  # isort: skip  (first: it loads TensorFlow)
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,10 @@ import pytest
 import data
 from data import mnist as files
 from native import ops, toolchain
+
+# Ctrl-C reaches the programs that tests start even if the tests run in the background,
+# where shells have it ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # As the programs do it.
 device.set_threads(0)

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from absl import flags
 
-import train
+import config
+import models
 from system import errors, flagfiles
 
 ROOT = Path(__file__).parent.parent
@@ -17,7 +18,7 @@ FLAGFILES = sorted([*ROOT.glob("*.flags"), *ROOT.glob("flags/*.flags")])
 def parse():
     """parse(*arguments) → values of train's flags by name."""
     if "epochs" not in flags.FLAGS:  # test_train may have come before
-        train.define_flags()
+        config.define_flags()
 
     def parse(*arguments):
         flags.FLAGS.unparse_flags()
@@ -51,7 +52,7 @@ def test_flagfile_parses(path, parse):
             assert values[name] == float(text), line
         elif text and isinstance(values[name], list):
             assert [str(value) for value in values[name]] == text.split(","), line
-    run_dir = train._run_dir({**values, "seed": 7})
+    run_dir = config._run_dir({**values, "seed": 7})
     assert "{" not in str(run_dir)
     assert str(run_dir).endswith("s7")
 
@@ -147,7 +148,7 @@ def test_a_network_put_onto_a_flagfile(parse):
     """The line names the way, and the way works."""
     words = [f"--flagfile={ROOT / 'lenet.flags'}", "--network=mlp"]
     with pytest.raises(errors.UsageError, match="mlp has no --batch_norm") as caught:
-        train.models.options(parse(*words))
+        models.options(parse(*words))
     words.append(next(w for w in str(caught.value).split() if "--unset=" in w))
     words = flagfiles.unset(flagfiles.expand(words), flags.FLAGS)
-    assert train.models.options(parse(*words))["hidden_units"]
+    assert models.options(parse(*words))["hidden_units"]

@@ -12,9 +12,13 @@ import data
 import models
 import train
 from augment import online, online_settings, plan
+from config import define_flags
 from models import batch_norm, layers, lenet
 from system import console, errors
 from training import checkpoints, history, optimizers, schedules
+from training.session import Session
+from training.sets import Sets
+from training.state import State
 
 MAX_STEPS = schedules.MAX_STEPS
 
@@ -71,14 +75,14 @@ EDGES = FLOATS | INTEGERS
 def parse():
     """parse(*arguments) → values of train's flags by name; the defaults again after."""
     if "epochs" not in flags.FLAGS:  # another test may have come before
-        train.define_flags()
+        define_flags()
 
     def parse(*arguments):
         flags.FLAGS.unparse_flags()
         flags.FLAGS(["train.py", *arguments])
         return {
             flag.name: flag.value
-            for flag in flags.FLAGS.get_key_flags_for_module("train")
+            for flag in flags.FLAGS.get_key_flags_for_module("config")
         }
 
     yield parse
@@ -88,7 +92,7 @@ def parse():
 def test_every_flag_that_is_a_number_has_its_edges_here(parse):
     numbers = {
         flag.name
-        for flag in flags.FLAGS.get_key_flags_for_module("train")
+        for flag in flags.FLAGS.get_key_flags_for_module("config")
         if isinstance(flag.parser, (flags.FloatParser, flags.IntegerParser))
     }
     assert numbers - {"profile_steps", "hidden_units"} <= EDGES.keys()
@@ -199,7 +203,7 @@ def test_a_run_at_the_upper_edges_is_that_of_ordinary_numbers(parse, tmp_path):
     """Numbers that decide nothing in a run of one epoch may be as large as can be."""
     sets = data.load("digits")
     images, labels = sets.train_images, sets.train_labels
-    sets = train.Sets(images[:64], labels[:64], {"test": (images[:9], labels[:9])})
+    sets = Sets(images[:64], labels[:64], {"test": (images[:9], labels[:9])})
     common = ["--dataset=digits", "--network=mlp", "--schedule=step", "--epochs=1"]
     common += ["--batch_size=32", "--replicas=1", f"--seed={2**31 - 1}"]
     large = ["--decay_epochs", "--plateau_patience"]
@@ -211,10 +215,10 @@ def test_a_run_at_the_upper_edges_is_that_of_ordinary_numbers(parse, tmp_path):
         run_dir = tmp_path / str(number)
         run_dir.mkdir()
         often = {"log_steps": log_steps, "checkpoint_epochs": 10**40}
-        train.train(config, sets, run_dir, **often)
+        train.train(config, sets, Session(run_dir, **often))
         (row,) = history.read(run_dir)
         assert math.isfinite(row["train_loss"])
-        state = train.build_state(config)
+        state = State(config)
         folder = run_dir / checkpoints.FOLDER
         assert checkpoints.restore(state.checkpoint, folder, config) == 2
         hashes.append([v.numpy().tobytes() for v in state.network.variables])

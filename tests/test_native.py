@@ -372,7 +372,7 @@ DAMAGES = ("half", "empty", "flipped", "no hash", "garbage for a hash", "link", 
 
 
 @pytest.mark.parametrize("how", [*DAMAGES, "pipe for a hash"])
-def test_a_damaged_library_is_compiled_again(copied, capsys, how):
+def test_a_damaged_library_is_compiled_again(copied, capsys, monkeypatch, how):
     path, builds = copied
     content = path.read_bytes()
     damage(path, how)
@@ -381,7 +381,11 @@ def test_a_damaged_library_is_compiled_again(copied, capsys, how):
     said = capsys.readouterr().err
     assert f"{path} does not match its SHA-256" in said and said.count("\n") == 1
     assert compile.library() == path and len(builds) == 2
+    # Not loaded in earnest: a process can have but one copy of an operation.
+    loaded = []
+    monkeypatch.setattr(tf, "load_op_library", loaded.append)
     assert ops.missing() == "" and not capsys.readouterr().err
+    assert loaded == [str(path)]
 
 
 def test_leftovers_of_killed_compilers_go(copied):

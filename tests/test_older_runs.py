@@ -13,16 +13,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from absl import flags
 from PIL import Image
 
 import data
 import eval as program
 import train
+from config import define_flags
 from evaluation import comparison, export, result, scoring
 from photos import reading
 from system import cli
-from training import checkpoints, history, runs, settings
+from training import checkpoints, history, runs, sets, settings
 from training.environment import current_environment
+from training.session import Session
 
 GOLDEN = Path(__file__).parent / "golden" / "run-0.5.1"
 ERRORS = 161  # of 360
@@ -127,10 +130,10 @@ def test_a_setting_that_came_later_makes_no_run_foreign(copy, monkeypatch):
 
 
 def test_whoever_adds_a_setting_says_what_older_runs_had():
-    if "epochs" not in train.FLAGS:
-        train.define_flags()
-    of_train = {f.name for f in train.FLAGS.get_key_flags_for_module("train")}
-    now = of_train - set(train.HOUSEKEEPING)
+    if "epochs" not in flags.FLAGS:
+        define_flags()
+    of_train = {f.name for f in flags.FLAGS.get_key_flags_for_module("config")}
+    now = of_train - set(settings.HOUSEKEEPING)
     then = runs.read_run(GOLDEN)["config"].keys()
     assert now <= then | settings.ADDED.keys(), "give it a line in training.settings"
 
@@ -143,7 +146,7 @@ def test_an_older_run_is_resumed_where_it_was_left(copy, digits, capsys):
     runs.open_run(run_dir, config, "", facts)
     said = capsys.readouterr().err
     assert f"version 0.5.1, now {cli.VERSION}" in said or cli.VERSION == "0.5.1"
-    train.train(config, train.load_sets(digits, config, ""), run_dir)
+    train.train(config, sets.load(digits, config, ""), Session(run_dir))
     assert "from step 12" in capsys.readouterr().out
     now, then = history.read(run_dir), history.read(GOLDEN)
     assert now[0] == then[0]

@@ -13,11 +13,12 @@ import sys
 import pytest
 from absl import flags
 
+import config
 import data
 import train
 from evaluation import result
 from native import compile, ops, toolchain
-from system import device, flagfiles
+from system import device, errors, flagfiles
 from tests.test_older_runs import GOLDEN
 from training import checkpoints, machine, runs
 from training.runs import RunError
@@ -36,7 +37,7 @@ class Loaded(Exception):
 def call(monkeypatch):
     """call(*arguments): train.py; `call.threads` are those that it set."""
     if "epochs" not in flags.FLAGS:
-        train.define_flags()
+        config.define_flags()
     threads = []
     # TensorFlow is at work already.
     monkeypatch.setattr(device, "set_threads", lambda *given: threads.append(given))
@@ -129,7 +130,7 @@ def test_no_name_of_a_directory_is_more_than_a_name(interrupted, monkeypatch, ca
     arguments = flagfiles.expand(["--flagfile=./~{seed}/flags.txt"])
     flags.FLAGS.unparse_flags()
     flags.FLAGS(["train", *arguments])
-    assert train._run_dir(flags.FLAGS.flag_values_dict()).resolve() == folder
+    assert config._run_dir(flags.FLAGS.flag_values_dict()).resolve() == folder
 
 
 def test_flags_txt_tells_what_the_machine_chose():
@@ -197,15 +198,15 @@ def test_kernels_that_fail_to_compile_are_not_those_of_the_run(
     monkeypatch.setenv("CXX", "false")
     ops.load.cache_clear()
     trained = []
-    monkeypatch.setattr(train, "train_and_score", lambda *given: trained.append(given))
+    monkeypatch.setattr(train, "train", lambda *given: trained.append(given[0]))
+    monkeypatch.setattr(train.result, "evaluate", lambda *_: None)
     where, small = f"--run_dir={tmp_path / 'run'}", ("--dataset=digits", "--epochs=2")
     call(*small, "--shift_directions=", "--flip_codes=", where)
     said = capsys.readouterr().out
     assert "kernels: native\n" in said
     assert "kernels: tensorflow (the C++ compiler false fails: exit code 1)\n" in said
-    values, config, *_ = trained[0]
     run = json.loads((tmp_path / "run" / "run.json").read_text())
-    for kept in (values, config, run["config"], run["chosen"]):
+    for kept in (trained[0], run["config"], run["chosen"]):
         assert kept["kernels"] == "tensorflow"
     assert "\n--kernels=tensorflow\n" in (tmp_path / "run" / "flags.txt").read_text()
     call(f"--flagfile={tmp_path / 'run'}/flags.txt")  # resumed
@@ -224,7 +225,7 @@ def test_a_choice_that_is_none_is_damage(interrupted, damage):
 @pytest.mark.parametrize("name", ["replicas", "kernels", "threads"])
 def test_what_the_machine_chooses_names_no_directory(call, no_data, name, tmp_path):
     where = f"--run_dir={tmp_path}/{{{name}}}"
-    with pytest.raises(train.TrainingError, match="only if they are set"):
+    with pytest.raises(errors.UserError, match="only if they are set"):
         call(*FLAGS_OF_RUN, where)
 
 

@@ -21,6 +21,12 @@ CODE = f"""
 import sys
 import train
 import numpy as np
+from absl.flags import FLAGS
+from pathlib import Path
+from config import define_flags
+from training.log import Log
+from training.session import Session
+from training.sets import Sets
 
 class FirstStep(Exception):
     pass
@@ -28,16 +34,14 @@ class FirstStep(Exception):
 def stop(*_):
     raise FirstStep
 
-train.log_call = stop
+Log.steps = stop
 images = np.zeros([8, 28, 28, 1], np.uint8)
 labels = np.zeros(8, np.uint8)
-train.define_flags()
-FLAGS = train.FLAGS
+define_flags()
 FLAGS(["train", "--epochs=1", "--batch_size=4", "--replicas=1"])
-config = {{flag.name: flag.value for flag in FLAGS.get_key_flags_for_module("train")}}
+config = {{flag.name: flag.value for flag in FLAGS.get_key_flags_for_module("config")}}
 try:
-    sets = train.Sets(images, labels, {{}})
-    train.train(config, sets, train.Path(sys.argv[1]))
+    train.train(config, Sets(images, labels, {{}}), Session(Path(sys.argv[1])))
 except FirstStep:
     print([name for name in {UNUSED} if name in sys.modules])
 """

@@ -90,9 +90,10 @@ def test_a_network_that_always_normalises_has_its_decay():
 
 
 CONFIGURED = """
-import json, train
+import json
+from config import define_flags
 from absl.flags import FLAGS
-train.define_flags()
+define_flags()
 print(json.dumps({name: getattr(FLAGS[name].parser, "enum_values", None)
                   for name in FLAGS}))
 """

@@ -13,9 +13,23 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import data
 import models
 import train
-from evaluation import scoring
+from config import define_flags
+from evaluation import gallery, scoring
 from models import layers
-from training import checkpoints, history, interruption, optimizers, runs
+from training import (
+    batches,
+    checkpoints,
+    history,
+    interruption,
+    optimizers,
+    runs,
+    windows,
+)
+from training.session import Session
+from training.sets import Sets
+from training.sets import load as load_sets
+from training.settings import HOUSEKEEPING
+from training.state import State, Totals, TrainingError
 
 STEPS = 4  # per epoch, with SMALL
 SMALL = {
@@ -38,11 +52,11 @@ SMALL = {
 def config():
     """The flags' defaults with SMALL's values."""
     if "epochs" not in flags.FLAGS:  # test_flagfiles may have come before
-        train.define_flags()
-    of_train = flags.FLAGS.get_key_flags_for_module("train")
+        define_flags()
+    of_train = flags.FLAGS.get_key_flags_for_module("config")
     defaults = {flag.name: flag.default for flag in of_train}
-    assert set(train.HOUSEKEEPING) < set(defaults)
-    for name in train.HOUSEKEEPING:
+    assert set(HOUSEKEEPING) < set(defaults)
+    for name in HOUSEKEEPING:
         del defaults[name]
     assert set(SMALL) < set(defaults)
     return {**defaults, **SMALL}
@@ -61,7 +75,7 @@ def sets(digits):
         "validation": (images[200:250], labels[200:250]),
         "test": (digits.test_images[:60], digits.test_labels[:60]),
     }
-    return train.Sets(images[:128], labels[:128], scored)
+    return Sets(images[:128], labels[:128], scored)
 
 
 def only(sets, split):
@@ -72,7 +86,7 @@ def only(sets, split):
 def finished(config, sets, tmp_path_factory):
     """The directory of a run that came to its end undisturbed."""
     run_dir = tmp_path_factory.mktemp("finished")
-    train.train(config, sets, run_dir)
+    trained(config, sets, run_dir)
     return run_dir
 
 
@@ -90,9 +104,13 @@ def interrupted(config, sets, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(history, "write", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            train.train(config, sets, run_dir)
+            trained(config, sets, run_dir)
     assert checkpoints.steps(run_dir / "checkpoints") == [STEPS, 2 * STEPS]
     return run_dir
+
+
+def trained(config, sets, run_dir, **options):
+    return train.train(config, sets, Session(run_dir, **options))
 
 
 def copy_of(run_dir, target):
@@ -102,7 +120,7 @@ def copy_of(run_dir, target):
 
 def restored(config, run_dir):
     """The state of the last checkpoint, and its step."""
-    state = train.build_state(config)
+    state = State(config)
     folder = run_dir / "checkpoints"
     return state, checkpoints.restore(state.checkpoint, folder, config)
 
@@ -175,7 +193,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
     config, sets, interrupted, finished, tmp_path, capsys
 ):
     run_dir = copy_of(interrupted, tmp_path / "run")
-    train.train(config, sets, run_dir)
+    trained(config, sets, run_dir)
     assert "from step 8" in capsys.readouterr().out
     assert same(config, run_dir, finished)
 
@@ -189,17 +207,15 @@ def test_no_curve_has_a_point_twice(finished):
 def test_a_run_stopped_within_an_epoch_goes_on_bit_for_bit(config, sets, tmp_path):
     for run_dir in (whole := tmp_path / "whole", cut := tmp_path / "cut"):
         run_dir.mkdir()
-    train.train(config, sets, whole, log_steps=2)
+    trained(config, sets, whole, log_steps=2)
     for calls, code, step in ((3, 15, 6), (0, 2, 6), (2, 2, 10)):
         with pytest.raises(interruption.Stopped) as caught:
-            train.train(
-                config, sets, cut, log_steps=2, asked_to_stop=after(calls, code)
-            )
+            trained(config, sets, cut, log_steps=2, signal=after(calls, code))
         assert f"at step {step}, which is saved" in str(caught.value)
         assert f"train.py --flagfile={cut / 'flags.txt'}" in str(caught.value)
         assert caught.value.exit_code == 128 + code
         assert checkpoints.steps(cut / "checkpoints")[-1] == step
-    train.train(config, sets, cut, log_steps=2)
+    trained(config, sets, cut, log_steps=2)
     assert same(config, cut, whole)
 
 
@@ -208,7 +224,7 @@ def test_a_damaged_checkpoint_costs_time_and_nothing_else(
 ):
     run_dir = copy_of(interrupted, tmp_path / "run")
     (checkpoints.path(run_dir / "checkpoints", 8) / "state.index").unlink()
-    train.train(config, sets, run_dir)
+    trained(config, sets, run_dir)
     said = capsys.readouterr()
     assert "step-00000008 is damaged (state.index is not" in said.err
     assert "from step 4" in said.out
@@ -235,7 +251,7 @@ def test_a_run_without_checkpoint_is_never_begun_again(
         (run_dir / left).write_text("{}")
     before = {p: p.is_file() and p.read_bytes() for p in run_dir.rglob("*")}
     with pytest.raises(checkpoints.CheckpointError, match="another --run_dir"):
-        train.train(config, sets, run_dir)
+        trained(config, sets, run_dir)
     assert {p: p.is_file() and p.read_bytes() for p in run_dir.rglob("*")} == before
 
 
@@ -243,12 +259,10 @@ def test_lost_history_is_refused(config, sets, interrupted, finished, tmp_path):
     """And not the whole run again: its weights are there."""
     for number, of in enumerate((interrupted, finished)):
         run_dir = copy_of(of, tmp_path / f"{number}")
-        shutil.rmtree(
-            checkpoints.path(run_dir / "checkpoints", (2 + number) * STEPS)
-        )
+        shutil.rmtree(checkpoints.path(run_dir / "checkpoints", (2 + number) * STEPS))
         (run_dir / "metrics.csv").unlink()
         with pytest.raises(runs.RunError, match="metrics.csv has lost its history"):
-            train.train(config, sets, run_dir)
+            trained(config, sets, run_dir)
         assert not (run_dir / "metrics.csv").exists()
 
 
@@ -257,16 +271,16 @@ def test_lost_events_are_said_and_the_run_resumes(
 ):
     run_dir = copy_of(interrupted, tmp_path / "run")
     shutil.rmtree(run_dir / "test")
-    train.train(config, sets, run_dir)
+    trained(config, sets, run_dir)
     line = capsys.readouterr().err.splitlines()[0]
     assert f"{run_dir / 'test'} has lost TensorBoard's events from before" in line
     assert values(config, run_dir) == values(config, finished)
-    train.train(config, sets, run_dir)
+    trained(config, sets, run_dir)
     assert "has lost" not in capsys.readouterr().err  # said once
 
 
 def test_the_columns_of_the_history(finished):
-    (row, *_) = history.read(finished)
+    row, *_ = history.read(finished)
     assert list(row) == history.columns(["validation", "test"])
 
 
@@ -274,20 +288,20 @@ def test_a_run_killed_before_its_first_checkpoint_begins(
     config, sets, finished, tmp_path
 ):
     (tmp_path / "checkpoints" / ".unfinished-00000000").mkdir(parents=True)
-    train.train(config, sets, tmp_path)
+    trained(config, sets, tmp_path)
     assert same(config, tmp_path, finished)
 
 
 def test_a_checkpoint_that_lacks_what_the_loop_needs(config, sets, tmp_path):
-    state = train.build_state(config)
+    state = State(config)
     folder = tmp_path / "checkpoints"
     checkpoints.save(state.checkpoint, folder, 4, config, {"mood": 1})
     with pytest.raises(checkpoints.CheckpointError, match="not of this version"):
-        train.train(config, sets, tmp_path)
+        trained(config, sets, tmp_path)
 
 
 def test_log_and_checkpoint_intervals_change_nothing(config, sets, finished, tmp_path):
-    train.train(config, sets, tmp_path, log_steps=3, checkpoint_epochs=2)
+    trained(config, sets, tmp_path, log_steps=3, checkpoint_epochs=2)
     assert values(config, tmp_path) == values(config, finished)
     assert checkpoints.steps(tmp_path / "checkpoints") == [2 * STEPS, 3 * STEPS]
     for one, other in zip(
@@ -298,7 +312,7 @@ def test_log_and_checkpoint_intervals_change_nothing(config, sets, finished, tmp
 
 def test_a_finished_run_is_left_alone(config, sets, finished, capsys):
     before = {p: p.stat().st_mtime_ns for p in finished.rglob("*")}
-    predict = train.train(config, sets, finished)
+    predict = trained(config, sets, finished)
     assert "is trained to its last step, 12" in capsys.readouterr().out
     assert {p: p.stat().st_mtime_ns for p in finished.rglob("*")} == before
     scores = scoring.score(predict, *sets.scored["test"])
@@ -309,7 +323,7 @@ def test_a_finished_run_is_left_alone(config, sets, finished, capsys):
 
 def test_online_augmentation_is_part_of_a_step(config, sets, finished, tmp_path):
     still = {**config, "rotation": 0.0}
-    train.train(still, sets, tmp_path)
+    trained(still, sets, tmp_path)
     assert values(still, tmp_path) != values(config, finished)
 
 
@@ -322,8 +336,8 @@ def test_online_augmentation_and_dropout_share_no_random_numbers(config):
         return images
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train.online, "transform", transform)
-        augment = train.make_augment(config)
+        patch.setattr(batches.online, "transform", transform)
+        augment = batches.make_augment(config)
         for step in (0, 5):
             augment(tf.zeros([1, 28, 28, 1], tf.uint8), tf.constant([3, step]))
     of_dropout = {
@@ -357,8 +371,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(config, sets, interrupted, tmp_
     state, _ = restored(config, run_dir)
     progress = checkpoints.progress(run_dir / "checkpoints", 8)
     checkpoints.save(state.checkpoint, run_dir / "checkpoints", 8, absurd, progress)
-    with pytest.raises(train.TrainingError, match="NaN or infinite") as caught:
-        train.train(absurd, sets, run_dir)
+    with pytest.raises(TrainingError, match="NaN or infinite") as caught:
+        trained(absurd, sets, run_dir)
     message = str(caught.value)
     assert "at step 9 of" in message  # step 8 took the weights too far
     assert str(checkpoints.path(run_dir / "checkpoints", 8)) in message
@@ -375,8 +389,8 @@ def test_no_checkpoint_holds_weights_that_are_not_finite(config, sets, tmp_path)
     # The one step of the epoch has a finite loss, and leaves infinite weights.
     absurd = {**config, "learning_rate": 1e39, "epochs": 2, "epoch_images": 1}
     absurd |= {"batch_norm": "none", "dropout": 0.0, "schedule": "constant"}
-    with pytest.raises(train.TrainingError, match="NaN or infinite"):
-        train.train(absurd, sets, tmp_path)
+    with pytest.raises(TrainingError, match="NaN or infinite"):
+        trained(absurd, sets, tmp_path)
     state, step = restored(absurd, tmp_path)
     assert step == 0
     for variable in state.network.variables:
@@ -384,21 +398,22 @@ def test_no_checkpoint_holds_weights_that_are_not_finite(config, sets, tmp_path)
 
 
 def test_the_check_names_loss_gradient_or_weight(config, tmp_path):
-    network = train.build_state(config).network
+    state = State(config)
 
     def check(loss, norm):
         norms = tf.constant([1.0, norm])
-        totals = train.Totals(tf.constant(6), tf.constant(loss), 0, norms, 0.1)
-        train._check_finite(totals, network, tmp_path)
+        totals = Totals(tf.constant(6), tf.constant(loss), 0, norms, 0.1)
+        state.check_finite(totals, tmp_path)
 
     check(1.0, 1.0)
     for loss in (math.nan, math.inf):
-        with pytest.raises(train.TrainingError, match="the loss .* step 5 .*none yet"):
+        with pytest.raises(TrainingError, match="the loss .* step 5 .*none yet"):
             check(loss, 1.0)
-    with pytest.raises(train.TrainingError, match="a gradient .* step 5"):
+    with pytest.raises(TrainingError, match="a gradient .* step 5"):
         check(1.0, math.inf)
-    network.conv1.w.assign(network.conv1.w * math.inf)
-    with pytest.raises(train.TrainingError, match="a weight .* step 5"):
+    w = state.network.conv1.w
+    w.assign(w * math.inf)
+    with pytest.raises(TrainingError, match="a weight .* step 5"):
         check(1.0, 1.0)
 
 
@@ -407,7 +422,7 @@ def test_replicas_take_the_step_of_the_whole_batch(config, sets, replicas):
     def weights(replicas):
         exact = {"dropout": 0.0, "batch_norm": "none", "rotation": 0.0, "shear": 0.0}
         chosen = {**config, **exact, "replicas": replicas, "optimizer": "momentum"}
-        state = train.build_state(chosen)
+        state = State(chosen)
         data = tf.constant(sets.train_images), tf.constant(sets.train_labels)
         totals = train.make_train_steps(state, *data, chosen, 4)(0, 4, training=True)
         values = [v.numpy() for v in state.network.variables]
@@ -424,7 +439,7 @@ def test_replicas_of_batch_norm_average_their_statistics(config, sets):
     data = tf.constant(sets.train_images), tf.constant(sets.train_labels)
 
     def mean(replicas):
-        state = train.build_state({**chosen, "replicas": replicas})
+        state = State({**chosen, "replicas": replicas})
         steps = train.make_train_steps(
             state, *data, {**chosen, "replicas": replicas}, 1
         )
@@ -436,7 +451,7 @@ def test_replicas_of_batch_norm_average_their_statistics(config, sets):
 
 def test_training_defaults_to_false(config, sets):
     plain = {**config, "dropout": 0.0, "weight_average": 0.0}
-    state = train.build_state(plain)
+    state = State(plain)
     steps = train.make_train_steps(
         state, tf.constant(sets.train_images), tf.constant(sets.train_labels), plain, 3
     )
@@ -458,15 +473,15 @@ def test_training_defaults_to_false(config, sets):
 def accuracies(monkeypatch):
     """accuracies(a, b, …): what validation finds after each epoch from now on."""
 
-    evaluate = train._evaluate
+    score = gallery.score
 
     def script(*values):
         left = list(values)
 
         def scripted(*arguments):
-            return {**evaluate(*arguments), "validation_accuracy": left.pop(0)}
+            return {**score(*arguments), "validation_accuracy": left.pop(0)}
 
-        monkeypatch.setattr(train, "_evaluate", scripted)
+        monkeypatch.setattr(gallery, "score", scripted)
 
     return script
 
@@ -486,7 +501,7 @@ def test_a_plateau_lowers_the_rate_of_the_next_epoch(
 ):
     accuracies(0.5, 0.5, 0.6, 0.5, 0.5, 0.5)
     floor = {"plateau_floor": 3e-4}
-    train.train({**config, **CHOOSING, **floor}, sets, tmp_path)
+    trained({**config, **CHOOSING, **floor}, sets, tmp_path)
     expected = [1e-3, 1e-3, 5e-4, 5e-4, 3e-4, 3e-4]
     assert rates(tmp_path) == pytest.approx(expected, rel=1e-5)
 
@@ -494,12 +509,12 @@ def test_a_plateau_lowers_the_rate_of_the_next_epoch(
 def test_the_best_weights_are_scored(config, sets, accuracies, tmp_path):
     accuracies(0.5, 0.7, 0.6, 0.7, 0.6, 0.6)
     choosing = {**config, **CHOOSING}
-    predict = train.train(choosing, sets, tmp_path)
+    predict = trained(choosing, sets, tmp_path)
     best = scoring.score(predict, *sets.scored["test"])
     rows = history.read(tmp_path)
     assert best.loss == pytest.approx(rows[1]["test_loss"])
     assert abs(best.loss - rows[-1]["test_loss"]) > 1e-3
-    again = train.train(choosing, sets, tmp_path)
+    again = trained(choosing, sets, tmp_path)
     finished = scoring.score(again, *sets.scored["test"])
     assert finished.loss == best.loss
 
@@ -507,10 +522,10 @@ def test_the_best_weights_are_scored(config, sets, accuracies, tmp_path):
 def test_training_stops_early_and_stays_so(config, sets, accuracies, tmp_path, capsys):
     accuracies(0.5, 0.6, 0.6, 0.6, 0.9, 0.9)
     stopping = {**config, "early_stopping": 2, "epochs": 6}
-    train.train(stopping, sets, tmp_path, checkpoint_epochs=5)
+    trained(stopping, sets, tmp_path, checkpoint_epochs=5)
     assert len(history.read(tmp_path)) == 4
     assert checkpoints.steps(tmp_path / "checkpoints") == [0, 4 * STEPS]
-    train.train(stopping, sets, tmp_path)
+    trained(stopping, sets, tmp_path)
     assert "is trained to its last step, 16" in capsys.readouterr().out
     assert len(history.read(tmp_path)) == 4
 
@@ -523,7 +538,7 @@ def test_what_validation_decides_survives_an_interruption(
     for run in ("whole", "cut"):
         (tmp_path / run).mkdir()
     accuracies(*script)
-    train.train(choosing, sets, tmp_path / "whole")
+    trained(choosing, sets, tmp_path / "whole")
     accuracies(*script)
     write = history.write
 
@@ -535,16 +550,16 @@ def test_what_validation_decides_survives_an_interruption(
     with monkeypatch.context() as patch:
         patch.setattr(history, "write", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            train.train(choosing, sets, tmp_path / "cut")
+            trained(choosing, sets, tmp_path / "cut")
     accuracies(*script[3:])
-    train.train(choosing, sets, tmp_path / "cut")
+    trained(choosing, sets, tmp_path / "cut")
     assert values(choosing, tmp_path / "cut") == values(choosing, tmp_path / "whole")
     assert rates(tmp_path / "cut") == rates(tmp_path / "whole")
 
 
 def test_the_loss_is_the_one_asked_for(config, sets, tmp_path):
     binary = {**config, "loss": "binary_cross_entropy", "epochs": 1}
-    predict = train.train(binary, sets, tmp_path)
+    predict = trained(binary, sets, tmp_path)
     (row,) = history.read(tmp_path)
     # An untrained network's: −(log 0.1 + 9 log 0.9) / 10; of softmax it is 2.3.
     assert row["train_loss"] < 0.6
@@ -557,7 +572,7 @@ def test_the_loss_is_the_one_asked_for(config, sets, tmp_path):
 
 
 def test_a_test_set_without_labels_is_not_scored(config, sets, tmp_path):
-    train.train({**config, "epochs": 1}, only(sets, "validation"), tmp_path)
+    trained({**config, "epochs": 1}, only(sets, "validation"), tmp_path)
     (row,) = history.read(tmp_path)
     assert "validation_accuracy" in row
     assert not [name for name in row if name.startswith("test")]
@@ -567,7 +582,7 @@ def test_a_test_set_without_labels_is_not_scored(config, sets, tmp_path):
 def test_epoch_images_decide_the_steps(config, sets, tmp_path):
     plain = {**config, "batch_norm": "none", "dropout": 0.0, "weight_average": 0.0}
     short = {**plain, "epoch_images": 65, "epochs": 1}
-    train.train(short, only(sets, "test"), tmp_path)
+    trained(short, only(sets, "test"), tmp_path)
     (row,) = history.read(tmp_path)
     assert (row["step"], row["images"]) == (3, 96)  # 65 images are 3 batches of 32
     assert "validation_loss" not in row
@@ -592,7 +607,7 @@ def numbers(images):
 def test_held_out_images_have_no_descendant_in_training(config, distinct, tmp_path):
     enlarging = {"shift_directions": ["up", "left"], "flip_codes": ["1"]}
     options = {**config, **enlarging, "validation_size": 7}
-    sets = train.load_sets(distinct, options, str(tmp_path))
+    sets = load_sets(distinct, options, str(tmp_path))
     held_out = set(numbers(sets.scored["validation"][0]))
     assert len(held_out) == len(sets.scored["validation"][1]) == 7
     trained = numbers(sets.train_images)
@@ -602,7 +617,7 @@ def test_held_out_images_have_no_descendant_in_training(config, distinct, tmp_pa
     np.testing.assert_array_equal(
         sets.scored["validation"][1], numbers(sets.scored["validation"][0]) % 10
     )
-    everything = train.load_sets(distinct, {**config, **enlarging}, str(tmp_path))
+    everything = load_sets(distinct, {**config, **enlarging}, str(tmp_path))
     assert len(everything.train_labels) == 40 * 4
     assert set(everything.scored) == {"test"}
 
@@ -610,9 +625,7 @@ def test_held_out_images_have_no_descendant_in_training(config, distinct, tmp_pa
 def test_all_seeds_of_a_recipe_hold_out_the_same(config, distinct, tmp_path):
     def held_out(**changes):
         options = {**config, "validation_size": 7, **changes}
-        images, _ = train.load_sets(distinct, options, str(tmp_path)).scored[
-            "validation"
-        ]
+        images, _ = load_sets(distinct, options, str(tmp_path)).scored["validation"]
         return set(numbers(images))
 
     assert held_out(seed=1) == held_out(seed=2)
@@ -639,7 +652,7 @@ def enlarged(tmp_path_factory):
 def windowed(config, digits, enlarged):
     """A configuration whose training set does not fit, and its sets."""
     windowed = {**config, **WINDOWED, "validation_size": 37}
-    sets = train.load_sets(digits, windowed, enlarged)
+    sets = load_sets(digits, windowed, enlarged)
     assert sets.train_count == 1400 * 8 and not sets.train_images.size
     return windowed, sets
 
@@ -650,20 +663,20 @@ def test_a_run_stopped_within_a_window_goes_on_bit_for_bit(windowed, tmp_path, s
     config = {**config, "sampler": sampler}
     for run_dir in (whole := tmp_path / "whole", cut := tmp_path / "cut"):
         run_dir.mkdir()
-    train.train(config, sets, whole, log_steps=30)
+    trained(config, sets, whole, log_steps=30)
     for calls, step in ((2, 60), (1, WINDOW), (3, 130)):  # 66, 96, 100, 130
         with pytest.raises(interruption.Stopped, match=f"step {step}, which is saved"):
-            train.train(config, sets, cut, log_steps=30, asked_to_stop=after(calls, 15))
-    train.train(config, sets, cut, log_steps=30)
+            trained(config, sets, cut, log_steps=30, signal=after(calls, 15))
+    trained(config, sets, cut, log_steps=30)
     assert [row["step"] for row in history.read(whole)] == [100, 200]
     assert same(config, cut, whole)
 
 
 def test_held_out_images_are_in_no_window(config, distinct, tmp_path, monkeypatch):
-    monkeypatch.setattr(train.windows, "fits", lambda *_: False)  # of 160 images
+    monkeypatch.setattr(windows, "fits", lambda *_: False)  # of 160 images
     enlarging = {"shift_directions": ["up", "left"], "flip_codes": ["1"]}
     options = {**config, **enlarging, "validation_size": 7, "memory_mb": 7}
-    sets = train.load_sets(distinct, options, str(tmp_path))
+    sets = load_sets(distinct, options, str(tmp_path))
     held_out = set(numbers(sets.scored["validation"][0]))
     count = sets.train_count
     images, labels = np.empty((count, 28, 28, 1), np.uint8), np.empty(count, np.uint8)
@@ -676,7 +689,7 @@ def test_held_out_images_are_in_no_window(config, distinct, tmp_path, monkeypatc
 
 def test_a_set_that_fits_is_in_memory(config, digits, windowed, enlarged):
     fitting = {**config, **WINDOWED, "memory_mb": 10}
-    sets = train.load_sets(digits, fitting, enlarged)
+    sets = load_sets(digits, fitting, enlarged)
     assert sets.stored is None and len(sets.train_images) == 1437 * 8
 
 
@@ -690,15 +703,15 @@ def test_nothing_is_kept_that_was_trained_on_an_altered_shard(
     content = bytearray(last.read_bytes())
     content[-1] ^= 1
     last.write_bytes(content)
-    sets = train.load_sets(digits, config, str(damaged))
+    sets = load_sets(digits, config, str(damaged))
     (run_dir := tmp_path / "run").mkdir()
     with pytest.raises(data.DataError, match="another SHA-256 .* built again"):
-        train.train(config, sets, run_dir)
+        trained(config, sets, run_dir)
     assert checkpoints.steps(run_dir / "checkpoints") == [0]
 
 
 def test_steps_that_are_profiled_come_out_the_same(config, sets, finished, tmp_path):
-    train.train(config, sets, tmp_path, profile_steps=(1, 3))
+    trained(config, sets, tmp_path, profile_steps=(1, 3))
     assert values(config, tmp_path) == values(config, finished)
     assert list(tmp_path.glob("train/plugins/profile/*/*.xplane.pb"))
 

@@ -264,6 +264,9 @@ def test_tables_of_stored_results():
 def test_memory_stays_within_its_bound(tmp_path):
     code = f"""
 import train
+from config import define_flags
+from training import sets
+from training.state import State
 import numpy as np
 import tensorflow as tf
 from absl import flags
@@ -271,28 +274,28 @@ from benchmarks import growth
 from data import Dataset
 from training import windows
 
-train.define_flags()
+define_flags()
 flags.FLAGS(["train.py", "--network=mlp", "--memory_mb=20", "--replicas=1",
     "--flip_shifted", "--augmented_dir={tmp_path}", "--batch_size=100"])
 config = flags.FLAGS.flag_values_dict()
 noise = np.random.default_rng(0).integers(0, 256, (12_000, 28, 28, 1), np.uint8)
 labels = np.zeros(len(noise), np.uint8)
 dataset = Dataset("noise", noise, labels, noise[:0], None, {{}}, "")
-sets = train.load_sets(dataset, config, config["augmented_dir"])
+training = sets.load(dataset, config, config["augmented_dir"])
 steps = windows.length(20, 100)
 no_images = tf.zeros([100 * steps, 28, 28, 1], tf.uint8)
 no_labels = tf.zeros([100 * steps], tf.uint8)
-state = train.build_state(config)
+state = State(config)
 train_steps = train.make_train_steps(state, no_images, no_labels, config, 1)
 train_steps(0, 10, training=True)
 before, after = growth.resident_bytes(), []
-with windows.feed(*sets[:2], sets.stored, config, 10**6) as feed:
+with windows.feed(*training.train, config, 10**6) as feed:
     for window in range(15):
         images, labels, _ = feed.at(steps * window)
         train_steps(steps * window, 2, True, images, labels)
         feed.verified()
         after.append(growth.resident_bytes())
-print(sets.train_count, max(after) - before)
+print(training.train_count, max(after) - before)
 """
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import train
 from benchmarks import distribute as benchmark
 from training import checkpoints, history, launch, runs
+from training.state import State
 
 ROOT = Path(__file__).parent.parent
 SECONDS = 120  # more than any of these processes takes
@@ -116,7 +116,7 @@ def alone(run_dir, *others):
 
 def state(run_dir, config):
     """Every variable of the last checkpoint."""
-    found = train.build_state(config)
+    found = State(config)
     step = checkpoints.restore(found.checkpoint, run_dir / "checkpoints", config)
     return [np.array(step)] + [v.numpy() for v in found.variables]
 

@@ -4,9 +4,14 @@
 No iterator, no state: a run that is resumed at a step draws what it would have drawn.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
+import numpy as np
 import tensorflow as tf
+
+from augment import online, online_settings
+from models import layers
 
 
 def random_draws(
@@ -63,3 +68,24 @@ SAMPLERS: dict[str, Callable[[int, tf.Tensor, int, int], tf.Tensor]] = {
     "epochs": shuffled_epochs,
     "random": random_draws,
 }
+
+
+def make_augment(
+    config: Mapping[str, Any],
+) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    """Returns the online augmentation: uint8 [N, 28, 28, 1], step seed → the same.
+
+    The step seed, int32 [2], also seeds dropout, which keeps clear of these numbers:
+    see models.layers.mask_seed.
+    """
+    settings = online_settings.settings_from(config)
+    return lambda images, seed: online.transform(
+        images, seed + [0, layers.MASKS << 28], settings
+    )
+
+
+def samples(config: Mapping[str, Any], images: tf.Tensor) -> np.ndarray:
+    """A hundred training images as the network gets them, uint8 [100, 28, 28, 1]."""
+    indices = np.random.default_rng(0).integers(len(images), size=100)
+    seed = tf.zeros([2], tf.int32)
+    return make_augment(config)(tf.gather(images, indices), seed).numpy()

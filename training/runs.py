@@ -198,6 +198,12 @@ def resume_command(run_dir: Path) -> str:
     return console.command("train.py", f"--flagfile={run_dir / FLAGS}")
 
 
+def score_command(run_dir: Path, data_dir: str | None) -> str:
+    """The command that scores a run, quoted for the shell."""
+    place = [f"--data_dir={data_dir}"] if data_dir else []
+    return console.command("eval.py", f"--run_dir={run_dir}", *place)
+
+
 def check_settings(run_dir: Path, config: Mapping[str, Any]) -> None:
     """Makes sure that a directory holds no run, or one with these settings.
 

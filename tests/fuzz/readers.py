@@ -99,11 +99,11 @@ def read_flagfile(content: bytes) -> None:
     """system.flagfiles and absl: a flagfile of train.py."""
     from absl import flags
 
-    import train
+    from config import define_flags
     from system import flagfiles
 
     if "epochs" not in flags.FLAGS:
-        train.define_flags()
+        define_flags()
     own_folder = os.fsencode(_FOLDER.name)
     path = _file("flagfile", content.replace(seeds.OWN_FOLDER, own_folder))
     flags.FLAGS.unparse_flags()

@@ -28,10 +28,12 @@ import data
 import models
 import train
 from augment import enlarged, plan
+from config import define_flags
 from evaluation import scoring
 from models import layers
 from system import errors
 from training import batches, checkpoints, losses, optimizers, schedules
+from training.state import State, Totals
 
 FOLDER = Path(__file__).parent
 CHECKPOINT = FOLDER / "checkpoint"
@@ -57,7 +59,7 @@ class Golden(NamedTuple):
 def config(*arguments: str) -> dict[str, Any]:
     """The flags of the main run, and what the arguments change in them."""
     if "epochs" not in flags.FLAGS:
-        train.define_flags()
+        define_flags()
     flags.FLAGS.unparse_flags()
     flagfile = FOLDER.parent.parent / "lenet.flags"
     flags.FLAGS(["train.py", f"--flagfile={flagfile}", *arguments])
@@ -149,7 +151,7 @@ def online_images() -> Results:
     images = tf.constant(data.load("digits").train_images[3:5])
     results: Results = {}
     for name, arguments in [*ONLINE.items(), ("all", sum(ONLINE.values(), []))]:
-        augment = train.make_augment(config(*arguments))
+        augment = batches.make_augment(config(*arguments))
         seen = augment(images, tf.constant([1, 7])).numpy()
         results[f"{name}: pixels"] = numbers(seen)
         results[f"{name}: sum"] = numbers(seen.sum(dtype=np.int64))
@@ -238,7 +240,7 @@ def _curve(replicas: int, kernels: str) -> dict[str, list[float]]:
     """
     arguments = ("--epochs=2", f"--replicas={replicas}", f"--kernels={kernels}")
     values = config(*arguments)
-    state, digits = train.build_state(values), data.load("digits")
+    state, digits = State(values), data.load("digits")
     train_steps = train.make_train_steps(
         state,
         device.tensor(digits.train_images[:512]),
@@ -306,10 +308,10 @@ def checkpoint() -> Results:
     return results
 
 
-def _tiny() -> tuple[train.State, Callable[..., train.Totals]]:
+def _tiny() -> tuple[State, Callable[..., Totals]]:
     values = config("--replicas=1") | dict.fromkeys(models.OPTIONS)
     values |= {"network": "mlp", "hidden_units": [4], "seed": 0}
-    state, digits = train.build_state(values), data.load("digits")
+    state, digits = State(values), data.load("digits")
     images, labels = digits.train_images[:256], digits.train_labels[:256]
     return state, train.make_train_steps(
         state, device.tensor(images), device.tensor(labels), values, epoch_steps=4

@@ -14,6 +14,7 @@ from absl import flags
 from tqdm import tqdm
 
 import train
+from config import define_flags
 from system import cli
 from tests.torture import children
 from training import checkpoints, history, manifest
@@ -37,7 +38,7 @@ def prepare() -> None:
     from tensorboard.backend.event_processing import event_accumulator  # noqa: F401
 
     if "run_dir" not in flags.FLAGS:
-        train.define_flags()
+        define_flags()
     # Its usual lock is shared with children, and a killed one never gives it back.
     tqdm.set_lock(threading.RLock())
     tqdm.monitor_interval = 0  # no thread beside this one

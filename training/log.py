@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run reports while it trains: progress bar, console, TensorBoard, profiler."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from system import console
+from training import history, profiling, summaries
+from training.state import Resumed, Totals
+
+HISTOGRAM_IMAGES = 32  # 65,000 activations of LeNet's first layer
+
+
+class Log:
+    """The reports of a training loop; a context manager around it.
+
+    Args:
+      run_dir: gets metrics.csv and TensorBoard events.
+      splits: "train", and the splits that are scored.
+      resumed: where the run continues.
+      total_steps: length of the run.
+      batch_size: images per step.
+      profile_steps: first step to profile, and the first after them.
+      quiet: no progress bar and no warnings, for all workers but the first.
+
+    Attributes:
+      summaries: TensorBoard.
+      seconds: time that the last call of the graph took.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        splits: Sequence[str],
+        resumed: Resumed,
+        total_steps: int,
+        batch_size: int,
+        *,
+        profile_steps: tuple[int, int] | None = None,
+        quiet: bool = False,
+    ):
+        self._run_dir, self._batch_size = run_dir, batch_size
+        self._rows, self._quiet = resumed.rows, quiet
+        self.seconds = 0.0
+        with contextlib.ExitStack() as stack:
+            self.summaries = stack.enter_context(
+                summaries.Summaries(run_dir, splits, resumed.event_lengths)
+            )
+            self._profile = stack.enter_context(
+                profiling.Profile(profile_steps, run_dir / "train")
+            )
+            self._bar = stack.enter_context(
+                tqdm(
+                    initial=resumed.progress.step * batch_size,
+                    total=total_steps * batch_size,
+                    unit="img",
+                    unit_scale=True,
+                    dynamic_ncols=True,
+                    disable=quiet,
+                )
+            )
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> "Log":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Names the epoch in front of the bar."""
+        self._bar.set_description(f"epoch {epoch}")
+
+    def cut(self, step: int, count: int) -> int:
+        """Steps the next call may take: fewer where profiling begins or ends."""
+        return self._profile.cut(step, count)
+
+    @contextlib.contextmanager
+    def timed(self, step: int) -> Iterator[None]:
+        """Times, and if asked to profiles, a call of the graph from step `step`."""
+        self._profile.begin(step)
+        began = time.perf_counter()
+        yield
+        self.seconds = time.perf_counter() - began
+
+    def steps(self, totals: Totals, count: int) -> None:
+        """Reports a call of the graph that took `count` steps."""
+        step, images = int(totals.step), count * self._batch_size
+        self._profile.finish(step)
+        loss, accuracy = float(totals.loss) / count, int(totals.correct) / images
+        self._bar.set_postfix(
+            loss=f"{loss:.4f}", accuracy=f"{accuracy:.2%}", refresh=False
+        )
+        self._bar.update(images)
+        self.summaries.steps(
+            step,
+            {
+                "loss": loss,
+                "accuracy": accuracy,
+                "learning_rate": totals.rate,
+                "images_per_second": images / self.seconds,
+                "gradient_norm": float(np.linalg.norm(totals.gradient_norms)),
+            },
+        )
+        if step == count:
+            since_start = time.perf_counter() - console.START
+            self.say(f"step {count} done {since_start:.1f} s after the start")
+
+    def epoch(
+        self,
+        row: Mapping[str, float],
+        network: tf.Module,
+        totals: Totals,
+        images: tf.Tensor,
+    ) -> None:
+        """Reports an epoch, and adds it to metrics.csv.
+
+        Args:
+          row: of metrics.csv.
+          network: whose weights TensorBoard gets histograms of.
+          totals: of the last call of the graph.
+          images: uint8 [n, 28, 28, 1], whose activations TensorBoard gets.
+        """
+        self._rows.append(dict(row))
+        self.say(_describe(row))
+        self.summaries.epoch(row)
+        taps: dict[str, tf.Tensor] = {}
+        network(images, training=False, taps=taps)
+        epoch = int(row["epoch"])
+        self.summaries.network(epoch, network, totals.gradient_norms, taps)
+        self.summaries.flush()
+        history.write(self._run_dir, self._rows)
+
+    def say(self, text: str) -> None:
+        """Prints a line above the bar."""
+        self._bar.write(text)
+
+    def warn(self, text: str) -> None:
+        """Prints a warning, if it is not empty, above the bar on standard error."""
+        if text and not self._quiet:
+            with self._bar.external_write_mode(file=sys.stderr):
+                console.warn(text)
+
+
+def _describe(row: Mapping[str, float]) -> str:
+    figures = [
+        f"{name.replace('_', ' ')} {value:.4f}"
+        for name, value in row.items()
+        if name.endswith(("loss", "accuracy")) and "binary" not in name
+    ]
+    return f"epoch {row['epoch']:3d}  {'  '.join(figures)}  {row['seconds']:.0f} s"

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The surroundings of a training loop: locked directory, signals, other workers."""
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import tensorflow as tf
+
+import data
+from system import cli
+from training import cluster, interruption, profiling, runs
+from training.environment import current_environment
+from training.settings import Settings
+from training.workers import ALONE, Workers
+
+
+@dataclasses.dataclass
+class Session:
+    """The run that this process trains.
+
+    Attributes:
+      run_dir: where this process writes.
+      workers: the processes that train the run together.
+      log_steps: steps per call of the graph.
+      checkpoint_epochs: epochs between checkpoints.
+      profile_steps: first step to profile, and the first after them.
+      signal: asked before each call of the graph; the number of a signal that asks
+        the run to stop, 0 to continue. All workers get the same answer.
+    """
+
+    run_dir: Path
+    workers: Workers = ALONE
+    log_steps: int = 100
+    checkpoint_epochs: int = 1
+    profile_steps: tuple[int, int] | None = None
+    signal: Callable[[], int] = lambda: 0
+
+    def begin(
+        self, settings: Settings, dataset: data.Dataset, count: int, seconds: float
+    ) -> None:
+        """Creates the run directory, or makes sure that it holds this run.
+
+        Args:
+          settings: of the run.
+          dataset: where its images come from.
+          count: images in the training set.
+          seconds: time that loading and enlarging the data took.
+
+        Raises:
+          RunError: the directory holds another run, or cannot be made.
+          ClusterError: another worker has other settings, data or versions.
+        """
+        facts = {
+            "chosen": settings.chosen,
+            "data": dict(dataset.hashes),
+            "data_seconds": seconds,
+            "environment": current_environment() | self.workers.environment,
+        }
+        versions = {"version": cli.VERSION, "TensorFlow": tf.__version__}
+        same = {"files": facts["data"], "training images": count, **settings.shared}
+        self.workers.check_alike({**versions, **same})
+        runs.open_run(self.run_dir, settings.config, settings.flags_text, facts)
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """SIGINT and SIGTERM ask the loop in here to save and stop.
+
+        Raises:
+          interruption.Stopped: one came during the last epoch.
+        """
+        with interruption.Interruption() as asked:
+            self.signal = lambda: self.workers.agree(asked.received)
+            yield
+            signal = self.signal()
+        if signal:
+            raise self.stopped(
+                f"stopped with {self.run_dir} trained to its last step; to score it",
+                signal,
+            )
+
+    def stopped(self, what: str, signal: int) -> interruption.Stopped:
+        """The error of a run that a signal stopped; `what` opens its message."""
+        resume = cluster.resume_command(self.workers.place, self.run_dir)
+        return interruption.Stopped(f"{what}: {resume}", signal)
+
+
+@contextlib.contextmanager
+def joined(kind: str, given: bool) -> Iterator[cluster.Place]:
+    """Finds out where this process stands among the workers of its run.
+
+    Args:
+      kind: --distribute.
+      given: whether the command line says so.
+
+    Raises:
+      UserError: the flag and the environment contradict each other.
+    """
+    tf_config = os.environ.get("TF_CONFIG")
+    if not given:
+        cluster.check_alone(tf_config)
+    place = cluster.place(kind, tf_config)
+    alone = place.workers == 1
+    signals = contextlib.nullcontext() if alone else interruption.Departure()
+    with cluster.quiet_unless_first(place), signals:
+        yield place
+
+
+@contextlib.contextmanager
+def opened(settings: Settings, place: cluster.Place) -> Iterator[Session]:
+    """Connects the workers and locks the run directory.
+
+    Raises:
+      RunError: the directory holds another run, or another process trains it.
+      ClusterError: another worker cannot be reached, or is lost later.
+    """
+    values = settings.values
+    workers = Workers(
+        values["distribute"], place, values["replicas"], values["wait_seconds"]
+    )
+    with cluster.reporting_lost_workers(place, settings.run_dir):
+        if values["deterministic"]:
+            tf.config.experimental.enable_op_determinism()
+        with (
+            cluster.own_directory(place, settings.run_dir) as run_dir,
+            runs.lock(run_dir),
+        ):
+            # Before the data, which may take minutes.
+            runs.check_settings(run_dir, settings.config)
+            yield Session(
+                run_dir,
+                workers,
+                values["log_steps"],
+                values["checkpoint_epochs"],
+                profiling.parse(values["profile_steps"]),
+            )
