@@ -13,7 +13,7 @@ import re
 import signal
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from system import console, errors
 
@@ -133,28 +133,9 @@ def dask(address: str) -> Iterator[Executor]:
       WorkersError: Dask is not installed, the scheduler does not answer, has no
         workers, lacks this project, or is lost during the build.
     """
-    try:
-        import distributed
+    with _connect(address) as client:
         from distributed.scheduler import KilledWorker
-    except ImportError:
-        raise WorkersError(
-            "--dask_scheduler needs Dask distributed, which is not installed: install"
-            " the extra named dask, or use --workers"
-        ) from None
-    # It logs lost connections as tracebacks; we report them in one line.
-    for logger in ("distributed", "distributed.client"):
-        logging.getLogger(logger).setLevel(logging.CRITICAL + 1)
-    try:
-        client = distributed.Client(
-            address, timeout=CONNECT_SECONDS, set_as_default=False
-        )
-    except (OSError, TimeoutError, ValueError) as error:
-        raise WorkersError(
-            f"no Dask scheduler answers at {address} ({errors.reason(error)}); start"
-            " one with `dask scheduler --host=127.0.0.1"
-            " --dashboard-address=127.0.0.1:0`, or check --dask_scheduler"
-        ) from error
-    with client:
+
         try:
             client.wait_for_workers(1, CONNECT_SECONDS)
             yield client.get_executor(pure=False)
@@ -180,3 +161,27 @@ def dask(address: str) -> Iterator[Executor]:
                 f"the Dask scheduler at {address} was lost; start it and its workers"
                 " again, then this program, to resume"
             ) from error
+
+
+def _connect(address: str) -> Any:
+    """Returns a `distributed.Client`."""
+    try:
+        import distributed
+    except ImportError:
+        raise WorkersError(
+            "--dask_scheduler needs Dask distributed, which is not installed: install"
+            " the extra named dask, or use --workers"
+        ) from None
+    # It logs lost connections as tracebacks; we report them in one line.
+    for logger in ("distributed", "distributed.client"):
+        logging.getLogger(logger).setLevel(logging.CRITICAL + 1)
+    try:
+        return distributed.Client(
+            address, timeout=CONNECT_SECONDS, set_as_default=False
+        )
+    except (OSError, TimeoutError, ValueError) as error:
+        raise WorkersError(
+            f"no Dask scheduler answers at {address} ({errors.reason(error)}); start"
+            " one with `dask scheduler --host=127.0.0.1"
+            " --dashboard-address=127.0.0.1:0`, or check --dask_scheduler"
+        ) from error

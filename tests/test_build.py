@@ -1,404 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests of augment/plan.py, enlarged.py, folder.py, preview.py and build.py."""
+"""Tests of the program augment/build.py."""
 
-import concurrent.futures
-import dataclasses
-import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import cv2
-import numpy as np
 import pytest
 
-import data
-from augment import enlarged as module
-from augment import preview, shards
-from augment.enlarged import enlarge
-from augment.flip import flip
-from augment.online_settings import OnlineSettings
-from augment.plan import Settings, plan, settings_from
-from augment.shift import shift
-from data import idx
-from system import errors
+from augment import build
+from augment.plan import plan
+from tests.test_plan import DEFORMED
 
 ROOT = Path(__file__).parent.parent
-
-
-@pytest.fixture
-def dataset():
-    """Forty noise images, so that every transform changes each of them."""
-    images = np.random.default_rng(0).integers(0, 256, (40, 28, 28, 1), np.uint8)
-    labels = np.tile(np.arange(10, dtype=np.uint8), 4)
-    hashes = {"file": "ab" * 32}
-    return data.Dataset("noise", images, labels, images, labels, hashes, "")
-
-
-def names(parts):
-    return [part.name for part in parts]
-
-
-def strings(settings):
-    """The settings as the flags hold them."""
-    values = dataclasses.asdict(settings)
-    return {
-        name: [str(item) for item in value] if isinstance(value, tuple) else value
-        for name, value in values.items()
-    }
-
-
-# --- settings ---
-
-
-def test_settings_from_flags_and_from_json():
-    settings = Settings(("up", "left"), 2, True, (0, 1), (0, 1, 8), True, False)
-    assert settings_from(strings(settings)) == settings
-    stored = json.loads(json.dumps(dataclasses.asdict(settings)))
-    assert settings_from(stored) == settings
-
-
-def test_lists_are_sets():
-    values = strings(Settings())
-    values["shift_directions"] = ["right", "up", "right"]
-    values["flip_labels"] = ["8", "0"]
-    settings = settings_from(values)
-    assert settings.shift_directions == ("up", "right")
-    assert settings.flip_labels == (0, 8)
-
-
-@pytest.mark.parametrize(
-    "name, value",
-    [
-        ("shift_directions", ["upp"]),
-        ("shift_pixels", 0),
-        ("shift_pixels", 5),
-        ("flip_codes", ["-1"]),
-        ("flip_labels", ["10"]),
-        ("flip_labels", [""]),
-    ],
-)
-def test_impossible_settings(name, value):
-    with pytest.raises(errors.UserError, match=name):
-        settings_from({**strings(Settings()), name: value})
-
-
-# --- plan ---
-
-
-def test_plan_of_the_write_up(dataset):
-    assert names(plan(dataset.train_labels, Settings())) == [
-        "original",
-        "shift(-1,+0)",
-        "shift(+0,-1)",
-        "shift(+0,+1)",
-        "shift(+1,+0)",
-        "flip(1)",
-    ]
-
-
-def test_plan_flips_only_the_labels_named(dataset):
-    settings = Settings(flip_labels=(0, 1, 8), flip_shifted=True)
-    parts = plan(dataset.train_labels, settings)
-    assert [len(part.indices) for part in parts] == [40] * 5 + [12] * 5
-    assert parts[-1].name == "flip(1) of shift(+1,+0)"
-    chosen = dataset.train_labels[parts[-1].indices]
-    assert set(chosen.tolist()) == {0, 1, 8}
-
-
-@pytest.mark.parametrize("empty", ["flip_codes", "flip_labels"])
-def test_plan_without_flips(dataset, empty):
-    settings = dataclasses.replace(Settings(flip_shifted=True), **{empty: ()})
-    assert len(plan(dataset.train_labels, settings)) == 5
-
-
-def test_plan_leaves_out_parts_without_images():
-    settings = Settings(shift_directions=(), flip_labels=(3,))
-    assert names(plan(np.array([1, 2], np.uint8), settings)) == ["original"]
-
-
-def test_empty_plan_is_refused(dataset):
-    settings = Settings(shift_directions=(), flip_codes=(), keep_originals=False)
-    with pytest.raises(errors.UserError, match="would be empty"):
-        plan(dataset.train_labels, settings)
-
-
-# --- building and reading ---
-
-
-@pytest.mark.parametrize("keep_originals", [True, False])
-def test_every_image_is_its_transform_of_its_source(dataset, tmp_path, keep_originals):
-    settings = Settings(
-        shift_directions=("down",),
-        flip_labels=(2, 4),
-        flip_shifted=True,
-        keep_originals=keep_originals,
-    )
-    enlarged = enlarge(dataset, settings, tmp_path)
-    every = np.arange(40)
-    flipped = np.flatnonzero(np.isin(dataset.train_labels, (2, 4)))
-    expected = [
-        (every, lambda images: images),
-        (every, lambda images: shift(images, 1, 0)),
-        (flipped, lambda images: flip(images, 1)),
-        (flipped, lambda images: flip(shift(images, 1, 0), 1)),
-    ][0 if keep_originals else 1 :]
-    source = np.concatenate([indices for indices, _ in expected])
-    images = [apply(dataset.train_images[indices]) for indices, apply in expected]
-    np.testing.assert_array_equal(enlarged.source, source)
-    np.testing.assert_array_equal(enlarged.images, np.concatenate(images))
-    np.testing.assert_array_equal(enlarged.labels, dataset.train_labels[source])
-    assert enlarged.source.dtype == np.int32
-    assert enlarged.images.dtype == enlarged.labels.dtype == np.uint8
-
-
-def test_shards_are_plain_idx_files(dataset, tmp_path):
-    enlarged = enlarge(dataset, Settings(), tmp_path)
-    stem = enlarged.directory / "part-01-of-06"
-    images = idx.read_images(f"{stem}-images-idx3-ubyte")
-    labels = idx.read_labels(f"{stem}-labels-idx1-ubyte")
-    np.testing.assert_array_equal(images, shift(dataset.train_images, -1, 0))
-    np.testing.assert_array_equal(labels, dataset.train_labels)
-
-
-def test_a_set_that_was_just_built_is_not_read(dataset, tmp_path, monkeypatch):
-    def read(*_):
-        raise AssertionError("read")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(shards, "read", read)
-        built = enlarge(dataset, Settings(), tmp_path)
-    stored = enlarge(dataset, Settings(), tmp_path)
-    np.testing.assert_array_equal(built.images, stored.images)
-    np.testing.assert_array_equal(built.labels, stored.labels)
-    np.testing.assert_array_equal(built.source, stored.source)
-
-
-def test_second_call_reads(dataset, tmp_path):
-    first = enlarge(dataset, Settings(), tmp_path)
-    times = {path: path.stat().st_mtime_ns for path in first.directory.iterdir()}
-    second = enlarge(dataset, Settings(), tmp_path)
-    assert {path: path.stat().st_mtime_ns for path in times} == times
-    np.testing.assert_array_equal(second.images, first.images)
-    np.testing.assert_array_equal(second.labels, first.labels)
-    np.testing.assert_array_equal(second.source, first.source)
-
-
-def test_built_again_byte_for_byte(dataset, tmp_path):
-    one = enlarge(dataset, Settings(), tmp_path / "one").directory
-    two = enlarge(dataset, Settings(), tmp_path / "two").directory
-    assert one.name == two.name
-    for path in one.iterdir():
-        if path.name != "manifest.json":
-            assert path.read_bytes() == (two / path.name).read_bytes()
-    manifests = [json.loads((d / "manifest.json").read_bytes()) for d in (one, two)]
-    assert manifests[0] == manifests[1]
-
-
-def test_other_settings_and_other_sources_are_other_folders(dataset, tmp_path):
-    other = dataclasses.replace(dataset, hashes={"file": "cd" * 32})
-    folders = {
-        enlarge(dataset, Settings(), tmp_path).directory,
-        enlarge(other, Settings(), tmp_path).directory,
-        enlarge(dataset, Settings(shift_diagonal=True), tmp_path).directory,
-        enlarge(dataset, Settings(flip_labels=(0, 8)), tmp_path).directory,
-    }
-    assert len(folders) == 4
-
-
-def test_plain_originals_are_not_stored(dataset, tmp_path):
-    root = tmp_path / "augmented"
-    enlarged = enlarge(dataset, Settings((), flip_codes=()), root)
-    assert enlarged.directory is None
-    assert not root.exists()
-    assert enlarged.images is dataset.train_images
-    np.testing.assert_array_equal(enlarged.source, np.arange(40))
-
-
-def test_two_builders_at_once(dataset, tmp_path):
-    with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        sets = list(
-            pool.map(lambda _: enlarge(dataset, Settings(), tmp_path), range(4))
-        )
-    for enlarged in sets:
-        np.testing.assert_array_equal(enlarged.images, sets[0].images)
-    assert {path.name for path in tmp_path.iterdir()} == {
-        ".lock",
-        sets[0].directory.name,
-    }
-
-
-@pytest.mark.parametrize("settings", [Settings(), Settings((), flip_codes=())])
-@pytest.mark.parametrize("moved_together", [7, 10_000])
-def test_keep_has_the_images_of_some_originals_in_order(
-    dataset, tmp_path, monkeypatch, settings, moved_together
-):
-    monkeypatch.setattr(module, "_MOVED_AT_A_TIME", moved_together)
-    originals = dataset.train_images.copy()
-    whole = enlarge(dataset, settings, tmp_path)
-    again = enlarge(dataset, settings, tmp_path)
-    some = module._keep(again, np.array([3, 5, 6, 30, 39]))
-    rows = [i for i, s in enumerate(whole.source) if s in (3, 5, 6, 30, 39)]
-    for name in ("images", "labels", "source"):
-        np.testing.assert_array_equal(getattr(some, name), getattr(whole, name)[rows])
-    # What was read for it alone is reused; what belongs to the data set is not.
-    assert np.shares_memory(some.images, again.images) == bool(whole.directory)
-    np.testing.assert_array_equal(dataset.train_images, originals)
-
-
-def test_leftovers_of_a_killed_build_are_removed(dataset, tmp_path):
-    directory = enlarge(dataset, Settings(), tmp_path).directory
-    leftover = directory.with_name(f".{directory.name}.unfinished")
-    shutil.move(directory, leftover)
-    (leftover / "manifest.json").unlink()
-    (leftover / "junk").touch()
-    others = tmp_path / ".another-set.unfinished"
-    others.mkdir()
-    enlarge(dataset, Settings(), tmp_path)
-    assert not leftover.exists()
-    assert not (directory / "junk").exists()
-    assert others.exists()
-
-
-@pytest.mark.parametrize("unfinished", [False, True])
-def test_a_set_is_not_built_through_a_link(dataset, tmp_path, unfinished):
-    """What a mailed folder's link leads to would be written to, or cleared away."""
-    outside, root = tmp_path / "outside", tmp_path / "root"
-    outside.mkdir()
-    (outside / "mine").write_text("mine")
-    directory = enlarge(dataset, Settings(), tmp_path).directory
-    name = f".{directory.name}.unfinished" if unfinished else ".lock"
-    root.mkdir()
-    (root / name).symlink_to(outside if unfinished else outside / "mine")
-    with pytest.raises(errors.UserError, match=f"{name} is a link: delete it"):
-        enlarge(dataset, Settings(), root)
-    assert [p.read_text() for p in outside.iterdir()] == ["mine"]
-
-
-def test_root_that_cannot_be_written(dataset, tmp_path):
-    root = tmp_path / "file"
-    root.touch()
-    with pytest.raises(errors.UserError, match="--augmented_dir"):
-        enlarge(dataset, Settings(), root)
-
-
-# --- damage ---
-
-IMAGES = "part-02-of-06-images-idx3-ubyte"
-LABELS = "part-02-of-06-labels-idx1-ubyte"
-
-
-def flip_first_byte(path):
-    content = bytearray(path.read_bytes())
-    content[0] ^= 1
-    path.write_bytes(content)
-
-
-def flip_last_byte(path):
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-
-
-def truncate(path):
-    path.write_bytes(path.read_bytes()[:-1])
-
-
-def lengthen(path):
-    path.write_bytes(path.read_bytes() + b"\0")
-
-
-def empty(path):
-    path.write_bytes(b"")
-
-
-@pytest.mark.parametrize("name", [IMAGES, LABELS])
-@pytest.mark.parametrize(
-    "damage", [flip_first_byte, flip_last_byte, truncate, lengthen, empty, Path.unlink]
-)
-def test_damaged_shard(dataset, tmp_path, name, damage):
-    directory = enlarge(dataset, Settings(), tmp_path).directory
-    damage(directory / name)
-    with pytest.raises(idx.DataError, match=f"{name}.*delete the folder"):
-        enlarge(dataset, Settings(), tmp_path)
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "{", "[]", "null", "{}", '{"sha256": 1}', "\xff", "[" * 100_000],
-    ids=range(8),
-)
-def test_garbage_manifest(dataset, tmp_path, text):
-    directory = enlarge(dataset, Settings(), tmp_path).directory
-    (directory / "manifest.json").write_bytes(text.encode("latin-1"))
-    with pytest.raises(idx.DataError, match="manifest.json.*delete the folder"):
-        enlarge(dataset, Settings(), tmp_path)
-
-
-def test_missing_manifest(dataset, tmp_path):
-    directory = enlarge(dataset, Settings(), tmp_path).directory
-    (directory / "manifest.json").unlink()
-    with pytest.raises(idx.DataError, match="manifest.json cannot be read"):
-        enlarge(dataset, Settings(), tmp_path)
-
-
-@pytest.mark.parametrize(
-    "key, value",
-    [
-        ("format", 0),
-        ("source", {"file": "cd" * 32}),
-        ("settings", {}),
-        ("shards", []),
-        ("sha256", {}),
-    ],
-)
-def test_altered_manifest(dataset, tmp_path, key, value):
-    directory = enlarge(dataset, Settings(), tmp_path).directory
-    path = directory / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
-    with pytest.raises(idx.DataError, match="delete the folder"):
-        enlarge(dataset, Settings(), tmp_path)
-
-
-# --- preview ---
-
-
-def test_preview_rows(dataset):
-    settings = Settings(shift_directions=(), flip_labels=(0, 7))
-    (first, originals), (second, mirrored) = preview.preview_rows(dataset, settings)
-    assert (first, second) == ("original", "flip(1)")
-    for digit in range(10):
-        np.testing.assert_array_equal(originals[digit], dataset.train_images[digit])
-    np.testing.assert_array_equal(mirrored[7], dataset.train_images[7, :, ::-1])
-    assert [digit for digit in range(10) if mirrored[digit] is not None] == [0, 7]
-
-
-def test_preview_shows_the_mirrored_digit(dataset, tmp_path):
-    path = tmp_path / "sheet.png"
-    settings = Settings(shift_directions=(), flip_labels=(7,))
-    preview.write(dataset, settings, OnlineSettings(), path)
-    sheet = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    seven = 255 - dataset.train_images[7, ..., 0].repeat(2, 0).repeat(2, 1)
-    for image, row in ((seven, 0), (seven[:, ::-1], 1)):
-        match = cv2.matchTemplate(
-            sheet, np.ascontiguousarray(image), cv2.TM_SQDIFF_NORMED
-        )
-        _, _, (_, y), _ = cv2.minMaxLoc(match)
-        assert match.min() < 1e-3
-        assert y // 62 == row
-    assert (sheet[-60:-4, 250:600] == 255).all()  # digits that are not flipped
-    assert [file.name for file in tmp_path.iterdir()] == ["sheet.png"]
-
-
-def test_preview_that_cannot_be_written(dataset, tmp_path):
-    with pytest.raises(errors.UserError, match="--preview"):
-        preview.write(
-            dataset, Settings(), OnlineSettings(), tmp_path / "no" / "sheet.png"
-        )
-
-
-# --- the program ---
 
 
 def run(tmp_path, *arguments, start=("-m", "augment.build")):
@@ -423,15 +37,34 @@ def test_program(tmp_path):
     assert sheet.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
 
+def test_program_draws_online_transforms_and_says_nothing_of_it(tmp_path):
+    sheet = tmp_path / "sheet.png"
+    plain = ["--shift_directions=", "--flip_codes="]
+    done = run(tmp_path, *plain, "--rotation=20", "--zoom=0.2", f"--preview={sheet}")
+    assert (done.returncode, done.stderr) == (0, "")
+    height = cv2.imread(str(sheet)).shape[0]
+    assert height // 62 == 6  # the originals, two alone, three together
+
+
 @pytest.mark.parametrize(
-    "flag",
-    ["--shift_directions=upp", "--shift_pixels=0", "--flip_labels=x", "--shft=1"],
+    "flags",
+    [
+        *("--shift_directions=upp", "--shift_pixels=0", "--flip_labels=x", "--shft=1"),
+        *("--rotation=181", "--zoom=nan", "--shear=x", "--elastic_alpha=34"),
+        *("--workers=-1", "--dask_scheduler=x", "--multiply=0"),
+        "--deform=elastic --multiply=2 --flip_codes=0",
+    ],
 )
-def test_bad_flag_is_one_line(tmp_path, flag):
-    done = run(tmp_path, flag)
+def test_bad_flag_is_one_line(tmp_path, flags):
+    done = run(tmp_path, *flags.split())
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
-    assert flag.lstrip("-").split("=")[0] in done.stderr
+    assert flags.rpartition("--")[2].partition("=")[0] in done.stderr
+
+
+def test_copies_share_a_line_of_the_table(dataset):
+    rows = build.table(plan(dataset.train_labels, DEFORMED))
+    assert [size for _, size in rows] == [40, 5 * 40, 6 * 40]
 
 
 def test_full_disk_is_one_line_and_leaves_nothing(tmp_path):

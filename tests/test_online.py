@@ -1,25 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests of augment/online.py, augment/online_settings.py and what shows them."""
+"""Tests of augment/online.py and of its benchmark."""
 
-import dataclasses
 import math
-import subprocess
-import sys
-from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
 from scipy import ndimage
 
-import data
-from augment import online, online_settings, preview
-from augment.online_settings import OnlineSettings, each_alone, settings_from
+from augment import online
+from augment.online_settings import OnlineSettings
 from benchmarks import online as benchmark
-from system import errors
 
-ROOT = Path(__file__).parent.parent
 ELASTIC = OnlineSettings(elastic_alpha=34.0, elastic_sigma=4.0)
 ALONE = {
     "rotation": OnlineSettings(rotation=10.0),
@@ -325,94 +317,7 @@ def test_other_images_are_refused(shape, dtype):
         online.transform(tf.zeros(shape, dtype), tf.constant([0, 0]), ALL)
 
 
-# --- settings ---
-
-
-def test_settings_from_flags():
-    values = {"rotation": 10, "zoom": 0.1, "shift": 0.1, "shear": 0.0}
-    values |= {"elastic_alpha": 34, "elastic_sigma": 4, "epochs": 3}
-    assert settings_from(values) == dataclasses.replace(ALL, shear=0.0)
-    assert settings_from(dataclasses.asdict(ALL)) == ALL
-
-
-@pytest.mark.parametrize(
-    "name, value",
-    [
-        ("rotation", -1.0),
-        ("rotation", 181.0),
-        ("zoom", 1.0),
-        ("shift", math.nan),
-        ("shear", 90.0),
-        ("elastic_alpha", 34.0),
-        ("elastic_alpha", math.inf),
-        ("elastic_sigma", 4.0),
-    ],
-)
-def test_impossible_settings(name, value):
-    with pytest.raises(errors.UserError, match=name) as error:
-        settings_from({**dataclasses.asdict(OnlineSettings()), name: value})
-    assert str(value) in str(error.value)
-
-
-def test_every_registered_transform_is_turned_on_by_a_setting():
-    names = {field.name for field in dataclasses.fields(OnlineSettings)}
-    assert {*online.AFFINES, *online.DISPLACEMENTS} == names - {"elastic_sigma"}
-    assert set(online_settings._FLAGS) == names
-
-
-def test_each_alone():
-    assert each_alone(OnlineSettings()) == []
-    labels, settings = zip(*each_alone(ALL), strict=True)
-    assert settings == tuple(ALONE.values())
-    assert labels[0] == "rotation ±10°"
-    assert labels[-1] == "elastic α 34, σ 4"
-
-
-# --- preview and benchmark ---
-
-
-def run(tmp_path, *arguments):
-    command = [sys.executable, "-m", "augment.build", "--dataset=digits"]
-    command += [f"--augmented_dir={tmp_path / 'augmented'}"]
-    command += ["--shift_directions=", "--flip_codes=", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-
-
-@pytest.mark.parametrize(
-    "flag", ["--rotation=181", "--zoom=nan", "--shear=x", "--elastic_alpha=34"]
-)
-def test_bad_flag_is_one_line(tmp_path, flag):
-    done = run(tmp_path, flag)
-    assert done.returncode == 2
-    assert len(done.stderr.splitlines()) == 1
-    assert flag[2:].partition("=")[0] in done.stderr
-
-
-def test_program_draws_online_transforms_and_says_nothing_of_it(tmp_path):
-    sheet = tmp_path / "sheet.png"
-    done = run(tmp_path, "--rotation=20", "--zoom=0.2", f"--preview={sheet}")
-    assert (done.returncode, done.stderr) == (0, "")
-    height = cv2.imread(str(sheet)).shape[0]
-    assert height // 62 == 6  # the originals, two alone, three together
-
-
-def test_preview_rows():
-    images = noise(20)
-    labels = np.tile(np.arange(0, 10, 2, dtype=np.uint8), 4)  # even digits only
-    dataset = data.Dataset("noise", images, labels, images, labels, {}, "")
-    assert preview.online_rows(dataset, OnlineSettings()) == []
-    rows = preview.online_rows(dataset, OnlineSettings(rotation=20.0, zoom=0.2))
-    assert [label for label, _ in rows] == [
-        "rotation ±20°",
-        "zoom 1 ± 0.2",
-        "online, step 0",
-        "online, step 1",
-        "online, step 2",
-    ]
-    for _, cells in rows:
-        assert [cell is None for cell in cells] == [False, True] * 5
-    expected = transform(images[:5], 1, OnlineSettings(rotation=20.0, zoom=0.2), seed=0)
-    np.testing.assert_array_equal(rows[3][1][::2], expected)
+# --- benchmark ---
 
 
 def test_benchmark_measures_the_step_and_every_transform(monkeypatch):
