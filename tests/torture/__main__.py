@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Injects faults into the real programs, and shows what became of them.
+"""Injects faults into the real programs and reports which of them did harm.
 
     python -m tests.torture
 
-A tiny run is killed at every moment of a save and at many others, its checkpoints are
-damaged byte by byte, its disk filled, made read-only, moved away, links planted in it,
-parts of it removed, its outputs closed; each time it is refused, or resumes to the end,
-where every variable, metric and TensorBoard point must be those of a run that was never
-disturbed. What was found is written to torture/results.json and results.md. It takes
-half an hour on two cores; disks are mounted only where that is permitted.
+We kill a tiny run at every moment of a save and at many others, damage its checkpoints
+byte by byte, fill its disk, make it read-only or move it away, plant links, remove
+files, close its outputs. Each time the run must be refused, or resume to the end with
+every variable, metric and TensorBoard point of an undisturbed run. The results go to
+tests/torture/results.json and results.md. It takes half an hour on two cores; disks are
+mounted only where that is permitted.
 """
 
-if __name__ == "__main__":  # before all else, which takes a while to load
+if __name__ == "__main__":  # first: the imports below may take seconds
     from system import console
 
     console.start()
@@ -47,65 +47,69 @@ from training.environment import current_environment
 
 FLAGS = flags.FLAGS
 
-ROWS = "rows.json"  # of a group that has come to its end
+ROWS = "rows.json"  # results of a group that has finished
 
 
 class Survived(errors.UserError):
-    """Not all faults were survived."""
+    """Some faults were not survived."""
 
 
 def define_flags() -> None:
-    """The flags of a session of torture."""
-    flags.DEFINE_integer("kills", 140, "kill -9 at so many moments.", lower_bound=6)
-    flags.DEFINE_integer("signals", 12, "SIGTERM and Ctrl-C, each.", lower_bound=1)
-    flags.DEFINE_integer("disks", 16, "Sizes of a too small disk.", lower_bound=1)
+    """Defines the flags."""
+    flags.DEFINE_integer("kills", 140, "Number of kill -9 in training.", lower_bound=6)
+    flags.DEFINE_integer("signals", 12, "Number of SIGTERM, of Ctrl-C.", lower_bound=1)
+    flags.DEFINE_integer("disks", 16, "Number of full disks.", lower_bound=1)
     flags.DEFINE_integer(
-        "augmentation_kills", 30, "kill -9 in augmentation.", lower_bound=1
+        "augmentation_kills", 30, "Number of kill -9 in augmentation.", lower_bound=1
     )
-    flags.DEFINE_integer("every", 1, "Try every so-many-th damage.", lower_bound=1)
-    flags.DEFINE_integer("jobs", 0, "Groups at a time; 0: one per core.", lower_bound=0)
-    flags.DEFINE_list("only", [], f"Some of {', '.join(GROUPS)}; none for all.")
-    cli.define_path("results", "torture", "Folder for the results; '' for none.")
+    flags.DEFINE_integer("every", 1, "Inject every n-th damage only.", lower_bound=1)
+    flags.DEFINE_integer(
+        "jobs", 0, "Groups of faults at the same time; 0: one per core.", lower_bound=0
+    )
+    flags.DEFINE_list("only", [], f"Groups, of {', '.join(GROUPS)}; default: all.")
+    cli.define_path(
+        "results", "tests/torture", "Folder for the results; '': store none."
+    )
 
 
 Group = Callable[[Path, kills.Report], list[table.Row]]
 
-# Those that take longest come first, so that all jobs end at about the same time.
+# The longest come first, so that all jobs end at about the same time.
 GROUPS: dict[str, Group] = {
-    "kills": lambda folder, tell: [kills.kills(folder, FLAGS.kills, tell)],
-    "bytes": lambda folder, tell: damage.every_byte(folder, tell, FLAGS.every),
-    "disks": lambda folder, tell: [
-        disks.full(folder, FLAGS.disks, tell),
-        disks.read_only(folder, tell),
-        disks.vanished(folder, FLAGS.disks, tell),
-        disks.clock_jumps(folder, tell),
+    "kills": lambda folder, report: [kills.kills(folder, FLAGS.kills, report)],
+    "bytes": lambda folder, report: damage.every_byte(folder, report, FLAGS.every),
+    "disks": lambda folder, report: [
+        disks.full(folder, FLAGS.disks, report),
+        disks.read_only(folder, report),
+        disks.vanished(folder, FLAGS.disks, report),
+        disks.clock_jumps(folder, report),
     ],
-    "history": lambda folder, tell: history.lost(folder, tell, FLAGS.every),
-    "links": lambda folder, tell: planted.links(folder, tell, FLAGS.every),
-    "signals": lambda folder, tell: [
-        kills.signals(folder, FLAGS.signals, tell),
-        waiting.signals(folder, FLAGS.signals, tell),
+    "history": lambda folder, report: history.lost(folder, report, FLAGS.every),
+    "links": lambda folder, report: planted.links(folder, report, FLAGS.every),
+    "signals": lambda folder, report: [
+        kills.signals(folder, FLAGS.signals, report),
+        waiting.signals(folder, FLAGS.signals, report),
     ],
-    "augmentation": lambda folder, tell: [
-        augmentation.killed(folder, FLAGS.augmentation_kills, tell),
-        augmentation.full(folder, FLAGS.disks, tell),
+    "augmentation": lambda folder, report: [
+        augmentation.killed(folder, FLAGS.augmentation_kills, report),
+        augmentation.full(folder, FLAGS.disks, report),
     ],
-    "damage": lambda folder, tell: damage.older_taken(folder, tell, FLAGS.every),
-    "native": lambda folder, tell: [libraries.damaged(folder, tell, FLAGS.every)],
-    "outputs": lambda folder, tell: [outputs.lost(folder, tell)],
+    "damage": lambda folder, report: damage.older_taken(folder, report, FLAGS.every),
+    "native": lambda folder, report: [libraries.damaged(folder, report, FLAGS.every)],
+    "outputs": lambda folder, report: [outputs.lost(folder, report)],
 }
 
 
 def run_groups(names: Sequence[str], folder: Path, jobs: int) -> list[table.Row]:
-    """Goes through groups of faults, so many at a time, each in a process of its own.
+    """Injects groups of faults, each group in its own process.
 
     Args:
       names: keys of `GROUPS`.
-      folder: to work in.
-      jobs: how many at a time.
+      folder: folder to work in.
+      jobs: number of groups at the same time.
 
     Returns:
-      The rows of all, in the order of `GROUPS`.
+      Rows of all groups, in the order of `GROUPS`.
     """
     left = [name for name in GROUPS if name in names]
     running: set[int] = set()
@@ -126,11 +130,11 @@ def run_groups(names: Sequence[str], folder: Path, jobs: int) -> list[table.Row]
 
 
 def _run_group(name: str, folder: Path) -> None:
-    """In a child, which leaves the rows in its folder."""
-    place, count = folder / name, 0
-    place.mkdir()
+    """Injects a group of faults, in a child; stores the rows in its folder."""
+    own, count = folder / name, 0
+    own.mkdir()
 
-    def tell(fault: str, wrong: str | None) -> None:
+    def report(fault: str, wrong: str | None) -> None:
         nonlocal count
         count += 1
         if wrong:
@@ -138,18 +142,18 @@ def _run_group(name: str, folder: Path) -> None:
 
     began = time.monotonic()
     try:
-        rows = GROUPS[name](place, tell)
-    except Exception:  # of this program, or what it takes for granted
+        rows = GROUPS[name](own, report)
+    except Exception:  # a mistake in this program
         rows = [table.Row(name)]
         rows[0].add("all", traceback.format_exc()[-600:])
-        tell("all", traceback.format_exc())
-    (place / ROWS).write_text(json.dumps([row.to_json() for row in rows]))
+        report("all", traceback.format_exc())
+    (own / ROWS).write_text(json.dumps([row.to_json() for row in rows]))
     minutes = (time.monotonic() - began) / 60
     print(f"{name}: {count} faults in {minutes:.1f} minutes", flush=True)
 
 
 def main(_: list[str]) -> None:
-    """Goes through the groups of faults, and shows the table."""
+    """Injects the groups of faults, prints and stores the table."""
     chosen = FLAGS.only or list(GROUPS)
     for name in chosen:
         if name not in GROUPS:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Faults while the enlarged set is built; built again, it has the same bytes."""
+"""Faults while an enlarged set is built; after a second build it has the same bytes."""
 
 import hashlib
 import shutil
@@ -18,7 +18,7 @@ from tests.torture.table import Row
 
 
 def _enlarge(root: Path, before: Callable[[], None] = lambda: None) -> children.Ended:
-    """Builds, or reads, the enlarged set of the small digits in a child."""
+    """Builds or reads the enlarged set of scikit-learn's digits, in a child."""
     return children.run(lambda: _enlarge_here(root, before))
 
 
@@ -35,7 +35,7 @@ def _enlarge_here(root: Path, before: Callable[[], None]) -> None:
 
 
 def _digest(root: Path) -> str:
-    """Of the names and bytes of all there is, save for the lock."""
+    """SHA-256 of the names and bytes of all files but the lock."""
     sha256 = hashlib.sha256()
     for path in sorted(root.rglob("*")):
         if path.name != ".lock":
@@ -44,27 +44,27 @@ def _digest(root: Path) -> str:
     return sha256.hexdigest()
 
 
-def _again(root: Path, expected: str) -> str | None:
-    """Builds what was begun; returns what was wrong, if anything."""
+def _rebuild(root: Path, expected: str) -> str | None:
+    """Completes an interrupted build; returns what went wrong, if anything."""
     ended = _enlarge(root)
     if ended.code:
         return f"exit code {ended.code}: {ended.err[-300:]}"
-    return None if _digest(root) == expected else "the bytes are others"
+    return None if _digest(root) == expected else "the bytes differ"
 
 
 def killed(folder: Path, count: int, report: Report) -> Row:
-    """kill -9 at `count` moments of a build, and the build repeated."""
-    row, whole, root = Row("kill -9 in augmentation"), folder / "set", folder / "cut"
-    told: list[str] = []
-    assert _enlarge(whole).code == 0
-    expected = _digest(whole)
+    """kill -9 at `count` moments of a build, then the same build again."""
+    row, intact, root = Row("kill -9 in augmentation"), folder / "set", folder / "cut"
+    seen: list[str] = []
+    assert _enlarge(intact).code == 0
+    expected = _digest(intact)
 
     def note_all() -> None:
-        kills.watch_events(root, lambda name, what: told.append(name))
+        kills.watch_events(root, lambda name, what: seen.append(name))
 
     def program() -> int:
         _enlarge_here(root, note_all)
-        return len(told)
+        return len(seen)
 
     events = children.run(program).value
     for i in range(count):
@@ -74,18 +74,18 @@ def killed(folder: Path, count: int, report: Report) -> Row:
         wrong = None
         if ended.code not in (0, -signal.SIGKILL):
             wrong = f"exit code {ended.code}: {ended.err[-300:]}"
-        wrong = wrong or _again(root, expected)
+        wrong = wrong or _rebuild(root, expected)
         row.add(f"event {moment}", wrong)
         report(f"augmentation killed at event {moment} of {events}", wrong)
     return row
 
 
 def full(folder: Path, count: int, report: Report) -> Row:
-    """A disk that is full while a set is built; then there is room."""
-    row, whole = Row("disk full in augmentation"), folder / "full-set"
-    assert _enlarge(whole).code == 0
-    expected = _digest(whole)
-    used = sum(p.stat().st_size for p in whole.rglob("*")) // 1024
+    """A disk that is full while a set is built, then has room."""
+    row, intact = Row("disk full in augmentation"), folder / "full-set"
+    assert _enlarge(intact).code == 0
+    expected = _digest(intact)
+    used = sum(p.stat().st_size for p in intact.rglob("*")) // 1024
     for i in range(count):
         kilobytes = 4 + (used - 8) * i // count // 4 * 4
         try:
@@ -96,7 +96,7 @@ def full(folder: Path, count: int, report: Report) -> Row:
                 if ended.code != 1 or "No space left" not in ended.err:
                     wrong = f"exit code {ended.code}: {ended.err[-300:]}"
                 remount("size=64m")
-                wrong = wrong or _again(root, expected)
+                wrong = wrong or _rebuild(root, expected)
         except disks.NotPermitted as error:
             return Row(row.name, str(error))
         row.add(f"{kilobytes} kB", wrong)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Processes that are begun, and ended, at will.
+"""Child processes that start fast, and may die at any moment.
 
-TensorFlow takes seconds to load. So it is loaded once, in a process that never makes a
-tensor, and hence none of its threads; the children, which do, are forks of that one.
+TensorFlow takes seconds to load. So we load it once, in a process that never makes a
+tensor and hence has no TensorFlow threads, and fork the children from it.
 """
 
 import json
@@ -14,17 +14,17 @@ import traceback
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-TIMEOUT = 300  # seconds, after which a child is taken to hang and is killed
+TIMEOUT_SECONDS = 300  # then a child is stuck, and is killed
 
 
 class Ended(NamedTuple):
     """How a child ended.
 
     Attributes:
-      code: its exit code, or minus the number of the signal that ended it.
-      out: what it said.
-      err: what it said on standard error.
-      value: what its function returned, if it did.
+      code: exit code, or minus the number of the signal that ended it.
+      out: its standard output.
+      err: its standard error.
+      value: result of its function; None if it did not return.
     """
 
     code: int
@@ -34,10 +34,10 @@ class Ended(NamedTuple):
 
 
 def run(function: Callable[[], Any]) -> Ended:
-    """Calls a function in a child, and waits for its end.
+    """Calls a function in a child and waits for its end.
 
     Args:
-      function: returns JSON types, or exits.
+      function: returns a value of JSON types, or exits.
     """
     with (
         tempfile.TemporaryFile("w+") as out,
@@ -61,8 +61,8 @@ def run(function: Callable[[], Any]) -> Ended:
 
 
 def _call(function: Callable[[], Any], value) -> int:
-    """In the child: returns the exit code."""
-    signal.alarm(TIMEOUT)
+    """Calls the function in the child, writes its value; returns the exit code."""
+    signal.alarm(TIMEOUT_SECONDS)
     code = 0
     try:
         json.dump(function(), value)
@@ -71,7 +71,7 @@ def _call(function: Callable[[], Any], value) -> int:
         code = error.code if isinstance(error.code, int) else int(bool(error.code))
     except BaseException:
         traceback.print_exc()
-        code = 70  # EX_SOFTWARE: no program of ours ends with it
+        code = 70  # EX_SOFTWARE, which none of our programs uses
     sys.stdout.flush()
     sys.stderr.flush()
     return code

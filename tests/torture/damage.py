@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every byte of a checkpoint damaged in turn, and what the program makes of it."""
+"""Every byte of a checkpoint damaged in turn: the damage must be noticed."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.torture import small
-from tests.torture.kills import Report, go_on, killer, undisturbed
+from tests.torture.kills import Report, killer, resume, undisturbed
 from tests.torture.table import Row
 from training import checkpoints
 
@@ -16,24 +16,24 @@ Files = dict[str, bytes]
 
 
 def interrupted(run_dir: Path, *more: str) -> tuple[str, int]:
-    """A run that was killed in its last epoch.
+    """Starts a run and kills it in its last epoch.
 
     Returns:
-      The digest of an undisturbed one, and the last checkpoint's step.
+      Digest of an undisturbed run, step of the last checkpoint.
     """
-    expected, events = undisturbed(run_dir.with_name(f"{run_dir.name}-whole"))
+    expected, events = undisturbed(run_dir.with_name(f"{run_dir.name}-intact"))
     last = max(n for n, event in enumerate(events) if event.name == "os.mkdir")
     small.run(run_dir, *more, before=killer(run_dir, last))
     return expected, small.last_step(run_dir)
 
 
 def every_byte(folder: Path, report: Report, every: int = 1) -> list[Row]:
-    """Each byte of each file flipped, and each file cut at each length.
+    """Flips a bit in each byte of each file, and cuts each file at each length.
 
     Args:
-      folder: to work in.
-      report: gets the name of each file that was gone through.
-      every: 1 for all of them; 2 for every other, …
+      folder: folder to work in.
+      report: takes the name of each file that is done.
+      every: 1 for all bytes and lengths, 2 for every other one, …
     """
     run_dir = folder / "bytes"
     _, last = interrupted(run_dir)
@@ -44,8 +44,8 @@ def every_byte(folder: Path, report: Report, every: int = 1) -> list[Row]:
         good = file.read_bytes()
 
         def passes() -> str | None:
-            whole = checkpoints.is_whole(place.parent, last, config)
-            return "is taken for whole" if whole else None
+            accepted = checkpoints.is_whole(place.parent, last, config)
+            return "is accepted" if accepted else None
 
         with open(file, "r+b", buffering=0) as opened:
             for offset in range(0, len(good), every):
@@ -64,32 +64,32 @@ def every_byte(folder: Path, report: Report, every: int = 1) -> list[Row]:
 
 
 def _damages(good: Files, foreign: Files) -> Iterator[tuple[str, Files]]:
-    """Each way to damage a checkpoint: what it is called, the files then."""
+    """Each way to damage a checkpoint: its name, the files that result."""
     for name, content in good.items():
         rest = {n: c for n, c in good.items() if n != name}
         yield f"{name} removed", rest
         yield f"{name} emptied", {**good, name: b""}
         yield f"{name} cut in half", {**good, name: content[: len(content) // 2]}
         yield f"{name} cut by a byte", {**good, name: content[:-1]}
-        yield f"{name} with a byte more", {**good, name: content + b"\0"}
+        yield f"{name} with one more byte", {**good, name: content + b"\0"}
         yield f"{name} all zeros", {**good, name: bytes(len(content))}
         for offset in (0, len(content) // 2, len(content) - 1):
             flipped = bytes([content[offset] ^ 16])
             cut = content[:offset] + flipped + content[offset + 1 :]
             yield f"{name} flipped at {offset}", {**good, name: cut}
-        if foreign[name] != content:  # the index of the same network is the same
+        if foreign[name] != content:  # same network: same index
             yield f"{name} of another run", {**good, name: foreign[name]}
     yield "all of another run", foreign
     yield "an empty folder", {}
 
 
 def older_taken(folder: Path, report: Report, every: int = 1) -> list[Row]:
-    """train.py goes on with a damaged checkpoint: named, the one before it taken.
+    """train.py resumes with a damaged checkpoint: names it, takes the one before it.
 
     Args:
-      folder: to work in.
-      report: gets the name of each fault, and what was wrong.
-      every: 1 for all the faults; 2 for every other, …
+      folder: folder to work in.
+      report: takes the name of each fault, and what went wrong.
+      every: 1 for all faults, 2 for every other one, …
     """
     run_dir, other = folder / "damaged", folder / "foreign"
     expected, last = interrupted(run_dir)
@@ -103,7 +103,7 @@ def older_taken(folder: Path, report: Report, every: int = 1) -> list[Row]:
         shutil.rmtree(run_dir, ignore_errors=True)
         shutil.copytree(kept, run_dir)
         _write(run_dir, last, damaged)
-        wrong = _goes_on_from_older(run_dir, last, expected)
+        wrong = _resume_from_older(run_dir, last, expected)
         older.add(name, wrong)
         report(name, wrong)
     for name, damaged in list(_damages(good, foreign))[:: 9 * every]:
@@ -118,15 +118,15 @@ def older_taken(folder: Path, report: Report, every: int = 1) -> list[Row]:
     return [older, none]
 
 
-def _goes_on_from_older(run_dir: Path, last: int, expected: str) -> str | None:
+def _resume_from_older(run_dir: Path, last: int, expected: str) -> str | None:
     ended = small.run(run_dir, then=lambda: small.digest(run_dir))
     place = str(checkpoints.path(run_dir / checkpoints.FOLDER, last))
     named = [line for line in ended.err.splitlines() if place in line]
     if ended.code or len(named) != 1 or "instead" not in named[0]:
         return f"exit code {ended.code}, {named}: {ended.err[-300:]}"
     if small.resumed_at(ended) != last - small.EPOCH_STEPS:
-        return f"went on from {small.resumed_at(ended)}"
-    return None if ended.value == expected else go_on(run_dir, expected)
+        return f"resumed at step {small.resumed_at(ended)}"
+    return None if ended.value == expected else resume(run_dir, expected)
 
 
 def _files(run_dir: Path, step: int) -> Files:

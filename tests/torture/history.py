@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parts of a run are lost: it is refused or the same, and never begun afresh."""
+"""Parts of a run are lost: it is refused or ends the same, and never starts over."""
 
 import itertools
 import shutil
@@ -11,7 +11,7 @@ from tests.torture.kills import Report, killer, undisturbed
 from tests.torture.table import Row
 from training import checkpoints, runs
 
-TRAINING, SCORES = "the training's events", "the scores' events"
+TRAINING, SCORES = "the events of training", "the events of scoring"
 PARTS = {
     "the checkpoints": (checkpoints.FOLDER,),
     "the last checkpoint": (),  # see `_remove`
@@ -23,17 +23,17 @@ PARTS = {
 
 
 def lost(folder: Path, report: Report, every: int = 1) -> list[Row]:
-    """Each subset of a run's parts is removed, of a finished and of a killed one.
+    """Removes each subset of the parts of a finished and of a killed run.
 
     Args:
-      folder: to work in.
-      report: gets the name of each fault, and what was wrong.
-      every: 1 for all the faults; 2 for every other, …
+      folder: folder to work in.
+      report: takes the name of each fault, and what went wrong.
+      every: 1 for all faults, 2 for every other one, …
     """
-    _, events = undisturbed(folder / "lost-whole")
+    _, events = undisturbed(folder / "lost-intact")
     run_dir, rows = folder / "lost", []
     digests = [
-        children.run(lambda: small.digest(folder / "lost-whole", curves=curves)).value
+        children.run(lambda: small.digest(folder / "lost-intact", curves=curves)).value
         for curves in (False, True)
     ]
     for name, score, moment in (("finished", True, None), ("killed", False, 3 / 4)):
@@ -48,7 +48,7 @@ def lost(folder: Path, report: Report, every: int = 1) -> list[Row]:
             for part in parts:
                 _remove(run_dir, part)
             curves = not {TRAINING, SCORES} & set(parts)
-            wrong = _noticed(run_dir, digests[curves], curves)
+            wrong = _resume(run_dir, digests[curves], curves)
             row.add(" and ".join(parts), wrong)
             report(f"{name}, without {' and '.join(parts)}", wrong)
         shutil.rmtree(run_dir)
@@ -75,14 +75,13 @@ def _remove(run_dir: Path, part: str) -> None:
             path.unlink(missing_ok=True)
 
 
-def _noticed(run_dir: Path, expected: str, curves: bool) -> str | None:
-    """Resumes; returns what was wrong, if anything.
+def _resume(run_dir: Path, expected: str, curves: bool) -> str | None:
+    """Resumes; returns what went wrong, if anything.
 
     Args:
-      run_dir: of the run.
-      expected: digest of an undisturbed one.
-      curves: whether TensorBoard's are still all there. If not, that is said, and
-        nothing else is missing.
+      run_dir: run directory.
+      expected: digest of an undisturbed run.
+      curves: whether all TensorBoard events are there; if not, the run must say so.
     """
     traces = [name for name in runs.TRACES if (run_dir / name).exists()]
     had = small.last_step(run_dir)
@@ -92,7 +91,7 @@ def _noticed(run_dir: Path, expected: str, curves: bool) -> str | None:
     if ended.code:
         return f"exit code {ended.code}: {ended.err[-300:]}"
     if had < 0 and traces:
-        return f"begun afresh, where there was {', '.join(traces)}"
+        return f"started over, although there was {', '.join(traces)}"
     if had > 0 and not curves and "lost TensorBoard's events" not in ended.err:
-        return "no word on the events that are lost"
-    return None if ended.value == expected else "the final state is another"
+        return "the lost events are not mentioned"
+    return None if ended.value == expected else "the final state differs"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""kill -9 and signals, at chosen moments of the small run, and what became of it."""
+"""kill -9 and signals at chosen moments of the small run, which then resumes."""
 
 import os
 import random
@@ -15,54 +15,54 @@ from typing import Any, NamedTuple
 from tests.torture import children, small
 from tests.torture.table import Row
 
-# What Python itself reports as it does it; fsync is added.
+# Audit events of Python; we add os.fsync.
 EVENTS = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "shutil.rmtree")
-SAVED = 2  # the save every moment of which is tried, counted from 0
+KILLED_SAVE = 2  # number, from 0, of the save that is killed at each of its moments
 
 Report = Callable[[str, str | None], None]
 
 
 class Event(NamedTuple):
-    """Something that a run does to its files.
+    """An action of a run on one of its files.
 
     Attributes:
-      name: such as "os.rename".
-      what: the file.
-      seconds: since the first.
+      name: the action, such as "os.rename".
+      file: path of the file.
+      seconds: time since the first event.
     """
 
     name: str
-    what: str
+    file: str
     seconds: float
 
 
-def watch_events(run_dir: Path, tell: Callable[[str, str], None]) -> None:
-    """Calls `tell` before whatever this process does to the files of a run."""
+def watch_events(run_dir: Path, notify: Callable[[str, str], None]) -> None:
+    """Calls `notify` before each action of this process on the files of a run."""
     begun = False
 
     def hook(event: str, arguments: tuple) -> None:
         nonlocal begun
         if event not in EVENTS:
             return
-        what = os.fspath(arguments[0]) if not isinstance(arguments[0], int) else ""
-        inside = isinstance(what, str) and what.startswith(str(run_dir))
+        file = os.fspath(arguments[0]) if not isinstance(arguments[0], int) else ""
+        inside = isinstance(file, str) and file.startswith(str(run_dir))
         begun = begun or inside
-        # A tree is removed by names relative to it.
+        # rmtree removes files by names relative to their folder.
         if inside or (begun and event in ("os.remove", "os.rmdir")):
-            tell(event, what)
+            notify(event, file)
 
     fsync = os.fsync
 
-    def told_fsync(descriptor: int) -> None:
-        tell("os.fsync", "")
+    def watched_fsync(descriptor: int) -> None:
+        notify("os.fsync", "")
         fsync(descriptor)
 
-    setattr(os, "fsync", told_fsync)
+    setattr(os, "fsync", watched_fsync)
     sys.addaudithook(hook)
 
 
 def killer(run_dir: Path, number: int) -> Callable[[], None]:
-    """Makes a child kill itself before its event of that number."""
+    """A function that makes a child kill itself before its event `number`."""
 
     def arm() -> None:
         left = number
@@ -81,7 +81,7 @@ def killer(run_dir: Path, number: int) -> Callable[[], None]:
 def timer(
     run_dir: Path, seconds: float, number: int = 0, kind: int = signal.SIGKILL
 ) -> Callable[[], None]:
-    """Makes a child send itself a signal so long after its event of that number."""
+    """A function that makes a child signal itself some time after event `number`."""
 
     def arm() -> None:
         left = number
@@ -102,43 +102,46 @@ def timer(
 
 
 def undisturbed(run_dir: Path) -> tuple[str, list[Event]]:
-    """The small run as it should be: its digest, and all it did to its files."""
+    """Runs the small run to its end; returns its digest and its events."""
     events: list[Event] = []
 
-    def note(name: str, what: str) -> None:
-        events.append(Event(name, what, time.perf_counter()))
+    def note(name: str, file: str) -> None:
+        events.append(Event(name, file, time.perf_counter()))
 
     def value() -> Any:
-        did = [[*event] for event in events]  # and not what `digest` does
-        return [small.digest(run_dir), did]
+        before = [[*event] for event in events]  # without those of `digest`
+        return [small.digest(run_dir), before]
 
     ended = small.run(run_dir, before=lambda: watch_events(run_dir, note), then=value)
     assert ended.code == 0, ended.err
     start = ended.value[1][0][2]
     return ended.value[0], [
-        Event(name, what, at - start) for name, what, at in ended.value[1]
+        Event(name, file, seconds - start) for name, file, seconds in ended.value[1]
     ]
 
 
 def moments(
     run_dir: Path, events: list[Event], count: int, seed: int = 0
 ) -> list[tuple[str, Callable[[], None]]]:
-    """Spread over the run: what each is called, and what makes a child die then.
+    """Moments at which to kill a run: their names, functions that kill a child then.
+
+    A third are events all over the run, a third fall into the writing of a checkpoint's
+    files, a third are random times. Every event of one save is added, unless it has
+    more than `count`.
 
     Args:
-      run_dir: of the run that is to die.
-      events: of an undisturbed one.
-      count: how many; a third at events all over the run, a third of the rest within
-        the writing of a checkpoint's files, a third at any time; besides, there is one
-        at every event of one save, unless `count` is less than there are of these.
+      run_dir: directory of the run to be killed.
+      events: events of an undisturbed run.
+      count: number of moments, approximately.
+      seed: seed of the random times.
     """
     draw = random.Random(seed)
     starts = [
         number
         for number, event in enumerate(events)
-        if event.name == "os.mkdir" and "unfinished" in event.what
+        if event.name == "os.mkdir" and "unfinished" in event.file
     ]
-    save = range(starts[SAVED], starts[SAVED + 1])
+    save = range(starts[KILLED_SAVE], starts[KILLED_SAVE + 1])
     chosen = list(save) if count >= len(save) else []
     chosen += [
         int(i * len(events) / (count // 3 or 1)) for i in range(max(count // 3, 1))
@@ -159,80 +162,79 @@ def moments(
     return named
 
 
-def kill_and_go_on(
+def kill_and_resume(
     run_dir: Path, arm: Callable[[], None], expected: str, again: random.Random
 ) -> str | None:
-    """Begins a run, kills it, perhaps kills it again as it goes on; lets it end.
+    """Starts a run, kills it, perhaps again while it resumes, then lets it finish.
 
     Returns:
-      What was wrong, if anything.
+      What went wrong, if anything.
     """
-    deaths, arms = 0, [arm]
+    arms = [arm]
     while again.random() < 0.3 and len(arms) < 4:
         arms.append(timer(run_dir, again.uniform(0, 1.5)))
     for each in arms:
         ended = small.run(run_dir, before=each)
         if ended.code == 0:
-            break  # it was at its end already
+            break  # it had already finished
         if ended.code != -signal.SIGKILL:
             return f"exit code {ended.code}: {ended.err[-300:]}"
-        deaths += 1
-    return go_on(run_dir, expected)
+    return resume(run_dir, expected)
 
 
-def go_on(run_dir: Path, expected: str) -> str | None:
-    """Lets an interrupted run come to its end; returns what was wrong, if anything."""
+def resume(run_dir: Path, expected: str) -> str | None:
+    """Lets an interrupted run finish; returns what went wrong, if anything."""
     try:
         last = small.last_step(run_dir)
     except AssertionError as error:
-        return f"a checkpoint is visible that is not whole: {error}"
+        return f"a checkpoint is incomplete: {error}"
     ended = small.run(run_dir, then=lambda: small.digest(run_dir))
     if ended.code:
-        return f"going on: exit code {ended.code}: {ended.err[-300:]}"
+        return f"resuming: exit code {ended.code}: {ended.err[-300:]}"
     if small.resumed_at(ended) != max(last, 0):
-        return f"went on from {small.resumed_at(ended)}, with a checkpoint at {last}"
+        return f"resumed at {small.resumed_at(ended)}, with a checkpoint at {last}"
     if ended.value != expected:
-        return "the final state is another"
+        return "the final state differs"
     left = [p.name for p in run_dir.rglob(".*") if p.name != ".lock"]
-    return f"debris: {left}" if left else None
+    return f"left behind: {left}" if left else None
 
 
 def kills(folder: Path, count: int, report: Report) -> Row:
-    """kill -9 at `count` moments or more, each followed by going on to the end."""
-    expected, events = undisturbed(folder / "whole")
+    """kill -9 at `count` moments or more; each time the run resumes to its end."""
+    expected, events = undisturbed(folder / "intact")
     row, again = Row("kill -9 while training, resumed"), random.Random(1)
     run_dir = folder / "killed"
     for name, arm in moments(run_dir, events, count):
         shutil.rmtree(run_dir, ignore_errors=True)
-        wrong = kill_and_go_on(run_dir, arm, expected, again)
+        wrong = kill_and_resume(run_dir, arm, expected, again)
         row.add(name, wrong)
         report(name, wrong)
     return row
 
 
 def signals(folder: Path, count: int, report: Report) -> Row:
-    """SIGTERM and Ctrl-C at `count` moments each: saved, told how to go on."""
-    expected, events = undisturbed(folder / "asked-whole")
+    """SIGTERM and Ctrl-C, `count` times each: the run saves and says how to resume."""
+    expected, events = undisturbed(folder / "stopped-intact")
     row, draw = Row("SIGTERM, Ctrl-C while training, resumed"), random.Random(2)
-    run_dir = folder / "asked"
+    run_dir = folder / "stopped"
     for i in range(2 * count):
         kind = (signal.SIGTERM, signal.SIGINT)[i % 2]
         shutil.rmtree(run_dir, ignore_errors=True)
-        # Up to the first checkpoint Python is not yet asked to wait.
+        # Not before event 20: until the first checkpoint, a signal ends Python at once.
         delay = draw.uniform(0.05, events[-1].seconds)
         ended = small.run(run_dir, before=timer(run_dir, delay, 20, kind))
         name = f"{kind.name} after {delay:.2f} s"
-        wrong = _asked(ended, kind) or go_on(run_dir, expected)
+        wrong = _check_stop(ended, kind) or resume(run_dir, expected)
         row.add(name, wrong)
         report(name, wrong)
     return row
 
 
-def _asked(ended: children.Ended, kind: int) -> str | None:
+def _check_stop(ended: children.Ended, kind: int) -> str | None:
     if ended.code == 0:
         return None  # the signal came too late
     if ended.code != 128 + kind:
         return f"exit code {ended.code}: {ended.err[-300:]}"
     if "--flagfile=" not in ended.err.strip().splitlines()[-1]:
-        return f"no word on how to go on: {ended.err[-300:]}"
+        return f"does not say how to resume: {ended.err[-300:]}"
     return None

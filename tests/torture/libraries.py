@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiled operations that are damaged on the disk: noticed, and built again."""
+"""Compiled operations that are damaged on disk: noticed and compiled again."""
 
 import shutil
 from collections.abc import Iterator
@@ -11,12 +11,12 @@ from tests.torture.table import Row
 
 
 def damaged(folder: Path, report: Report, every: int = 1) -> Row:
-    """A library that is cut, flipped or empty is not loaded, and built again.
+    """Damages the library in several ways; it must be compiled again, not loaded.
 
     Args:
-      folder: to work in.
-      report: gets the name of each fault, and what was wrong.
-      every: 1 for all the faults; 2 for every other, …
+      folder: folder to work in.
+      report: takes the name of each fault, and what went wrong.
+      every: 1 for all faults, 2 for every other one, …
     """
     from native import ops
 
@@ -40,8 +40,8 @@ def damaged(folder: Path, report: Report, every: int = 1) -> Row:
             wrong = f"exit code {ended.code}: {ended.err[-300:]}"
         elif library.exists() and library.read_bytes() == content:
             wrong = "the damaged library is still there"
-        elif debris := [p.name for p in build.iterdir() if p.is_dir()]:
-            wrong = f"debris: {debris}"
+        elif left := [p.name for p in build.iterdir() if p.is_dir()]:
+            wrong = f"left behind: {left}"
         row.add(name, wrong)
         report(f"the library {name}", wrong)
     return row
@@ -51,7 +51,7 @@ def _damages(good: bytes) -> Iterator[tuple[str, bytes]]:
     yield "emptied", b""
     yield "cut in half", good[: len(good) // 2]
     yield "cut by a byte", good[:-1]
-    yield "with a byte more", good + b"\0"
+    yield "with one more byte", good + b"\0"
     yield "all zeros", bytes(len(good))
     for offset in (16, len(good) // 3, len(good) // 2, len(good) - 1):
         flipped = bytes([good[offset] ^ 16])
@@ -59,7 +59,7 @@ def _damages(good: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def _load(build: Path) -> list[float]:
-    """Loads the operations from a folder, and uses one."""
+    """Loads the operations from a folder and runs one."""
     import tensorflow as tf
 
     from native import compile, ops

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Outputs that are full, closed or unread, or lack characters: the work is kept."""
+"""Outputs that are full, closed, unread or lack characters: the run is complete."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ PROGRAM = Path(__file__).resolve().parent.parent.parent / "train.py"
 
 UNREAD = "| head -1 >/dev/null; exit ${PIPESTATUS[0]}"
 
-# For bash; standard error goes to a file, save where it is what fails.
+# Command lines for bash; standard error goes to a file unless it is what fails.
 WAYS = {
     "standard output on a full disk": '"$@" >/dev/full 2>"$ERR"',
     "standard output closed": '"$@" >&- 2>"$ERR"',
@@ -29,11 +29,12 @@ WAYS = {
 
 
 def lost(folder: Path, report: Report) -> Row:
-    """A real train.py with each of these outputs; its run must be whole."""
-    row, run_dir = Row("outputs full, closed, unread: the run is whole"), folder / "out"
+    """train.py with each of these outputs; the run must be complete."""
+    row = Row("outputs full, closed, unread: the run is complete")
+    run_dir = folder / "out"
     err = folder / "err"
-    small.run(folder / "out-whole", score=True)
-    expected = _state(folder / "out-whole")
+    small.run(folder / "out-intact", score=True)
+    expected = _state(folder / "out-intact")
     for name, way in WAYS.items():
         shutil.rmtree(run_dir, ignore_errors=True)
         err.write_text("")
@@ -44,22 +45,22 @@ def lost(folder: Path, report: Report) -> Row:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             check=False,
-            timeout=children.TIMEOUT,
+            timeout=children.TIMEOUT_SECONDS,
         )
         wrong = None
         if done.returncode not in (0, 1) or "Traceback" in err.read_text():
             wrong = f"exit code {done.returncode}: {err.read_text()[-300:]}"
         elif _state(run_dir) != expected:
-            wrong = f"the run is not whole: {err.read_text()[-300:]}"
+            wrong = f"the run is incomplete: {err.read_text()[-300:]}"
         row.add(name, wrong)
         report(name, wrong)
     return row
 
 
 def _state(run_dir: Path) -> object:
-    """Where a run ended, and what it scored."""
+    """Digest of a run, and whether it has predictions; None if it has no result."""
 
-    def look() -> list[object]:
+    def read() -> list[object]:
         return [small.digest(run_dir), (run_dir / "predictions.npz").exists()]
 
-    return children.run(look).value if (run_dir / "result.json").exists() else None
+    return children.run(read).value if (run_dir / "result.json").exists() else None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Links planted in a run directory: what they lead to stays as it was."""
+"""Links planted in a run directory: the files they lead to must not change."""
 
 import hashlib
 import os
@@ -7,12 +7,12 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.torture import children, small
+from tests.torture import small
 from tests.torture.kills import Report, killer, undisturbed
 from tests.torture.table import Row
 from training import runs
 
-Plant = Callable[[Path, Path], None]  # the name in the run directory, the victim
+Plant = Callable[[Path, Path], None]  # path in the run directory, path of the victim
 
 
 def _to_file(name: Path, victim: Path) -> None:
@@ -39,26 +39,26 @@ PLANTS: dict[str, Plant] = {
     "a link to a file": _to_file,
     "a link to a folder": _to_folder,
     "a link to nothing": _to_nothing,
-    "a second name of a file": _hard,
+    "a hard link to a file": _hard,
 }
 
 
 def links(folder: Path, report: Report, every: int = 1) -> list[Row]:
-    """train.py in directories that hold links, and goes on in such.
+    """train.py starts and resumes in directories that contain links.
 
     Args:
-      folder: to work in.
-      report: gets the name of each fault, and what was wrong.
-      every: 1 for all the faults; 2 for every other, …
+      folder: folder to work in.
+      report: takes the name of each fault, and what went wrong.
+      every: 1 for all faults, 2 for every other one, …
     """
     fresh, moved = Row("a link in a new run directory"), Row("a link in a killed run")
     for name, plant, run_dir, victim in list(_planted(folder))[::every]:
         plant()
-        wrong = _spared(run_dir, victim)
+        wrong = _train(run_dir, victim)
         fresh.add(name, wrong)
         report(name, wrong)
     run_dir, kept = folder / "linked", folder / "linked-kept"
-    _, events = undisturbed(folder / "linked-whole")
+    _, events = undisturbed(folder / "linked-intact")
     small.run(run_dir, before=killer(run_dir, 2 * len(events) // 3))
     run_dir.rename(kept)
     paths = sorted(path.relative_to(kept) for path in kept.rglob("*"))
@@ -66,9 +66,9 @@ def links(folder: Path, report: Report, every: int = 1) -> list[Row]:
         shutil.rmtree(run_dir, ignore_errors=True)
         shutil.copytree(kept, run_dir)
         victim = _empty(folder / "linked-victim") / path.name
-        (run_dir / path).rename(victim)  # the very content that is expected
+        (run_dir / path).rename(victim)  # with its valid content
         (run_dir / path).symlink_to(victim)
-        wrong = _spared(run_dir, victim)
+        wrong = _train(run_dir, victim)
         moved.add(str(path), wrong)
         report(f"{path} is a link", wrong)
     return [fresh, moved]
@@ -79,11 +79,11 @@ def _planted(folder: Path) -> Iterator[tuple[str, Callable[[], None], Path, Path
     for content in runs.CONTENTS:
         for what, plant in PLANTS.items():
 
-            def carry_out(content=content, plant=plant) -> None:
+            def plant_it(content=content, plant=plant) -> None:
                 _empty(run_dir)
                 plant(run_dir / content, _empty(folder / "victim") / "it")
 
-            yield f"{content}: {what}", carry_out, run_dir, folder / "victim" / "it"
+            yield f"{content}: {what}", plant_it, run_dir, folder / "victim" / "it"
 
 
 def _empty(folder: Path) -> Path:
@@ -92,23 +92,19 @@ def _empty(folder: Path) -> Path:
     return folder
 
 
-def _spared(run_dir: Path, victim: Path) -> str | None:
-    """Trains and scores; returns what was wrong, if anything."""
+def _train(run_dir: Path, victim: Path) -> str | None:
+    """Trains and scores; returns what went wrong, if anything."""
     before = _content(victim.parent)
     ended = small.run(run_dir, score=True)
     if _content(victim.parent) != before:
         return f"the victim is altered: exit code {ended.code}: {ended.err[-300:]}"
-    return _one_line(ended)
-
-
-def _one_line(ended: children.Ended) -> str | None:
     if ended.code == 0 or small.is_refusal(ended):
         return None
     return f"exit code {ended.code}: {ended.err[-300:]}"
 
 
 def _content(folder: Path) -> str:
-    """Of the names and bytes of all that a folder holds."""
+    """SHA-256 of the names and bytes of all files in a folder."""
     sha256 = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         sha256.update(f"{path.relative_to(folder)}\0".encode())

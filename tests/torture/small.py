@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run of seconds that has all that a run can have, and a hash of where it ends."""
+"""A run of a few seconds that has all that a run can have, and its digest."""
 
 import hashlib
 import json
@@ -21,8 +21,8 @@ from training import checkpoints, history, manifest
 
 EPOCHS, EPOCH_STEPS = 4, 4
 
-# Weight average, best weights, a rate that depends on the validation accuracy, and two
-# calls of the graph an epoch.
+# With weight average, best weights, a learning rate that depends on the validation
+# accuracy, and two calls of the graph per epoch.
 FLAGS = (
     *("--dataset=digits", "--network=mlp", "--hidden_units=4"),
     *("--shift_directions=", "--flip_codes=", "--threads=1", "--replicas=1"),
@@ -33,15 +33,15 @@ FLAGS = (
 
 
 def prepare() -> None:
-    """Loads all that a child would else load, and makes no tensor."""
+    """Imports all that a child would import, without making a tensor."""
     import sklearn.datasets  # noqa: F401
     from tensorboard.backend.event_processing import event_accumulator  # noqa: F401
 
     if "run_dir" not in flags.FLAGS:
         define_flags()
-    # Its usual lock is shared with children, and a killed one never gives it back.
+    # tqdm's own lock is shared with children, and a killed one never releases it.
     tqdm.set_lock(threading.RLock())
-    tqdm.monitor_interval = 0  # no thread beside this one
+    tqdm.monitor_interval = 0  # starts no thread
 
 
 def run(
@@ -51,14 +51,14 @@ def run(
     before: Callable[[], None] = lambda: None,
     then: Callable[[], Any] = lambda: None,
 ) -> children.Ended:
-    """Calls train.py in a child: begins the run, or goes on with it.
+    """Runs train.py in a child: starts the run or resumes it.
 
     Args:
-      run_dir: of the run.
-      more: flags.
-      score: whether the result is scored at the end, which takes as long as the rest.
-      before: is called first, in the child.
-      then: is called last, there; what it returns is the child's value.
+      run_dir: run directory.
+      more: further flags.
+      score: whether to score the result, which takes as long as the rest.
+      before: function that the child calls first.
+      then: function that the child calls last; its result is the child's value.
     """
 
     def program():
@@ -78,14 +78,14 @@ def run(
 
 
 def digest(run_dir: Path, *, curves: bool = True) -> str:
-    """SHA-256 of all that a run leaves, but for times and speeds.
+    """SHA-256 of all results of a run except times and speeds; in a child only.
 
-    Every variable of the last checkpoint, metrics.csv, and each point of each of
-    TensorBoard's curves. In a child only.
+    Covers every variable of the last checkpoint, metrics.csv, and each point of each
+    TensorBoard curve.
 
     Args:
-      run_dir: of the run.
-      curves: whether TensorBoard's count.
+      run_dir: run directory.
+      curves: whether to include TensorBoard's curves.
     """
     sha256 = hashlib.sha256()
     parts = [_variables(run_dir), _metrics(run_dir)]
@@ -126,23 +126,23 @@ def _curves(run_dir: Path) -> list[Any]:
 
 
 def last_step(run_dir: Path) -> int:
-    """Of the last checkpoint; −1 where there is none.
+    """Step of the last checkpoint; −1 if there is none.
 
     Raises:
-      AssertionError: one that is visible is not whole.
+      AssertionError: a checkpoint is incomplete.
     """
     folder = run_dir / checkpoints.FOLDER
-    found = checkpoints.steps(folder)
-    if not found:
+    steps = checkpoints.steps(folder)
+    if not steps:
         return -1
     config = json.loads((run_dir / "run.json").read_bytes())["config"]
-    for step in found:
+    for step in steps:
         assert checkpoints.is_whole(folder, step, config), f"{folder}, step {step}"
-    return found[-1]
+    return steps[-1]
 
 
 def resumed_at(ended: children.Ended) -> int:
-    """The step that a child said it went on from; 0 if it said none."""
+    """Step at which a child says it resumed; 0 if it does not say so."""
     for line in ended.out.splitlines():
         if line.startswith("resuming"):
             return int(line.split()[-1].replace(",", ""))
@@ -152,11 +152,11 @@ def resumed_at(ended: children.Ended) -> int:
 
 
 def is_refusal(ended: children.Ended, *words: str) -> bool:
-    """Whether a child failed as a program should: its last line says why, no traceback.
+    """Whether a child failed as it should: exit code 1, one line, no traceback.
 
     Args:
       ended: the child.
-      words: of which the line has one, if any are given.
+      words: texts of which the line must contain one, if any are given.
     """
     last = (ended.err.strip().splitlines() or [""])[-1]
     return (

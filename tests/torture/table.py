@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was injected and what became of it: on the console, as JSON, as Markdown."""
+"""The table of faults and results: for the console, as JSON, as Markdown."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,15 +12,15 @@ HEADERS = ("fault", "injected", "survived", "bytes lost")
 
 
 class Row:
-    """A group of faults.
+    """Results of one kind of fault.
 
     Args:
-      name: what is injected.
-      reason: why it is not, where it cannot be.
+      name: the kind of fault.
+      reason: why it cannot be injected on this machine, if so.
 
     Attributes:
-      injected: how many were.
-      failures: what went wrong with which.
+      injected: number of faults injected.
+      failures: (fault, what went wrong) of those that were not survived.
     """
 
     def __init__(self, name: str, reason: str | None = None):
@@ -29,13 +29,13 @@ class Row:
         self.failures: list[tuple[str, str]] = []
 
     def add(self, fault: str, wrong: str | None) -> None:
-        """Counts a fault; `wrong` says what the program did amiss, if it did."""
+        """Counts a fault; `wrong` says what went wrong, if anything."""
         self.injected += 1
         if wrong:
             self.failures.append((fault, wrong))
 
     def to_json(self) -> dict[str, Any]:
-        """As `from_json` takes it."""
+        """JSON types that `from_json` takes."""
         return {
             "fault": self.name,
             "not_run": self.reason,
@@ -45,14 +45,14 @@ class Row:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Row":
-        """The row that `to_json` wrote."""
+        """The row that `to_json` returned."""
         row = cls(content["fault"], content["not_run"])
         row.injected = content["injected"]
         row.failures = [tuple(failure) for failure in content["failures"]]
         return row
 
     def cells(self) -> tuple:
-        """As in the table. A run that survived has lost nothing: it is the same."""
+        """Cells of the table; a run that survived is the same, so it lost 0 bytes."""
         if self.reason:
             return (self.name, "not run", self.reason, "")
         survived = self.injected - len(self.failures)
@@ -60,16 +60,13 @@ class Row:
 
 
 def show(rows: Sequence[Row], style: str = "simple") -> str:
-    """The table as text."""
+    """The table as text, in a style of tabulate."""
     return tabulate.tabulate([row.cells() for row in rows], HEADERS, style, intfmt=",")
 
 
 def write(rows: Sequence[Row], folder: Path, facts: Mapping[str, Any]) -> None:
     """Writes results.json and results.md."""
-    content = {
-        **facts,
-        "rows": [row.to_json() for row in rows],
-    }
+    content = {**facts, "rows": [row.to_json() for row in rows]}
     (folder / "results.json").write_text(
         json.dumps(content, indent=1) + "\n", encoding="utf-8"
     )

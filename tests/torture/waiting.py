@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Signals to a worker that waits for another, which never comes."""
+"""Signals to a worker that waits for another one, which never starts."""
 
 import os
 import random
@@ -14,17 +14,17 @@ from tests.torture.kills import Report
 from tests.torture.table import Row
 from training import launch
 
-LATEST_SECONDS = 3.5  # after its start, when it has said whom it waits for
-LEAVING_SECONDS = 5
+SIGNAL_SECONDS = 3.5  # latest signal; by then it says which worker it waits for
+EXIT_SECONDS = 5  # longest time from signal to exit
 
 
 def signals(folder: Path, count: int, report: Report) -> Row:
-    """SIGTERM and Ctrl-C at `count` moments each: it leaves, and has left nothing."""
+    """SIGTERM and Ctrl-C, `count` times each: it exits and leaves no files."""
     row, draw = Row("SIGTERM, Ctrl-C to a worker that waits"), random.Random(4)
     run_dir = folder / "waiting"
     for i in range(2 * count):
         kind = (signal.SIGTERM, signal.SIGINT)[i % 2]
-        delay = draw.uniform(0.5, LATEST_SECONDS)
+        delay = draw.uniform(0.5, SIGNAL_SECONDS)
         number = i // 2 % 2
         began = time.monotonic()
         ended = small.run(
@@ -35,10 +35,10 @@ def signals(folder: Path, count: int, report: Report) -> Row:
         seconds = time.monotonic() - began - delay
         lines = [line for line in ended.err.splitlines() if "waiting for" not in line]
         wrong = None
-        if ended.code != 128 + kind or len(lines) != 1 or seconds > LEAVING_SECONDS:
+        if ended.code != 128 + kind or len(lines) != 1 or seconds > EXIT_SECONDS:
             wrong = f"exit code {ended.code}, {seconds:.1f} s: {ended.err[-300:]}"
         elif delay > 3 and f"waiting for worker {1 - number} (" not in ended.err:
-            wrong = f"no word on whom it waits for: {ended.err[-300:]}"
+            wrong = f"does not say which worker it waits for: {ended.err[-300:]}"
         elif run_dir.exists():
             wrong = "there is a run directory"
         name = f"{kind.name} to worker {number} after {delay:.1f} s"
