@@ -60,7 +60,7 @@ def find(grey: np.ndarray, ink: str = "auto") -> list[Digit]:
 
 
 _REACH_STROKES = 3  # reach of the paper's second estimate, in widest strokes
-_LONGEST_REACH_SHARE = 0.12  # of the page's longer side; further, it helps no more
+_LONGEST_REACH_SHARE = 0.12  # of the page's longer side; beyond, one estimate must do
 
 
 def _lift_ink(grey: np.ndarray, ink: str) -> np.ndarray:
