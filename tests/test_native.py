@@ -1,12 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests of native/: each operation beside TensorFlow's own."""
+"""Tests of native/ops.py: each operation against TensorFlow's."""
 
-import os
-import re
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +10,8 @@ import tensorflow as tf
 
 import models
 from models import layers
-from native import compile, ops, toolchain
-from training import machine, optimizers
+from native import ops
+from training import optimizers
 
 pytestmark = pytest.mark.native
 
@@ -27,7 +23,7 @@ def normal(*shape):
 
 
 def close(ours, expected, atol=2e-6):
-    """To rounding, of the largest number in it."""
+    """Compares up to rounding, relative to the largest value."""
     size = np.abs(expected).max()
     assert size > 0
     np.testing.assert_allclose(ours / size, expected / size, atol=atol)
@@ -44,7 +40,7 @@ def value_and_gradients(function, arguments, gradient):
     return [t.numpy() for t in (y, *tape.gradient(y, arguments, gradient))]
 
 
-# Both of LeNet's, at one width and another; and sizes that fill no vector, no window.
+# LeNet's convolutions at widths 1 and 2, and sizes that fill no vector or no window.
 SHAPES = pytest.mark.parametrize(
     "x, outputs",
     [
@@ -69,8 +65,8 @@ def test_conv_pool(x, outputs):
 
 
 @SHAPES
-def test_conv_pool_of_data(x, outputs):
-    """The gradient of the kernel alone has an operation of its own."""
+def test_conv_pool_without_gradient_of_x(x, outputs):
+    """The gradient of the weights alone is another operation."""
     x, w = normal(*x), normal(3, 3, x[-1], outputs)
     with tf.GradientTape() as tape, tf.GradientTape() as plain_tape:
         tape.watch([x, w])
@@ -82,8 +78,8 @@ def test_conv_pool_of_data(x, outputs):
     close(dw, plain_tape.gradient(plain, w).numpy())
 
 
-def test_of_equal_values_the_first_gets_the_gradient():
-    """As on the empty margin of every digit."""
+def test_first_of_equal_values_gets_the_gradient():
+    """As on the empty border of each digit."""
     x, w = tf.zeros([1, 7, 7, 2]), normal(3, 3, 2, 5)
     dy = normal(1, 3, 3, 5)
     ours = value_and_gradients(ops.conv_pool, [x, w], dy)
@@ -112,10 +108,10 @@ def test_selu_norm(shape):
     results = value_and_gradients(ours, arguments, dy)
     exact = [tf.cast(x, tf.float64) for x in (*arguments, dy)]
     expected = value_and_gradients(plain, exact[:-1], exact[-1])
-    # Of few rows some channel's are so near each other that rounding is magnified.
+    # With few rows, those of a channel may be so close that rounding is magnified.
     close(results[0], expected[0], atol=1e-5)
     close(results[1], expected[1], atol=1e-5)
-    # That of the bias is a sum whose parts all but cancel.
+    # The bias gradient is a sum whose terms nearly cancel.
     size = np.abs(expected[1]).reshape(-1, channels).sum(0).max()
     np.testing.assert_allclose(results[2] / size, expected[2] / size, atol=1e-5)
     close(results[3], expected[3], atol=1e-5)
@@ -133,7 +129,7 @@ def test_selu_norm_statistics():
 @pytest.mark.parametrize("shape", [(64, 288), (3, 5, 7), (1,)])
 @pytest.mark.parametrize("rate", [0.5, 0.1])
 def test_dropout(shape, rate):
-    """The mask is the plain one's, number by number, at each of two seeds."""
+    """The mask is exactly that of models.layers, for each of two seeds."""
     for seed in ([3, 4], [5, 2**31 - 1]):
         x, dy = normal(*shape), normal(*shape)
         ours, plain = (
@@ -150,14 +146,14 @@ def test_dropout(shape, rate):
 
 
 @pytest.mark.parametrize("rate", [0.9991, 0.999995, -0.1])
-def test_dropout_of_no_drawable_rate_is_refused(rate):
+def test_dropout_rate_out_of_range_is_refused(rate):
     with pytest.raises(tf.errors.InvalidArgumentError, match="0 to 0.999 wanted"):
         ops.dropout(tf.ones([4]), rate, seed=tf.constant([3, 4]))
     highest = layers.MAX_DROPOUT
     ops.dropout(tf.ones([4]), highest, seed=tf.constant([3, 4]))
 
 
-def test_selu_far_below_and_above_0():
+def test_selu_of_extreme_values():
     x = tf.constant([[-1e30], [-200.0], [-87.5], [-1.0], [-1e-6], [0.0], [1e30]])
     one, zero = tf.ones([1]), tf.zeros([1])
     ours = ops.load().selu_norm(x=x, bias=zero, scale=one, offset=zero, epsilon=EPSILON)
@@ -173,12 +169,12 @@ def test_selu_far_below_and_above_0():
         ([5, 5, 3], [3, 3, 3, 4]),
     ],
 )
-def test_what_does_not_fit_is_refused(x, w):
+def test_conv_pool_refuses_other_shapes(x, w):
     with pytest.raises((tf.errors.InvalidArgumentError, ValueError)):
         ops.conv_pool(tf.zeros(x), tf.zeros(w))
 
 
-def test_a_vector_that_does_not_fit_is_refused():
+def test_selu_norm_refuses_other_shapes():
     with pytest.raises(tf.errors.InvalidArgumentError, match="does not fit"):
         ops.selu_norm(
             *(tf.zeros([2, 3]), tf.zeros([3]), tf.zeros([4]), tf.zeros([3])),
@@ -186,7 +182,7 @@ def test_a_vector_that_does_not_fit_is_refused():
         )
 
 
-def test_evaluation_and_export_know_nothing_of_it():
+def test_evaluation_and_export_do_not_use_it():
     network = models.build(
         {
             **{"network": "lenet", "kernels": "native"},
@@ -240,8 +236,8 @@ def test_threads_share_a_batch():
 
 @pytest.mark.parametrize("average", [0.0, 0.9])
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_adam_is_the_rule_and_its_neighbours(average, threads):
-    """As of the operations of TensorFlow, step by step, whatever the sizes."""
+def test_adam_matches_the_optimizer_without_it(average, threads):
+    """Step by step, with weight decay and average, for several sizes."""
 
     def trained(threads):
         weights = [tf.Variable(normal(*shape)) for shape in ((300, 70), (17,), (3, 5))]
@@ -271,8 +267,8 @@ def test_adam_is_the_rule_and_its_neighbours(average, threads):
         close(ours, plain)
 
 
-def test_adam_leaves_what_was_read_before_as_it_was():
-    """A variable's numbers may be in use elsewhere: they are not written over."""
+def test_adam_does_not_change_values_read_before():
+    """Others may still hold a variable's buffer: it is copied, not overwritten."""
     w, m, v = (tf.Variable(tf.ones([5])) for _ in range(3))
     read = w.read_value(), m.read_value()
     ops.adam(
@@ -285,7 +281,7 @@ def test_adam_leaves_what_was_read_before_as_it_was():
     np.testing.assert_allclose(w, 0.9 * tf.ones([5]), rtol=1e-6)
 
 
-def test_adam_refuses_what_does_not_fit():
+def test_adam_refuses_other_shapes():
     w, m, v = (tf.Variable(tf.ones([size])) for size in (5, 5, 4))
     settings = {"rate": 0.1, "beta1": 0.9, "beta2": 0.9, "epsilon": 1e-8, "shrink": 1.0}
     with pytest.raises(tf.errors.InvalidArgumentError, match="does not fit"):
@@ -294,314 +290,5 @@ def test_adam_refuses_what_does_not_fit():
         ops.adam([w], [m], [m], [tf.ones([5])], decays=[], **settings)
 
 
-# --- compiling ---
-
-
-@pytest.fixture
-def nothing_compiled(monkeypatch, tmp_path):
-    monkeypatch.setattr(compile, "BUILD", tmp_path / "build")
-    ops.load.cache_clear()
-    yield tmp_path / "build"
-    ops.load.cache_clear()
-
-
-def test_a_compiler_that_fails(nothing_compiled, monkeypatch):
-    monkeypatch.setenv("CXX", "false")
-    assert ops.missing() == "the C++ compiler false fails: exit code 1"
-    assert not list(nothing_compiled.iterdir())  # nothing half done
-
-
-def test_no_compiler(nothing_compiled, monkeypatch):
-    monkeypatch.delenv("CXX", raising=False)
-    monkeypatch.setenv("PATH", str(nothing_compiled))
-    assert ops.missing() == toolchain.NO_COMPILER
-    with pytest.raises(compile.NativeError, match="no C"):
-        ops.conv_pool(tf.zeros([1, 5, 5, 1]), tf.zeros([3, 3, 1, 1]))
-
-
-def test_a_compiler_that_is_not_there(nothing_compiled, monkeypatch):
-    monkeypatch.setenv("CXX", str(nothing_compiled / "c++"))
-    assert "c++, which does not exist" in ops.missing()
-
-
-def test_a_compiler_of_two_words(nothing_compiled, monkeypatch):
-    monkeypatch.setenv("CXX", "env false")
-    assert ops.missing() == "the C++ compiler env fails: exit code 1"
-
-
-@pytest.fixture
-def copied(nothing_compiled, monkeypatch):
-    """A library whose compilation is a copy of the one that is there, and counted."""
-    content, builds = compiled().read_bytes(), []
-
-    def build(_, path):
-        builds.append(path)
-        path.write_bytes(content)
-
-    monkeypatch.setattr(compile._Job, "_build", build)
-    path = compile.library()
-    assert len(builds) == 1 and compile.library() == path
-    return path, builds
-
-
-def compiled():
-    """The library that all other tests load."""
-    name = compile.library_path(toolchain.tensorflow()).name
-    return Path(ops.__file__).parent / "build" / name
-
-
-def damage(path, how):
-    noted, content = path.with_suffix(".sha256"), path.read_bytes()
-    if how in ("link", "pipe"):
-        kept = path.rename(path.with_name("elsewhere"))
-        path.symlink_to(kept) if how == "link" else os.mkfifo(path)
-    elif how == "no hash":
-        noted.unlink()
-    elif how == "pipe for a hash":
-        noted.unlink()
-        os.mkfifo(noted)
-    elif how == "garbage for a hash":
-        noted.write_bytes(b"\xff" * 5000)
-    else:
-        flipped = content[:5000] + bytes([content[5000] ^ 1]) + content[5001:]
-        half = content[: len(content) // 2]
-        path.write_bytes({"half": half, "empty": b"", "flipped": flipped}[how])
-
-
-DAMAGES = ("half", "empty", "flipped", "no hash", "garbage for a hash", "link", "pipe")
-
-
-@pytest.mark.parametrize("how", [*DAMAGES, "pipe for a hash"])
-def test_a_damaged_library_is_compiled_again(copied, capsys, monkeypatch, how):
-    path, builds = copied
-    content = path.read_bytes()
-    damage(path, how)
-    assert compile.library() == path and len(builds) == 2
-    assert path.read_bytes() == content and path.is_file() and not path.is_symlink()
-    said = capsys.readouterr().err
-    assert f"{path} does not match its SHA-256" in said and said.count("\n") == 1
-    assert compile.library() == path and len(builds) == 2
-    # Not loaded in earnest: a process can have but one copy of an operation.
-    loaded = []
-    monkeypatch.setattr(tf, "load_op_library", loaded.append)
-    assert ops.missing() == "" and not capsys.readouterr().err
-    assert loaded == [str(path)]
-
-
-def test_leftovers_of_killed_compilers_go(copied):
-    path, _ = copied
-    killed = subprocess.Popen(["true"])
-    killed.wait()
-    dead, alive = (path.with_name(f".compiling.{n}") for n in (killed.pid, 1))
-    hash_ = path.with_name(f".{path.stem}.sha256.{killed.pid}")
-    for folder in (dead, alive):
-        (folder / "of a compiler").mkdir(parents=True)
-    hash_.touch()
-    path.unlink()
-    compile.library()
-    names = {path.name, path.with_suffix(".sha256").name, alive.name}
-    assert {p.name for p in path.parent.iterdir()} == names
-
-
-# As GCC 12 and its assembler say it.
-NO_SPACE = (
-    "{standard input}: Fatal error: can't write 211 bytes to section .text of x.o: 'No"
-    " space left on device'"
-)
-
-
-@pytest.mark.parametrize(
-    "printed, reason",
-    [
-        (
-            "{standard input}: Assembler messages:\n"
-            f"{NO_SPACE}\n{{standard input}}: Fatal error: x.o: No such file or"
-            " directory\n",
-            NO_SPACE,
-        ),
-        (
-            "/usr/bin/ld: final link failed: No space left on device\n"
-            "collect2: error: ld returned 1 exit status\n",
-            "/usr/bin/ld: final link failed: No space left on device",
-        ),
-        (
-            "In file included from core/errors.h:7:\nstatus.h:3: warning: an error\n"
-            '   12 | #error "not here"\nops.cc:7:1: fatal error: error writing to'
-            " /tmp/a.s: No space left on device\ncompilation terminated.\n",
-            "ops.cc:7:1: fatal error: error writing to /tmp/a.s: No space left on"
-            " device",
-        ),
-        (
-            "In file included from core/errors.h:7,\n                 from ops.cc:9:\n"
-            "vector.h:3:2: error: #error no vectors\n",
-            "vector.h:3:2: error: #error no vectors",
-        ),
-        (
-            "c++: fatal error: Killed signal terminated program cc1plus\n"
-            "compilation terminated.\n",
-            "c++: fatal error: Killed signal terminated program cc1plus",
-        ),
-        (
-            "/usr/bin/ld: cannot find -ltensorflow: No such file or directory\n"
-            "collect2: error: ld returned 1 exit status\n",
-            "/usr/bin/ld: cannot find -ltensorflow: No such file or directory",
-        ),
-        ("c++: error: unrecognized -x\n", "c++: error: unrecognized -x"),
-        ("something else\n", "something else"),
-        ("", "exit code 1"),
-    ],
-)
-def test_the_reason_of_a_compiler_that_fails(printed, reason):
-    assert toolchain.failure(printed, 1) == reason
-
-
-def test_a_compiler_that_is_killed_or_never_ends(nothing_compiled, monkeypatch):
-    monkeypatch.setenv("CXX", "sh -c 'kill -9 $$'")
-    assert ops.missing() == "the C++ compiler sh fails: killed by SIGKILL"
-    monkeypatch.setenv("CXX", "sh -c 'exec sleep 60'")
-    monkeypatch.setattr(compile, "COMPILE_SECONDS", 0.05)
-    assert ops.missing() == "the C++ compiler takes over 0.05 s"
-    assert not list(nothing_compiled.iterdir())
-
-
-def test_a_compiler_in_the_background_is_ended(nothing_compiled, monkeypatch):
-    """With all that it started: its folder goes, and nobody waits."""
-    monkeypatch.setenv("CXX", "sh -c 'sleep 60; true'")
-    began = time.perf_counter()
-    compile.start()
-    job = compile._job
-    while not job._running:
-        time.sleep(0.01)
-    compile._stop()  # as at the end of the program
-    assert time.perf_counter() - began < 10
-    assert not job._running and not list(nothing_compiled.iterdir())
-    with pytest.raises(compile.NativeError, match="SIGKILL|stopped"):
-        compile.library()
-    assert compile._job is None
-
-
-def test_a_compiler_that_fails_in_the_background(nothing_compiled, monkeypatch, capfd):
-    """The choice of kernels does not wait for it; what it said comes afterwards."""
-    monkeypatch.setattr(toolchain, "processor", lambda: "flags : avx512f")
-    monkeypatch.setenv("CXX", "false")
-    assert ops.unsuited() == ""
-    fails = "the C++ compiler false fails: exit code 1"
-    with pytest.raises(machine.MachineError, match=re.escape(f"here ({fails}): train")):
-        machine.settle("native", {})  # as asked for
-    assert machine.settle("native", {"kernels": "native"}) == "tensorflow"
-    assert capfd.readouterr() == (f"kernels: tensorflow ({fails})\n", "")
-    assert machine.settle("tensorflow", {}) == "tensorflow"
-    assert machine.settle(None, {}) is None
-
-
-def test_kernels_as_asked_for_without_a_compiler(nothing_compiled, monkeypatch):
-    monkeypatch.setenv("CXX", str(nothing_compiled / "c++"))
-    with pytest.raises(machine.MachineError, match="not exist.*--kernels=tensorflow"):
-        machine.start_kernels()
-
-
-def test_a_full_disk_is_named(nothing_compiled, monkeypatch, tmp_path):
-    """The compiler's temporary files go where the library goes."""
-    script = tmp_path / "c++"
-    script.write_text('#!/bin/sh\necho "$TMPDIR: No space left" >&2\nexit 1\n')
-    script.chmod(0o755)
-    monkeypatch.setenv("CXX", str(script))
-    assert f"{nothing_compiled}/.compiling.{os.getpid()}: No space" in ops.missing()
-
-
-@pytest.mark.parametrize(
-    "processor, reason", [("flags : fma avx2", "no AVX-512"), ("flags : avx512f", "")]
-)
-def test_where_it_is_the_better_choice(monkeypatch, processor, reason):
-    monkeypatch.setattr(toolchain, "processor", lambda: processor)
-    monkeypatch.setattr(compile, "start", lambda: None)
-    assert ops.unsuited() == reason
-
-
-def test_another_processor_or_version_is_compiled_for_anew(monkeypatch):
-    found = toolchain.tensorflow()
-    paths = {compile.library_path(found)}
-    monkeypatch.setattr(toolchain, "processor", lambda: "another")
-    paths.add(compile.library_path(found))
-    paths.add(compile.library_path(found._replace(version="1.0")))
-    paths.add(
-        compile.library_path(
-            found._replace(compile_flags=("-D_GLIBCXX_USE_CXX11_ABI=0",))
-        )
-    )
-    assert len(paths) == 4
-
-
-def test_what_tensorflow_is_going_to_say(monkeypatch):
-    """Before it is loaded: then it can be compiled for meanwhile."""
-    said = toolchain.tensorflow()
-    monkeypatch.delitem(sys.modules, "tensorflow")
-    assert toolchain.tensorflow() == said
-
-
-@pytest.mark.parametrize(
-    "arguments, begins",
-    [
-        (["--flagfile=lenet.flags"], True),
-        (["--network=lenet", "--seed=1"], True),
-        (["--flagfile=flags/mlp_64.flags"], False),
-        (["--kernels=tensorflow"], False),
-        (["--flagfile=lenet.flags", "--helpfull"], False),
-        (["--flagfile=nowhere.flags"], False),  # which is said later
-    ],
-)
-def test_the_compiler_starts_before_tensorflow(monkeypatch, arguments, begins):
-    started = []
-    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
-    monkeypatch.setattr(compile, "start", lambda: started.append(True))
-    monkeypatch.setattr(toolchain, "processor", lambda: "flags : avx512f")
-    compile.foresee()
-    assert bool(started) == begins
-    monkeypatch.setattr(toolchain, "processor", lambda: "flags : avx2")
-    compile.foresee()
-    assert bool(started) == begins
-
-
-def test_what_was_foreseen_for_another_tensorflow(nothing_compiled, monkeypatch):
-    """Is ended, and that which was loaded compiled for."""
-    monkeypatch.setenv("CXX", "sh -c 'sleep 60; true'")
-    loaded = toolchain.tensorflow()
-    monkeypatch.setattr(toolchain, "tensorflow", lambda: loaded._replace(version="1.0"))
-    compile.start()
-    foreseen = compile._job
-    monkeypatch.setattr(toolchain, "tensorflow", lambda: loaded)
-    monkeypatch.setenv("CXX", "false")
-    with pytest.raises(compile.NativeError, match="false fails"):
-        compile.library()
-    assert not foreseen._running and not list(nothing_compiled.iterdir())
-
-
-def test_ctrl_c_while_tensorflow_loads_ends_the_compiler(tmp_path):
-    ours = f"61.{os.getpid()}"  # seconds; no other run of this test sleeps as long
-    program = tmp_path / "program.py"
-    program.write_text(
-        "import os, pathlib, signal, time\n"
-        "from system import console\n"
-        "console.start()\n"
-        "from native import compile\n"
-        "compile.BUILD = pathlib.Path(BUILD)\n"
-        "compile.start()\n"
-        "while not compile._job._running: time.sleep(0.01)\n"
-        "os.kill(os.getpid(), signal.SIGINT)\n"
-        "time.sleep(60)\n".replace("BUILD)", f"{str(tmp_path / 'build')!r})")
-    )
-    ended = subprocess.run(
-        [sys.executable, str(program)],
-        env={**os.environ, "CXX": f"sh -c 'sleep {ours}'", "PYTHONPATH": os.getcwd()},
-        capture_output=True,
-        timeout=50,
-    )
-    assert ended.returncode == 130 and b"program.py: interrupted" in ended.stderr
-    assert not list((tmp_path / "build").iterdir())
-    assert f"sleep\0{ours}\0".encode() not in b"".join(
-        path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")
-    )
-
-
-def test_it_can_be_had_here():
+def test_the_operations_load_here():
     assert ops.missing() == ""
