@@ -57,7 +57,7 @@ def test_the_first_signal_is_a_wish(busy, number):
     busy.send_signal(number)
     out, err = busy.communicate(timeout=60)
     assert (busy.returncode, out) == (0, f"saved {int(number)}\n")
-    assert err.count("\n") == 1 and "stopping: the steps in hand" in err
+    assert err.count("\n") == 1 and "stopping: finishing the steps" in err
 
 
 def test_ctrl_c_and_sigterm_together_are_one_wish(busy):
@@ -77,7 +77,7 @@ def test_a_second_ctrl_c_leaves_within_a_call(busy):
     busy.send_signal(signal.SIGINT)
     out, err = busy.communicate(timeout=60)
     assert (busy.returncode, out) == (130, "")
-    assert "left at once" in err
+    assert "ended at once" in err
     assert time.monotonic() - began < 5
 
 

@@ -30,7 +30,7 @@ def said(monkeypatch):
     """What the workers print, which they do after 0.2 s of waiting and then again."""
     lines = []
     monkeypatch.setattr(rendezvous, "NOTICE_SECONDS", 0.2)
-    monkeypatch.setattr(rendezvous, "AGAIN_SECONDS", 0.2)
+    monkeypatch.setattr(rendezvous, "REPEAT_SECONDS", 0.2)
     monkeypatch.setattr(rendezvous, "POLL_SECONDS", 0.01)
     monkeypatch.setattr(console, "warn", lines.append)
     return lines
@@ -73,7 +73,7 @@ def test_each_says_whom_it_waits_for_and_gives_up(workers, said, pool):
     third = pool.submit(rendezvous.meet, workers, 2, 1)
     assert f"waited 1 s for worker 1 ({workers[1]}): start all" in outcome(third)
     assert f"waited 1.5 s for worker 1 ({workers[1]}), worker 2 (" in outcome(first)
-    until(said, f"waiting for worker 1 ({workers[1]}), at most ")
+    until(said, f"waiting for worker 1 ({workers[1]}), for at most ")
     lone = outcome(pool.submit(rendezvous.meet, workers, 1, 0.3))
     assert f"for worker 0 ({workers[0]}) [Connection refused]: start all" in lone
 
@@ -103,7 +103,7 @@ def test_another_tf_config_sends_all_away(workers, said, pool):
     meetings.append(pool.submit(rendezvous.meet, others, 1, SECONDS))
     for meeting in meetings:
         message = outcome(meeting)
-        assert f"a TF_CONFIG with the workers {', '.join(others)}, and" in message
+        assert f"a TF_CONFIG with the workers {', '.join(others)}, but" in message
         assert f"worker 0 one with {', '.join(workers)}: give" in message
 
 

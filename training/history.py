@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""metrics.csv: a row per epoch, and what must be in it beside a checkpoint.
+"""metrics.csv: one row per epoch, checked against the checkpoint.
 
-No figure of an epoch can be computed again once its weights are gone. So a history that
-has lost epochs is refused, lest a result speak of fewer than were trained.
+An epoch's figures cannot be computed again once its weights are gone. So we refuse a
+history that has lost epochs, or a result would cover fewer than were trained.
 """
 
 import math
@@ -14,31 +14,31 @@ from training import runs
 
 METRICS = "metrics.csv"
 
-_MOST_BYTES = 1 << 24  # 100,000 epochs
-_PLACE = ("epoch", "step", "seconds")  # columns that say where in the run a row is
+_MAX_BYTES = 1 << 24  # 100,000 epochs
+_PLACE = ("epoch", "step", "seconds")  # where in the run a row is
 _TRAINING = ("train_loss", "train_accuracy", "learning_rate")
 
 
 def columns(splits: Iterable[str]) -> list[str]:
-    """The columns of metrics.csv, in order.
+    """Columns of metrics.csv, in order.
 
     Args:
-      splits: that are scored after each epoch.
+      splits: splits that are scored after each epoch.
     """
     metrics = ("loss", "accuracy", "binary_accuracy")
-    of_splits = [f"{split}_{metric}" for split in splits for metric in metrics]
-    return ["epoch", "step", "images", "seconds", *_TRAINING, *of_splits]
+    scores = [f"{split}_{metric}" for split in splits for metric in metrics]
+    return ["epoch", "step", "images", "seconds", *_TRAINING, *scores]
 
 
 def read(run_dir: Path) -> list[dict[str, float]]:
-    """The rows of metrics.csv, finite numbers throughout; none if there is no file.
+    """Rows of metrics.csv, all of finite numbers; none if there is no file.
 
     Raises:
-      RunError: it is damaged or cannot be read.
+      RunError: the file is damaged or cannot be read.
     """
     path = run_dir / METRICS
     try:
-        return _parse(untrusted.read(path, _MOST_BYTES).decode("utf-8"))
+        return _parse(untrusted.read(path, _MAX_BYTES).decode("utf-8"))
     except FileNotFoundError:
         return []
     except (OSError, ValueError) as error:
@@ -47,26 +47,26 @@ def read(run_dir: Path) -> list[dict[str, float]]:
 
 def _damaged(path: Path, why: str) -> runs.RunError:
     return runs.RunError(
-        f"{path} is damaged ({why}): put a good copy in its place, or train again in"
+        f"{path} is damaged ({why}): replace it by a good copy, or train again in"
         " another --run_dir"
     )
 
 
 def _parse(text: str) -> list[dict[str, float]]:
-    """The rows of a metrics.csv; ValueError at what `write` never wrote."""
+    """Raises ValueError for anything that `write` would not have written."""
     if not text:
         return []
     header, *lines = [line.split(",") for line in text.removesuffix("\n").split("\n")]
     if len(set(header)) < len(header) or not set(_PLACE) <= set(header):
-        raise ValueError(f"not one column each of {', '.join(_PLACE)}")
+        raise ValueError(f"expected one column each of {', '.join(_PLACE)}")
     rows = [dict(zip(header, map(float, line), strict=True)) for line in lines]
     for number, row in enumerate(rows):
         for name, value in row.items():
-            least = -math.inf if name.endswith("loss") else 0
-            most = 1 if name.endswith("accuracy") else math.inf
-            if not (math.isfinite(value) and least <= value <= most):
+            low = -math.inf if name.endswith("loss") else 0
+            high = 1 if name.endswith("accuracy") else math.inf
+            if not (math.isfinite(value) and low <= value <= high):
                 raise ValueError(f"{name} {value:g} in line {number + 2}")
-        # All epochs are equally long, and none comes twice or is left out.
+        # All epochs have the same length; none is missing or comes twice.
         if (row["epoch"], row["step"]) != (number, rows[0]["step"] * (number + 1)):
             raise ValueError(f"not epoch {number} in line {number + 2}")
     if rows and not (rows[0]["step"] >= 1 and rows[0]["step"].is_integer()):
@@ -80,13 +80,13 @@ def epochs(
     needed: Iterable[str] = (),
     epoch_steps: int | None = None,
 ) -> list[dict[str, float]]:
-    """The epochs up to a checkpoint; a killed run may have begun others.
+    """Rows up to a checkpoint; a killed run may have written more.
 
     Args:
-      run_dir: of the run.
-      step: of the checkpoint.
-      needed: columns that there must be.
-      epoch_steps: steps of an epoch; None: as many as the first row says.
+      run_dir: run directory.
+      step: step of the checkpoint.
+      needed: columns that must be there.
+      epoch_steps: steps per epoch; None: as in the first row.
 
     Raises:
       RunError: an epoch or a column is missing, or metrics.csv is damaged.
@@ -99,12 +99,12 @@ def epochs(
         epoch_steps = epoch_steps or int(rows[0]["step"])
         if rows[0]["step"] != epoch_steps:
             raise _damaged(path, f"an epoch has {epoch_steps:,} steps in this run")
-    whole = step // epoch_steps if epoch_steps else 0
-    if len(rows) < whole:
+    epochs_done = step // epoch_steps if epoch_steps else 0
+    if len(rows) < epochs_done:
         raise runs.RunError(
-            f"{path} has lost its history: the checkpoint of step {step:,} comes after"
-            f" {whole:,} epochs, of which {len(rows):,} are there; put a copy of the"
-            " file back, or train again in another --run_dir"
+            f"{path} has lost its history: the checkpoint at step {step:,} comes after"
+            f" {epochs_done:,} epochs, of which {len(rows):,} are there; restore a copy"
+            " of the file, or train again in another --run_dir"
         )
     return rows
 
@@ -113,7 +113,8 @@ def write(run_dir: Path, rows: Sequence[Mapping[str, float]]) -> None:
     """Replaces metrics.csv.
 
     Raises:
-      RunError: a figure of the last row is not finite, or it cannot be written.
+      RunError: the last row has a figure that is not finite, or the file cannot be
+        written.
     """
     for name, value in rows[-1].items():
         if not math.isfinite(value):

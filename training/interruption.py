@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ctrl-C and SIGTERM as a wish to stop, which training grants when it has saved.
+"""Ctrl-C and SIGTERM: stop training after saving, or end a process that waits.
 
-Python's own handlers wait for the end of a call into TensorFlow, which may take
-seconds, or for ever where it waits for another worker. A thread that the system itself
-wakes hears a signal at once. While training, the first signal is noted, and a second
-Ctrl-C ends the process, as kill -9 would: nothing is lost by that but the steps since
-the last checkpoint. Before and after training, the first one ends the process.
+Python's own handlers run only when a call into TensorFlow returns. That may take
+seconds, or for ever if the call waits for another worker. So a thread, which the system
+wakes, hears a signal at once.
+
+While training, the first signal asks for a stop: we finish the steps in hand and save.
+A second Ctrl-C ends the process at once, like kill -9, and loses only the steps since
+the last checkpoint. Before and after training, the first signal ends the process.
 """
 
 import contextlib
@@ -24,11 +26,11 @@ GRACE_SECONDS = 2
 
 
 class Stopped(errors.UserError):
-    """Training was stopped by a signal, and saved.
+    """A signal stopped training, after a checkpoint was saved.
 
     Args:
-      message: names the command to go on with.
-      number: of the signal.
+      message: message with the command that resumes the run.
+      number: number of the signal.
     """
 
     def __init__(self, message: str, number: int):
@@ -38,10 +40,10 @@ class Stopped(errors.UserError):
 
 @contextlib.contextmanager
 def native_call() -> Iterator[None]:
-    """For a call into TensorFlow that lets no thread of Python run until it returns.
+    """Wraps a call into TensorFlow that blocks all Python threads until it returns.
 
-    Ctrl-C ends the process within, which prints nothing. TensorFlow puts a handler of
-    its own in the place of that of SIGTERM; afterwards ours is back.
+    During the call, Ctrl-C ends the process without a word. TensorFlow replaces the
+    handler of SIGTERM; after the call, ours is back.
     """
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
     if handlers[signal.SIGINT] != signal.SIG_IGN:
@@ -54,7 +56,7 @@ def native_call() -> Iterator[None]:
 
 
 class _Listener:
-    """Hears signals in a thread, whatever the main thread does; a context manager."""
+    """Hears signals in a thread, whatever the main one does; a context manager."""
 
     def __enter__(self):
         self._reader, self._writer = socket.socketpair()
@@ -64,7 +66,7 @@ class _Listener:
         self._wakeup = signal.set_wakeup_fd(
             self._writer.fileno(), warn_on_full_buffer=False
         )
-        # Python writes the number to the socket only where it has a handler to call.
+        # Python writes to the socket only for signals that have a Python handler.
         self._handlers = {n: signal.signal(n, self._handle) for n in SIGNALS}
         return self
 
@@ -82,18 +84,18 @@ class _Listener:
                 self._note(byte[0])
 
     def _handle(self, number: int, _: FrameType | None) -> None:
-        """Called in the main thread, when it is in Python."""
+        """Handles a signal in the main thread, once that is in Python."""
 
     def _note(self, number: int) -> None:
-        """Called in the thread, at once."""
+        """Handles a signal in the listening thread, at once."""
         raise NotImplementedError
 
 
 class Interruption(_Listener):
-    """Notes that training is to stop.
+    """Notes a signal that asks training to stop.
 
     Attributes:
-      received: number of the first signal, 0 as long as there was none.
+      received: number of the first signal; 0 if there was none.
     """
 
     def __init__(self) -> None:
@@ -103,20 +105,21 @@ class Interruption(_Listener):
     def _note(self, number: int) -> None:
         self._interrupts += number == signal.SIGINT
         if self._interrupts > 1:
-            console.warn("left at once: what follows the last checkpoint is lost")
+            console.warn("ended at once: the steps after the last checkpoint are lost")
             os._exit(errors.INTERRUPTED)
         if not self.received:
             console.warn(
-                "stopping: the steps in hand, then saving; Ctrl-C leaves at once"
+                "stopping: finishing the steps in hand, then saving; a second Ctrl-C"
+                " ends at once"
             )
         self.received = self.received or number
 
 
 class Departure(_Listener):
-    """Ends the process at the first signal, also where TensorFlow waits for others.
+    """Ends the process at the first signal, even while TensorFlow waits for others.
 
-    The main thread leaves by an exception, which removes what is temporary. If it does
-    not come to that within `GRACE_SECONDS`, the process is ended all the same.
+    The main thread exits by an exception, so that temporary files are removed. If that
+    takes longer than `GRACE_SECONDS`, the process ends all the same.
     """
 
     def __init__(self) -> None:
@@ -134,5 +137,5 @@ class Departure(_Listener):
 
     def _note(self, number: int) -> None:
         if not self._left.wait(GRACE_SECONDS):
-            console.warn(f"stopped by {signal.Signals(number).name}, while waiting")
+            console.warn(f"stopped by {signal.Signals(number).name} while waiting")
             os._exit(errors.SIGNALLED + number)

@@ -3,13 +3,13 @@
 
     python -m training.launch --workers=2 -- --flagfile=lenet.flags
 
-What follows -- are train.py's flags. Each worker gets its TF_CONFIG, with a free port.
-Ctrl-C and SIGTERM are passed on to all. The exit code is that of the first worker that
-failed. The others find out by themselves that it is gone, and leave; if one does not,
-it is ended, and named.
+The flags after -- are train.py's. Each worker gets a TF_CONFIG with a free port. Ctrl-C
+and SIGTERM are passed on to all workers. The exit code is that of the first worker to
+fail; the others notice that it is gone, and exit. If one does not, it is named and
+ended.
 """
 
-if __name__ == "__main__":  # before all else, which takes a while to load
+if __name__ == "__main__":  # first, since the other imports take a while
     from system import console
 
     console.start()
@@ -33,24 +33,24 @@ from training import interruption
 
 PROGRAM = Path(__file__).resolve().parent.parent / "train.py"
 HOST = "127.0.0.1"
-PORTS = 20_000, 32_768  # from there on Linux gives any
-MOST_WORKERS = 1000
-GRACE_SECONDS = 30  # for a worker that is left over, and again after SIGTERM
+PORTS = 20_000, 32_768  # Linux hands out higher ones to anyone
+MAX_WORKERS = 1000
+GRACE_SECONDS = 30  # to exit after another worker failed, and again after SIGTERM
 POLL_SECONDS = 0.1
 
 
 class LaunchError(errors.UserError):
-    """The workers cannot be started here."""
+    """Workers that cannot be started on this machine."""
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of this machine that nobody listens to now.
+    """Finds ports of this machine that nobody listens to now.
 
-    They are not of those that the system gives to whoever wants any: another process
-    could have one before the worker opens it, which takes seconds.
+    They are below those that the system hands out to anyone who asks for a port. It
+    takes a worker seconds to open its port, and by then another process could have it.
 
     Raises:
-      LaunchError: there are not so many.
+      LaunchError: there are not that many.
     """
     found: list[int] = []
     for port in random.sample(range(*PORTS), PORTS[1] - PORTS[0]):
@@ -61,7 +61,7 @@ def free_ports(count: int) -> list[int]:
             found.append(port)
     raise LaunchError(
         f"only {len(found)} of the ports {PORTS[0]} to {PORTS[1] - 1} of this machine"
-        f" are free, and {count} workers want one each: end what has them"
+        f" are free, and {count} workers need one each: end what uses them"
     )
 
 
@@ -69,8 +69,8 @@ def tf_config(ports: Sequence[int], number: int) -> str:
     """TF_CONFIG of a worker.
 
     Args:
-      ports: of all workers, on this machine.
-      number: of this one.
+      ports: port of each worker, all on this machine.
+      number: number of this worker.
     """
     addresses = [f"{HOST}:{port}" for port in ports]
     task = {"type": "worker", "index": number}
@@ -78,11 +78,11 @@ def tf_config(ports: Sequence[int], number: int) -> str:
 
 
 def start(workers: int, arguments: Sequence[str]) -> Iterator[subprocess.Popen]:
-    """Starts workers, each in a process group of its own: Ctrl-C is for the launcher.
+    """Starts workers, each in its own process group, so that only we get Ctrl-C.
 
     Args:
-      workers: how many.
-      arguments: for train.py.
+      workers: number of workers.
+      arguments: command line of train.py.
     """
     command = [sys.executable, str(PROGRAM), *arguments, "--distribute=multi_worker"]
     ports = free_ports(workers)
@@ -92,13 +92,13 @@ def start(workers: int, arguments: Sequence[str]) -> Iterator[subprocess.Popen]:
 
 
 def wait(processes: Sequence[subprocess.Popen]) -> int:
-    """Waits for the end of all workers.
+    """Waits until all workers have ended.
 
     Returns:
-      The exit code of the first that failed, 0 if none did; of one that was killed
-      128 and the signal's number.
+      The exit code of the first to fail, or 0. If a signal killed it, 128 plus the
+      signal's number.
     """
-    worst, deadline, ask = 0, float("inf"), signal.SIGTERM
+    failure, deadline, ask = 0, float("inf"), signal.SIGTERM
     running = dict(enumerate(processes))
     while running:
         for number, process in list(running.items()):
@@ -106,23 +106,23 @@ def wait(processes: Sequence[subprocess.Popen]) -> int:
                 continue
             del running[number]
             code = errors.SIGNALLED - code if code < 0 else code
-            if code and not worst:
-                worst, deadline = code, time.monotonic() + GRACE_SECONDS
+            if code and not failure:
+                failure, deadline = code, time.monotonic() + GRACE_SECONDS
         if running and time.monotonic() > deadline:
-            left = ", ".join(str(number) for number in running)
+            names = ", ".join(str(number) for number in running)
             console.warn(
-                f"a worker ended with exit code {worst}, and {left} goes on, after"
-                f" {GRACE_SECONDS} s: sending {ask.name}"
+                f"a worker ended with exit code {failure}, and {names} did not exit"
+                f" within {GRACE_SECONDS} s: sending {ask.name}"
             )
             for process in running.values():
                 process.send_signal(ask)
             deadline, ask = time.monotonic() + GRACE_SECONDS, signal.SIGKILL
         time.sleep(POLL_SECONDS)
-    return worst
+    return failure
 
 
 def main(argv: list[str]) -> None:
-    """Starts what the command line says, and leaves as it left."""
+    """Starts the workers, and exits with their exit code."""
     processes: list[subprocess.Popen] = []
 
     def pass_on(number: int, _: object) -> None:
@@ -138,6 +138,6 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     flags.DEFINE_integer(
-        "workers", 2, "How many to start.", lower_bound=1, upper_bound=MOST_WORKERS
+        "workers", 2, "Workers to start.", lower_bound=1, upper_bound=MAX_WORKERS
     )
     cli.run(main, arguments=True)

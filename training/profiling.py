@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""--profile_steps=a,b: what TensorFlow does in those steps, for its profiler."""
+"""--profile_steps=a,b: records what TensorFlow does in those steps."""
 
 import re
 from collections.abc import Sequence
@@ -13,24 +13,25 @@ from training import runs
 
 
 def define_flags() -> None:
-    """The flag of the profiler."""
+    """Defines --profile_steps."""
     flags.DEFINE_list(
         "profile_steps",
         None,
-        "Two steps a,b: profiles from step a up to, not including, step b. The extra"
-        " profile shows it in TensorBoard.",
+        "Steps a,b: profile from step a up to but not including b, to see where the"
+        " time goes. A few dozen steps are enough. TensorBoard shows the profile if the"
+        " extra `profile` is installed.",
     )
     flags.register_validator("profile_steps", cli.validator(parse))
 
 
 def parse(words: Sequence[str] | None) -> tuple[int, int] | None:
-    """The first step that is profiled and the first that is not any more.
+    """Parses --profile_steps: first step to profile, and the first not to.
 
     Args:
-      words: the flag's; None for none.
+      words: the flag's value, or None.
 
     Raises:
-      UserError: these are no such steps.
+      UserError: these are not two steps in ascending order.
     """
     if words is None:
         return None
@@ -45,9 +46,11 @@ def parse(words: Sequence[str] | None) -> tuple[int, int] | None:
 class Profile:
     """Profiles a range of steps of a training loop; a context manager.
 
+    Call `begin` before and `finish` after each call of the graph.
+
     Args:
-      steps: as of `parse`.
-      folder: of TensorBoard events, which gets plugins/profile/.
+      steps: what `parse` returned.
+      folder: folder of TensorBoard events; gets plugins/profile/.
 
     Raises:
       RunError: here and in its methods: the folder cannot be written.
@@ -62,29 +65,26 @@ class Profile:
         return self
 
     def __exit__(self, error: object, *_: object) -> None:
-        self._stop()  # of a run that ended, or broke off, within the range
+        self._stop()  # if the loop ended within the range
         if self.first >= 0 and not self.ran and not error:
             console.warn(
-                f"step {self.first:,} was not among those that were trained: nothing is"
-                " profiled; give other --profile_steps"
+                f"nothing was profiled, since step {self.first:,} was not trained: give"
+                " other --profile_steps"
             )
 
     def cut(self, step: int, count: int) -> int:
-        """As many of the `count` steps from `step` on as may go into one call.
-
-        A call must not go on beyond either end of the range.
-        """
+        """Shortens a call of `count` steps so that it crosses no end of the range."""
         ends = [end - step for end in (self.first, self.end) if end > step]
         return min([count, *ends])
 
     def begin(self, step: int) -> None:
-        """To be called before the step that a call begins with."""
+        """Starts the profiler if the range starts at the call's first step."""
         if step == self.first:
             tf.profiler.experimental.start(str(self.folder))
             self.running = self.ran = True
 
     def finish(self, step: int) -> None:
-        """To be called after a call that ended before this step."""
+        """Stops the profiler if the range ends at the call's end."""
         if step == self.end:
             self._stop()
 

@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The workers of a run meet, before TensorFlow connects them.
+"""The workers of a run meet before TensorFlow connects them.
 
-TensorFlow's servers wait for each other without a word or a limit, and hear neither
-Ctrl-C nor SIGTERM meanwhile. So the workers meet first, in Python. Each opens the port
-that TF_CONFIG gives it, which shows that nobody else has it. Worker 0 listens there;
-the others connect to it and show their TF_CONFIG. When all have come, the ports are
-closed again, and TensorFlow's servers open them a moment later.
+TensorFlow's servers wait for each other silently and without limit, and meanwhile
+neither Ctrl-C nor SIGTERM stops them. So the workers first meet in Python. Each opens
+its port of TF_CONFIG, which proves that the port is free. Worker 0 listens there; the
+others connect to it and send their TF_CONFIG. Once all have come, the ports are closed,
+and TensorFlow's servers open them a moment later.
 
 A message is a line of JSON:
 
-    worker n to worker 0    {"number": n, "workers": the addresses of all}
-    worker 0 to worker n    {"missing": the numbers that it waits for; [] when all came}
+    worker n to worker 0    {"number": n, "workers": all addresses}
+    worker 0 to worker n    {"missing": numbers of missing workers; [] when all came}
                             {"refused": why the workers cannot train together}
 
-A worker that leaves while others wait may come again; only a TF_CONFIG that differs
-sends all of them away.
+A worker that leaves while others wait may come again. If the TF_CONFIG of a worker
+differs from worker 0's, all are sent away.
 """
 
 import contextlib
@@ -29,28 +29,28 @@ from typing import Any
 
 from system import console, errors, untrusted
 
-NOTICE_SECONDS = 2  # of waiting, after which we say whom for
-AGAIN_SECONDS = 60  # between such lines
+NOTICE_SECONDS = 2  # of waiting before we say for whom
+REPEAT_SECONDS = 60  # before we say it again
 POLL_SECONDS = 0.1
-MESSAGE_SECONDS = 5  # for a connection or a whole message
+MESSAGE_SECONDS = 5  # to connect, or for a whole message
 MESSAGE_BYTES = 1 << 20  # 64 bytes for each of 16,000 addresses
-MOST_NAMED = 5  # missing workers in a line
+MAX_NAMED = 5  # missing workers listed by name
 
 
 class RendezvousError(errors.UserError):
-    """The workers do not come together."""
+    """Workers that cannot meet."""
 
 
 class _Differs(RendezvousError):
-    """A worker has a TF_CONFIG that is not worker 0's."""
+    """A worker's TF_CONFIG differs from worker 0's."""
 
 
 class _Wait:
-    """Says whom we wait for, and gives up when the time is over.
+    """Says whom we wait for, and gives up after a while.
 
     Args:
-      workers: addresses of all.
-      seconds: limit.
+      workers: addresses of all workers.
+      seconds: how long to wait.
     """
 
     def __init__(self, workers: Sequence[str], seconds: float):
@@ -59,43 +59,43 @@ class _Wait:
         self._deadline, self._notice = now + seconds, now + NOTICE_SECONDS
 
     def check(self, missing: Sequence[int], reason: str = "") -> None:
-        """To be called again and again.
+        """Call this repeatedly while waiting.
 
         Args:
-          missing: numbers of the workers that have not come.
+          missing: numbers of the missing workers.
           reason: why the first of them cannot be reached, if known.
 
         Raises:
-          RendezvousError: the time is over.
+          RendezvousError: we have waited long enough.
         """
         now = time.monotonic()
         if now < min(self._notice, self._deadline):
             return
-        named = [f"worker {n} ({self._workers[n]})" for n in missing[:MOST_NAMED]]
-        if len(missing) > MOST_NAMED:
-            named.append(f"{len(missing) - MOST_NAMED} more")
+        named = [f"worker {n} ({self._workers[n]})" for n in missing[:MAX_NAMED]]
+        if len(missing) > MAX_NAMED:
+            named.append(f"{len(missing) - MAX_NAMED} more")
         names = ", ".join(named) + (f" [{reason}]" if reason else "")
         if now >= self._deadline:
             raise RendezvousError(
                 f"waited {self._seconds:g} s for {names}: start all workers within"
-                " that time, or give them more by --wait_seconds"
+                " that time, or raise --wait_seconds"
             )
         left = self._deadline - now
-        console.warn(f"waiting for {names}, at most {left:.0f} s more")
-        self._notice = now + AGAIN_SECONDS
+        console.warn(f"waiting for {names}, for at most {left:.0f} s more")
+        self._notice = now + REPEAT_SECONDS
 
 
 def meet(workers: Sequence[str], number: int, seconds: float) -> None:
     """Waits until all workers have come.
 
     Args:
-      workers: host:port of all, in their order.
-      number: that of this one.
-      seconds: to wait at most.
+      workers: host:port of each worker, by number.
+      number: number of this worker.
+      seconds: how long to wait.
 
     Raises:
-      RendezvousError: this worker's port is taken, another one has a TF_CONFIG that
-        differs, or somebody does not come in time.
+      RendezvousError: this worker's port is taken, another worker's TF_CONFIG differs,
+        or one does not come in time.
     """
     wait = _Wait(workers, seconds)
     with _listen(workers[number], number) as server:
@@ -109,7 +109,7 @@ def host_and_port(address: str) -> tuple[str, int]:
     """Splits an address such as "10.0.0.1:7000" or "[::1]:7000".
 
     Raises:
-      ValueError: it is none.
+      ValueError: it is not such an address.
     """
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
@@ -118,31 +118,31 @@ def host_and_port(address: str) -> tuple[str, int]:
 
 
 def _listen(address: str, number: int) -> socket.socket:
-    """Opens the port of an address on all of this machine's, as TensorFlow will.
+    """Opens this worker's port on all addresses of this machine, as TensorFlow will.
 
     Raises:
-      RendezvousError: it cannot be opened.
+      RendezvousError: the port cannot be opened.
     """
     _, port = host_and_port(address)
     try:
         if socket.has_dualstack_ipv6():
-            # Fails where IPv6 is compiled in and switched off.
+            # Fails if IPv6 is compiled in but switched off.
             with contextlib.suppress(OSError):
                 return socket.create_server(
                     ("", port), family=socket.AF_INET6, dualstack_ipv6=True
                 )
         return socket.create_server(("", port))
     except OSError as error:
-        reason = os.strerror(error.errno or 0)  # create_server adds to the error's own
+        reason = os.strerror(error.errno or 0)  # str(error) repeats the address
     raise RendezvousError(
         f"worker {number} cannot open its port {port} ({reason}): end the process that"
-        " has it, which may be an earlier start of this worker, or give the worker"
-        " another port in every TF_CONFIG"
+        " uses it, perhaps an earlier start of this worker, or give the worker another"
+        " port in every TF_CONFIG"
     )
 
 
 def _receive_all(server: socket.socket, workers: Sequence[str], wait: _Wait) -> None:
-    """Worker 0: takes the others in until all are there."""
+    """Admits workers until all have come; what worker 0 does."""
     guests: dict[int, socket.socket] = {}
     missing = list(range(1, len(workers)))
     try:
@@ -151,7 +151,9 @@ def _receive_all(server: socket.socket, workers: Sequence[str], wait: _Wait) -> 
             sources = [server, *guests.values()]
             ready, _, _ = select.select(sources, [], [], POLL_SECONDS)
             for number, guest in list(guests.items()):
-                if guest in ready:  # one that says more than a greeting has left
+                if (
+                    guest in ready
+                ):  # it sends nothing after its greeting, so it has left
                     guests.pop(number).close()
             if server in ready:
                 _admit(server, workers, guests)
@@ -171,22 +173,22 @@ def _receive_all(server: socket.socket, workers: Sequence[str], wait: _Wait) -> 
 def _admit(
     server: socket.socket, workers: Sequence[str], guests: dict[int, socket.socket]
 ) -> None:
-    """Takes in the next that connects, if it is a worker that is missing.
+    """Accepts a connection, and keeps it if it is from a missing worker.
 
     Raises:
-      _Differs: its TF_CONFIG is another.
+      _Differs: its TF_CONFIG differs.
     """
     guest, (host, *_) = server.accept()
     try:
         number, theirs = _greeting(_receive(guest))
-    except (OSError, ValueError):  # no worker
+    except (OSError, ValueError):  # not a worker
         guest.close()
         return
     if theirs != list(workers):
         error = _Differs(
             f"worker {number} at {host.removeprefix('::ffff:')} has a TF_CONFIG with"
-            f" the workers {console.one_line(', '.join(theirs))}, and worker 0 one with"
-            f" {', '.join(workers)}: give all the same"
+            f" the workers {console.one_line(', '.join(theirs))}, but worker 0 one with"
+            f" {', '.join(workers)}: give all workers the same"
         )
         _send(guest, {"refused": str(error)})
         guest.close()
@@ -195,7 +197,7 @@ def _admit(
         _send(
             guest,
             {
-                "refused": f"a worker {number} has come already: it is started twice,"
+                "refused": f"a worker {number} has come already: it was started twice,"
                 " or two workers have the same task in TF_CONFIG"
             },
         )
@@ -205,10 +207,10 @@ def _admit(
 
 
 def _join(workers: Sequence[str], number: int, wait: _Wait) -> None:
-    """Another worker: comes to worker 0, and waits with it.
+    """Connects to worker 0, and waits with it; what the other workers do.
 
     Raises:
-      RendezvousError: worker 0 refuses it, or the time is over.
+      RendezvousError: worker 0 refuses us, or we have waited long enough.
     """
     reason = ""
     while True:
@@ -218,7 +220,8 @@ def _join(workers: Sequence[str], number: int, wait: _Wait) -> None:
                 host_and_port(workers[0]), timeout=MESSAGE_SECONDS
             ) as host:
                 if host.getsockname() == host.getpeername():
-                    raise ConnectionRefusedError(  # where nobody listens, by chance
+                    # By chance, a port that nobody listens to connects to itself.
+                    raise ConnectionRefusedError(
                         errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED)
                     )
                 _send(host, {"number": number, "workers": list(workers)})
@@ -234,18 +237,18 @@ def _join(workers: Sequence[str], number: int, wait: _Wait) -> None:
 
 
 def _send(receiver: socket.socket, message: dict[str, Any]) -> None:
-    """Sends a message; one that has gone is noticed where it should answer."""
+    """Sends a message; if the receiver has gone, reading its answer will show it."""
     with contextlib.suppress(OSError):
         receiver.settimeout(MESSAGE_SECONDS)
         receiver.sendall(json.dumps(message).encode() + b"\n")
 
 
 def _receive(sender: socket.socket) -> Any:
-    """Returns the last of the messages that have come; waits for one.
+    """Waits for messages, and returns the last one that has arrived.
 
     Raises:
-      OSError: the connection ends before, or it takes too long.
-      ValueError: it is too long, or no JSON.
+      OSError: the connection ended, or the message took too long.
+      ValueError: the message is too long, or is not JSON.
     """
     deadline, content = time.monotonic() + MESSAGE_SECONDS, b""
     while not content.endswith(b"\n"):
@@ -253,34 +256,34 @@ def _receive(sender: socket.socket) -> Any:
         part = sender.recv(1 << 16)
         content += part
         if not part:
-            raise ConnectionError("it has closed the connection")
+            raise ConnectionError("it closed the connection")
         if len(content) > MESSAGE_BYTES:
-            raise ValueError("it is no worker that waits")
+            raise ValueError("it is not a waiting worker")
     return untrusted.parse_json(content.splitlines()[-1])
 
 
 def _greeting(message: Any) -> tuple[int, list[str]]:
-    """A worker's number, and the addresses of all workers as it knows them.
+    """Checks a worker's greeting: its number, and its addresses of all workers.
 
     Raises:
-      ValueError: the message is no greeting.
+      ValueError: it is not a greeting.
     """
     if not isinstance(message, dict) or message.keys() != {"number", "workers"}:
-        raise ValueError("no greeting of a worker")
+        raise ValueError("not a worker's greeting")
     number, workers = message["number"], message["workers"]
     if type(number) is not int or not isinstance(workers, list):
-        raise ValueError("no greeting of a worker")
+        raise ValueError("not a worker's greeting")
     if not all(isinstance(address, str) for address in workers):
-        raise ValueError("no greeting of a worker")
+        raise ValueError("not a worker's greeting")
     return number, workers
 
 
 def _answer(message: Any, count: int) -> list[int]:
-    """The workers of `count` that worker 0 waits for.
+    """Checks worker 0's answer to one of `count` workers: numbers of the missing ones.
 
     Raises:
-      RendezvousError: worker 0 refuses.
-      ValueError: the message is no answer of worker 0.
+      RendezvousError: worker 0 refuses us.
+      ValueError: it is not an answer of worker 0.
     """
     if isinstance(message, dict):
         refused, missing = message.get("refused"), message.get("missing")
@@ -290,4 +293,4 @@ def _answer(message: Any, count: int) -> list[int]:
             type(n) is int and 0 <= n < count for n in missing
         ):
             return missing
-    raise ValueError("it is no worker that waits")
+    raise ValueError("it is not a waiting worker")
