@@ -1,16 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints: bit for bit, whole or not there, and never restored in silence."""
 
-import hashlib
-import json
 import shutil
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from system import cli
-from training import checkpoints, manifest
+from training import checkpoints
 from training.checkpoints import CheckpointError
 
 
@@ -186,53 +183,6 @@ def test_the_files_of_another_run_are_found(folder, tmp_path, capsys):
     assert "run with other settings" in passed_over(folder, capsys)
     write(checkpoints.path(folder, 2), files_of(folder, 1))
     assert "is of step 1" in passed_over(folder, capsys)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"format": 2},
-        {"step": "2"},
-        {"files": {}},
-        {"files": {"state.index": {"bytes": 1}}},
-        {"files": {"../state.index": {"bytes": 0, "sha256": "0" * 64}}},
-        {"progress": []},
-        {"more": 1},
-    ],
-    ids=str,
-)
-def test_a_manifest_of_another_form_is_refused(folder, change, capsys):
-    """One whose own hash is right, so that only its form is wrong."""
-    file = checkpoints.path(folder, 2) / "manifest.json"
-    entries = json.loads(file.read_bytes())
-    del entries["sha256"]
-    file.write_bytes(manifest.render(entries))
-    assert checkpoints.restore(make_state(), folder) == 2
-    file.write_bytes(manifest.render({**entries, **change}))
-    passed_over(folder, capsys)
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "null", "[" * 100_000, "1" * 9999, '"' + "x" * (1 << 20) + '"'],
-    ids=len,
-)
-def test_a_manifest_of_nonsense_is_refused(folder, text, capsys):
-    (checkpoints.path(folder, 2) / "manifest.json").write_text(text)
-    passed_over(folder, capsys)
-
-
-def test_the_manifest_says_what_it_is(folder):
-    manifest = json.loads((checkpoints.path(folder, 2) / "manifest.json").read_bytes())
-    assert manifest["step"] == 2
-    assert manifest["versions"] == {
-        "lenet-selu": cli.VERSION,
-        "tensorflow": tf.__version__,
-    }
-    for name, expected in manifest["files"].items():
-        data = (checkpoints.path(folder, 2) / name).read_bytes()
-        assert expected["bytes"] == len(data)
-        assert expected["sha256"] == hashlib.sha256(data).hexdigest()
 
 
 def test_progress_is_kept_to_the_last_bit(tmp_path):

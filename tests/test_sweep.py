@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from evaluation import result, scoring
-from system import errors
 from training import sweep, sweep_plan
 from training.sweep_plan import SweepError
 
@@ -114,69 +113,6 @@ def line_of(name, errors):
 def finish(process):
     out, error = process.communicate(timeout=60)
     return process.returncode, out, error
-
-
-# --- seeds and plan ---
-
-
-@pytest.mark.parametrize(
-    "text, seeds",
-    [
-        ("0-4", [0, 1, 2, 3, 4]),
-        ("0,2,5", [0, 2, 5]),
-        ("7", [7]),
-        ("3-3, 0-1", [3, 0, 1]),
-        ("2147483647", [2**31 - 1]),
-    ],
-)
-def test_seeds(text, seeds):
-    assert sweep_plan.parse_seeds(text) == seeds
-
-
-@pytest.mark.parametrize(
-    "text, what",
-    [
-        ("", "'' is neither"),
-        ("-1", "'-1' is neither"),
-        ("0-", "'0-' is neither"),
-        ("0,,1", "'' is neither"),
-        ("0:4", "'0:4' is neither"),
-        ("1.5", "'1.5' is neither"),
-        ("4-0", "'4-0' is not a range"),
-        ("2147483648", "is not a range"),
-        ("0-2,1", "has a seed twice"),
-        ("0-2147483647", "more than 1000"),
-        ("0-999,1000", "more than 1000"),
-    ],
-)
-def test_no_seeds(text, what):
-    with pytest.raises(errors.UserError, match=what):
-        sweep_plan.parse_seeds(text)
-
-
-def test_plan(folder):
-    runs = plan("one.flags", "two.flags", extra=["--epochs=1"])
-    assert [run.name for run in runs] == ["one-s0", "one-s1", "two-s0", "two-s1"]
-    assert runs[3].directory == Path("runs/two-s1")
-    assert runs[3].log == Path("runs/logs/two-s1.log")
-    own = ["--epochs=1", "--seed=1", "--run_dir=runs/two-s1"]
-    assert runs[3].arguments == ["--flagfile=two.flags", *own]
-    assert runs[3].flags() == ["--epochs=3", "--epochs=4", *own]
-
-
-def test_plan_refuses(folder):
-    (folder / "sub").mkdir()
-    (folder / "sub" / "one.flags").touch()
-    with pytest.raises(SweepError, match="2 flagfiles are named one"):
-        plan("one.flags", "sub/one.flags")
-    with pytest.raises(SweepError, match="no.flags.*No such file"):
-        plan("one.flags", "no.flags")
-    (folder / "sub" / "nested.flags").write_text("--flagfile=gone.flags\n")
-    with pytest.raises(SweepError, match="nested.flags: .*gone.flags.*current folder"):
-        plan("sub/nested.flags")
-    for extra in ("--seed=3", "--run_dir=x", "-seed"):
-        with pytest.raises(errors.UsageError, match=f"leave '{extra}' out"):
-            plan("one.flags", extra=[extra])
 
 
 # --- sweeps ---

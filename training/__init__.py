@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the loop is made of: losses, optimizers, schedules, checkpoints, summaries."""
+"""Parts of the training loop: losses, optimizers, schedules, checkpoints, …"""

@@ -74,19 +74,10 @@ def save(
         back as written, …; earlier checkpoints are untouched.
     """
     unfinished = folder / f"{UNFINISHED}{step:08d}"
-    own = fingerprint(config)
     try:
         folder.mkdir(exist_ok=True)
         tidy(folder)
-        unfinished.mkdir()
-        state.write(str(unfinished / manifest.STATE))
-        written = manifest.describe_files(unfinished)
-        content = manifest.make(written, step, own, progress or {})
-        (unfinished / manifest.NAME).write_bytes(content)
-        for file in unfinished.iterdir():
-            files.flush(file, forget=True)  # so that it is read back from the disk
-        files.flush(unfinished)
-        manifest.verify(unfinished, step, own)
+        _write(state, unfinished, step, fingerprint(config), progress or {})
         _put_in_place(unfinished, path(folder, step))
         files.flush(folder)
         _prune(folder, step, config)
@@ -96,6 +87,25 @@ def save(
             f"cannot write a checkpoint to {folder}: {errors.reason(error)}; make room"
             " or choose another --run_dir; earlier checkpoints are untouched"
         ) from None
+
+
+def _write(
+    state: tf.train.Checkpoint,
+    unfinished: Path,
+    step: int,
+    own: str,
+    progress: Mapping[str, Any],
+) -> None:
+    """Writes a checkpoint with its manifest, and reads it back from the disk."""
+    unfinished.mkdir()
+    state.write(str(unfinished / manifest.STATE))
+    written = manifest.describe_files(unfinished)
+    content = manifest.make(written, step, own, progress)
+    (unfinished / manifest.NAME).write_bytes(content)
+    for file in unfinished.iterdir():
+        files.flush(file, forget=True)  # out of the cache, too
+    files.flush(unfinished)
+    manifest.verify(unfinished, step, own)
 
 
 def tidy(folder: Path) -> None:

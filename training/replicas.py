@@ -111,11 +111,13 @@ def run(
     pieces = tf.split(indices, counts)
     if own is not None:
         pieces, seeds, shares = (
-            [all_[n] for n in own] for all_ in (pieces, seeds, shares)
+            [values[n] for n in own] for values in (pieces, seeds, shares)
         )
     parts = list(map(step, pieces, seeds, shares))
-    if replicas == 1:
-        return parts[0]
+    return parts[0] if replicas == 1 else _add_up(parts, shares)
+
+
+def _add_up(parts: Sequence[Part], shares: Sequence[tf.Tensor]) -> Part:
     losses, corrects, gradients, averages = zip(*parts, strict=True)
     # Not `tf.add_n` for the losses. With inlined parts on MNIST, TensorFlow merged it
     # with the loop's total into one sum and made an AssignAdd of each summand. These
