@@ -90,7 +90,8 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "width",
         None,
-        "Factor on the channels of the convolutions; twice as many take twice as long.",
+        "Factor on the channels of the convolutions; a step takes about twice as long"
+        " with twice as many.",
         lower_bound=1,
         upper_bound=MAX_WIDTH,
     )
@@ -105,7 +106,8 @@ def define_flags() -> None:
     flags.DEFINE_bool(
         "batch_norm_first",
         None,
-        "Put batch norm before activation and pool, as its authors do, not after them.",
+        "Put batch norm before activation and pool, as in the paper, or, with"
+        " --nobatch_norm_first, after them.",
     )
     flags.DEFINE_float(
         "batch_norm_decay",
@@ -116,8 +118,8 @@ def define_flags() -> None:
     flags.DEFINE_bool(
         "sync_batch_norm",
         None,
-        "With --distribute, normalise over the whole batch instead of each replica's"
-        " part; costs an exchange between replicas at each batch norm.",
+        "With --distribute, normalise over the whole batch, not over each replica's"
+        " part; each batch norm then exchanges its statistics between replicas.",
     )
     flags.DEFINE_integer(
         "bn_axis",
@@ -136,7 +138,7 @@ def define_flags() -> None:
     flags.DEFINE_enum(
         *("kernels", None, kernels.KERNELS),
         "Operations that LeNet trains with: native (our own in C++, about twice as"
-        " fast) or tensorflow; native is the default if it can be compiled here.",
+        " fast) or tensorflow; by default native, where it compiles and is faster.",
     )
     cli.require_share("batch_norm_decay")
     for name in ("conv_dropout", "dropout"):

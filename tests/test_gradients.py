@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Layers and losses, value and gradient, against plain formulas in float64.
 
-Layers are float32, and some of their kernels are nothing else. So each is written down
-a second time, in NumPy and float64: with that it has to agree in value, and in its
-gradient with the formula's central differences, to float32 rounding. No gradient is
-derived by hand.
+Layers are float32. Each is written a second time here, in NumPy and float64. Its value
+must agree with that formula, and its gradient with the formula's central differences,
+up to float32 rounding. No gradient is derived by hand.
 """
 
 import math
@@ -17,12 +16,12 @@ from numpy.lib.stride_tricks import sliding_window_view
 from models import batch_norm, layers
 from training import losses
 
-# In float64 the differences are then right to ten digits: what they leave out is of
-# the order of STEP², what is rounded off of 1e-16 / STEP.
+# Central differences in float64 are then accurate to ten digits: truncation costs about
+# STEP², rounding about 1e-16 / STEP.
 STEP = 1e-5
 
-# Of the largest value: a few roundings of float32, 6e-8 each, in sums of 60 values at
-# most. The largest that was measured is 4e-7.
+# Relative to the largest value. A float32 rounding is 6e-8, and sums have up to 60
+# terms; the largest error measured is 4e-7.
 TOLERANCE = 5e-6
 
 SEED = (3, 1)
@@ -34,13 +33,13 @@ def normal(*shape, seed=0):
 
 
 def spaced(*shape):
-    """No two alike, 0.05 apart and none at 0: far from every kink, in random order."""
+    """Distinct values, 0.05 apart and none at 0, far from every kink; random order."""
     order = np.random.default_rng(0).permutation(int(np.prod(shape)))
     return (order - len(order) // 2 + 0.5).reshape(shape) * 0.05
 
 
 def differences(function, arguments, number):
-    """Gradient of a scalar function by one of its arguments, float64."""
+    """Gradient of a scalar function with respect to one argument, float64."""
     gradient = np.empty_like(arguments[number])
     moved = [argument.copy() for argument in arguments]
     for place in np.ndindex(gradient.shape):
@@ -54,7 +53,7 @@ def differences(function, arguments, number):
 
 
 def assert_close(ours, expected, what):
-    size = max(abs(expected).max(), 1e-3)  # that 0 may be compared, too
+    size = max(abs(expected).max(), 1e-3)  # not 0, so that zeros can be compared
     error = abs(np.asarray(ours) - expected).max() / size
     assert error < TOLERANCE, f"{what} is off by {error:.1e} of its largest value"
 
@@ -67,7 +66,6 @@ def check(ours, formula, x, *variables):
         y = ours(x)
         mix = normal(*y.shape, seed=1).astype(np.float32)  # of all outputs
         loss = tf.reduce_sum(y * mix)
-    # A gradient by what has no influence is None.
     gradients = tape.gradient(loss, [x, *variables], unconnected_gradients="zero")
     arguments = [np.asarray(source, np.float64) for source in (x, *variables)]
     assert_close(y, formula(*arguments), "the value")
@@ -101,7 +99,7 @@ def test_check_finds_a_wrong_gradient():
 
 
 def parameters(layer):
-    """Kernel and, where there is one, a bias that is not 0."""
+    """Returns the layer's kernel and its bias, if any, set to random numbers."""
     if layer.b is None:
         return [layer.w]
     layer.b.assign(normal(*layer.b.shape))
@@ -202,7 +200,7 @@ def test_batch_norm(shape, axis, training):
 
 
 def kept(shape):
-    """The mask of a dropout: sixteen bits of random numbers for each element."""
+    """Mask of dropout: 16 random bits decide on each element."""
     size = math.prod(shape)
     numbers = tf.random.stateless_uniform(
         [-(-size // 2)], SEED, None, None, dtype=tf.uint32
@@ -216,7 +214,7 @@ def dropout_formula(x):
 
 
 def alpha_dropout_formula(x):
-    """As the paper writes it down, with q the probability to keep."""
+    """As in the paper, where q is the probability of keeping an element."""
     q, lowest = 1 - RATE, -layers.SELU_SCALE * layers.SELU_ALPHA
     a = (q + lowest**2 * q * (1 - q)) ** -0.5
     b = -a * (1 - q) * lowest

@@ -28,7 +28,7 @@ def test_lecun_normal_moments(shape, fan_in):
     assert weights.dtype == np.float32
     assert abs(weights.mean()) < 0.02
     assert abs(weights.var() - 1) < 0.03
-    assert abs((weights**4).mean() - 3) < 0.2  # normal, not truncated nor uniform
+    assert abs((weights**4).mean() - 3) < 0.2  # normal, neither truncated nor uniform
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_alpha_dropout_values_of_the_paper():
 
 
 def test_mask_seeds_of_a_run_all_differ():
-    ends = [0, 2**28 - 1]  # first and last step; they seed the run's other draws
+    ends = [0, 2**28 - 1]  # first and last step seed the run's other draws
     for number in range(1, 8):
         for step in (0, 2**28 - 1):
             run, second = layers.mask_seed(tf.constant([3, step]), number).numpy()
@@ -243,15 +243,16 @@ def test_dropout_with_a_fed_true(dropout):
 
 @DROPOUTS
 def test_highest_rate_of_dropout_keeps_the_mean(dropout):
-    """Sixteen bits draw it to 1 %; the next rates that they round are refused."""
+    """Sixteen bits draw this rate within 1 %; higher rates are refused."""
     x = tf.zeros([2**10, 2**10]) if dropout is layers.alpha_dropout else 1.0
     x = tf.ones([2**10, 2**10]) * x
     y = dropout(x, layers.MAX_DROPOUT, training=True, seed=SEED).numpy()
     kept = (y != y.min()).mean()
-    assert kept == pytest.approx(1 - layers.MAX_DROPOUT, rel=0.06)  # two deviations
+    # Within two standard errors.
+    assert kept == pytest.approx(1 - layers.MAX_DROPOUT, rel=0.06)
     if dropout is layers.dropout:
         assert y.mean() == pytest.approx(1, rel=0.06)
-    assert round(layers.MAX_DROPOUT * 2**16) == 2**16 - 66  # 65.5 would be right
+    assert round(layers.MAX_DROPOUT * 2**16) == 2**16 - 66  # 65.5 would be exact
 
 
 @DROPOUTS
