@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints: bit for bit, whole or not there, and never restored in silence."""
+"""Tests of training/checkpoints.py: exact, whole or absent, damage never ignored."""
 
 import shutil
 
@@ -12,7 +12,7 @@ from training.checkpoints import CheckpointError
 
 
 def make_state(seed=0, names=("w", "b"), shape=(5,), **others):
-    """A network of random variables, in a checkpoint of its own."""
+    """A checkpoint of a network with random variables."""
     rng = np.random.default_rng(seed)
     network = tf.Module()
     for name in names:
@@ -30,7 +30,7 @@ def names_in(folder):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder with the checkpoints of steps 1 (seed 1) and 2 (seed 2)."""
+    """A folder with checkpoints of steps 1 (seed 1) and 2 (seed 2)."""
     folder = tmp_path / "checkpoints"
     checkpoints.save(make_state(1), folder, 1)
     checkpoints.save(make_state(2), folder, 2)
@@ -51,7 +51,7 @@ def write(place, content):
 
 
 def refused(state, folder, **options):
-    """The one line of the error, which names the folder of the last checkpoint."""
+    """Fails to restore; returns the error, one line that names the last checkpoint."""
     with pytest.raises(CheckpointError) as caught:
         checkpoints.restore(state, folder, **options)
     message = str(caught.value)
@@ -62,7 +62,7 @@ def refused(state, folder, **options):
 
 
 def passed_over(folder, capsys):
-    """The one line on standard error about step 2, instead of which 1 is taken."""
+    """Restores step 1; returns the one line on standard error about step 2."""
     state = make_state()
     assert checkpoints.restore(state, folder) == 1
     assert content(state) == content(make_state(1))
@@ -84,7 +84,7 @@ def test_restores_the_last_bit_for_bit(folder):
     assert restored.network.w.numpy().tobytes() == odd.tobytes()
 
 
-def test_no_checkpoint_is_none_and_changes_nothing(tmp_path):
+def test_without_a_checkpoint_nothing_changes(tmp_path):
     state = make_state()
     before = content(state)
     assert checkpoints.restore(state, tmp_path / "nowhere") is None
@@ -93,14 +93,14 @@ def test_no_checkpoint_is_none_and_changes_nothing(tmp_path):
 
 
 def test_keeps_the_last_two(folder):
-    for step in (9, 100_000_000):  # the latter has more digits than the names
+    for step in (9, 100_000_000):  # the latter is longer than the padding
         checkpoints.save(make_state(), folder, step)
     assert checkpoints.steps(folder) == [9, 100_000_000]
     assert names_in(folder) == ["step-00000009", "step-100000000"]
     assert checkpoints.restore(make_state(), folder) == 100_000_000
 
 
-def test_folders_of_other_names_are_no_checkpoints(folder):
+def test_folders_with_other_names_are_ignored(folder):
     checkpoints.path(folder, 3).with_suffix(".bak").mkdir()
     assert checkpoints.steps(folder) == [1, 2]
 
@@ -125,7 +125,7 @@ NAMES = ["manifest.json", "state.data-00000-of-00001", "state.index"]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_damaged_file_is_named_and_the_older_checkpoint_taken(folder, name, capsys):
+def test_a_damaged_file_is_named_and_the_older_checkpoint_used(folder, name, capsys):
     file = checkpoints.path(folder, 2) / name
     good = file.read_bytes()
     for place in range(0, len(good), 1 + len(good) // 20):
@@ -146,7 +146,7 @@ def test_a_damaged_file_is_named_and_the_older_checkpoint_taken(folder, name, ca
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_any_flipped_byte_is_found(folder, name, capsys):
+def test_any_flipped_bit_is_detected(folder, name, capsys):
     file = checkpoints.path(folder, 2) / name
     good = file.read_bytes()
     for place in range(0, len(good), 1 + len(good) // 60):
@@ -154,14 +154,14 @@ def test_any_flipped_byte_is_found(folder, name, capsys):
         passed_over(folder, capsys)
 
 
-def test_with_none_left_it_stops(folder):
+def test_without_a_whole_one_restoring_fails(folder):
     for step in (1, 2):
         (checkpoints.path(folder, step) / "state.index").unlink()
     message = refused(make_state(), folder)
     assert "nor can 1 before it" in message and "another --run_dir" in message
 
 
-def test_another_configuration_is_refused(tmp_path):
+def test_other_settings_are_refused(tmp_path):
     checkpoints.save(make_state(1), tmp_path, 1, {"rate": 0.1, "codes": []})
     same = {"codes": [], "rate": 0.1}
     assert checkpoints.restore(make_state(), tmp_path, same) == 1
@@ -171,13 +171,13 @@ def test_another_configuration_is_refused(tmp_path):
         )
 
 
-def test_the_files_of_another_run_are_found(folder, tmp_path, capsys):
+def test_files_of_another_run_are_detected(folder, tmp_path, capsys):
     other = tmp_path / "other"
     checkpoints.save(make_state(9), other, 2, {"seed": 9})
     good, foreign = files_of(folder, 2), files_of(other, 2)
     for name in good:
         write(checkpoints.path(folder, 2), {**good, name: foreign[name]})
-        if foreign[name] != good[name]:  # the index is the same for the same shapes
+        if foreign[name] != good[name]:  # equal shapes have equal indices
             passed_over(folder, capsys)
     write(checkpoints.path(folder, 2), foreign)
     assert "run with other settings" in passed_over(folder, capsys)
@@ -204,13 +204,13 @@ def test_the_last_whole_one_is_never_removed(folder):
     assert checkpoints.restore(make_state(), folder) == 2
 
 
-def test_a_run_that_went_back_removes_what_lay_behind(folder):
+def test_saving_an_earlier_step_removes_later_ones(folder):
     (checkpoints.path(folder, 2) / "state.index").unlink()
     checkpoints.save(make_state(5), folder, 1)
     assert checkpoints.steps(folder) == [1]
 
 
-def test_a_file_that_is_not_read_back_as_written_is_no_checkpoint(folder, monkeypatch):
+def test_a_file_that_reads_back_differently_fails_the_save(folder, monkeypatch):
     flush = checkpoints.files.flush
 
     def bad_disk(path, **options):
@@ -224,7 +224,7 @@ def test_a_file_that_is_not_read_back_as_written_is_no_checkpoint(folder, monkey
     assert names_in(folder) == ["step-00000001", "step-00000002"]
 
 
-def test_one_killed_while_it_was_replaced_comes_back(folder):
+def test_tidy_puts_back_what_a_killed_save_had_renamed(folder):
     place = checkpoints.path(folder, 2)
     place.rename(folder / ".replaced-00000002")
     checkpoints.tidy(folder)
@@ -253,7 +253,7 @@ def test_another_network_is_refused(folder, other):
 
 
 @pytest.mark.parametrize("other", [{"names": "wbx"}, {"shape": (6,)}])
-def test_another_network_is_refused_in_part_too(folder, other):
+def test_another_network_is_refused_even_partially(folder, other):
     refused(make_state(**other), folder, partial=True)
 
 
@@ -266,14 +266,14 @@ def test_partial_restores_the_network_alone(tmp_path):
     refused(make_state(), tmp_path)
 
 
-def test_a_file_in_the_place_of_the_folder(tmp_path):
+def test_a_file_where_the_folder_should_be(tmp_path):
     (tmp_path / "checkpoints").write_text("mine")
     with pytest.raises(CheckpointError, match="another --run_dir"):
         checkpoints.save(make_state(), tmp_path / "checkpoints", 1)
     assert (tmp_path / "checkpoints").read_text() == "mine"
 
 
-def test_a_vanished_run_directory(tmp_path):
+def test_a_deleted_run_directory(tmp_path):
     with pytest.raises(CheckpointError, match="No such file"):
         checkpoints.save(make_state(), tmp_path / "gone" / "checkpoints", 1)
     assert not (tmp_path / "gone").exists()
@@ -292,7 +292,7 @@ def test_a_failed_save_leaves_the_old_ones(folder, monkeypatch):
     assert content(restored) == content(make_state(2))
 
 
-def test_a_failure_of_tensorflow_is_told_without_its_operations(folder):
+def test_an_error_of_tensorflow_is_reported_without_its_operations(folder):
     class State:
         def write(self, prefix):
             tf.io.write_file(prefix, tf.constant("x"))

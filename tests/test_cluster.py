@@ -46,7 +46,7 @@ ONE = '{"cluster": {"chief": ["a:1"]}, "task": {"type": "chief", "index": 0}}'
 
 
 @pytest.mark.parametrize("tf_config", [None, "", "{}", '{"environment": "cloud"}', ONE])
-def test_a_process_that_is_alone_trains_alone(tf_config):
+def test_a_single_process_trains_alone(tf_config):
     cluster.check_alone(tf_config)
 
 
@@ -60,7 +60,7 @@ def test_a_process_that_is_alone_trains_alone(tf_config):
         ('{"cluster": {"worker": 3}}', "TF_CONFIG makes no sense"),
     ],
 )
-def test_one_of_several_is_not_trained_alone_unasked(tf_config, message):
+def test_one_of_several_does_not_train_alone_unasked(tf_config, message):
     with pytest.raises(errors.UsageError, match=message) as caught:
         cluster.check_alone(tf_config)
     assert "give --distribute=multi_worker to train with" in str(caught.value)

@@ -9,7 +9,7 @@ from training import events, runs, summaries
 
 
 def log_steps(run_dir, steps, lengths=None):
-    """Writes a point per step and flushes; returns the lengths after each."""
+    """Writes a point per step; returns the lengths after each."""
     after = []
     with summaries.Summaries(run_dir, ["train"], lengths) as log:
         for step in steps:
@@ -26,8 +26,8 @@ def files_in(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_events_behind_the_checkpoint_are_cut_off(tmp_path):
-    first = log_steps(tmp_path, [1, 2, 3, 4])  # killed: 3 and 4 are to come again
+def test_events_after_the_checkpoint_are_removed(tmp_path):
+    first = log_steps(tmp_path, [1, 2, 3, 4])  # killed, so 3 and 4 will come again
     second = log_steps(tmp_path, [3, 5], first[1])
     assert losses(tmp_path) == {1: 0.25, 2: 0.5, 3: 0.75, 5: 1.25}
     assert second[0]["train"] > first[1]["train"]
@@ -35,16 +35,16 @@ def test_events_behind_the_checkpoint_are_cut_off(tmp_path):
     assert losses(tmp_path) == {1: 0.25, 2: 0.5, 3: 0.75, 4: 1.0}
     kept, own = files_in(tmp_path / "train")
     assert kept == events.KEPT
-    log_steps(tmp_path, [7])  # from the very beginning
+    log_steps(tmp_path, [7])  # from the start
     assert losses(tmp_path) == {7: 1.75}
     assert len(files_in(tmp_path / "train")) == 1
 
 
 def test_the_other_loader_sees_each_point_once(tmp_path):
-    """TensorBoard's data server, which reads files by rules of its own."""
+    """TensorBoard's data server has its own rules for reading files."""
     server = pytest.importorskip("tensorboard_data_server")
     if not server.server_binary():
-        pytest.skip("there is none for this platform")
+        pytest.skip("not available on this platform")
     from tensorboard.data import server_ingester
     from tensorboard.util import grpc_util
 
@@ -66,18 +66,20 @@ def test_the_other_loader_sees_each_point_once(tmp_path):
     assert [point.step for point in points] == [1, 2, 3, 4]
 
 
-def test_a_rewind_that_was_killed_is_made_again(tmp_path):
+def test_a_killed_rewind_can_be_repeated(tmp_path):
     first = log_steps(tmp_path, [1, 2, 3])
     (own,) = files_in(tmp_path / "train")
     content = (tmp_path / "train" / own).read_bytes()
     events.rewind(tmp_path, "train", first[0]["train"])
-    (tmp_path / "train" / own).write_bytes(content)  # not yet removed
+    (tmp_path / "train" / own).write_bytes(
+        content
+    )  # as if killed before it was removed
     events.rewind(tmp_path, "train", first[0]["train"])
     assert losses(tmp_path) == {1: 0.25}
     assert files_in(tmp_path / "train") == [events.KEPT]
 
 
-def test_half_a_record_is_not_kept(tmp_path):
+def test_half_a_record_is_removed(tmp_path):
     log_steps(tmp_path, [1, 2])
     (own,) = files_in(tmp_path / "train")
     content = (tmp_path / "train" / own).read_bytes()
@@ -86,7 +88,7 @@ def test_half_a_record_is_not_kept(tmp_path):
     assert losses(tmp_path) == {1: 0.25, 3: 0.75}
 
 
-def test_the_clock_decides_nothing(tmp_path):
+def test_the_clock_does_not_matter(tmp_path):
     first = log_steps(tmp_path, [1, 2])
     (own,) = (tmp_path / "train").iterdir()
     own.rename(own.with_name("events.out.tfevents.4102444800.later.training.v2"))
@@ -95,7 +97,7 @@ def test_the_clock_decides_nothing(tmp_path):
 
 
 def test_events_that_cannot_be_written_are_one_line(tmp_path):
-    """TensorFlow's writer itself says nothing."""
+    """TensorFlow's writer itself would be silent."""
     with summaries.Summaries(tmp_path, ["train"]) as log:
         (tmp_path / "train").rename(tmp_path / "elsewhere")
         log.steps(1, {"loss": 0.5})
@@ -107,7 +109,7 @@ def test_events_that_cannot_be_written_are_one_line(tmp_path):
         summaries.Summaries(tmp_path, ["train"])
 
 
-def test_a_vanished_run_directory_is_not_made_again(tmp_path):
+def test_a_deleted_run_directory_is_not_recreated(tmp_path):
     with pytest.raises(runs.RunError, match="No such file or directory"):
         summaries.Summaries(tmp_path / "gone", ["train"])
     assert not (tmp_path / "gone").exists()

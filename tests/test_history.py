@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""metrics.csv: read as it was written, and refused where it cannot be true."""
+"""Tests of training/history.py: metrics.csv, refused if it cannot be true."""
 
 import pytest
 
@@ -41,7 +41,7 @@ def test_metrics_round_trip(tmp_path):
         (1, {"seconds": "x"}, "could not convert"),
     ],
 )
-def test_a_row_that_cannot_be_is_one_line(tmp_path, number, change, why):
+def test_an_impossible_row_is_refused(tmp_path, number, change, why):
     history.write(tmp_path, ROWS)
     lines = (tmp_path / "metrics.csv").read_text().splitlines()
     row = ROWS[number] | change
@@ -73,7 +73,7 @@ def test_lost_epochs_are_named(tmp_path, left):
         history.write(tmp_path, ROWS[:left])
     with pytest.raises(RunError, match=f"lost .* step 23 .* 4 epochs, .* {left} are"):
         history.epochs(tmp_path, 23, epoch_steps=5)
-    if left:  # which says how long an epoch is
+    if left:  # then its first row says how long an epoch is
         with pytest.raises(RunError, match="lost its history"):
             history.epochs(tmp_path, 23)
 
@@ -86,7 +86,7 @@ def test_another_runs_history_is_refused(tmp_path):
         history.epochs(tmp_path, 20, history.columns(["test", "validation"])[-3:])
 
 
-def test_a_figure_that_is_no_number_is_not_written(tmp_path):
+def test_a_figure_that_is_not_finite_is_not_written(tmp_path):
     history.write(tmp_path, ROWS[:1])
     before = (tmp_path / "metrics.csv").read_bytes()
     with pytest.raises(RunError, match="train_loss is nan after epoch 1"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Real processes that are sent signals: saved and told how to go on, or gone."""
+"""Tests of training/interruption.py: signals sent to real processes."""
 
 import os
 import re
@@ -18,8 +18,7 @@ from training.interruption import Interruption
 
 ROOT = Path(__file__).parent.parent
 
-# What a call into TensorFlow is to Python: a long one that no handler interrupts, while
-# other threads go on.
+# Like a call into TensorFlow: long and not interruptible, but other threads run.
 BUSY = """
 import hashlib, sys
 from training.interruption import Interruption
@@ -53,14 +52,14 @@ def busy(request):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_is_a_wish(busy, number):
+def test_the_first_signal_asks_for_a_stop(busy, number):
     busy.send_signal(number)
     out, err = busy.communicate(timeout=60)
     assert (busy.returncode, out) == (0, f"saved {int(number)}\n")
     assert err.count("\n") == 1 and "stopping: finishing the steps" in err
 
 
-def test_ctrl_c_and_sigterm_together_are_one_wish(busy):
+def test_ctrl_c_and_sigterm_ask_once(busy):
     busy.send_signal(signal.SIGINT)
     busy.send_signal(signal.SIGTERM)
     out, err = busy.communicate(timeout=60)
@@ -68,9 +67,9 @@ def test_ctrl_c_and_sigterm_together_are_one_wish(busy):
     assert err.count("\n") == 1
 
 
-# A call that outlasts whatever holds up this process between the two signals.
+# The call must be longer than any delay between the two signals.
 @pytest.mark.parametrize("busy", [100_000_000], indirect=True)
-def test_a_second_ctrl_c_leaves_within_a_call(busy):
+def test_a_second_ctrl_c_ends_the_process_within_a_call(busy):
     busy.send_signal(signal.SIGINT)
     assert "stopping" in busy.stderr.readline()
     began = time.monotonic()
@@ -83,14 +82,14 @@ def test_a_second_ctrl_c_leaves_within_a_call(busy):
 
 @pytest.fixture
 def ctrl_c():
-    """Python's own handler, which a shell's background jobs are not given."""
+    """Restores Python's handler, which a shell's background jobs do not have."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.usefixtures("ctrl_c")
-def test_python_has_its_handlers_back_afterwards():
+def test_pythons_handlers_are_restored():
     before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     with Interruption():
         assert signal.getsignal(signal.SIGTERM) not in before
@@ -104,9 +103,9 @@ def command(*arguments):
     return [sys.executable, "train.py", *map(str, arguments)]
 
 
-def test_a_run_is_stopped_and_gone_on_with(tmp_path):
-    """SIGTERM in the middle; meanwhile another process is refused."""
-    run_dir = tmp_path / "my #1 run"  # which the command and flags.txt have to quote
+def test_a_run_is_stopped_and_its_command_resumes(tmp_path):
+    """SIGTERM in the middle; until then, a second process is refused."""
+    run_dir = tmp_path / "my #1 run"  # the command and flags.txt must quote it
     flags = ("--dataset=digits", "--network=mlp", "--hidden_units=8", "--epochs=100000")
     flags += ("--shift_directions=", "--flip_codes=", "--log_steps=5")
     flags += ("--checkpoint_epochs=1000", f"--run_dir={run_dir}")
@@ -132,6 +131,6 @@ def test_a_run_is_stopped_and_gone_on_with(tmp_path):
     match = re.search(pattern, line)
     step = int(match[1].replace(",", ""))
     assert checkpoints.steps(run_dir / "checkpoints")[-1] == step
-    pasted = shlex.split(match[2])[1:]  # behind Python's own name
+    pasted = shlex.split(match[2])[1:]  # after Python's name
     assert pasted == ["train.py", f"--flagfile={run_dir / 'flags.txt'}"]
     assert f"--run_dir={run_dir}" in flagfiles.expand(pasted[1:])

@@ -12,7 +12,7 @@ from training import launch
 ROOT = Path(__file__).parent.parent
 SECONDS = 60  # more than any of these processes takes
 
-# In the place of train.py: says who it is, and waits for a signal, or fails at once.
+# Stands in for train.py: waits for a signal, or fails at once.
 WORKER = """
 import json, os, signal, sys
 assert sys.argv[1:] == ["--seed=3", "--distribute=multi_worker"]
@@ -58,7 +58,7 @@ def test_the_launcher_passes_signals_and_codes_on(tmp_path, fails):
         assert "exit code 5, and 0, 1 did not exit within 0.5 s: sending SIGT" in said
 
 
-def test_ports_are_none_that_the_system_gives_to_anyone(monkeypatch):
+def test_ports_are_below_those_that_the_system_hands_out(monkeypatch):
     ports = launch.free_ports(3)
     assert len(set(ports)) == 3 and all(20_000 <= port < 32_768 for port in ports)
     monkeypatch.setattr(launch, "PORTS", (ports[0], ports[0] + 2))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Steps that are profiled."""
+"""Tests of training/profiling.py."""
 
 import pytest
 import tensorflow as tf
@@ -20,7 +20,7 @@ from training import profiling, runs
         ["1", "9" * 5000],
     ],
 )
-def test_what_is_no_range_is_refused(words):
+def test_bad_ranges_are_refused(words):
     with pytest.raises(errors.UserError, match="expected"):
         profiling.parse(words)
 
@@ -31,7 +31,7 @@ def test_a_range():
 
 
 def calls(profile, total, at_most):
-    """The steps at which calls of a loop begin, and its end."""
+    """Steps at which a loop's calls start, and its end."""
     step, found = 0, []
     while step < total:
         found.append(step)
@@ -64,7 +64,7 @@ def test_the_profile_is_where_tensorboard_looks(tmp_path):
     assert list(tmp_path.glob("plugins/profile/*/*.xplane.pb"))
 
 
-def test_a_loop_that_breaks_off_ends_the_profile(tmp_path):
+def test_an_interrupted_loop_ends_the_profile(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         with profiling.Profile((0, 9), tmp_path) as profile:
             profile.begin(0)
@@ -73,7 +73,7 @@ def test_a_loop_that_breaks_off_ends_the_profile(tmp_path):
     assert list(tmp_path.glob("plugins/profile/*/*.xplane.pb"))
 
 
-def test_a_range_that_is_never_come_to_is_told(tmp_path, capsys):
+def test_a_range_that_is_never_reached_is_reported(tmp_path, capsys):
     with profiling.Profile((5, 9), tmp_path) as profile:
         profile.begin(0)
         profile.finish(5)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Workers that meet: on loopback, in threads, without TensorFlow."""
+"""Tests of training/rendezvous.py, on loopback and in threads."""
 
 import contextlib
 import signal
@@ -16,18 +16,18 @@ from system import console, errors
 from training import launch, rendezvous
 
 ROOT = Path(__file__).parent.parent
-SECONDS = 20  # more than any of these takes
+SECONDS = 20  # more than any of these tests takes
 
 
 @pytest.fixture
 def workers():
-    """Addresses of three."""
+    """Addresses of three workers."""
     return [f"{launch.HOST}:{port}" for port in launch.free_ports(3)]
 
 
 @pytest.fixture
 def said(monkeypatch):
-    """What the workers print, which they do after 0.2 s of waiting and then again."""
+    """Lines that the workers print, every 0.2 s."""
     lines = []
     monkeypatch.setattr(rendezvous, "NOTICE_SECONDS", 0.2)
     monkeypatch.setattr(rendezvous, "REPEAT_SECONDS", 0.2)
@@ -43,7 +43,7 @@ def pool():
 
 
 def outcome(meeting):
-    """The error of a meeting, "" if there was none."""
+    """Error of a meeting; "" if there was none."""
     error = meeting.exception(SECONDS)
     assert error is None or isinstance(error, rendezvous.RendezvousError), error
     return str(error or "")
@@ -64,7 +64,7 @@ def test_all_come(workers, said, pool, order):
         meetings.append(pool.submit(rendezvous.meet, workers, number, SECONDS))
         time.sleep(0.05)
     assert [outcome(meeting) for meeting in meetings] == ["", "", ""]
-    for address in workers:  # TensorFlow's servers can have the ports at once
+    for address in workers:  # the ports are free for TensorFlow's servers
         socket.create_server(rendezvous.host_and_port(address)).close()
 
 
@@ -123,7 +123,7 @@ def test_a_worker_is_started_twice(workers, said, pool):
 
 
 @pytest.mark.parametrize("address", ["", "a", ":1", "a:", "a:0", "a:65536", "a:-1"])
-def test_no_address(address):
+def test_bad_addresses(address):
     with pytest.raises(ValueError, match="not like host:port"):
         rendezvous.host_and_port(address)
 
@@ -132,7 +132,7 @@ def test_an_address():
     assert rendezvous.host_and_port("[::1]:7000") == ("::1", 7000)
 
 
-# Waits where Python hears nothing, as TensorFlow does, or in the rendezvous.
+# Waits in C, where Python's handlers do not run, or in the rendezvous.
 WAITING = """
 import ctypes, json, os, sys
 from system import cli, console
@@ -156,8 +156,8 @@ def test_a_signal_ends_a_worker_that_waits(workers, number, in_python):
         try:
             assert "waiting" in process.stderr.readline()
             process.send_signal(number)
-            _, told = process.communicate(timeout=SECONDS)
+            _, err = process.communicate(timeout=SECONDS)
         finally:
             process.kill()
     assert process.returncode == errors.SIGNALLED + number
-    assert len(told.splitlines()) == 1 and "Traceback" not in told
+    assert len(err.splitlines()) == 1 and "Traceback" not in err

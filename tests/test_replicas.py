@@ -27,7 +27,7 @@ def test_choose(batch_size, threads, replicas):
     assert choose(batch_size, threads) == replicas
 
 
-def test_choose_goes_by_the_cores_and_obeys():
+def test_choose_takes_the_cores_unless_told():
     assert choose(128, 0, cores=3) == 3
     assert choose(128, 0, replicas=5) == 5
 
@@ -41,7 +41,7 @@ def test_sizes(batch_size, replicas, sizes):
 
 
 def run(replicas):
-    """Runs a step whose results tell what it was given; returns the seeds too."""
+    """Runs a step whose results show what it was given; returns the seeds too."""
     seeds = []
 
     def step(indices, seed, share):
@@ -73,7 +73,7 @@ def test_seeds_are_those_of_the_step_and_differ():
 
 
 def optimised(function, *arguments):
-    """Calls a `tf.function`; returns the nodes that TensorFlow makes of its graph."""
+    """Calls a `tf.function`; returns the nodes of its optimized graphs."""
     context.context().enable_graph_collection()
     try:
         function(*arguments)
@@ -85,7 +85,7 @@ def optimised(function, *arguments):
 
 @pytest.mark.parametrize("replicas", [2, 3])
 def test_the_loss_is_summed_in_one_order(replicas):
-    """On a set of MNIST's size, where `tf.add_n` was not (training/replicas.py)."""
+    """On a set as large as MNIST, where `tf.add_n` failed; see training/replicas.py."""
 
     def part_step(images, indices, seed, share):
         loss = share * tf.reduce_mean(tf.cast(tf.gather(images, indices), tf.float32))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The run directory: made once, gone on with, never mistaken for another."""
+"""Tests of training/runs.py: created once, resumed, never mistaken for another."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def visible(folder):
     return sorted(p.name for p in folder.iterdir())
 
 
-def test_open_run_makes_the_directory(tmp_path):
+def test_open_run_creates_the_directory(tmp_path):
     run_dir = tmp_path / "runs" / "one"
     open_run(run_dir)
     assert visible(run_dir) == ["flags.txt", "run.json"]
@@ -40,7 +40,7 @@ def test_open_run_makes_the_directory(tmp_path):
     assert runs.read_run(run_dir) == {**run, "config": settings.complete(CONFIG)}
 
 
-def test_the_same_configuration_goes_on(tmp_path):
+def test_the_same_settings_resume(tmp_path):
     open_run(tmp_path)
     before = (tmp_path / "run.json").read_bytes()
     (tmp_path / "metrics.csv").touch()
@@ -56,7 +56,7 @@ def test_the_same_configuration_goes_on(tmp_path):
         ({"new": 5}, "--new=None, not 5"),
     ],
 )
-def test_another_configuration_is_refused(tmp_path, changes, what):
+def test_other_settings_are_refused(tmp_path, changes, what):
     open_run(tmp_path)
     before = (tmp_path / "run.json").read_bytes()
     with pytest.raises(RunError, match=what) as caught:
@@ -80,7 +80,7 @@ def test_a_run_killed_before_its_run_json_is_opened_again(tmp_path):
     assert (tmp_path / "flags.txt").read_text() == "--epochs=3\n"
 
 
-def test_a_file_in_the_place_of_the_directory(tmp_path):
+def test_a_file_where_the_directory_should_be(tmp_path):
     (tmp_path / "file").touch()
     for run_dir in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(RunError, match="choose another --run_dir"):
@@ -123,7 +123,7 @@ def test_write_atomically_replaces_and_leaves_nothing_else(tmp_path):
     assert visible(tmp_path) == ["file"]
 
 
-def test_other_data_are_refused(tmp_path):
+def test_other_data_is_refused(tmp_path):
     open_run(tmp_path)
     before = (tmp_path / "run.json").read_bytes()
     with pytest.raises(RunError, match="was trained on other data files .* --data_dir"):
@@ -156,7 +156,7 @@ def test_the_second_process_is_refused_until_the_first_has_died(tmp_path):
             assert first.stdout.readline() == b"held\n"
             with pytest.raises(RunError, match=f"another process {first.pid}: wait"):
                 with runs.lock(run_dir):
-                    raise AssertionError("two hold it")
+                    raise AssertionError("both hold it")
         finally:
             first.kill()
     with runs.lock(run_dir):
@@ -169,16 +169,16 @@ def test_a_lock_leaves_a_foreign_directory_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(RunError, match="holds 'thesis.tex' but no run.json"):
         with runs.lock(tmp_path):
-            raise AssertionError("it was taken")
+            raise AssertionError("it was locked")
     assert visible(tmp_path) == ["thesis.tex"]
     (tmp_path / "file").touch()
     for place in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(RunError, match="choose another --run_dir"):
             with runs.lock(place):
-                raise AssertionError("it was taken")
+                raise AssertionError("it was locked")
 
 
-def test_a_lock_clears_away_what_killed_processes_left(tmp_path):
+def test_a_lock_removes_what_killed_processes_left(tmp_path):
     with subprocess.Popen(["true"]) as dead:
         dead.wait()
     open_run(tmp_path)
@@ -189,12 +189,12 @@ def test_a_lock_clears_away_what_killed_processes_left(tmp_path):
         assert visible(tmp_path) == sorted([".lock", *mine, "flags.txt", "run.json"])
 
 
-def test_another_environment_is_warned_of_and_written_down(tmp_path, capsys):
+def test_another_environment_is_warned_of_and_recorded(tmp_path, capsys):
     open_run(tmp_path)
     open_run(tmp_path)
     assert capsys.readouterr().err == ""
     assert "resumed" not in runs.read_run(tmp_path)
-    for _ in range(2):  # said once
+    for _ in range(2):  # the warning comes once
         elsewhere = {"cores": 4, "version": cli.VERSION}
         runs.open_run(tmp_path, CONFIG, "", {**FACTS, "environment": elsewhere})
     line = capsys.readouterr().err
@@ -217,7 +217,7 @@ def test_a_link_or_a_pipe_in_a_run_is_refused(tmp_path, name, place):
     for enter in (runs.lock, lambda run_dir: eval.load_network(run_dir)):
         with pytest.raises(RunError, match=f"{name} is a (link|pipe)"):
             with enter(run_dir):
-                raise AssertionError("it was taken")
+                raise AssertionError("it was locked")
     assert victim.read_text() == "mine"
 
 
@@ -227,7 +227,7 @@ def test_a_lock_with_a_second_name_is_refused(tmp_path):
     os.link(tmp_path / "victim", tmp_path / "run" / ".lock")
     with pytest.raises(RunError, match=".lock is a hard link: delete it"):
         with runs.lock(tmp_path / "run"):
-            raise AssertionError("it was taken")
+            raise AssertionError("it was locked")
     assert (tmp_path / "victim").read_text() == "mine"
 
 

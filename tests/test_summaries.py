@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What TensorBoard reads of a run."""
+"""Tests of training/summaries.py: what TensorBoard reads."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ SPLITS = ("train", "validation", "test")
 
 
 def read(folder):
-    """{tag: {step: value}} of the events in a folder, and whether it has a graph."""
+    """Reads a folder: {tag: {step: value}}, and whether there is a graph."""
     accumulator = EventAccumulator(str(folder), size_guidance={"tensors": 0}).Reload()
     values = {}
     for tag in accumulator.Tags()["tensors"]:
@@ -27,7 +27,7 @@ def read(folder):
 
 @pytest.fixture(scope="module")
 def events(tmp_path_factory):
-    """Every summary of a run of two epochs of 100 images, as it is read back."""
+    """All summaries of a run of two epochs of 100 images, read back."""
     run_dir = tmp_path_factory.mktemp("run")
     network = LeNet(batch_norm="conv")
     images = np.zeros((10, 28, 28, 1), np.uint8)
@@ -81,7 +81,7 @@ def test_each_split_has_both_axes(events, number, split):
         assert accuracies == [number, number + 0.25]
 
 
-def test_binary_accuracy_is_shown_where_it_is_known(events):
+def test_binary_accuracy_is_shown_if_known(events):
     assert events["test"][0]["binary_accuracy/by_epoch"] == {0: 0.125, 1: 0.125}
     for split in ("train", "validation"):
         assert "binary_accuracy/by_epoch" not in events[split][0]
@@ -178,7 +178,7 @@ def test_a_score_replaces_the_one_before(tmp_path):
     ids=["many", "edges", "one value", "infinite", "none"],
 )
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of TensorBoard's, at infinity
-def test_a_histogram_is_tensorboards(values):
+def test_histograms_equal_tensorboards(values):
     found = summaries._histogram("weights", "a", values)
     about = summaries.NETWORK_SUMMARIES["weights"]
     expected = summaries.histogram_pb(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sweeps of a small program in the place of train.py, as processes; one of the real."""
+"""Tests of training/sweep.py: with a small stand-in for train.py, and once for real."""
 
 import json
 import os
@@ -17,14 +17,14 @@ from training.sweep_plan import SweepError
 
 ROOT = Path(__file__).parent.parent
 
-# Takes the flags that a sweep gives, and leaves behind what a trained run does.
+# Takes the flags that a sweep gives, and writes what train.py would.
 STAND_IN = """
 import json, os, pathlib, signal, sys, time
 
 values = dict(arg[2:].split("=", 1) for arg in sys.argv[1:])
 run_dir = pathlib.Path(values["run_dir"])
 run_dir.mkdir(parents=True, exist_ok=True)
-with open(run_dir / "begun", "a") as file:
+with open(run_dir / "started", "a") as file:
     print(*sys.argv[1:], file=file)
 if "stubborn" in values:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -50,7 +50,7 @@ if "unscored" not in values:
     (run_dir / "predictions.npz").touch()
 """
 
-# A sweep in a process of its own that has the stand-in for train.py.
+# A sweep in its own process, with the stand-in for train.py.
 DRIVER = """
 import pathlib, sys
 from system import cli
@@ -66,7 +66,7 @@ cli.run(sweep.main, arguments=True)
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A working directory with two flagfiles, where sweeps train the stand-in."""
+    """A working directory with two flagfiles; sweeps there run the stand-in."""
     (tmp_path / "train.py").write_text(STAND_IN)
     (tmp_path / "eval.py").write_text("import sys; print('eval.py', *sys.argv[1:])")
     (tmp_path / "one.flags").write_text("# one\n--epochs=3\n")
@@ -83,9 +83,9 @@ def plan(*flagfiles, seeds=(0, 1), extra=()):
     )
 
 
-def begun(name):
-    """The command lines with which a run was begun."""
-    path = Path("runs") / name / "begun"
+def started(name):
+    """Command lines that a run was started with."""
+    path = Path("runs") / name / "started"
     return path.read_text().splitlines() if path.exists() else []
 
 
@@ -95,8 +95,7 @@ def start(folder, *arguments):
     return subprocess.Popen(
         [sys.executable, "-c", driver, *arguments],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        # A shell has what it starts in the background ignore SIGINT, also when
-        # that is a test.
+        # A shell makes background jobs ignore SIGINT, tests included.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -105,7 +104,7 @@ def start(folder, *arguments):
 
 
 def line_of(name, errors):
-    """What a sweep says of a run of the stand-in."""
+    """Line that a sweep prints for a run of the stand-in."""
     score = f"test accuracy 75.00%, {errors} errors of 2,000, binary accuracy 95.12%"
     return f"{name}: {score}"
 
@@ -125,37 +124,37 @@ def test_a_sweep_trains_each_run_once(folder, capsys):
     assert out[1] == line_of("one-s1", 1)
     assert [line.partition(":")[0] for line in out] == [run.name for run in runs]
     for run in runs:
-        assert begun(run.name) == [" ".join(run.arguments)]
+        assert started(run.name) == [" ".join(run.arguments)]
         copied = folder / "results" / "new" / f"{run.name}.json"
         assert copied.read_bytes() == (run.directory / "result.json").read_bytes()
-    # The same once more: all is told again, nothing is trained again.
+    # A second time, all scores are printed again, and nothing is trained.
     (folder / "results" / "new" / "one-s0.json").unlink()
     sweep.sweep(runs, results=Path("results/new"))
     assert capsys.readouterr().out.splitlines() == out
     assert (folder / "results" / "new" / "one-s0.json").exists()
-    assert all(len(begun(run.name)) == 1 for run in runs)
-    # What the shell makes of runs/one-s*, for eval.py --compare.
+    assert all(len(started(run.name)) == 1 for run in runs)
+    # The shell's runs/one-s*, for eval.py --compare, matches the runs alone.
     assert sorted(Path("runs").glob("one-s*")) == [run.directory for run in runs[:2]]
 
 
-def test_what_is_not_surely_the_same_run_is_left_to_train_py(folder):
+def test_train_py_decides_unless_it_is_surely_the_same_run(folder):
     sweep.sweep(plan("one.flags"))
-    # Another comment is no other configuration; another value may be.
+    # Another comment changes nothing; another value may.
     (folder / "one.flags").write_text("# changed\n--epochs=3\n")
     sweep.sweep(plan("one.flags"))
-    assert len(begun("one-s0")) == 1
+    assert len(started("one-s0")) == 1
     sweep.sweep(plan("one.flags", extra=["--epochs=5"]))
-    assert len(begun("one-s0")) == 2
+    assert len(started("one-s0")) == 2
     (folder / "runs/one-s0/result.json").unlink()
     sweep.sweep(plan("one.flags", extra=["--epochs=5"]))
-    assert (len(begun("one-s0")), len(begun("one-s1"))) == (3, 2)
+    assert (len(started("one-s0")), len(started("one-s1"))) == (3, 2)
     for damage in ("", "[]", "{"):
         (folder / "runs/one-s1/sweep.json").write_text(damage)
         sweep.sweep(plan("one.flags", seeds=[1], extra=["--epochs=5"]))
-    assert len(begun("one-s1")) == 5
+    assert len(started("one-s1")) == 5
 
 
-def test_a_failure_is_shown_and_begins_no_other(folder, capsys):
+def test_after_a_failure_no_other_run_starts(folder, capsys):
     runs = plan("one.flags", seeds=[0, 1, 2], extra=["--fail=1"])
     with pytest.raises(SweepError) as caught:
         sweep.sweep(runs)
@@ -167,8 +166,8 @@ def test_a_failure_is_shown_and_begins_no_other(folder, capsys):
     captured = capsys.readouterr()
     shown = ["step 1", "step 2", "out of luck"]
     assert captured.err.splitlines() == [f"one-s1: {line}" for line in shown]
-    assert [len(begun(run.name)) for run in runs] == [1, 1, 0]
-    # What earlier attempts said stays in the log, and is not shown as the last one's.
+    assert [len(started(run.name)) for run in runs] == [1, 1, 0]
+    # Output of earlier attempts stays in the log, and is not shown as the last one's.
     with pytest.raises(SweepError):
         sweep.sweep(runs)
     assert capsys.readouterr().err == captured.err
@@ -176,7 +175,7 @@ def test_a_failure_is_shown_and_begins_no_other(folder, capsys):
 
 
 def test_a_scored_run_has_what_evaluation_writes():
-    # training may not import evaluation, and so has the names a second time.
+    # training may not import evaluation, so it has the names a second time.
     assert sweep_plan.SCORED == (result.RESULT, scoring.PREDICTIONS)
     assert sweep_plan.RESULT == result.RESULT
 
@@ -187,7 +186,7 @@ def test_a_run_without_a_score_is_a_failure(folder):
     assert not Path("runs/one-s0/sweep.json").exists()
 
 
-def test_a_result_without_what_is_told_is_a_failure(folder):
+def test_a_result_without_a_score_is_a_failure(folder):
     runs = plan("one.flags", seeds=[0])
     sweep.sweep(runs)
     score = '{"accuracy": 75, "errors": 1, "images": 9, "binary_accuracy": 1}'
@@ -197,21 +196,21 @@ def test_a_result_without_what_is_told_is_a_failure(folder):
             sweep.sweep(runs)
 
 
-def test_jobs_are_at_work_together(folder):
-    # The first is still at it when the second fails, and is not begun a second time.
+def test_jobs_run_side_by_side(folder):
+    # The first is still running when the second fails, and is not started again.
     runs = plan("one.flags", seeds=[5, 1, 0], extra=["--fail=1", "--outlive=5"])
     with pytest.raises(SweepError, match="one-s1"):
         sweep.sweep(runs, jobs=2)
-    assert [len(begun(run.name)) for run in runs] == [1, 1, 0]
+    assert [len(started(run.name)) for run in runs] == [1, 1, 0]
     assert Path("runs/one-s5/sweep.json").exists()
 
 
-def test_a_run_that_cannot_be_begun_ends_no_other(folder):
+def test_a_run_that_cannot_start_leaves_others_alone(folder):
     runs = plan("one.flags", seeds=[0, 1, 2])
     runs[1].log.mkdir(parents=True)
     with pytest.raises(SweepError, match="cannot write runs/logs/one-s1.log: Is a dir"):
         sweep.sweep(runs, jobs=2)
-    assert [len(begun(run.name)) for run in runs] == [1, 0, 0]
+    assert [len(started(run.name)) for run in runs] == [1, 0, 0]
     assert Path("runs/one-s0/sweep.json").exists()
 
 
@@ -236,14 +235,14 @@ def test_a_folder_that_cannot_be_written(folder):
 
 
 def wait_for(process, path):
-    """Waits until a run has begun."""
+    """Waits until a run has written a file."""
     end = time.monotonic() + 60
     while time.monotonic() < end:
         if path.exists() and path.read_text():
             return
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
-    raise AssertionError(f"{path} never came")
+    raise AssertionError(f"{path} was never written")
 
 
 def test_the_program_ends_with_the_comparison(folder):
@@ -258,7 +257,7 @@ def test_the_program_ends_with_the_comparison(folder):
     directories = " ".join(f"r/{name}" for name in runs)
     assert lines[4:] == ["", f"eval.py --compare {directories}"]
     assert "--flagfile=two.flags --e=1 --seed=5 --run_dir=r/two-s5" in (
-        Path("r/two-s5/begun").read_text()
+        Path("r/two-s5/started").read_text()
     )
     assert finish(start(folder, "one.flags", "--seeds=3", "--runs=r"))[1] == (
         line_of("one-s3", 3) + "\n"
@@ -267,7 +266,7 @@ def test_the_program_ends_with_the_comparison(folder):
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("extra", [[], ["--stubborn=1"]])
-def test_an_interrupt_ends_the_runs_and_the_command_goes_on(
+def test_an_interrupt_ends_the_runs_and_the_command_resumes(
     folder, signal_number, extra
 ):
     command = ["one.flags", "--seeds=0-2", "--jobs=2", "--", "--wait=1", *extra]
@@ -283,12 +282,12 @@ def test_an_interrupt_ends_the_runs_and_the_command_goes_on(
             os.kill(int((folder / "runs" / name / "pid").read_text()), 0)
     (folder / "train.py").write_text(STAND_IN.replace("sleep(60)", "sleep(0)"))
     assert finish(start(folder, *command))[0] == 0
-    assert [len(begun(f"one-s{seed}")) for seed in range(3)] == [1, 2, 2]
+    assert [len(started(f"one-s{seed}")) for seed in range(3)] == [1, 2, 2]
 
 
 def test_two_sweeps_do_not_train_the_same_run(folder):
     process = start(folder, "one.flags", "--seeds=0", "--", "--wait=0")
-    wait_for(process, folder / "runs/one-s0/begun")
+    wait_for(process, folder / "runs/one-s0/started")
     with pytest.raises(SweepError, match="one-s0 is being trained by another sweep"):
         sweep.sweep(plan("one.flags"))
     process.send_signal(signal.SIGINT)

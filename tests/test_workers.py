@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Workers on loopback, real processes: equal to one, and what can befall them."""
+"""Tests of training/workers.py: real processes on loopback."""
 
 import contextlib
 import os
@@ -19,7 +19,7 @@ from training.state import State
 
 ROOT = Path(__file__).parent.parent
 SECONDS = 120  # more than any of these processes takes
-LEAVING = 30  # seconds in which others notice that one is gone
+LEAVING = 30  # seconds for the others to notice that one is gone
 
 STEPS = 4  # per epoch
 EPOCHS = 6
@@ -37,7 +37,7 @@ SYNC_CLOSE = 1e-2
 
 @contextlib.contextmanager
 def workers(*commands):
-    """Processes of Python with these arguments, one for each worker."""
+    """Starts a Python process with these arguments for each worker."""
     ports = launch.free_ports(len(commands))
     with contextlib.ExitStack() as stack:
         processes = []
@@ -57,7 +57,7 @@ def workers(*commands):
 
 
 def ends(processes):
-    """Waits; the exit code, output and lines of error of each, bars left out."""
+    """Waits; returns exit code, output and lines of error of each, without bars."""
     found = []
     for process in processes:
         out, err = process.communicate(timeout=SECONDS)
@@ -67,7 +67,7 @@ def ends(processes):
 
 
 def training(run_dir, *others):
-    """The command of a worker; later flags overrule."""
+    """Command of a worker; later flags override earlier ones."""
     return (
         "train.py",
         "--distribute=multi_worker",
@@ -78,7 +78,7 @@ def training(run_dir, *others):
 
 
 def wait_for_epoch(run_dir, count, process):
-    """Waits until so many epochs stand in metrics.csv."""
+    """Waits until metrics.csv has this many epochs."""
     began = time.monotonic()
     while len(history.read(run_dir)) < count:
         assert process.poll() is None and time.monotonic() < began + SECONDS
@@ -86,7 +86,7 @@ def wait_for_epoch(run_dir, count, process):
 
 
 def launched(run_dir, *others):
-    """A run of two workers by the launcher, to its end."""
+    """Trains a run to its end with two workers, by the launcher."""
     command = [sys.executable, "-m", "training.launch", "--workers=2", "--"]
     command += [*FLAGS, f"--run_dir={run_dir}", *others]
     return subprocess.run(
@@ -96,7 +96,7 @@ def launched(run_dir, *others):
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    """The directory of an undisturbed run of two workers."""
+    """Directory of an undisturbed run of two workers."""
     run_dir = tmp_path_factory.mktemp("two") / "run"
     done = launched(run_dir)
     assert done.returncode == 0, done.stderr
@@ -110,7 +110,7 @@ def config_of(run_dir):
 
 
 def alone(run_dir, *others):
-    """The command of one process, for the same run."""
+    """Command of a single process for the same run."""
     return [*training(run_dir, *others), "--distribute=none"]
 
 
@@ -129,7 +129,7 @@ def rows(run_dir):
 
 
 def far(run_dir, other, config, other_config):
-    """How far apart two runs are: the most that a variable or a loss differs by."""
+    """Largest difference of a variable or a loss between two runs."""
     pairs = list(zip(state(run_dir, config), state(other, other_config), strict=True))
     pairs += [
         (one[name], two[name])
@@ -140,7 +140,7 @@ def far(run_dir, other, config, other_config):
 
 
 def assert_same(run_dir, other):
-    """The same bits."""
+    """Compares two runs bit for bit."""
     config = config_of(run_dir)
     assert config == config_of(other)
     assert rows(run_dir) == rows(other)
@@ -148,7 +148,7 @@ def assert_same(run_dir, other):
         assert one.tobytes() == two.tobytes()
 
 
-def test_two_workers_are_one_process_with_two_replicas(two, tmp_path):
+def test_two_workers_equal_one_process_with_two_replicas(two, tmp_path):
     config = config_of(two)
     assert config["replicas"] == 2 and "distribute" not in config
     with workers(alone(tmp_path / "run")) as processes:
@@ -156,7 +156,7 @@ def test_two_workers_are_one_process_with_two_replicas(two, tmp_path):
     assert far(two, tmp_path / "run", config, config) < CLOSE
 
 
-def test_synchronised_batch_norm_is_that_of_the_whole_batch(tmp_path):
+def test_synchronised_batch_norm_covers_the_whole_batch(tmp_path):
     others = ("--dropout=0", "--batch_norm=all", "--epochs=1", "--learning_rate=1e-4")
     sync, whole = "--sync_batch_norm", "--replicas=1"
     runs_ = [tmp_path / name for name in ("two", "mirrored", "one", "parts")]
@@ -175,7 +175,7 @@ def test_synchronised_batch_norm_is_that_of_the_whole_batch(tmp_path):
     assert far(runs_[3], runs_[2], configs[3], configs[2]) > 10 * SYNC_CLOSE
 
 
-def test_a_killed_worker_stops_the_others_and_the_run_goes_on(two, tmp_path):
+def test_a_killed_worker_stops_the_others_and_the_run_resumes(two, tmp_path):
     random_ = random.Random(7)
     run_dir = tmp_path / "run"
     command = training(run_dir)
@@ -196,7 +196,7 @@ def test_a_killed_worker_stops_the_others_and_the_run_goes_on(two, tmp_path):
     assert_same(run_dir, two)
 
 
-def test_sigterm_to_one_saves_on_all_and_others_go_on(two, tmp_path):
+def test_sigterm_to_one_stops_all_and_other_workers_resume(two, tmp_path):
     """Two workers, then one process, then two again, one of them slow."""
     run_dir = tmp_path / "run"
     command = training(run_dir)
@@ -224,7 +224,7 @@ def test_sigterm_to_one_saves_on_all_and_others_go_on(two, tmp_path):
     assert far(run_dir, two, config, config) < CLOSE
 
 
-def test_another_configuration_is_refused_on_all(tmp_path):
+def test_other_settings_are_refused_by_all(tmp_path):
     run_dir = tmp_path / "run"
     with workers(training(run_dir), training(run_dir, "--seed=3")) as processes:
         for code, out, lines in ends(processes):
@@ -236,7 +236,7 @@ def test_another_configuration_is_refused_on_all(tmp_path):
     assert not run_dir.exists()
 
 
-# What a worker says to others, and hears.
+# What workers exchange.
 TALK = """
 import os
 from system import device
@@ -272,7 +272,7 @@ workers.agree(0)
 """
 
 
-def test_what_workers_say_to_each_other():
+def test_what_workers_exchange():
     command = ("-c", TALK)
     with workers(command, command) as processes:
         for process in processes:
@@ -284,7 +284,7 @@ def test_what_workers_say_to_each_other():
             assert "worker 1 differ from those of worker 0 at step 7" in out
 
 
-# Comes to the meeting as all do, and is gone when TensorFlow connects them.
+# Meets the others, and is gone when TensorFlow connects them.
 GONE = """
 import json
 import os
@@ -312,7 +312,7 @@ def test_a_worker_that_vanishes_after_the_meeting():
     assert "could not connect this worker with the others, which were there" in err
 
 
-def test_the_benchmark_tells_what_the_exchange_costs():
+def test_the_benchmark_reports_the_cost_of_the_exchange():
     seconds = {name: [0.01, 0.02] for name in benchmark.WAYS}
     seconds[benchmark.APART] = [0.006, 0.012]
     figures = {"batch_size": 100, "bytes": 3000, "seconds": seconds}
