@@ -57,7 +57,7 @@ def loop(*, tf_config: str, **settings: Any) -> Callable[[int], dict[str, float]
 
     os.environ["TF_CONFIG"] = tf_config
     config = step_peers.train_config(**settings)
-    place = cluster.place(config["distribute"], tf_config)
+    place = cluster.find_place(config["distribute"], tf_config)
     config |= choose(config, place)
     threads = config["threads"] or place.cores()
     device.set_threads(threads, config["replicas"] // place.workers)

@@ -17,7 +17,9 @@ from training import cluster, launch
 def test_place(task, number, on_host):
     jobs = {"worker": ["a:1", "a:2"], "chief": ["b:1"]}
     task = {"type": task[0], "index": task[1]}
-    place = cluster.place("multi_worker", json.dumps({"cluster": jobs, "task": task}))
+    place = cluster.find_place(
+        "multi_worker", json.dumps({"cluster": jobs, "task": task})
+    )
     assert (place.workers, place.number, place.on_host) == (3, number, on_host)
     assert place.address == [*jobs["chief"], *jobs["worker"]][number]
 
@@ -37,9 +39,9 @@ def test_place(task, number, on_host):
     ],
 )
 def test_a_bad_tf_config_is_one_line(tf_config):
-    assert cluster.place("none", tf_config) == cluster.Place()
+    assert cluster.find_place("none", tf_config) == cluster.Place()
     with pytest.raises(cluster.ClusterError, match="TF_CONFIG"):
-        cluster.place("multi_worker", tf_config)
+        cluster.find_place("multi_worker", tf_config)
 
 
 ONE = '{"cluster": {"chief": ["a:1"]}, "task": {"type": "chief", "index": 0}}'

@@ -245,7 +245,7 @@ import tensorflow as tf
 from system import errors
 from training import cluster
 from training.workers import Workers
-place = cluster.place("multi_worker", os.environ["TF_CONFIG"])
+place = cluster.find_place("multi_worker", os.environ["TF_CONFIG"])
 n = place.number
 assert (place.workers, place.on_host) == (2, 2)
 workers = Workers("multi_worker", place, 2)
@@ -299,7 +299,7 @@ from system import cli
 from training import cluster, strategies
 from training.workers import Workers
 strategies.CONNECT_SECONDS = 1
-place = cluster.place("multi_worker", os.environ["TF_CONFIG"])
+place = cluster.find_place("multi_worker", os.environ["TF_CONFIG"])
 cli.run(lambda _: Workers("multi_worker", place, 2))
 """
 

@@ -177,11 +177,11 @@ def restore(
     Raises:
       CheckpointError: there are checkpoints, but none can be used.
     """
-    found: list[int] = []
+    known: list[int] = []
     # Look again if the folder has changed: a run that is training removes old ones.
-    while found != (found := steps(folder)):
+    while known != (known := steps(folder)):
         refusals = []
-        for step in reversed(found):
+        for step in reversed(known):
             try:
                 manifest.verify(path(folder, step), step, fingerprint(config))
                 _read(state, path(folder, step), partial)
@@ -191,9 +191,9 @@ def restore(
             for refusal in refusals:
                 console.warn(f"{refusal}: using {path(folder, step)} instead")
             return step
-    if not found:
+    if not known:
         return None
-    others = f", nor can {len(found) - 1} before it" if len(found) > 1 else ""
+    others = f", nor can {len(known) - 1} before it" if len(known) > 1 else ""
     raise CheckpointError(
         f"{refusals[0]}, so it cannot be used{others}: train again in another"
         " --run_dir, or put a good copy in its place"

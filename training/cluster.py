@@ -83,7 +83,7 @@ class Place:
         return max(1, device.cores() // self.on_host)
 
 
-def place(kind: str, tf_config: str | None) -> Place:
+def find_place(kind: str, tf_config: str | None) -> Place:
     """Finds this process's place.
 
     Args:

@@ -46,21 +46,21 @@ class LaunchError(errors.UserError):
 def free_ports(count: int) -> list[int]:
     """Finds ports of this machine that nobody listens to now.
 
-    They are below those that the system hands out to anyone who asks for a port. It
-    takes a worker seconds to open its port, and by then another process could have it.
+    They are below the range that the system hands out freely: a worker takes seconds to
+    open its port, and until then another process might be given it.
 
     Raises:
       LaunchError: there are not that many.
     """
-    found: list[int] = []
+    ports: list[int] = []
     for port in random.sample(range(*PORTS), PORTS[1] - PORTS[0]):
-        if len(found) == count:
-            return found
+        if len(ports) == count:
+            return ports
         with contextlib.suppress(OSError):
             socket.create_server((HOST, port)).close()
-            found.append(port)
+            ports.append(port)
     raise LaunchError(
-        f"only {len(found)} of the ports {PORTS[0]} to {PORTS[1] - 1} of this machine"
+        f"only {len(ports)} of the ports {PORTS[0]} to {PORTS[1] - 1} of this machine"
         f" are free, and {count} workers need one each: end what uses them"
     )
 

@@ -76,11 +76,11 @@ def check_contents(run_dir: Path) -> None:
         be read.
     """
     try:
-        found = files.find_link(run_dir, CONTENTS)
+        link = files.find_link(run_dir, CONTENTS)
     except OSError as error:
         raise _not_writable(run_dir, error) from None
-    if found:
-        path, what = found
+    if link:
+        path, what = link
         raise RunError(
             f"{path} is {what}, and a run directory must hold only files and folders of"
             " its own: replace it by a copy, or delete it"

@@ -101,7 +101,7 @@ def joined(kind: str, given: bool) -> Iterator[cluster.Place]:
     tf_config = os.environ.get("TF_CONFIG")
     if not given:
         cluster.check_alone(tf_config)
-    place = cluster.place(kind, tf_config)
+    place = cluster.find_place(kind, tf_config)
     alone = place.workers == 1
     signals = contextlib.nullcontext() if alone else interruption.Departure()
     with cluster.quiet_unless_first(place), signals:

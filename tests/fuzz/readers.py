@@ -196,7 +196,7 @@ def read_tf_config(content: bytes) -> None:
     text = content.decode("utf-8", "surrogateescape")
     with contextlib.suppress(errors.UserError):
         cluster.check_alone(text)
-    place = cluster.place("multi_worker", text)
+    place = cluster.find_place("multi_worker", text)
     assert 0 <= place.number < place.workers == len(set(place.addresses))
     assert 1 <= place.on_host <= place.workers and place.address
 
