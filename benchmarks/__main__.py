@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the benchmarks and writes what they measured.
+"""Runs the benchmarks and stores their results.
 
-    python -m benchmarks                  all, into benchmarks/results.*
-    python -m benchmarks --only=growth    that one; the results of the others stay
-    python -m benchmarks --quick          the ratios of the training step, on the screen
+    python -m benchmarks                  all of them, into benchmarks/results.*
+    python -m benchmarks --only=growth    one; the results of the others stay
+    python -m benchmarks --quick          the training step only, printed, not stored
 
-A benchmark is a module here and a line in `BENCHMARKS`. It has
+A benchmark is a module of this package and a line in `BENCHMARKS`. It has
 
-    measure(rounds) → its figures, a dict of what JSON knows
-    markdown(figures) → its section of results.md, from the heading on
-    plots(figures) → name of a plot → matplotlib figure
+    measure(rounds) → its figures, a dict of JSON types
+    markdown(figures) → its section of results.md, with heading
+    plots(figures) → {name of a plot: matplotlib figure}; may be missing
 """
 
-if __name__ == "__main__":  # before all else, which takes a while to load
+if __name__ == "__main__":  # first: the imports below may take seconds
     from system import console
 
     console.start()
@@ -54,40 +54,42 @@ BENCHMARKS: dict[str, ModuleType] = {
 
 
 def define_flags() -> None:
-    """The flags of the program."""
-    flags.DEFINE_integer("rounds", 5, "Measurements of each peer.", lower_bound=1)
+    """Defines the flags."""
+    flags.DEFINE_integer("rounds", 5, "How often to measure each peer.", lower_bound=1)
     flags.DEFINE_list(
-        "only", [], f"Benchmarks, of {', '.join(BENCHMARKS)}; default: all."
+        "only", [], f"Benchmarks to run, of {', '.join(BENCHMARKS)}; default: all."
     )
     flags.DEFINE_bool(
-        "quick", False, "The ratios of the step alone, in three minutes; no files."
+        "quick",
+        False,
+        "Measure the training step only, in three minutes; store nothing.",
     )
     cli.define_path(
         "results_dir",
         str(peers.PROJECT / "benchmarks"),
-        "Where results.json, results.md and plots/ go.",
+        "Folder for results.json, results.md and plots/.",
     )
     flags.register_validator(
         "only",
         lambda names: set(names) <= set(BENCHMARKS),
-        f"expected names out of {', '.join(BENCHMARKS)}",
+        f"expected some of {', '.join(BENCHMARKS)}",
     )
     flags.register_multi_flags_validator(
         ["only", "quick"],
         lambda values: not (values["only"] and values["quick"]),
-        "--quick is of the step alone: leave --only out",
+        "--quick measures the training step only: drop --only",
     )
 
 
 def measure(
     names: Iterable[str], rounds: int, folder: Path, facts: Mapping[str, Any]
 ) -> None:
-    """Measures and prints one after the other; what is done is written at once.
+    """Runs benchmarks, prints their results and stores them one by one.
 
     Args:
-      names: of benchmarks.
-      rounds: measurements of each peer.
-      folder: of the files; the results of other benchmarks there stay.
+      names: names of benchmarks.
+      rounds: how often to measure each peer.
+      folder: folder for the files; results of other benchmarks in it stay.
       facts: see `environment.facts`.
     """
     found = results.read(folder)
@@ -100,7 +102,7 @@ def measure(
 
 
 def main(_: list[str]) -> None:
-    """Measures what the flags say."""
+    """Runs the benchmarks that the flags name."""
     facts = environment.facts()
     print(environment.describe(facts), flush=True)
     if FLAGS.quick:

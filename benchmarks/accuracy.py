@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time to 99.0 % and 99.5 %: our recipes beside the examples that others publish.
+"""Time to 99.0 % and 99.5 % accuracy: our recipes next to published examples.
 
-Each peer trains in a process of its own, one after the other, for as long as it was
-planned to, and is tested after each epoch. What is timed is training, without
-evaluation. Beside it stand, where they are known, reading and preparing the data,
-imports, tracing or the first call of a graph; and of all the whole process.
+The peers train one after the other, each in its own process, for as many epochs as they
+were written for, and are tested after each epoch. We time training without evaluation.
+Where it is known, we also report the time for reading the data, for imports, and for
+tracing or the first call of the graph; and the time of the whole process.
 
-The marks choose nothing. The time at which a test accuracy is first reached is known
-afterwards only, and flatters those who wander about the mark; the last accuracy is the
-one that was planned.
+The marks choose nothing. When a test accuracy is first reached is known only
+afterwards, and flatters a training that wanders about the mark; the accuracy after the
+last epoch is the one that was planned.
 """
 
 import statistics
@@ -22,17 +22,17 @@ from benchmarks import peers, results
 
 PEERS = "benchmarks.examples"
 MARKS = (0.99, 0.995)
-BESIDE = ("data_seconds", "import_seconds", "tracing_seconds", "wall_seconds")
+OTHER_SECONDS = ("data_seconds", "import_seconds", "tracing_seconds", "wall_seconds")
 
 
 def measure(rounds: int) -> dict[str, Any]:
-    """Trains our recipes with as many seeds as rounds, the examples once.
+    """Trains our recipes with one seed per round, the examples once.
 
-    Of ours the mean and the worst are the claim. The seeds of the examples are 0 and,
-    as PyTorch's is written with it, 1.
+    Our claim is about the mean and the worst seed. Keras' example gets seed 0,
+    PyTorch's gets 1, with which it was published.
 
     Returns:
-      trainings: see `train`, one for each peer and seed.
+      {"trainings": a list with the result of `train` for each peer and seed}.
     """
     return compare(
         {
@@ -45,10 +45,10 @@ def measure(rounds: int) -> dict[str, Any]:
 
 
 def compare(seeds: Mapping[str, Sequence[int]]) -> dict[str, Any]:
-    """Trains each peer with its seeds, one after the other; returns as `measure`."""
+    """Trains each peer with its seeds, one after the other; see `measure`."""
     trainings = []
-    for peer, its_seeds in seeds.items():
-        for seed in its_seeds:
+    for peer, peer_seeds in seeds.items():
+        for seed in peer_seeds:
             trainings.append(train(peer, seed))
             print(f"{peer}, seed {seed}: {_outcome(trainings[-1])}")
     return {"trainings": trainings}
@@ -58,15 +58,15 @@ def train(peer: str, seed: int, epochs: int = 0, **settings: Any) -> dict[str, A
     """Trains a peer once.
 
     Args:
-      peer: its name in examples.PEERS.
-      seed: of its training.
-      epochs: fewer than planned, to try it out; 0: all.
-      settings: more arguments of its maker.
+      peer: name in `examples.PEERS`.
+      seed: seed of the training.
+      epochs: number of epochs; 0: as many as published.
+      settings: further arguments of its maker.
 
     Returns:
-      peer, seed, what it answers, see `benchmarks.examples`, and wall_seconds from
-      the start of its process to the answer. Instead of the last two `missing`, the
-      reason why its library cannot be loaded, or `failed`, the reason why it broke off.
+      `peer`, `seed`, its answer (see `benchmarks.examples`) and `wall_seconds` from the
+      start of its process to the answer. If its library is not installed, `missing`
+      says why in place of the answer; if training failed, `failed` does.
     """
     named = {"peer": peer, "seed": seed}
     began = time.perf_counter()
@@ -81,7 +81,7 @@ def train(peer: str, seed: int, epochs: int = 0, **settings: Any) -> dict[str, A
 
 
 def _outcome(training: Mapping[str, Any]) -> str:
-    """How it ended, in a few words."""
+    """Result of a training in a few words."""
     if "epochs" in training:
         last = training["epochs"][-1]
         return f"{last['accuracy']:.2%} after {last['seconds']:.1f} s"
@@ -89,7 +89,7 @@ def _outcome(training: Mapping[str, Any]) -> str:
 
 
 def first_reached(epochs: Sequence[Mapping[str, float]], mark: float) -> float | None:
-    """Training seconds after the first epoch whose test accuracy is `mark` or more."""
+    """Training time until a test accuracy of at least `mark`; None: never."""
     for epoch in epochs:
         if epoch["accuracy"] >= mark:
             return epoch["seconds"]
@@ -97,16 +97,16 @@ def first_reached(epochs: Sequence[Mapping[str, float]], mark: float) -> float |
 
 
 def _trained(result: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
-    """The trainings of each peer that came to their end."""
-    found: dict[str, list[Mapping[str, Any]]] = {}
+    """Completed trainings of each peer."""
+    completed: dict[str, list[Mapping[str, Any]]] = {}
     for training in result["trainings"]:
         if "epochs" in training:
-            found.setdefault(training["peer"], []).append(training)
-    return found
+            completed.setdefault(training["peer"], []).append(training)
+    return completed
 
 
 def markdown(result: Mapping[str, Any]) -> str:
-    """A section: a line per peer and seed, one for the mean of several, excuses."""
+    """Section with a row per peer and seed, rows of means, and what failed."""
     rows = []
     for peer, trainings in _trained(result).items():
         figures = [_figures(training) for training in trainings]
@@ -120,7 +120,7 @@ def markdown(result: Mapping[str, Any]) -> str:
     headers += [f"first {mark:.1%}, s" for mark in MARKS]
     headers += ["data, s", "imports, s", "tracing, s", "process, s"]
     table = results.table(rows, headers)
-    excuses = [
+    failures = [
         f"{training['peer']}, seed {training['seed']}: {_outcome(training)}"
         for training in result["trainings"]
         if "epochs" not in training
@@ -129,27 +129,27 @@ def markdown(result: Mapping[str, Any]) -> str:
         [
             "## Time to accuracy",
             *([table] if rows else []),
-            "Seconds of training until the last epoch's end, and until the end of the"
-            " first at the mark, without evaluation; –: not known apart from the rest"
-            " of the process.",
-            *excuses,
+            "Seconds of training, without evaluation, until the end of the last epoch"
+            " and of the first epoch that reaches the mark; –: not measured apart from"
+            " the rest of the process.",
+            *failures,
         ]
     )
 
 
 def _figures(training: Mapping[str, Any]) -> list[float | None]:
-    """Numbers of a line of the table; None: a mark not reached, a time not known."""
+    """Numbers of a row; None: a mark that is never reached, a time not known."""
     epochs = training["epochs"]
     return [
         100 * epochs[-1]["accuracy"],
         epochs[-1]["seconds"],
         *(first_reached(epochs, mark) for mark in MARKS),
-        *(training.get(name) for name in BESIDE),
+        *(training.get(name) for name in OTHER_SECONDS),
     ]
 
 
 def _texts(figures: Sequence[float | None]) -> list[str]:
-    none = ["–", "–", *["never"] * len(MARKS), *["–"] * len(BESIDE)]
+    none = ["–", "–", *["never"] * len(MARKS), *["–"] * len(OTHER_SECONDS)]
     return [
         text if figure is None else f"{figure:.2f}"
         for figure, text in zip(figures, none, strict=True)
@@ -157,16 +157,16 @@ def _texts(figures: Sequence[float | None]) -> list[str]:
 
 
 def _mean(figures: Sequence[float | None]) -> float | None:
-    """None, a mark that was never reached, has no mean with others."""
+    """Mean; None if one of the marks was never reached."""
     known = [figure for figure in figures if figure is not None]
     return statistics.mean(known) if len(known) == len(figures) else None
 
 
 def plots(result: Mapping[str, Any]) -> dict[str, Figure]:
-    """ "accuracy": test error against seconds of training; the marks are dotted."""
+    """The plot "accuracy": test error over seconds of training; marks are dotted."""
     from evaluation import figures
 
-    looks = {
+    styles = {
         "fast99": (figures.BLUE, "o-"),
         "fast995": (figures.GREEN, "^-"),
         "keras_convnet": (figures.ORANGE, "s-"),
@@ -179,14 +179,14 @@ def plots(result: Mapping[str, Any]) -> dict[str, Figure]:
         axes = figure.subplots()
         trained = _trained(result)
         for peer, trainings in trained.items():
-            colour, line = looks[peer]
+            colour, line = styles[peer]
             for number, training in enumerate(trainings):
                 axes.plot(
                     [epoch["seconds"] for epoch in training["epochs"]],
                     [100 * (1 - epoch["accuracy"]) for epoch in training["epochs"]],
                     line,
                     color=colour,
-                    label="" if number else peer,  # once in the legend
+                    label="" if number else peer,  # one legend entry per peer
                     linewidth=1,
                     markersize=3,
                 )

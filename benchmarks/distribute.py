@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Speed of training by two workers of this machine, and what their exchange costs.
+"""Training speed with two workers on this machine, and what their exchange costs.
 
-A step of 128 images, as `benchmarks.step_peers` has it, by one process of one and of
-two replicas, by a device for each replica (mirrored), and by two workers on loopback;
-and, for the share that the exchange takes, by two processes that each train on half of
-a batch and know nothing of each other. All take turns, so that a slow minute of the
-machine falls on all. Tracing and the first steps are not timed.
+We time the step of 128 images of `benchmarks.ours` in one process with one or two
+replicas, with one device per replica (mirrored), and in two workers on loopback. To see
+what the exchange costs, we also time two processes that each train on half a batch and
+know nothing of each other. All take turns, so that a slow minute of the machine hits
+all of them. Tracing and the first steps are not timed.
 """
 
 import concurrent.futures
@@ -16,15 +16,13 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from matplotlib.figure import Figure
-
-from benchmarks import peers, results, step_peers
+from benchmarks import ours, peers, results
 from training import launch
 
-STEPS = 200  # of each, in a round
+STEPS = 200  # per process and round
 WORKERS = 2
 
-# Name → flags of each of its processes, whether these are workers of one run.
+# Name: number of processes, settings of each.
 WAYS: dict[str, tuple[int, dict[str, Any]]] = {
     "one process, 1 replica": (1, {"replicas": 1}),
     "one process, 2 replicas": (1, {"replicas": WORKERS}),
@@ -32,21 +30,21 @@ WAYS: dict[str, tuple[int, dict[str, Any]]] = {
     "2 workers": (WORKERS, {"replicas": WORKERS, "distribute": "multi_worker"}),
     "2 apart": (
         WORKERS,
-        {"replicas": 1, "batch_size": step_peers.BATCH_SIZE // WORKERS, "threads": 1},
+        {"replicas": 1, "batch_size": ours.BATCH_SIZE // WORKERS, "threads": 1},
     ),
 }
 FIRST, EXCHANGING, APART = "one process, 1 replica", "2 workers", "2 apart"
 
 
 def loop(*, tf_config: str, **settings: Any) -> Callable[[int], dict[str, float]]:
-    """train.py's loop, in one process of its kind.
+    """train.py's loop in one process.
 
     Args:
-      tf_config: TF_CONFIG.
+      tf_config: value of TF_CONFIG.
       settings: values of train.py's flags.
 
     Returns:
-      From a number of steps to the seconds of one, and the bytes of what is exchanged.
+      Function from a number of steps to the seconds per step and the bytes exchanged.
     """
     from system import device  # isort: skip  (first: it loads TensorFlow)
     import train
@@ -56,13 +54,13 @@ def loop(*, tf_config: str, **settings: Any) -> Callable[[int], dict[str, float]
     from training.workers import Workers
 
     os.environ["TF_CONFIG"] = tf_config
-    config = step_peers.train_config(**settings)
+    config = ours.train_config(**settings)
     place = cluster.find_place(config["distribute"], tf_config)
     config |= choose(config, place)
     threads = config["threads"] or place.cores()
     device.set_threads(threads, config["replicas"] // place.workers)
     workers = Workers(config["distribute"], place, config["replicas"])
-    images, labels = map(device.tensor, step_peers.noise())
+    images, labels = map(device.tensor, ours.noise())
     state = State(config)
     train_steps = train.make_train_steps(
         state, images, labels, config, len(labels) // config["batch_size"], workers
@@ -77,7 +75,7 @@ def loop(*, tf_config: str, **settings: Any) -> Callable[[int], dict[str, float]
         seconds = (time.perf_counter() - began) / steps
         return {"seconds": seconds, "bytes": 4 * (numbers + 2)}  # loss and count
 
-    answer(step_peers.WARM_UP_STEPS)
+    answer(ours.WARM_UP_STEPS)
     return answer
 
 
@@ -85,12 +83,12 @@ PEERS = {"loop": loop}
 
 
 def measure(rounds: int, steps: int = STEPS) -> dict[str, Any]:
-    """Measures all ways in turns.
+    """Measures all `WAYS` in turns.
 
     Returns:
-      batch_size: images of a step.
-      bytes: of the vector that is added up over all workers in a step.
-      seconds: of a step of each way, by name, in each round: of its slowest process.
+      batch_size: images per step.
+      bytes: size of the vector that the workers add up in each step.
+      seconds: {name: seconds per step of its slowest process, in each round}.
 
     Raises:
       peers.BenchmarkError: a process failed.
@@ -105,7 +103,7 @@ def measure(rounds: int, steps: int = STEPS) -> dict[str, Any]:
         for name, (count, flags) in WAYS.items():
             ports = launch.free_ports(count)
             places = [launch.tf_config(ports, number) for number in range(count)]
-            # At once: workers wait for each other.
+            # All at once, as workers wait for each other.
             settings = [{"tf_config": place, **flags} for place in places]
             started[name] = list(pool.map(start, settings))
         seconds: dict[str, list[float]] = {name: [] for name in WAYS}
@@ -115,11 +113,11 @@ def measure(rounds: int, steps: int = STEPS) -> dict[str, Any]:
                 seconds[name].append(max(answer["seconds"] for answer in answers))
                 if name == EXCHANGING:
                     size = answers[0]["bytes"]
-    return {"batch_size": step_peers.BATCH_SIZE, "bytes": size, "seconds": seconds}
+    return {"batch_size": ours.BATCH_SIZE, "bytes": size, "seconds": seconds}
 
 
 def markdown(result: Mapping[str, Any]) -> str:
-    """A section with a table; ratios are medians of those of each round."""
+    """Section with a table; ratios are medians of each round's ratio."""
     seconds = result["seconds"]
     rows = []
     for name, values in seconds.items():
@@ -136,19 +134,14 @@ def markdown(result: Mapping[str, Any]) -> str:
                 f"{max(ratios):.2f}",
             ]
         )
-    headers = ["", "median ms a step", "images/s", "to the first", "min", "max"]
+    headers = ["", "median ms/step", "images/s", "speed-up", "min", "max"]
     table = results.table(rows, headers)
     pairs = zip(seconds[EXCHANGING], seconds[APART], strict=True)
     share = statistics.median(1 - apart / both for both, apart in pairs)
     sent = 2 * (WORKERS - 1) / WORKERS * result["bytes"]
     return (
-        f"## Workers\n\n{table}\n\nEach step adds up {result['bytes']:,} bytes over all"
-        f" workers; of n, each sends 2 (n − 1) / n times as many: here {sent:,.0f}. The"
-        f" exchange takes {share:.0%} of a step of {EXCHANGING}: what {APART}, on half"
-        " of the batch each, do without."
+        f"## Workers\n\n{table}\n\nThe workers add up {result['bytes']:,} bytes in each"
+        f" step; one of n workers sends 2 (n − 1) / n times as many, here {sent:,.0f}."
+        f" The exchange takes {share:.0%} of a step of {EXCHANGING}, compared with"
+        f" {APART} on half a batch each."
     )
-
-
-def plots(result: Mapping[str, Any]) -> dict[str, Figure]:
-    """None: the table says it all."""
-    return {}

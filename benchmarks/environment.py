@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the figures of a benchmark depend on besides the code that is measured."""
+"""What a benchmark's figures depend on besides our code: the machine and versions."""
 
 import datetime
 import importlib.metadata
@@ -10,19 +10,19 @@ from typing import Any
 
 PACKAGES = ("tensorflow", "keras", "torch", "numpy")
 
-BUSY = 0.5  # load average per core
-SETTLING_SECONDS = 90  # in which that of `make benchmark`'s own set-up falls below it
-# Threads that wait for each other at every operation then wait for other programs:
-# PyTorch's eager loop, on two threads, was seen to fall to a hundredth of its speed.
+BUSY_LOAD_PER_CORE = 0.5
+SETTLING_SECONDS = 90  # enough for the load of `make benchmark`'s set-up to fall
+# Threads that wait for each other at every operation then wait for other programs, too:
+# we have seen PyTorch's eager loop on two threads fall to a hundredth of its speed.
 WARNING = (
-    "\nNOT TO BE TRUSTED: other programs were at work, which slows the peers unequally;"
+    "\nNOT TO BE TRUSTED: other programs were running, which slows the peers unequally;"
     " measure again on a quiet machine"
 )
 
 
 def facts() -> dict[str, Any]:
     """Date, commit, processor, cores, load and versions; None: not installed."""
-    load = _settled_load()  # before TensorFlow is loaded, which is load as well
+    load = _settled_load()  # before we load TensorFlow, which is load as well
     from system import device  # noqa: F401  isort: skip  (first: it loads TensorFlow)
 
     from training.environment import current_environment
@@ -40,9 +40,9 @@ def facts() -> dict[str, Any]:
 
 
 def _settled_load() -> float:
-    """The load average, once it is low, or after some time."""
+    """Load average, after waiting for it to fall."""
     end = time.monotonic() + SETTLING_SECONDS
-    limit = BUSY * (os.cpu_count() or 1)
+    limit = BUSY_LOAD_PER_CORE * (os.cpu_count() or 1)
     load = os.getloadavg()[0]
     if load > limit:
         print(f"waiting for the load average to fall below {limit:g} …", flush=True)
@@ -53,16 +53,16 @@ def _settled_load() -> float:
 
 
 def version(package: str) -> str | None:
-    """The installed version of a package that is imported by this name, or None."""
-    # One package has several distributions: tensorflow, tensorflow-cpu.
+    """Installed version of a package with this import name; None if not installed."""
+    # The import name tensorflow may belong to tensorflow or tensorflow-cpu.
     names = importlib.metadata.packages_distributions().get(package)
     return importlib.metadata.version(names[0]) if names else None
 
 
 def describe(facts: Mapping[str, Any]) -> str:
-    """The facts in two lines, and a third if the machine was busy."""
+    """The facts in two lines; a third one warns if the machine was busy."""
     versions = ", ".join(f"{k} {v or 'missing'}" for k, v in facts["versions"].items())
-    busy = facts["load_average_before"] > BUSY * facts["cores"]
+    busy = facts["load_average_before"] > BUSY_LOAD_PER_CORE * facts["cores"]
     return (
         f"{facts['processor']}, {facts['cores']} cores, load average before"
         f" {facts['load_average_before']:.2f}, {facts['date']}\n"

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trainings that are timed: our recipes, and the examples that others publish.
+"""Trainings to be timed: our recipes, and examples that others have published.
 
-Each maker here gives a function from a number of epochs, 0 for as many as published,
-to what is known of the training: `library` with its version; `epochs`, the `seconds`
-of training so far and the test `accuracy` after each; and the seconds beside, where
-they are known: `import_seconds`, `data_seconds`, `tracing_seconds`.
+Each maker returns a function from a number of epochs (0: as many as published) to the
+results of the training: `library` with its version; `epochs`, a list with the `seconds`
+of training so far and the test `accuracy` after each epoch; and, if known,
+`import_seconds`, `data_seconds` and `tracing_seconds`. Each peer imports its library
+itself, so that no process loads that of another.
 """
 
 import csv
@@ -24,32 +25,32 @@ import data
 from benchmarks import environment, peers
 from system import errors
 
-# A peer loads its library itself, so that no process holds that of another.
-
-# From a number of epochs to what is known of the training.
+# Function from a number of epochs to the results of the training.
 Training = Callable[[int], dict[str, Any]]
+
+Arrays = tuple[np.ndarray, np.ndarray]  # images, labels
 
 
 class Stopwatch:
-    """Adds up the seconds between its starts and its stops."""
+    """Adds up the seconds between its starts and stops."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
         self._began: float | None = None
 
     def start(self) -> "Stopwatch":
-        """Goes on; returns itself."""
+        """Starts or continues; returns itself."""
         self._began = time.perf_counter()
         return self
 
     def stop(self) -> None:
-        """Stands still; nothing happens if it already does."""
+        """Stops, if it is running."""
         if self._began is not None:
             self.seconds += time.perf_counter() - self._began
             self._began = None
 
     def lap(self) -> float:
-        """Returns the seconds so far, and begins anew at 0."""
+        """Returns the seconds so far and restarts at 0."""
         self.stop()
         seconds, self.seconds = self.seconds, 0.0
         self.start()
@@ -57,15 +58,15 @@ class Stopwatch:
 
 
 def ours(*, flagfile: str, seed: int = 0, dataset: str = "mnist") -> Training:
-    """train.py with a flagfile, in a process of its own.
+    """train.py with a flagfile, in its own process.
 
-    Offline augmentation, if there is any, is made anew each time. The first call of
-    the graph counts as training, its tracing does not.
+    An enlarged set, if there is one, is built again each time. The first call of the
+    graph counts as training, its tracing does not.
 
     Args:
-      flagfile: of the recipe.
-      seed: takes the place of the flagfile's.
-      dataset: likewise.
+      flagfile: flagfile of the recipe.
+      seed: overrides the flagfile's seed.
+      dataset: overrides the flagfile's dataset.
     """
 
     def answer(epochs: int) -> dict[str, Any]:
@@ -84,7 +85,7 @@ def ours(*, flagfile: str, seed: int = 0, dataset: str = "mnist") -> Training:
             if done.returncode:
                 reason = done.stderr.strip() or f"exit code {done.returncode}"
                 raise peers.BenchmarkError(reason.splitlines()[-1])
-            # Not by training.runs, which loads TensorFlow once more.
+            # Not with training.runs, which would load TensorFlow here, too.
             metrics = f"{folder}/run/metrics.csv"
             with open(metrics, newline="", encoding="utf-8") as file:
                 rows = list(csv.DictReader(file))
@@ -105,24 +106,21 @@ def ours(*, flagfile: str, seed: int = 0, dataset: str = "mnist") -> Training:
 def keras_convnet(*, seed: int = 0, dataset: str = "mnist") -> Training:
     """Keras' published example "Simple MNIST convnet", by F. Chollet.
 
-    keras.io/examples/vision/mnist_convnet, in the repository keras-team/keras-io
-    examples/vision/mnist_convnet.py: 34,826 parameters, Adam at its default of 1e-3,
-    batches of 128, a tenth of the training images held out, 15 epochs; 99.22 % in the
-    output it is published with. Its settings are these to the letter; only the progress
-    bar is spared, and the data are read by this project. oneDNN is on; Keras as
-    shipped leaves that to TensorFlow and the processor.
-
-    The first batch, which traces the graph, counts as tracing.
+    Source: keras-team/keras-io, examples/vision/mnist_convnet.py, also at
+    keras.io/examples/vision/mnist_convnet. 34,826 parameters, Adam at its default of
+    1e-3, batches of 128, a tenth of the training images held out, 15 epochs; its
+    published output says 99.22 %. We keep all its settings, drop the progress bar, and
+    read the data ourselves. oneDNN is on; Keras leaves that to TensorFlow and the
+    processor. The first batch, which traces the graph, counts as tracing.
 
     Args:
-      seed: of weights, batches and dropout.
-      dataset: a name in data.DATASETS, with labels for its test images.
+      seed: seed of weights, batches and dropout.
+      dataset: key of data.DATASETS; its test images need labels.
     """
     os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever ~/.keras says
     watch = Stopwatch().start()
     from system import device  # noqa: F401  isort: skip  (first: it loads TensorFlow)
     import keras
-    from keras import layers
 
     imports = watch.lap()
     digits = _labelled(dataset)
@@ -131,8 +129,24 @@ def keras_convnet(*, seed: int = 0, dataset: str = "mnist") -> Training:
     y_train = keras.utils.to_categorical(digits.train_labels, 10)
     y_test = keras.utils.to_categorical(digits.test_labels, 10)
     loaded = watch.lap()
-
     keras.utils.set_random_seed(seed)
+    network = _keras_network()
+
+    def answer(epochs: int) -> dict[str, Any]:
+        return {
+            "library": _versions("keras", "tensorflow"),
+            **_fit(network, (x_train, y_train), (x_test, y_test), epochs or 15),
+            "import_seconds": imports,
+            "data_seconds": loaded,
+        }
+
+    return answer
+
+
+def _keras_network():
+    import keras
+    from keras import layers
+
     network = keras.Sequential(
         [
             keras.Input((28, 28, 1)),
@@ -146,6 +160,13 @@ def keras_convnet(*, seed: int = 0, dataset: str = "mnist") -> Training:
         ]
     )
     network.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
+    return network
+
+
+def _fit(network, train: Arrays, test: Arrays, epochs: int) -> dict[str, Any]:
+    """Trains a Keras network, tests it after each epoch."""
+    from keras import callbacks
+
     training, tracing = Stopwatch(), 0.0
     tested: list[dict[str, float]] = []
 
@@ -155,109 +176,63 @@ def keras_convnet(*, seed: int = 0, dataset: str = "mnist") -> Training:
             tracing = training.lap()
 
     def after_epoch(epoch: int, logs: Any) -> None:
-        _, accuracy = network.evaluate(x_test, y_test, verbose=0)
-        correct = round(accuracy * len(y_test))  # it comes as float32
-        tested.append(_tested(training.seconds, correct / len(y_test)))
+        _, accuracy = network.evaluate(*test, verbose=0)
+        correct = round(accuracy * len(test[1]))  # accuracy is a float32
+        tested.append(_tested(training.seconds, correct / len(test[1])))
 
-    def answer(epochs: int) -> dict[str, Any]:
-        network.fit(
-            x_train,
-            y_train,
-            batch_size=128,
-            epochs=epochs or 15,
-            validation_split=0.1,
-            verbose=0,
-            callbacks=[
-                keras.callbacks.LambdaCallback(
-                    on_epoch_begin=lambda epoch, logs: training.start(),
-                    on_train_batch_end=after_batch,
-                    on_test_begin=lambda logs: training.stop(),  # the held-out tenth
-                    on_epoch_end=after_epoch,
-                )
-            ],
-        )
-        return {
-            "library": _versions("keras", "tensorflow"),
-            "epochs": tested,
-            "import_seconds": imports,
-            "data_seconds": loaded,
-            "tracing_seconds": tracing,
-        }
-
-    return answer
+    timing = callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: training.start(),
+        on_train_batch_end=after_batch,
+        on_test_begin=lambda logs: training.stop(),  # tests the held-out tenth
+        on_epoch_end=after_epoch,
+    )
+    network.fit(
+        *train,
+        batch_size=128,
+        epochs=epochs,
+        validation_split=0.1,
+        verbose=0,
+        callbacks=[timing],
+    )
+    return {"epochs": tested, "tracing_seconds": tracing}
 
 
 def pytorch_example(*, seed: int = 1, dataset: str = "mnist") -> Training:
     """PyTorch's published example "Basic MNIST Example".
 
-    mnist/main.py in the repository pytorch/examples, as of 2025-07: Adadelta at 1.0,
-    times 0.7 after each epoch; batches of 64; 14 epochs; no accuracy is published
-    with it. As written it shuffles on an accelerator only: on a CPU each epoch has the
-    same order. Its settings are these to the letter. It reads each image through
-    torchvision's transforms, one at a time; here the same values come from one array,
-    made beforehand, which is faster. The lines it prints are spared.
+    Source: pytorch/examples, mnist/main.py, as of 2025-07. Adadelta at 1.0, times 0.7
+    after each epoch; batches of 64; 14 epochs; no accuracy is published with it. As
+    written, it shuffles on an accelerator only; on a CPU each epoch has the same order.
+    We keep all its settings but the output. It applies torchvision's transforms to one
+    image at a time; we compute the same values beforehand, which is faster.
 
     Args:
-      seed: of weights and dropout; 1 as written.
-      dataset: a name in data.DATASETS, with labels for its test images.
+      seed: seed of weights and dropout; 1 as published.
+      dataset: key of data.DATASETS; its test images need labels.
     """
     watch = Stopwatch().start()
     import torch
-    from torch.nn import functional
-    from torch.utils.data import DataLoader, TensorDataset
+    from torch.utils.data import DataLoader
 
     imports = watch.lap()
     digits = _labelled(dataset)
-
-    def tensors(images, labels):
-        x = torch.from_numpy(images.reshape(-1, 1, 28, 28).astype(np.float32))
-        y = torch.from_numpy(labels.astype(np.int64))
-        return TensorDataset((x / 255 - 0.1307) / 0.3081, y)
-
-    train_set = tensors(digits.train_images, digits.train_labels)
-    test_set = tensors(digits.test_images, digits.test_labels)
+    train_set = _tensors(digits.train_images, digits.train_labels)
+    test_set = _tensors(digits.test_images, digits.test_labels)
     loaded = watch.lap()
-
     torch.manual_seed(seed)
-    network = torch.nn.Sequential(
-        torch.nn.Conv2d(1, 32, 3),
-        torch.nn.ReLU(),
-        torch.nn.Conv2d(32, 64, 3),
-        torch.nn.ReLU(),
-        torch.nn.MaxPool2d(2),
-        torch.nn.Dropout(0.25),
-        torch.nn.Flatten(),
-        torch.nn.Linear(9216, 128),
-        torch.nn.ReLU(),
-        torch.nn.Dropout(0.5),
-        torch.nn.Linear(128, 10),
-        torch.nn.LogSoftmax(dim=1),
-    )
+    network = _pytorch_network()
     optimizer = torch.optim.Adadelta(network.parameters(), lr=1.0)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.7)
     train_loader = DataLoader(train_set, batch_size=64)
     test_loader = DataLoader(test_set, batch_size=1000)
 
-    def train_epoch() -> None:
-        network.train()
-        for x, y in train_loader:
-            optimizer.zero_grad()
-            functional.nll_loss(network(x), y).backward()
-            optimizer.step()
-
-    def accuracy() -> float:
-        network.eval()
-        with torch.no_grad():
-            right = [(network(x).argmax(dim=1) == y).sum() for x, y in test_loader]
-        return int(sum(right)) / len(test_set)
-
     def answer(epochs: int) -> dict[str, Any]:
         training, tested = Stopwatch(), []
         for _ in range(epochs or 14):
             training.start()
-            train_epoch()
+            _train_epoch(network, train_loader, optimizer)
             training.stop()
-            tested.append(_tested(training.seconds, accuracy()))
+            tested.append(_tested(training.seconds, _accuracy(network, test_loader)))
             schedule.step()
         return {
             "library": _versions("torch"),
@@ -270,18 +245,64 @@ def pytorch_example(*, seed: int = 1, dataset: str = "mnist") -> Training:
     return answer
 
 
+def _tensors(images, labels):
+    import torch
+
+    x = torch.from_numpy(images.reshape(-1, 1, 28, 28).astype(np.float32))
+    y = torch.from_numpy(labels.astype(np.int64))
+    return torch.utils.data.TensorDataset((x / 255 - 0.1307) / 0.3081, y)
+
+
+def _pytorch_network():
+    from torch import nn
+
+    return nn.Sequential(
+        nn.Conv2d(1, 32, 3),
+        nn.ReLU(),
+        nn.Conv2d(32, 64, 3),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Dropout(0.25),
+        nn.Flatten(),
+        nn.Linear(9216, 128),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Linear(128, 10),
+        nn.LogSoftmax(dim=1),
+    )
+
+
+def _train_epoch(network, loader, optimizer) -> None:
+    from torch.nn import functional
+
+    network.train()
+    for x, y in loader:
+        optimizer.zero_grad()
+        functional.nll_loss(network(x), y).backward()
+        optimizer.step()
+
+
+def _accuracy(network, loader) -> float:
+    import torch
+
+    network.eval()
+    with torch.no_grad():
+        correct = [(network(x).argmax(dim=1) == y).sum() for x, y in loader]
+    return int(sum(correct)) / len(loader.dataset)
+
+
 def _labelled(name: str) -> data.Dataset:
-    """A data set whose test images have labels."""
+    """A dataset whose test images have labels."""
     dataset = data.load(name)
     if dataset.test_labels is None:
         raise errors.UserError(
-            f"{name} has no labels for its test images: choose another"
+            f"{name} has no labels for its test images: choose another dataset"
         )
     return dataset
 
 
 def _tested(seconds: float, accuracy: float) -> dict[str, float]:
-    """What is kept of an epoch: training seconds so far, and the test accuracy then."""
+    """Result of an epoch: training time so far, test accuracy."""
     return {"seconds": seconds, "accuracy": accuracy}
 
 
@@ -289,7 +310,7 @@ def _versions(*packages: str) -> str:
     return ", ".join(f"{name} {environment.version(name)}" for name in packages)
 
 
-# name: maker(**settings), for benchmarks.peers.
+# {name: maker(**settings)}; see benchmarks.peers.
 PEERS: dict[str, Callable[..., Training]] = {
     "fast99": functools.partial(ours, flagfile="flags/fast99.flags"),
     "fast995": functools.partial(ours, flagfile="flags/fast995.flags"),

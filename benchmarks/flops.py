@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Floating-point operations of a training step of LeNet-SELU, layer by layer.
 
-Counted are the products of convolutions and dense layers, a multiply-add as two.
-Pools, activations, batch norm, dropout and the optimizer are left out: next to nothing
-in operations, if not in time, so that a share of the machine's rate is never flattered.
+We count the products of convolutions and dense layers, a multiply-add as two. Pools,
+activations, batch norm, dropout and the optimizer are left out: they take time but
+hardly any operations, and so never flatter our share of the machine's speed.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ def multiply_adds(width: int = 1) -> dict[str, int]:
     """Multiply-adds per image of each layer's forward pass.
 
     Args:
-      width: factor on the maps of both convolutions, as of `models.lenet.LeNet`.
+      width: factor on the maps of both convolutions; see `models.lenet.LeNet`.
     """
     maps1, maps2 = 12 * width, 16 * width
     return {
@@ -28,10 +28,10 @@ def multiply_adds(width: int = 1) -> dict[str, int]:
 
 
 def training_step(width: int = 1) -> dict[str, dict[str, int]]:
-    """FLOPs per image of each layer: "forward" and "backward".
+    """FLOPs per image of each layer, "forward" and "backward".
 
-    Backward is twice forward, one product for the gradient of the weights and one for
-    that of the layer's input; but nobody wants the gradient of the image.
+    Backward takes twice as many as forward: one product for the gradient of the
+    weights, one for that of the layer's input. conv1 does not need the latter.
     """
     return {
         layer: {
@@ -43,5 +43,5 @@ def training_step(width: int = 1) -> dict[str, dict[str, int]]:
 
 
 def total(layers: Mapping[str, Mapping[str, int]]) -> int:
-    """The sum of what `training_step` returns."""
+    """Sum over all layers and passes of `training_step`."""
     return sum(sum(passes.values()) for passes in layers.values())

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Growth of our loop's time and memory: with batch, maps, training set and steps.
+"""How time and memory of our loop grow with batch, maps, training set and steps.
 
-Each point has a process of its own, so that its memory is its own, and they come in
-turns, so that a slow minute of the machine falls on all of them. Tracing and the first
-steps are not timed.
+Each point has its own process, so that we see its memory alone. The points take turns,
+so that a slow minute of the machine hits all of them. Tracing and the first steps are
+not timed.
 """
 
 import resource
@@ -15,20 +15,20 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks import peers, results, step_peers
+from benchmarks import ours, peers, results
 
 Point = dict[str, Any]
 Studies = Mapping[str, Sequence[int]]
 
-# What all are compared with; `images` are those that pass through the network.
+# Point that all others are compared with; `images` pass through the network.
 BASE = {
-    "batch_size": step_peers.BATCH_SIZE,
+    "batch_size": ours.BATCH_SIZE,
     "width": 1,
-    "set_size": step_peers.IMAGES,
-    "images": step_peers.IMAGES,
+    "set_size": ours.IMAGES,
+    "images": ours.IMAGES,
 }
 
-# What grows in each study, all else staying as in BASE.
+# Studies: the setting that grows, its values; all others are as in BASE.
 STUDIES: Studies = {
     "batch_size": (32, 64, 128, 256, 512, 1024, 2048),
     "width": (1, 2, 4),
@@ -41,7 +41,7 @@ MB = 1e6
 
 
 def point(*, batch_size: int, width: int, set_size: int) -> Callable[[int], Point]:
-    """Our loop at one point.
+    """Our loop at one point of a study.
 
     Args:
       batch_size: images per step.
@@ -49,14 +49,14 @@ def point(*, batch_size: int, width: int, set_size: int) -> Callable[[int], Poin
       set_size: images in the training set.
 
     Returns:
-      From a number of images to how many steps those were and their seconds; bytes of
-      the training set; bytes resident before it was made, and after the steps; the most
-      that ever were.
+      Function from a number of images to the number of steps and their seconds; bytes
+      of the training set; bytes resident before it was created and after the steps;
+      their peak.
     """
-    import train  # noqa: F401  (now, or its memory would be taken for the set's)
+    import train  # noqa: F401  (now, so that its memory does not count as the set's)
 
     before = resident_bytes()
-    loop = step_peers.ours(set_size, batch_size=batch_size, width=width)
+    loop = ours.loop(set_size, batch_size=batch_size, width=width)
     loop.run(WARM_UP_STEPS)
 
     def answer(images: int) -> Point:
@@ -77,7 +77,7 @@ PEERS = {"point": point}
 
 
 def resident_bytes() -> int:
-    """Memory that this process holds now or, where only Linux says so, held at most."""
+    """Resident memory of this process; not on Linux: its peak."""
     try:
         with open("/proc/self/statm", encoding="ascii") as file:
             return int(file.read().split()[1]) * resource.getpagesize()
@@ -86,7 +86,7 @@ def resident_bytes() -> int:
 
 
 def peak_bytes() -> int:
-    """The most memory that this process ever held."""
+    """Peak of the resident memory of this process."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
@@ -95,13 +95,13 @@ def measure(rounds: int, studies: Studies = STUDIES) -> dict[str, Any]:
     """Measures every point of the studies, one after the other, in several rounds.
 
     Returns:
-      points: of each what of BASE it has, and as lists, with an item for each round,
-        what `point` answers; or `failed`, the reason why it has none.
+      {"points": a list}. Each point has the names of BASE, and lists of the answers of
+      `point` in each round; or `failed`, the reason why there are none.
     """
     points: list[Point] = []
     for study, values in studies.items():
         new = [{**BASE, study: value} for value in values]
-        points += [one for one in new if one not in points]  # studies share the base
+        points += [one for one in new if one not in points]  # the base is in each study
     for number in range(1, rounds + 1):
         for one in points:
             if "failed" in one:
@@ -111,7 +111,7 @@ def measure(rounds: int, studies: Studies = STUDIES) -> dict[str, Any]:
             try:
                 with peers.Peer(__name__, "point", settings) as peer:
                     answer = peer.ask(images)
-            except peers.BenchmarkError as error:  # too little memory, for one
+            except peers.BenchmarkError as error:  # for example, too little memory
                 one["failed"] = str(error)
                 print(one["failed"])
                 continue
@@ -129,7 +129,7 @@ def _speeds(point: Mapping[str, Any]) -> list[float]:
 
 
 def _study(result: Mapping[str, Any], study: str) -> list[Mapping[str, Any]]:
-    """Points that are like BASE in all else, the least first."""
+    """Points of a study, the smallest first."""
     others = BASE.keys() - {study}
     return sorted(
         (
@@ -142,10 +142,10 @@ def _study(result: Mapping[str, Any], study: str) -> list[Mapping[str, Any]]:
 
 
 def markdown(result: Mapping[str, Any]) -> str:
-    """A section: a table per study, of the medians of the rounds, then what failed."""
+    """Section with a table per study of medians over the rounds, and what failed."""
     texts = [
         "## Growth",
-        "Medians of the rounds; unless it grows, "
+        "Medians of the rounds; in each table one setting grows, the others are "
         + ", ".join(f"{name} {value:,}" for name, value in BASE.items())
         + ".",
     ]
@@ -159,7 +159,7 @@ def markdown(result: Mapping[str, Any]) -> str:
 
 
 def _medians(point: Mapping[str, Any]) -> Point:
-    """A point with the median over its rounds in place of each list."""
+    """A point with medians over its rounds in place of lists."""
     medians = {
         name: statistics.median(value) if isinstance(value, list) else value
         for name, value in point.items()
@@ -194,21 +194,21 @@ def _time_row(now: Point, first: Point) -> list[str]:
     ]
 
 
-_SPEED_HEADERS = ["images/s", "ms a step", "images/s, of the first"]
+_SPEED_HEADERS = ["images/s", "ms/step", "images/s, relative"]
 _MEMORY_HEADERS = ["images/s", "set, MB", "resident before, MB", "resident, MB"]
-_MEMORY_HEADERS += ["peak, MB", "resident per byte of set, beyond the first"]
+_MEMORY_HEADERS += ["peak, MB", "resident bytes added per byte of set"]
 
-# study: headers of its table, and what makes a row of a point and the first of them.
+# study: headers of its table, function from a point and the first one to a row.
 _LAYOUTS: dict[str, tuple[list[str], Callable[[Point, Point], list[str]]]] = {
     "batch_size": (_SPEED_HEADERS, _speed_row),
     "width": (_SPEED_HEADERS, _speed_row),
     "set_size": (_MEMORY_HEADERS, _memory_row),
-    "images": (["seconds", "images, of the first", "seconds, of the first"], _time_row),
+    "images": (["seconds", "images, relative", "seconds, relative"], _time_row),
 }
 
 
 def plots(result: Mapping[str, Any]) -> dict[str, Figure]:
-    """ "growth": speed against batch, width and set; memory against the set."""
+    """The plot "growth": speed over batch, width and set; memory over the set."""
     from evaluation import figures
 
     @figures.styled
@@ -240,7 +240,7 @@ def _curve(
     colour: str,
     line: str,
 ) -> None:
-    """Medians against what grows, joined, and a dot for each round."""
+    """Line of the medians over the setting that grows, and a dot for each round."""
     grows = [point[study] for point in points]
     medians = [statistics.median(rounds) for rounds in values]
     axes.plot(grows, medians, line, color=colour, markersize=4)
@@ -254,5 +254,5 @@ def _curve(
     axes.set_xticks(grows)
     axes.tick_params(axis="x", rotation=45)
     axes.yaxis.set_major_formatter("{x:,g}")
-    axes.set_ylim(0, 1.1 * max(axes.dataLim.y1, 0) or 1)  # also of nothing
+    axes.set_ylim(0, 1.1 * max(axes.dataLim.y1, 0) or 1)  # also without points
     axes.set_xlabel(study.replace("_", " "))

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loss of speed by logging, at the default frequency.
+"""Loss of speed by logging at the default frequency.
 
-Epochs of lenet.flags, with all that train.py tells the progress bar and TensorBoard of
-them. While it tells, no step is taken, so the time that this takes is what is lost; the
-difference to epochs that tell nothing would be the same, but drowns in the noise of a
-shared machine. Scoring and saving are no part of either. The goal is a loss of at most
-3 %. Tracing and the first calls are not timed.
+We train epochs of lenet.flags and log all that train.py logs to the progress bar and to
+TensorBoard. No step runs meanwhile, so the time of logging is the time lost. Comparing
+with epochs without logging would give the same, but drowns in the noise of a shared
+machine. Scoring and saving are in neither. The goal is a loss of at most 3 %. Tracing
+and the first calls are not timed.
 """
 
 import contextlib
@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from benchmarks import peers, results, step_peers
+from benchmarks import ours, peers, results
 
 BATCH_SIZE = 64  # of lenet.flags
 STEPS = 938  # of its epochs
@@ -29,15 +28,15 @@ TEST = "test"
 METRICS = [
     f"{split}_{name}" for split in ("train", TEST) for name in ("loss", "accuracy")
 ]
-STEPPING, TELLING = "stepping", "telling"
+STEPPING, LOGGING = "stepping", "logging"
 
 
 def epochs() -> Callable[[int], dict[str, float]]:
-    """Our loop with its logging, a thread per core.
+    """Our loop with its logging, on one thread per core.
 
     Returns:
-      From a number of steps to the seconds of an epoch of so many that go to the steps
-      and to the logging, by name.
+      Function from the number of steps of an epoch to the seconds of its steps and of
+      its logging, by name.
     """
     from system import device  # isort: skip  (first: it loads TensorFlow)
     import train
@@ -46,13 +45,13 @@ def epochs() -> Callable[[int], dict[str, float]]:
     from training.log import HISTOGRAM_IMAGES, Log
     from training.state import Progress, Resumed, State
 
-    config = step_peers.train_config(batch_size=BATCH_SIZE)
+    config = ours.train_config(batch_size=BATCH_SIZE)
     config |= choose(config)
     device.set_threads(config["threads"], config["replicas"])
-    images, labels = map(device.tensor, step_peers.noise())
+    images, labels = map(device.tensor, ours.noise())
     state = State(config)
     train_steps = train.make_train_steps(state, images, labels, config, STEPS)
-    test_images, test_labels = step_peers.noise(TEST_IMAGES)
+    test_images, test_labels = ours.noise(TEST_IMAGES)
     scores = scoring.Scores(
         test_labels, np.full((TEST_IMAGES, 10), 0.1, np.float32), 2.3
     )
@@ -60,14 +59,7 @@ def epochs() -> Callable[[int], dict[str, float]]:
 
     def answer(steps: int) -> dict[str, float]:
         nonlocal step
-        seconds, end = {STEPPING: 0.0, TELLING: 0.0}, step + steps
-
-        @contextlib.contextmanager
-        def timed(name: str) -> Iterator[None]:
-            began = time.perf_counter()
-            yield
-            seconds[name] += time.perf_counter() - began
-
+        seconds, end = {STEPPING: 0.0, LOGGING: 0.0}, step + steps
         with (
             tempfile.TemporaryDirectory() as folder,
             Log(
@@ -77,30 +69,37 @@ def epochs() -> Callable[[int], dict[str, float]]:
         ):
             while step < end:
                 count = min(LOG_STEPS, end - step)
-                with timed(STEPPING), log.timed(step):
+                with _timed(seconds, STEPPING), log.timed(step):
                     totals = train_steps(step, count, training=True)
                     step = int(totals.step)  # waits for the result
-                with timed(TELLING):
+                with _timed(seconds, LOGGING):
                     log.steps(totals, count)
-            with timed(TELLING):
+            with _timed(seconds, LOGGING):
                 log.summaries.errors(step, TEST, gallery.draw(test_images, scores))
                 row = {"epoch": step, "images": step} | dict.fromkeys(METRICS, 0.5)
                 row |= {"seconds": log.seconds}
                 log.epoch(row, state.network, totals, images[:HISTOGRAM_IMAGES])
         return seconds
 
-    answer(step_peers.WARM_UP_STEPS)
+    answer(ours.WARM_UP_STEPS)
     return answer
+
+
+@contextlib.contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    began = time.perf_counter()
+    yield
+    seconds[name] += time.perf_counter() - began
 
 
 PEERS = {"epochs": epochs}
 
 
 def measure(rounds: int, steps: int = STEPS) -> dict[str, Any]:
-    """Measures an epoch of each, in several rounds.
+    """Measures an epoch in each round.
 
     Returns:
-      Seconds of each round, by name, and the number of `steps`.
+      `seconds` of each round by name, and the number of `steps`.
 
     Raises:
       peers.BenchmarkError: the process failed.
@@ -112,21 +111,16 @@ def measure(rounds: int, steps: int = STEPS) -> dict[str, Any]:
 
 
 def markdown(result: Mapping[str, Any]) -> str:
-    """A section with a table; the loss is the median of that of each round."""
+    """Section with a table; the loss is the median of the rounds' losses."""
     seconds = result["seconds"]
-    pairs = zip(seconds[STEPPING], seconds[TELLING], strict=True)
-    losses = [telling / (stepping + telling) for stepping, telling in pairs]
+    pairs = zip(seconds[STEPPING], seconds[LOGGING], strict=True)
+    losses = [logging / (stepping + logging) for stepping, logging in pairs]
     row = [
         f"{statistics.median(seconds[STEPPING]):.2f} s",
-        f"{1e3 * statistics.median(seconds[TELLING]):.0f} ms",
+        f"{1e3 * statistics.median(seconds[LOGGING]):.0f} ms",
         *(f"{f(losses):.1%}" for f in (statistics.median, min, max)),
     ]
     headers = ["steps, median", "logging, median", "loss of speed", "min", "max"]
     table = results.table([row], headers, texts=0)
     steps = f"An epoch of {result['steps']:,} steps of {BATCH_SIZE} images."
     return f"## Logging\n\n{steps}\n\n{table}"
-
-
-def plots(result: Mapping[str, Any]) -> dict[str, Figure]:
-    """None: the table says it all."""
-    return {}

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cost of the online augmentation beside a training step of LeNet-SELU.
+"""Cost of online augmentation, relative to a training step of LeNet-SELU.
 
-A step of 128 images, as `benchmarks.step_peers` has it, and each transform of 128
-images, in as many parts as the step has replicas, in one process and in turns, so that
-a slow minute of the machine falls on all of them. The goal is a share of at most 15 %.
+In one process, we time the step of 128 images of `benchmarks.ours` and each
+transform of 128 images, in as many parts as the step has replicas. They take turns, so
+that a slow minute of the machine hits all of them. The goal is at most 15 % of a step.
 Tracing and the first calls are not timed.
 """
 
@@ -12,10 +12,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from augment.online_settings import OnlineSettings
-from benchmarks import peers, results, step_peers
+from benchmarks import ours, peers, results
 
 STEP = "training step"
 AFFINE = {"rotation": 10.0, "zoom": 0.1, "shift": 0.1}  # system D
@@ -29,17 +27,17 @@ TRANSFORMS = {
     "elastic": OnlineSettings(**ELASTIC),
     "all": OnlineSettings(shear=10.0, **AFFINE, **ELASTIC),
 }
-THREADS = (0, 1)  # one per core; one
-STEPS = 200  # of each, in a round
+THREADS = (0, 1)  # 0: one per core
+STEPS = 200  # per round
 
 
 def transform_loop(
     settings: OnlineSettings, sizes: Sequence[int]
 ) -> Callable[[int], float]:
-    """Returns run(count): seconds of `count` transforms in one call of a graph.
+    """Function from a count to the seconds of that many transforms in one call.
 
     Args:
-      settings: of the transform.
+      settings: settings of the transform.
       sizes: number of images in each part of a batch.
     """
     from system import device  # noqa: F401  isort: skip  (first: it loads TensorFlow)
@@ -47,14 +45,14 @@ def transform_loop(
 
     from augment import online
 
-    images = tf.constant(step_peers.noise(step_peers.BATCH_SIZE)[0])
+    images = tf.constant(ours.noise(ours.BATCH_SIZE)[0])
 
     @tf.function(
         autograph=False, input_signature=[tf.TensorSpec([], tf.int32, name="count")]
     )
     def loop(count):
         def transform(number, x):
-            # Of the result of the one before, so that none can be spared.
+            # Each transforms the result of the one before, so that none is skipped.
             seed = tf.stack([0, number])
             parts = [online.transform(p, seed, settings) for p in tf.split(x, sizes)]
             return number + 1, tf.concat(parts, axis=0)
@@ -77,28 +75,29 @@ def transform_loop(
 
 
 def step_and_transforms(*, threads: int) -> Callable[[int], dict[str, float]]:
-    """The step, with as many replicas as it has by itself, and every transform.
+    """The step, with its default number of replicas, and every transform.
 
     Args:
-      threads: of the CPU; 0: one per core.
+      threads: number of threads; 0: one per core.
 
     Returns:
-      From a number of steps to the seconds of one of each, by name.
+      Function from a number of steps to the seconds of one step and of each transform,
+      by name.
     """
     from system import device  # isort: skip  (first: it loads TensorFlow)
     from training import replicas
 
-    config = step_peers.train_config(threads=threads)
+    config = ours.train_config(threads=threads)
     count = replicas.choose(config, device.cores())
-    sizes = replicas.sizes(step_peers.BATCH_SIZE, count)
-    loops = {STEP: step_peers.ours(threads=threads).run}
+    sizes = replicas.sizes(ours.BATCH_SIZE, count)
+    loops = {STEP: ours.loop(threads=threads).run}
     for name, settings in TRANSFORMS.items():
         loops[name] = transform_loop(settings, sizes)
 
     def answer(steps: int) -> dict[str, float]:
         return {name: run(steps) / steps for name, run in loops.items()}
 
-    answer(step_peers.WARM_UP_STEPS)
+    answer(ours.WARM_UP_STEPS)
     return answer
 
 
@@ -106,11 +105,10 @@ PEERS = {"step_and_transforms": step_and_transforms}
 
 
 def measure(rounds: int, steps: int = STEPS) -> dict[str, Any]:
-    """Measures with each number of threads.
+    """Measures the step and the transforms with each number of threads.
 
     Returns:
-      threads: of each number, seconds of the step and of each transform by name, in
-        each round.
+      {"threads": {number: {name: seconds in each round}}}.
 
     Raises:
       peers.BenchmarkError: the process failed.
@@ -127,7 +125,7 @@ def measure(rounds: int, steps: int = STEPS) -> dict[str, Any]:
 
 
 def markdown(result: Mapping[str, Any]) -> str:
-    """A section with a table; shares are medians of those of each round."""
+    """Section with a table; shares are medians of the rounds' shares."""
     rows = []
     for threads, seconds in result["threads"].items():
         for name, values in seconds.items():
@@ -142,12 +140,12 @@ def markdown(result: Mapping[str, Any]) -> str:
                     f"{max(shares):.1%}",
                 ]
             )
-    headers = ["threads", f"{step_peers.BATCH_SIZE} images", "median ms", "of a step"]
+    headers = [
+        "threads",
+        f"{ours.BATCH_SIZE} images",
+        "median ms",
+        "share of a step",
+    ]
     headers += ["min", "max"]
     table = results.table(rows, headers, texts=2)
     return f"## Online augmentation\n\n{table}\n\nThreads 0: one per core."
-
-
-def plots(result: Mapping[str, Any]) -> dict[str, Figure]:
-    """None: the table says it all."""
-    return {}

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The peers of a comparison, each in a process of its own.
+"""Peers: what a benchmark compares, each in its own process.
 
-A module of benchmarks names its peers in `PEERS`: name → maker. `maker(**settings)`
+A module of benchmarks lists its peers in `PEERS`, {name: maker}. `maker(**settings)`
 loads the peer's library, builds and warms up what is measured, and returns a function
-from a request to an answer; settings, requests and answers are JSON. A peer lives until
-it is closed, so that it loads and compiles once, and sleeps while the others are asked.
+from a request to an answer. Settings, requests and answers are JSON. A peer lives until
+it is closed: it loads and compiles once, and sleeps while others are asked.
 `benchmarks.serve` is its end of the pipe.
 """
 
@@ -20,7 +20,7 @@ from typing import Any
 from system import console, errors
 
 PROJECT = Path(__file__).resolve().parent.parent
-CLOSING_SECONDS = 20  # that a peer has to end by itself
+CLOSING_SECONDS = 20  # after which a peer that has not exited is killed
 
 
 class BenchmarkError(errors.UserError):
@@ -28,15 +28,15 @@ class BenchmarkError(errors.UserError):
 
 
 class Missing(BenchmarkError):
-    """Something that a peer needs is not installed; the message is what."""
+    """Something that a peer needs is not installed; the message says what."""
 
 
 class Peer:
     """A running peer.
 
     Args:
-      module: dotted name of the module that has it in `PEERS`.
-      name: its key there.
+      module: dotted name of the module whose `PEERS` has it.
+      name: key in `PEERS`.
       settings: keyword arguments of its maker.
 
     Raises:
@@ -48,7 +48,7 @@ class Peer:
         self.name = name
         self.settings = dict(settings)
         self._arguments = ["-m", "benchmarks.serve", module, name, json.dumps(settings)]
-        # A file, since a pipe that nobody empties would stop a talkative library.
+        # A file: a pipe that nobody reads would block a library that writes a lot.
         self._messages = tempfile.TemporaryFile("w+", errors="replace")
         self._process = subprocess.Popen(
             [sys.executable, *self._arguments],
@@ -67,16 +67,16 @@ class Peer:
             raise
 
     def ask(self, request: Any) -> Any:
-        """The peer's answer.
+        """Answer to a request.
 
         Raises:
-          BenchmarkError: it failed.
+          BenchmarkError: the peer failed.
         """
         assert self._process.stdin is not None
         try:
             print(json.dumps(request), file=self._process.stdin, flush=True)
         except BrokenPipeError:
-            pass  # it has ended: there will be no answer either
+            pass  # the peer has exited, so there will be no answer
         return self._read()
 
     def _read(self) -> Any:
@@ -94,16 +94,16 @@ class Peer:
             self._messages.seek(0)
             reason = (self._messages.read().strip() or "no message").splitlines()[-1]
         return (
-            f"the peer {self.name} failed: {reason}; to see all it says:"
+            f"the peer {self.name} failed: {reason}; to see its full output:"
             f" echo 1 | {console.command(*self._arguments)}"
         )
 
     def close(self) -> None:
-        """Ends the process, if it has not ended yet."""
+        """Ends the process, if it is running."""
         process = self._process
         assert process.stdin is not None and process.stdout is not None
         try:
-            process.stdin.close()  # which the peer takes for the end
+            process.stdin.close()  # which tells the peer to exit
         except BrokenPipeError:
             pass
         try:

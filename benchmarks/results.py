@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the figures of the benchmarks go: results.json, results.md and plots/.
+"""Files of the benchmarks: results.json, results.md and plots/.
 
 results.json has for each benchmark its `figures` and the `environment` in which they
-were measured, since a benchmark can be repeated alone. All else is made from it.
+were measured, as a benchmark can be repeated alone. The rest is made from it.
 """
 
 import json
@@ -18,19 +18,19 @@ from system import files, untrusted
 
 
 def table(rows: Sequence[Sequence[str]], headers: Sequence[str], texts: int = 1) -> str:
-    """A table in Markdown; all but the first `texts` columns are numbers."""
+    """Markdown table; all columns after the first `texts` are right-aligned."""
     align = ["left"] * texts + ["right"] * (len(headers) - texts)
-    # The numbers are text by now, and are to stay as they are.
+    # Without number parsing, numbers stay as we have formatted them.
     return tabulate(
         rows, headers, tablefmt="pipe", colalign=align, disable_numparse=True
     )
 
 
 def read(folder: Path) -> dict[str, dict[str, Any]]:
-    """What results.json holds: {} if there is none.
+    """Content of results.json; {} if there is no such file.
 
     Raises:
-      peers.BenchmarkError: it cannot be read, or is something else.
+      peers.BenchmarkError: it cannot be read, or is not a file of ours.
     """
     path = folder / "results.json"
     try:
@@ -41,7 +41,7 @@ def read(folder: Path) -> dict[str, dict[str, Any]]:
         return {}
     except (OSError, ValueError, AttributeError) as error:
         raise peers.BenchmarkError(
-            f"{path} cannot be gone on with: {error}; move it away, or choose another"
+            f"cannot add to {path}: {error}; move it away, or choose another"
             " --results_dir"
         ) from None
     return found
@@ -52,38 +52,29 @@ def write(
     found: Mapping[str, Mapping[str, Any]],
     benchmarks: Mapping[str, ModuleType],
 ) -> None:
-    """Writes the files, each whole or not at all, once all their content is there.
+    """Writes all files, each completely or not at all.
 
     Args:
-      folder: of the files.
-      found: of each benchmark {"environment", see `environment.facts`, "figures"}.
-      benchmarks: by name, in the order of results.md; they make its sections and plots
-        of what is found.
+      folder: folder for the files.
+      found: {name: {"environment": see `environment.facts`, "figures"}}.
+      benchmarks: {name: module}, in the order of results.md.
 
     Raises:
-      peers.BenchmarkError: the disk is full, the folder not writable, what was found
-        are no such figures, …
+      peers.BenchmarkError: disk full, folder not writable, unexpected figures, …
     """
-    from evaluation import figures
-
     pages = ["# Benchmarks"]
     content = {"results.json": (json.dumps(found, indent=1) + "\n").encode()}
     for name, benchmark in benchmarks.items():
-        if name not in found:
-            continue
-        measured = found[name]["figures"]
-        try:
-            pages.append(benchmark.markdown(measured))
-            for plot, figure in benchmark.plots(measured).items():
-                pages.append(f"![{plot}](plots/{plot}.svg)")
-                content[f"plots/{plot}.svg"] = figures.svg(figure)
-            facts = environment.describe(found[name]["environment"])
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
-            raise peers.BenchmarkError(
-                f"{folder / 'results.json'} has other figures for {name} than this"
-                f" version shows ({type(error).__name__}): measure that again, too"
-            ) from None
-        pages.append("  \n".join(facts.splitlines()))
+        if name in found:
+            try:
+                page, plots = _render(benchmark, found[name])
+            except (AttributeError, LookupError, TypeError, ValueError) as error:
+                raise peers.BenchmarkError(
+                    f"{folder / 'results.json'} has other figures for {name} than this"
+                    f" version shows ({type(error).__name__}): measure that again, too"
+                ) from None
+            pages.append(page)
+            content |= plots
     content["results.md"] = ("\n\n".join(pages) + "\n").encode()
     try:
         (folder / "plots").mkdir(parents=True, exist_ok=True)
@@ -92,6 +83,23 @@ def write(
                 file.write(data)
     except OSError as error:
         raise peers.BenchmarkError(
-            f"cannot write the results to {folder}: {error.strerror}; make room, or"
-            " choose another --results_dir"
+            f"cannot write the results to {folder}: {error.strerror}; free some space,"
+            " or choose another --results_dir"
         ) from None
+
+
+def _render(
+    benchmark: ModuleType, measured: Mapping[str, Any]
+) -> tuple[str, dict[str, bytes]]:
+    """Section of results.md, and {path: content} of its plots."""
+    from evaluation.figures import svg
+
+    parts, content = [benchmark.markdown(measured["figures"])], {}
+    if hasattr(benchmark, "plots"):
+        for name, figure in benchmark.plots(measured["figures"]).items():
+            parts.append(f"![{name}](plots/{name}.svg)")
+            content[f"plots/{name}.svg"] = svg(figure)
+    parts.append(
+        "  \n".join(environment.describe(measured["environment"]).splitlines())
+    )
+    return "\n\n".join(parts), content

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A peer's own process: makes it, then answers each line of standard input.
+"""Process of a peer: makes it, then answers each line of standard input.
 
     echo 100 | python -m benchmarks.serve benchmarks.step_peers keras '{"threads": 2}'
 
-The first line of its output is null, or what is missing for the peer; then comes one
-line for each answer. All is JSON. See `benchmarks.peers`.
+The first line of output is null, or says what the peer needs but lacks. One line for
+each answer follows. All lines are JSON. See `benchmarks.peers`.
 """
 
 import importlib
@@ -21,24 +21,24 @@ def main(module: str, name: str, settings: str) -> None:
     """Serves the peer `name` of a module until the input ends.
 
     Raises:
-      errors.UserError: of the peer.
+      errors.UserError: the peer failed.
     """
-    # Whatever a library prints goes to standard error, answers alone to the pipe.
+    # What libraries print goes to standard error; only answers go to the pipe.
     pipe = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
-    def tell(answer: Any) -> None:
+    def send(answer: Any) -> None:
         print(json.dumps(answer), file=pipe, flush=True)
 
     make = importlib.import_module(module).PEERS[name]
     try:
         answer = make(**json.loads(settings))
     except (ImportError, peers.Missing) as error:
-        tell(" ".join(str(error).split()))
+        send(" ".join(str(error).split()))
         return
-    tell(None)
+    send(None)
     for line in iter(sys.stdin.readline, ""):
-        tell(answer(json.loads(line)))
+        send(answer(json.loads(line)))
 
 
 if __name__ == "__main__":
@@ -47,4 +47,4 @@ if __name__ == "__main__":
     except errors.UserError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
-        sys.exit(errors.INTERRUPTED)  # the program that started it says so
+        sys.exit(errors.INTERRUPTED)  # the parent prints the message

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From command to first step, time of an evaluation, and memory.
+"""Time from command to first step, time of an evaluation, and memory.
 
-`python train.py --flagfile=lenet.flags` is started in a new process, watched until it
-says that its first step is done, and ended; `python -c "import tensorflow"` beside it,
-in turns, so that a slow minute of the machine falls on both. The goal is a ratio of at
-most 1.5. The enlarged set is built beforehand, as it is for all runs but the first.
+We start `python train.py --flagfile=lenet.flags` in a new process and end it when it
+reports its first step. `python -c "import tensorflow"` takes turns with it, so that a
+slow minute of the machine hits both. The goal is a ratio of at most 1.5. The enlarged
+set exists already, as it does for all runs but the first.
 
-The first run of all builds that set and compiles the operations: it is timed in a copy
-of the project that has neither, to step 100. The goal is 12 s.
+The very first run builds that set and compiles the operations. We time it to step 100
+in a copy of the project that has neither. The goal is 12 s.
 """
 
 import shlex
@@ -21,21 +21,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
 import data
-from benchmarks import peers, results, step_peers
+from benchmarks import ours, peers, results
 
 RUN = ("--flagfile=lenet.flags",)
 IMPORT, FIRST_STEP = "import tensorflow", "to the first step"
-FIRST_RUN = "the first run of all, to step 100"
+FIRST_RUN = "the very first run, to step 100"
 NOT_COPIED = (".*", "augmented", "build", "runs", "__pycache__")
-SAID = "after the start"  # by train.py, when its first call of the graph is done
-EVALUATED = 10_000  # images
+REPORT = "after the start"  # in the line that train.py prints after its first step
+EVALUATED_IMAGES = 10_000
 
 
 def import_seconds() -> float:
-    """Seconds that a new Python takes to import TensorFlow, as anyone does it."""
+    """Seconds for a new Python process to import TensorFlow in the usual way."""
     began = time.perf_counter()
     subprocess.run(
         [sys.executable, "-c", IMPORT],
@@ -52,13 +50,13 @@ def first_call(
     """Starts a training run and ends it after its first steps.
 
     Args:
-      arguments: of train.py, but for --run_dir and --log_steps.
+      arguments: arguments of train.py without --run_dir and --log_steps.
       project: folder of train.py.
-      steps: so many.
+      steps: number of steps.
 
     Returns:
-      Seconds from command to the end of these steps, and the most memory that was
-      resident until then, in bytes.
+      Seconds from the command to the end of these steps, peak of resident memory until
+      then in bytes.
 
     Raises:
       BenchmarkError: the run ends before.
@@ -74,22 +72,22 @@ def first_call(
             text=True,
         ) as run:
             assert run.stdout and run.stderr
-            said = any(SAID in line for line in run.stdout)
+            reported = any(REPORT in line for line in run.stdout)
             seconds = time.perf_counter() - began
-            peak = _peak_bytes(run.pid) if said else 0
+            peak = _peak_bytes(run.pid) if reported else 0
             run.kill()
-            if not said:
+            if not reported:
                 reason = (run.stderr.read().strip() or "no message").splitlines()[-1]
-                what = f"train.py did not get to step {steps}: {reason}"
+                what = f"train.py did not reach step {steps}: {reason}"
                 raise peers.BenchmarkError(what)
     return seconds, peak
 
 
 def first_run(arguments: Sequence[str]) -> float:
-    """Seconds to step 100 of a run that finds nothing but its data.
+    """Seconds to step 100 of a run that finds its data but nothing else.
 
     Args:
-      arguments: of train.py, but for --run_dir and --log_steps.
+      arguments: arguments of train.py without --run_dir and --log_steps.
 
     Raises:
       BenchmarkError: the run ends before.
@@ -102,7 +100,7 @@ def first_run(arguments: Sequence[str]) -> float:
 
 
 def _peak_bytes(process: int) -> int:
-    """The most memory that a running process had resident; Linux only, else 0."""
+    """Peak of the resident memory of a running process; 0 if not on Linux."""
     try:
         status = Path(f"/proc/{process}/status").read_text(encoding="ascii")
     except OSError:
@@ -111,10 +109,10 @@ def _peak_bytes(process: int) -> int:
 
 
 def evaluation() -> Callable[[int], float]:
-    """LeNet-SELU with random weights, on a thread per core.
+    """LeNet-SELU with random weights, on one thread per core, warmed up.
 
     Returns:
-      From a number of images to the seconds that it takes to score them, when warm.
+      Function from a number of images to the seconds that scoring takes.
     """
     from system import device  # isort: skip  (first: it loads TensorFlow)
     import models
@@ -123,14 +121,14 @@ def evaluation() -> Callable[[int], float]:
     device.set_threads(0)
     network = models.build({"network": "lenet", "batch_norm": "all", "dropout": 0.3})
     predict = scoring.Predict(network)
-    images, labels = step_peers.noise()
+    images, labels = ours.noise()
 
     def seconds(count: int) -> float:
         began = time.perf_counter()
         scoring.score(predict, images[:count], labels[:count])
         return time.perf_counter() - began
 
-    seconds(EVALUATED)
+    seconds(EVALUATED_IMAGES)
     return seconds
 
 
@@ -138,36 +136,36 @@ PEERS = {"evaluation": evaluation}
 
 
 def measure(rounds: int, arguments: Sequence[str] = RUN) -> dict[str, Any]:
-    """Start-up and evaluation in each round.
+    """Measures start-up and evaluation in each round.
 
     Args:
-      rounds: of each.
-      arguments: of train.py.
+      rounds: number of rounds.
+      arguments: arguments of train.py.
 
     Returns:
-      seconds: of each round, to import TensorFlow, to the first step and of the first
-        run of all.
-      peak_bytes: the most memory resident up to the first step, of the last round.
-      evaluation_seconds: of each round, for 10,000 images.
+      seconds: {IMPORT, FIRST_STEP, FIRST_RUN: seconds in each round}.
+      peak_bytes: peak of resident memory up to the first step, in the last round.
+      evaluation_seconds: seconds for 10,000 images in each round.
 
     Raises:
       BenchmarkError: the run ends before its first step.
     """
-    first_call(arguments)  # builds the enlarged set, fills the cache of the disk
-    anew = [*arguments, f"--data_dir={data.load('mnist').source}"]  # from anywhere
+    first_call(arguments)  # builds the enlarged set, fills the disk cache
+    # The copy of the project does not find our data by itself.
+    with_data = [*arguments, f"--data_dir={data.load('mnist').source}"]
     seconds: dict[str, list[float]] = {IMPORT: [], FIRST_STEP: [], FIRST_RUN: []}
     peak = 0
     for number in range(1, rounds + 1):
         seconds[IMPORT].append(import_seconds())
         own, peak = first_call(arguments)
         seconds[FIRST_STEP].append(own)
-        seconds[FIRST_RUN].append(first_run(anew))
+        seconds[FIRST_RUN].append(first_run(with_data))
         print(
             f"round {number} of {rounds}: {own:.2f} s {FIRST_STEP},"
             f" {seconds[FIRST_RUN][-1]:.2f} s {FIRST_RUN}"
         )
     with peers.Peer("benchmarks.startup", "evaluation", {}) as peer:
-        scored = [peer.ask(EVALUATED) for _ in range(rounds)]
+        scored = [peer.ask(EVALUATED_IMAGES) for _ in range(rounds)]
     return {
         "arguments": list(arguments),
         "seconds": seconds,
@@ -177,17 +175,17 @@ def measure(rounds: int, arguments: Sequence[str] = RUN) -> dict[str, Any]:
 
 
 def ratio(result: Mapping[str, Any]) -> float:
-    """From command to first step, in imports: the median of the rounds' ratios."""
+    """Time to the first step over time to import TensorFlow: median of all rounds."""
     seconds = result["seconds"]
     pairs = zip(seconds[FIRST_STEP], seconds[IMPORT], strict=True)
     return statistics.median(own / of for own, of in pairs)
 
 
 def markdown(result: Mapping[str, Any]) -> str:
-    """A section with the table of what `measure` returned."""
+    """Section with the table of medians and ranges."""
     seconds = {
         **result["seconds"],
-        f"{EVALUATED:,} digits scored": result["evaluation_seconds"],
+        f"{EVALUATED_IMAGES:,} digits scored": result["evaluation_seconds"],
     }
     rows = [
         [name, f"{statistics.median(v):.2f} s", f"{min(v):.2f}–{max(v):.2f} s"]
@@ -195,13 +193,8 @@ def markdown(result: Mapping[str, Any]) -> str:
     ]
     rows += [
         [f"{FIRST_STEP} / {IMPORT}", f"{ratio(result):.2f}", ""],
-        ["most memory up to it", f"{result['peak_bytes'] / 1e9:.2f} GB", ""],
+        ["peak memory until then", f"{result['peak_bytes'] / 1e9:.2f} GB", ""],
     ]
     table = results.table(rows, ["", "median", "range"])
     command = f"python {shlex.join(['train.py', *result['arguments']])}"
     return f"## Start-up of `{command}`, and evaluation\n\n{table}"
-
-
-def plots(result: Mapping[str, Any]) -> dict[str, Figure]:
-    """None: the table says it all."""
-    return {}

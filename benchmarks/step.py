@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training speed of LeNet-SELU: this project's loop beside Keras and PyTorch.
+"""Training speed of LeNet-SELU: our loop next to Keras and PyTorch.
 
-Each peer is first tried at the settings of a small table and then measured at the best
-of them. All are asked in turns, so that a slow minute of the machine does not fall on
-one peer alone, and beside them the machine's own matrix product.
+Each peer first tries a few settings and is then measured with the best of them. All
+take turns, so that a slow minute of the machine hits all of them. A matrix product next
+to them shows what the machine can do.
 """
 
 import contextlib
@@ -14,13 +14,14 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from benchmarks import flops, peers, results
-from benchmarks.step_peers import BATCH_SIZE, GEMM_SIZE
+from benchmarks.ours import BATCH_SIZE
+from benchmarks.step_peers import GEMM_SIZE
 
 Settings = dict[str, Any]
 
 PEERS = "benchmarks.step_peers"
 
-# What each peer is tried at, the likeliest first; threads 0 is its own choice.
+# Settings that each peer tries, the most promising first; threads 0: its default.
 SETTINGS: dict[str, list[Settings]] = {
     "ours": [
         {"threads": 0},
@@ -45,27 +46,24 @@ SETTINGS: dict[str, list[Settings]] = {
     },
 }
 
-TURNS = 3  # of each of the settings, from which the best is chosen
+TURNS = 3  # per setting, from which we choose the best
 TURN_SECONDS = 1.0
 ROUND_SECONDS = 5.0
 
-# Under three minutes with a compiler that takes half a minute.
+# Number of settings that --quick tries: under three minutes, of which torch.compile
+# takes half a minute.
 QUICK_SETTINGS = {"ours": 1, "keras": 2, "torch_eager": 2, "torch_compile": 1}
 QUICK_ROUND_SECONDS = 1.0
 
 
 def measure(rounds: int, quick: bool = False) -> dict[str, Any]:
-    """Measures all peers; `quick` tries the first settings alone, and briefly.
+    """Measures all peers; `quick` tries fewer settings, in shorter rounds.
 
-    Returns:
-      What `compare` does.
-
-    Raises:
-      peers.BenchmarkError: see `compare`.
+    See `compare` for the result and errors.
     """
     if not quick:
         return compare(SETTINGS, rounds, ROUND_SECONDS)
-    first = {peer: some[: QUICK_SETTINGS[peer]] for peer, some in SETTINGS.items()}
+    first = {peer: SETTINGS[peer][:count] for peer, count in QUICK_SETTINGS.items()}
     return compare(first, rounds, QUICK_ROUND_SECONDS)
 
 
@@ -75,20 +73,20 @@ def compare(
     seconds: float,
     turn_seconds: float = TURN_SECONDS,
 ) -> dict[str, Any]:
-    """Measures peers at the best of their settings, in turns.
+    """Measures peers with the best of their settings, in turns.
 
     Args:
-      settings: of each peer, "ours" among them, at least one.
-      rounds: how often each is asked.
-      seconds: about how long each time.
-      turn_seconds: the same while settings are tried.
+      settings: {name of a peer, with "ours" among them: its settings, at least one}.
+      rounds: number of measurements of each peer.
+      seconds: approximate length of a measurement.
+      turn_seconds: the same while trying settings.
 
     Returns:
       batch_size: images per step.
-      flops: per image and layer, see `flops.training_step`.
-      gemm: size of the matrices, and GFLOP/s of each round.
-      peers: of each {"settings", "images_per_second" of each round, "parameters",
-        "tried"}, or {"missing": the reason}.
+      flops: FLOPs per image, see `flops.training_step`.
+      gemm: {"size" of the matrices, "gflops" of each round}.
+      peers: {name: {"settings", "images_per_second" of each round, "parameters",
+        "tried"}, or {"missing": the reason}}.
 
     Raises:
       peers.BenchmarkError: a peer failed, or trains another network.
@@ -124,15 +122,15 @@ def compare(
 def _ask_in_turns(
     running: Mapping[str, peers.Peer], rounds: int, seconds: float
 ) -> dict[str, list[dict[str, float]]]:
-    """The answers of each peer, one for each round."""
+    """Answers of each peer, one per round."""
     answers: dict[str, list[dict[str, float]]] = {name: [] for name in running}
     for number in range(1, rounds + 1):
-        said = []
+        shown = []
         for name, peer in running.items():
             answers[name].append(peer.ask(seconds))
             figure = next(iter(answers[name][-1].values()))
-            said.append(f"{name} {figure:,.0f}")
-        print(f"round {number} of {rounds}, images/s: {', '.join(said)} GFLOP/s")
+            shown.append(f"{name} {figure:,.0f}")
+        print(f"round {number} of {rounds}, images/s: {', '.join(shown)} GFLOP/s")
     return answers
 
 
@@ -142,11 +140,11 @@ def _choose(
     settings: Sequence[Settings],
     seconds: float,
 ) -> tuple[peers.Peer, list[dict[str, Any]]]:
-    """Starts a peer at each of its settings; keeps the fastest, closes the others.
+    """Starts a peer with each of its settings; keeps the fastest, closes the others.
 
     Returns:
-      The peer, which the stack will close, and what was tried, if there was a choice:
-      {"settings", "images_per_second" of each turn}.
+      The peer, which the stack will close; if there was a choice, a list of what was
+      tried: {"settings", "images_per_second" of each turn}.
     """
     candidates = [
         stack.enter_context(peers.Peer(PEERS, name, some)) for some in settings
@@ -180,7 +178,7 @@ def _check_same_network(found: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def measured(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """Those of the peers that are not missing."""
+    """Peers that are not missing."""
     return {name: peer for name, peer in found.items() if "missing" not in peer}
 
 
@@ -189,15 +187,15 @@ def _text(settings: Settings) -> str:
 
 
 def ratio(result: Mapping[str, Any], peer: str) -> float:
-    """How many times as fast as a peer we are: the median of the rounds' ratios."""
+    """Our speed over that of a peer: median of the rounds' ratios."""
     speeds = [result["peers"][name]["images_per_second"] for name in ("ours", peer)]
     return statistics.median(own / of for own, of in zip(*speeds, strict=True))
 
 
 def share(result: Mapping[str, Any], peer: str) -> float:
-    """How much of the matrix product's rate a peer puts into its own products.
+    """FLOP/s of a peer over those of the matrix product: median of the rounds' ratios.
 
-    The median of the rounds' ratios: both know the same moments of the machine.
+    Within a round, both are measured at about the same time.
     """
     work = flops.total(result["flops"])
     speeds = result["peers"][peer]["images_per_second"]
@@ -208,7 +206,7 @@ def share(result: Mapping[str, Any], peer: str) -> float:
 
 
 def markdown(result: Mapping[str, Any]) -> str:
-    """A section with the table of peers, what it comes to, and that of FLOPs."""
+    """Section with the table of peers, a conclusion, and the table of FLOPs."""
     rows = []
     for name, peer in result["peers"].items():
         if "missing" in peer:
@@ -226,7 +224,7 @@ def markdown(result: Mapping[str, Any]) -> str:
             ]
         )
     headers = ["peer", "best settings", "median images/s", "min", "max"]
-    headers += ["ours / peer", "of the matrix product"]
+    headers += ["ours / peer", "share of matrix product"]
     gflops = result["gemm"]["gflops"]
     mflops = flops.total(result["flops"]) / 1e6
     return "\n\n".join(
@@ -235,10 +233,10 @@ def markdown(result: Mapping[str, Any]) -> str:
             results.table(rows, headers, texts=2),
             _verdict(result),
             f"Medians of {len(gflops)} rounds; the last two columns are medians of the"
-            f" rounds' ratios. {result['gemm']['size']}³ float32 matrix product, a"
+            f" rounds' ratios. {result['gemm']['size']}³ float32 matrix product, one"
             f" thread per core: {statistics.median(gflops):.1f} GFLOP/s"
             f" ({min(gflops):.1f} to {max(gflops):.1f}). A step takes {mflops:.2f}"
-            " MFLOP an image:",
+            " MFLOP per image:",
             _flops_table(result["flops"]),
         ]
     )
@@ -248,10 +246,11 @@ def _verdict(result: Mapping[str, Any]) -> str:
     others = [name for name in measured(result["peers"]) if name != "ours"]
     if not others:
         return "Nothing to compare with: all other peers are missing."
-    least = min(others, key=lambda name: ratio(result, name))
+    fastest = min(others, key=lambda name: ratio(result, name))
     return (
-        f"**{ratio(result, least):.2f} times** the images/s of the best of the others,"
-        f" {least}; **{share(result, 'ours'):.1%}** of what the matrix product allows."
+        f"**{ratio(result, fastest):.2f} times** the images/s of the fastest other"
+        f" peer, {fastest}; **{share(result, 'ours'):.1%}** of the matrix product's"
+        " FLOP/s."
     )
 
 
@@ -262,26 +261,26 @@ def _flops_table(layers: Mapping[str, Mapping[str, int]]) -> str:
         [layer, *(f"{count:,}" for count in [*passes, sum(passes)])]
         for layer, passes in counts.items()
     ]
-    return results.table(rows, ["FLOP an image", "forward", "backward", "step"])
+    return results.table(rows, ["FLOP per image", "forward", "backward", "step"])
 
 
 def plots(result: Mapping[str, Any]) -> dict[str, Figure]:
-    """ "step": a bar for each peer's median, a line from its slowest to its fastest."""
+    """The plot "step": bars for the peers' medians, lines from slowest to fastest."""
     from evaluation import figures
 
     @figures.styled
     def draw() -> Figure:
-        there = measured(result["peers"])
-        speeds = [peer["images_per_second"] for peer in there.values()]
+        present = measured(result["peers"])
+        speeds = [peer["images_per_second"] for peer in present.values()]
         medians = [statistics.median(values) for values in speeds]
         below = [m - min(values) for m, values in zip(medians, speeds, strict=True)]
         above = [max(values) - m for m, values in zip(medians, speeds, strict=True)]
         figure = Figure(
-            figsize=(figures.WIDTH, 0.6 + 0.4 * len(there)), layout="constrained"
+            figsize=(figures.WIDTH, 0.6 + 0.4 * len(present)), layout="constrained"
         )
         axes = figure.subplots()
-        colours = [figures.BLUE if name == "ours" else figures.GREY for name in there]
-        bars = axes.barh(list(there), medians, color=colours, xerr=[below, above])
+        colours = [figures.BLUE if name == "ours" else figures.GREY for name in present]
+        bars = axes.barh(list(present), medians, color=colours, xerr=[below, above])
         axes.bar_label(
             bars, [f"{m:,.0f} " for m in medians], label_type="center", color="white"
         )

@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training step of one network in three libraries, and a matrix product.
+"""Peers of the training step: ours, Keras, PyTorch, and a matrix product.
 
-The network is that of lenet.flags: batch norm behind the pool of each convolution and
-behind each hidden dense layer, dropout 0.3; Adam at a constant rate, no weight decay,
-no average of the weights. All have SELU behind the pool, where there is a quarter of
-the values. Initial weights are each library's own: speed does not depend on them, nor
-on the images, which are noise. Tracing, compiling and the first steps are not timed.
+All train the network of `benchmarks.ours` and apply SELU after the pool, where there is
+a quarter of the values. Initial weights are each library's own, as speed does not
+depend on them. Tracing, compiling and the first steps are not timed. Each peer imports
+its library itself, so that no process loads that of another.
 """
 
-import copy
 import math
 import os
 import shutil
@@ -17,159 +15,63 @@ import sysconfig
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
-from absl import flags
 
-from benchmarks import peers
-from data import dataset
+from benchmarks import ours, peers
+from benchmarks.ours import BATCH_SIZE, IMAGES, LEARNING_RATE, Loop, noise
 
-# A peer loads its library itself, so that no process holds that of another.
-
-IMAGES = 60_000
-BATCH_SIZE = 128
-WARM_UP_STEPS = 50
-WARM_UP_SECONDS = 5  # where that many steps would take minutes
-BLOCK_STEPS = 10  # no fewer are timed at once
 DROPOUT = 0.3
 BATCH_NORM_DECAY = 0.9
 BATCH_NORM_EPSILON = 1e-3
-LEARNING_RATE = 1e-3
 GEMM_SIZE = 2048
-
-# From a number of seconds to {"images_per_second": …, "parameters": …}.
-Timer = Callable[[float], dict[str, float]]
-
-
-def noise(count: int = IMAGES) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 [count, 28, 28, 1] and labels uint8 [count], the same each time."""
-    rng = np.random.default_rng(0)
-    images = dataset.empty((count, 28, 28, 1))
-    for first in range(0, count, IMAGES):  # in parts: beside the set is little memory
-        part = images[first : first + IMAGES]
-        part[:] = rng.integers(0, 256, part.shape, np.uint8)
-    return images, rng.integers(0, 10, count, np.uint8)
-
-
-class Loop(NamedTuple):
-    """A training loop.
-
-    Attributes:
-      run: takes that many steps and returns how many seconds they took.
-      parameters: how many weights it trains.
-    """
-
-    run: Callable[[int], float]
-    parameters: int
-
-
-def timer(loop: Loop) -> Timer:
-    """Warms a loop up; then as many steps as will take about the seconds asked for.
-
-    A number of seconds rather than of steps, so that a round takes no longer on a slow
-    machine, and a peer that stalls there, as OpenMP's threads do when others want the
-    cores too, does not hold up the rest.
-    """
-    loop.run(BLOCK_STEPS)  # traces and compiles
-    began = time.perf_counter()
-    for _ in range(BLOCK_STEPS, WARM_UP_STEPS, BLOCK_STEPS):
-        step_seconds = loop.run(BLOCK_STEPS) / BLOCK_STEPS
-        if time.perf_counter() - began > WARM_UP_SECONDS:
-            break
-
-    def answer(seconds: float) -> dict[str, float]:
-        nonlocal step_seconds
-        steps = max(BLOCK_STEPS, round(seconds / step_seconds))
-        step_seconds = loop.run(steps) / steps
-        return {
-            "images_per_second": BATCH_SIZE / step_seconds,
-            "parameters": loop.parameters,
-        }
-
-    return answer
-
-
-def train_config(**settings: Any) -> dict[str, Any]:
-    """A configuration of train.py: the network of lenet.flags, trained plainly.
-
-    Args:
-      settings: values of further flags, by name.
-    """
-    from config import define_flags
-
-    if "epochs" not in flags.FLAGS:  # the program, or a test, may have come before
-        define_flags()
-    plain = {
-        "batch_size": BATCH_SIZE,
-        "learning_rate": LEARNING_RATE,
-        "schedule": "constant",
-        "weight_average": 0,
-        "weight_decay": 0,
-    }
-    values = copy.deepcopy(flags.FLAGS)  # those of the program stay as they are
-    values.unparse_flags()
-    values(
-        ["train.py", f"--flagfile={peers.PROJECT / 'lenet.flags'}"]
-        + [f"--{name}={value}" for name, value in (plain | settings).items()]
-    )
-    return values.flag_values_dict()
-
-
-def ours(set_size: int = IMAGES, **settings: Any) -> Loop:
-    """train.py's loop, all steps in one call of the graph.
-
-    Args:
-      set_size: images to train on.
-      settings: values of train.py's flags, such as threads.
-    """
-    from system import device  # isort: skip  (first: it loads TensorFlow)
-    import tensorflow as tf
-
-    import train
-    from config import choose
-    from training.state import State
-
-    config = train_config(**settings)
-    config |= choose(config)
-    device.set_threads(config["threads"], config["replicas"])
-    images, labels = map(device.tensor, noise(set_size))
-    state = State(config)
-    epoch_steps = math.ceil(set_size / config["batch_size"])
-    train_steps = train.make_train_steps(state, images, labels, config, epoch_steps)
-    step = 0
-
-    def run(steps: int) -> float:
-        nonlocal step
-        began = time.perf_counter()
-        totals = train_steps(step, steps, training=True)
-        done = int(totals.step)  # waits for the result
-        seconds = time.perf_counter() - began
-        step += steps
-        if done != step:  # the loop ends early at a loss that is not finite
-            raise peers.BenchmarkError(f"training broke off at step {done} of {step}")
-        return seconds
-
-    weights = state.network.trainable_variables
-    return Loop(run, sum(int(tf.size(w)) for w in weights))
 
 
 def keras(*, threads: int, jit_compile: bool | str, steps_per_execution: int) -> Loop:
-    """An epoch of Keras 3's `fit`, written as its guides have it, oneDNN on.
+    """An epoch of Keras 3's `fit`, written as in its guides, with oneDNN.
 
     Args:
-      threads: 0 for one per core in and between operations, as Keras is shipped; else
-        of an operation, and operations one after another.
-      jit_compile: "auto" as shipped, or whether XLA compiles the step.
-      steps_per_execution: steps per call of the graph; 1 as shipped.
+      threads: 0: Keras' default, one per core in and between operations; otherwise
+        threads of an operation, one operation at a time.
+      jit_compile: "auto" is the default; or whether XLA compiles the step.
+      steps_per_execution: steps per call of the graph; 1 is the default.
     """
     os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever ~/.keras says
     from system import device  # isort: skip  (first: it loads TensorFlow)
     import keras
-    from keras import layers
 
     if threads:
         device.set_threads(threads)
+    network = _keras_network()
+    network.compile(
+        keras.optimizers.Adam(LEARNING_RATE),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        jit_compile=jit_compile,
+        steps_per_execution=steps_per_execution,
+    )
+    images, labels = noise()
+
+    def run(steps: int) -> float:
+        # Whole batches; images are repeated if there are too few.
+        x = np.resize(images, (steps * BATCH_SIZE, 28, 28, 1))
+        x = x.astype(np.float32) / 255
+        y = np.resize(labels, steps * BATCH_SIZE)
+        clock: list[float] = []  # of the epoch only: fit copies the images before it
+        tick = keras.callbacks.LambdaCallback(
+            on_epoch_begin=lambda epoch, logs: clock.append(time.perf_counter()),
+            on_epoch_end=lambda epoch, logs: clock.append(time.perf_counter()),
+        )
+        network.fit(x, y, batch_size=BATCH_SIZE, verbose=0, callbacks=[tick])
+        began, ended = clock
+        return ended - began
+
+    return Loop(run, sum(math.prod(w.shape) for w in network.trainable_weights))
+
+
+def _keras_network():
+    import keras
+    from keras import layers
 
     def norm():
         return layers.BatchNormalization(
@@ -188,7 +90,7 @@ def keras(*, threads: int, jit_compile: bool | str, steps_per_execution: int) ->
         dense = layers.Dense(units, activation="selu")
         return [dense, norm(), layers.Dropout(DROPOUT)]
 
-    network = keras.Sequential(
+    return keras.Sequential(
         [
             keras.Input((28, 28, 1)),
             *conv_block(12),
@@ -199,42 +101,18 @@ def keras(*, threads: int, jit_compile: bool | str, steps_per_execution: int) ->
             layers.Dense(10),
         ]
     )
-    network.compile(
-        keras.optimizers.Adam(LEARNING_RATE),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-        jit_compile=jit_compile,
-        steps_per_execution=steps_per_execution,
-    )
-    images, labels = noise()
-
-    def run(steps: int) -> float:
-        # As many images, some of them twice if need be, as make whole batches.
-        x = np.resize(images, (steps * BATCH_SIZE, 28, 28, 1))
-        x = x.astype(np.float32) / 255
-        y = np.resize(labels, steps * BATCH_SIZE)
-        clock: list[float] = []  # by the epoch: fit copies the images before its first
-        tick = keras.callbacks.LambdaCallback(
-            on_epoch_begin=lambda epoch, logs: clock.append(time.perf_counter()),
-            on_epoch_end=lambda epoch, logs: clock.append(time.perf_counter()),
-        )
-        network.fit(x, y, batch_size=BATCH_SIZE, verbose=0, callbacks=[tick])
-        began, ended = clock
-        return ended - began
-
-    return Loop(run, sum(math.prod(w.shape) for w in network.trainable_weights))
 
 
 def torch_eager(*, threads: int, channels_last: bool) -> Loop:
-    """A plain loop in PyTorch. Args as of `_torch`."""
+    """A plain loop in PyTorch; for the arguments, see `_torch`."""
     return _torch(threads, channels_last, lambda function: function)
 
 
 def torch_compile(*, threads: int, channels_last: bool) -> Loop:
-    """The same loop, network and loss through `torch.compile`. Args as of `_torch`.
+    """The same loop, with network and loss compiled by `torch.compile`; see `_torch`.
 
     Raises:
-      peers.Missing: there is nothing here to compile its C++ with.
+      peers.Missing: there is no C++ compiler, or no header of Python.
     """
     import torch
 
@@ -250,39 +128,21 @@ def torch_compile(*, threads: int, channels_last: bool) -> Loop:
 def _torch(
     threads: int, channels_last: bool, wrap: Callable[[Callable], Callable]
 ) -> Loop:
-    """A PyTorch loop at its best: fused Adam, images on the device as bytes, no loader.
+    """A PyTorch loop at its best: fused Adam, images in memory as bytes, no DataLoader.
 
     Args:
-      threads: within an operation; 0 for PyTorch's own choice.
+      threads: threads of an operation; 0: PyTorch's default.
       channels_last: memory format of images and kernels.
-      wrap: what to do to the function from a batch to its loss.
+      wrap: decorator of the function from a batch to its loss.
     """
     import torch
-    from torch import nn
 
     if threads:
         torch.set_num_threads(threads)
     memory = torch.channels_last if channels_last else torch.contiguous_format
-    norm = {"momentum": 1 - BATCH_NORM_DECAY, "eps": BATCH_NORM_EPSILON}
-
-    def conv_block(inputs, maps):
-        conv = nn.Conv2d(inputs, maps, 3, padding=1)
-        return [conv, nn.MaxPool2d(3, 2), nn.SELU(), nn.BatchNorm2d(maps, **norm)]
-
-    def dense_block(inputs, units):
-        norm1d = nn.BatchNorm1d(units, **norm)
-        return [nn.Linear(inputs, units), nn.SELU(), norm1d, nn.Dropout(DROPOUT)]
-
-    network = nn.Sequential(
-        *conv_block(1, 12),
-        *conv_block(12, 16),
-        nn.Flatten(),
-        *dense_block(576, 288),
-        *dense_block(288, 144),
-        nn.Linear(144, 10),
-    ).to(memory_format=memory)
+    network = _torch_network().to(memory_format=memory)
     optimizer = torch.optim.Adam(network.parameters(), LEARNING_RATE, fused=True)
-    loss_function = nn.CrossEntropyLoss()
+    loss_function = torch.nn.CrossEntropyLoss()
     numpy_images, numpy_labels = noise()
     images = torch.from_numpy(numpy_images).reshape(IMAGES, 1, 28, 28)
     labels = torch.from_numpy(numpy_labels).long()
@@ -305,12 +165,35 @@ def _torch(
     return Loop(run, sum(weight.numel() for weight in network.parameters()))
 
 
+def _torch_network():
+    from torch import nn
+
+    norm = {"momentum": 1 - BATCH_NORM_DECAY, "eps": BATCH_NORM_EPSILON}
+
+    def conv_block(inputs, maps):
+        conv = nn.Conv2d(inputs, maps, 3, padding=1)
+        return [conv, nn.MaxPool2d(3, 2), nn.SELU(), nn.BatchNorm2d(maps, **norm)]
+
+    def dense_block(inputs, units):
+        norm1d = nn.BatchNorm1d(units, **norm)
+        return [nn.Linear(inputs, units), nn.SELU(), norm1d, nn.Dropout(DROPOUT)]
+
+    return nn.Sequential(
+        *conv_block(1, 12),
+        *conv_block(12, 16),
+        nn.Flatten(),
+        *dense_block(576, 288),
+        *dense_block(288, 144),
+        nn.Linear(144, 10),
+    )
+
+
 def gemm() -> Callable[[float], dict[str, float]]:
-    """What the machine's own matrix product allows, with a thread per core.
+    """The machine's speed in TensorFlow's matrix product, on one thread per core.
 
     Returns:
-      From a number of seconds to {"gflops": …}, the rate of the fastest of the products
-      of two 2048 × 2048 float32 matrices that fit into them.
+      Function from a number of seconds to {"gflops": …} of the fastest product in that
+      time of two 2048 × 2048 float32 matrices.
     """
     from system import device  # isort: skip  (first: it loads TensorFlow)
     import tensorflow as tf
@@ -334,16 +217,16 @@ def gemm() -> Callable[[float], dict[str, float]]:
 
 
 LOOPS: dict[str, Callable[..., Loop]] = {
-    "ours": ours,
+    "ours": ours.loop,
     "keras": keras,
     "torch_eager": torch_eager,
     "torch_compile": torch_compile,
 }
 
 
-def _maker(make_loop: Callable[..., Loop]) -> Callable[..., Timer]:
-    return lambda **settings: timer(make_loop(**settings))
+def _maker(make_loop: Callable[..., Loop]) -> Callable[..., ours.Timer]:
+    return lambda **settings: ours.timer(make_loop(**settings))
 
 
-# name: maker(**settings), for benchmarks.peers.
+# {name: maker(**settings)}; see benchmarks.peers.
 PEERS = {name: _maker(loop) for name, loop in LOOPS.items()} | {"gemm": gemm}

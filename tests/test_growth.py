@@ -53,19 +53,23 @@ def test_tables_give_medians_and_growth():
     assert text.startswith("## Growth\n")
     assert "batch_size 128, width 1, set_size 60,000, images 60,000" in text
     assert rows(text) == [
-        ["batch size", "images/s", "ms a step", "images/s, of the first"],
+        ["batch size", "images/s", "ms/step", "images/s, relative"],
         ["128", "6,400", "20.00", "1.00"],
         ["256", "6,400", "40.00", "1.00"],
-        ["width", "images/s", "ms a step", "images/s, of the first"],
+        ["width", "images/s", "ms/step", "images/s, relative"],
         ["1", "6,400", "20.00", "1.00"],
         [
             *("set size", "images/s", "set, MB", "resident before, MB"),
-            *("resident, MB", "peak, MB", "resident per byte of set, beyond the first"),
+            *(
+                "resident, MB",
+                "peak, MB",
+                "resident bytes added per byte of set",
+            ),
         ],
         ["60,000", "6,400", "47", "500", "600", "700", ""],
         # 250 MB more for a set that has 200 MB more.
         ["360,000", "12,800", "247", "500", "850", "900", "1.25"],
-        ["images", "seconds", "images, of the first", "seconds, of the first"],
+        ["images", "seconds", "images, relative", "seconds, relative"],
         ["60,000", "2.00", "1.00", "1.00"],
         ["240,000", "8.20", "4.00", "4.10"],
     ]

@@ -5,7 +5,7 @@ from benchmarks import logging
 
 
 def test_the_loss_is_the_median_of_that_of_each_round():
-    seconds = {"stepping": [1.0, 0.9, 1.96], "telling": [0.0, 0.1, 0.04]}
+    seconds = {"stepping": [1.0, 0.9, 1.96], "logging": [0.0, 0.1, 0.04]}
     text = logging.markdown({"steps": 1_000, "seconds": seconds})
     assert text.startswith("## Logging\n\nAn epoch of 1,000 steps of 64 images.")
     header, _, row = text.splitlines()[-3:]
@@ -13,13 +13,12 @@ def test_the_loss_is_the_median_of_that_of_each_round():
         *("1.00 s", "40 ms", "2.0%", "0.0%", "10.0%")
     ]
     assert "loss of speed" in header
-    assert logging.plots({}) == {}
 
 
 def test_both_parts_of_an_epoch_are_timed():
     found = logging.measure(rounds=2, steps=4)
     assert found["steps"] == 4
-    for name in ("stepping", "telling"):
+    for name in ("stepping", "logging"):
         assert len(found["seconds"][name]) == 2
         assert all(0 < seconds < 60 for seconds in found["seconds"][name])
 

@@ -108,8 +108,8 @@ def test_table_of_stored_results():
     assert [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines] == [
         ["import tensorflow", "3.00 s", "2.00–7.00 s"],
         ["to the first step", "6.00 s", "3.00–7.00 s"],
-        ["the first run of all, to step 100", "10.00 s", "9.00–12.00 s"],
+        ["the very first run, to step 100", "10.00 s", "9.00–12.00 s"],
         ["10,000 digits scored", "0.57 s", "0.50–0.60 s"],
         ["to the first step / import tensorflow", "1.50", ""],
-        ["most memory up to it", "1.23 GB", ""],
+        ["peak memory until then", "1.23 GB", ""],
     ]

@@ -252,7 +252,7 @@ def test_tables_of_stored_results():
         for line in section.splitlines()
         if line.startswith("|")
     ]
-    assert ["all of it", "785 MB", "20", "800 MB"] in cells
+    assert ["everything", "785 MB", "20", "800 MB"] in cells
     assert ["windows, 16 MB", "785 MB", "19", "20 MB"] in cells
     assert ["16 MB", "0", "0.1500%", "317", "25.00%"] in cells
     assert "95.0% (median; 90.0% to 100.0%)" in section
