@@ -15,7 +15,7 @@ from training import runs
 METRICS = "metrics.csv"
 
 _MAX_BYTES = 1 << 24  # 100,000 epochs
-_PLACE = ("epoch", "step", "seconds")  # where in the run a row is
+_REQUIRED = ("epoch", "step", "seconds")
 _TRAINING = ("train_loss", "train_accuracy", "learning_rate")
 
 
@@ -57,8 +57,8 @@ def _parse(text: str) -> list[dict[str, float]]:
     if not text:
         return []
     header, *lines = [line.split(",") for line in text.removesuffix("\n").split("\n")]
-    if len(set(header)) < len(header) or not set(_PLACE) <= set(header):
-        raise ValueError(f"expected one column each of {', '.join(_PLACE)}")
+    if len(set(header)) < len(header) or not set(_REQUIRED) <= set(header):
+        raise ValueError(f"expected one column each of {', '.join(_REQUIRED)}")
     rows = [dict(zip(header, map(float, line), strict=True)) for line in lines]
     for number, row in enumerate(rows):
         for name, value in row.items():

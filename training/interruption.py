@@ -42,8 +42,8 @@ class Stopped(errors.UserError):
 def native_call() -> Iterator[None]:
     """Wraps a call into TensorFlow that blocks all Python threads until it returns.
 
-    During the call, Ctrl-C ends the process without a word. TensorFlow replaces the
-    handler of SIGTERM; after the call, ours is back.
+    Ctrl-C then ends the process without a message. TensorFlow replaces our handler of
+    SIGTERM; afterwards we put it back.
     """
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
     if handlers[signal.SIGINT] != signal.SIG_IGN:

@@ -151,9 +151,7 @@ def _receive_all(server: socket.socket, workers: Sequence[str], wait: _Wait) -> 
             sources = [server, *guests.values()]
             ready, _, _ = select.select(sources, [], [], POLL_SECONDS)
             for number, guest in list(guests.items()):
-                if (
-                    guest in ready
-                ):  # it sends nothing after its greeting, so it has left
+                if guest in ready:  # it has left, for it has nothing more to say
                     guests.pop(number).close()
             if server in ready:
                 _admit(server, workers, guests)
@@ -190,20 +188,21 @@ def _admit(
             f" the workers {console.one_line(', '.join(theirs))}, but worker 0 one with"
             f" {', '.join(workers)}: give all workers the same"
         )
-        _send(guest, {"refused": str(error)})
-        guest.close()
+        _refuse(guest, str(error))
         raise error
-    if number in guests or not 0 < number < len(workers):
-        _send(
-            guest,
-            {
-                "refused": f"a worker {number} has come already: it was started twice,"
-                " or two workers have the same task in TF_CONFIG"
-            },
-        )
-        guest.close()
+    if 0 < number < len(workers) and number not in guests:
+        guests[number] = guest
         return
-    guests[number] = guest
+    _refuse(
+        guest,
+        f"a worker {number} has come already: it was started twice, or two workers have"
+        " the same task in TF_CONFIG",
+    )
+
+
+def _refuse(guest: socket.socket, why: str) -> None:
+    _send(guest, {"refused": why})
+    guest.close()
 
 
 def _join(workers: Sequence[str], number: int, wait: _Wait) -> None:
@@ -263,23 +262,24 @@ def _receive(sender: socket.socket) -> Any:
 
 
 def _greeting(message: Any) -> tuple[int, list[str]]:
-    """Checks a worker's greeting: its number, and its addresses of all workers.
+    """Parses a worker's greeting: its number, and its addresses of all workers.
 
     Raises:
       ValueError: it is not a greeting.
     """
-    if not isinstance(message, dict) or message.keys() != {"number", "workers"}:
-        raise ValueError("not a worker's greeting")
-    number, workers = message["number"], message["workers"]
-    if type(number) is not int or not isinstance(workers, list):
-        raise ValueError("not a worker's greeting")
-    if not all(isinstance(address, str) for address in workers):
-        raise ValueError("not a worker's greeting")
-    return number, workers
+    if (
+        isinstance(message, dict)
+        and message.keys() == {"number", "workers"}
+        and type(message["number"]) is int
+        and isinstance(message["workers"], list)
+        and all(isinstance(address, str) for address in message["workers"])
+    ):
+        return message["number"], message["workers"]
+    raise ValueError("not a worker's greeting")
 
 
 def _answer(message: Any, count: int) -> list[int]:
-    """Checks worker 0's answer to one of `count` workers: numbers of the missing ones.
+    """Parses worker 0's answer: numbers of the missing workers, of `count`.
 
     Raises:
       RendezvousError: worker 0 refuses us.
