@@ -274,7 +274,7 @@ def _score(run_dir: Path) -> None:
     """Scores a run, and writes its submission and its export if the flags say so."""
     predict, step = _load_trained(run_dir)
     if not FLAGS.submission:  # with it, there may be nothing to score
-        _check_writable("run_dir", run_dir / result.RESULT)
+        files.check_writable(run_dir / result.RESULT, "run_dir")
     config = result.read_config(run_dir)
     dataset = data.load(config["dataset"], FLAGS.data_dir)
     runs.check_data(run_dir, dataset.hashes)
@@ -304,20 +304,10 @@ def _check_outputs(values: Mapping[str, Any]) -> None:
     """Raises errors.UserError for an output that cannot be written, before the work."""
     for name in ("submission", "readings"):
         if values[name]:
-            _check_writable(name, Path(values[name]))
+            files.check_writable(values[name], name)
     for name in ("export_dir", "annotated_dir"):
         if values[name]:
-            _check_writable(name, Path(values[name], "file"), parents=True)
-
-
-def _check_writable(flag: str, path: Path, *, parents: bool = False) -> None:
-    try:
-        files.check_writable(path, parents=parents)
-    except OSError as error:
-        raise errors.UserError(
-            f"--{flag}: {path.parent if parents else path} cannot be written"
-            f" ({errors.reason(error)}); choose another place"
-        ) from None
+            files.check_writable(values[name], name, is_folder=True)
 
 
 def main(argv: list[str]) -> None:

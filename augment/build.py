@@ -73,16 +73,6 @@ def _engine(values: Mapping[str, Any]) -> workers.Engine:
     return workers.threads
 
 
-def _check_preview(path: str) -> None:
-    try:
-        files.check_writable(path)
-    except OSError as error:
-        raise errors.UserError(
-            f"--preview={path} cannot be written ({errors.reason(error)});"
-            " choose another place"
-        ) from None
-
-
 def table(parts: Sequence[plan.Part]) -> list[tuple[str, int]]:
     """Names and sizes of the parts; deformed copies, often many, share a line."""
     rows = []
@@ -100,7 +90,7 @@ def main(argv: list[str]) -> None:
     settings = plan.settings_from(values)
     online = online_settings.settings_from(values)
     if values["preview"]:
-        _check_preview(values["preview"])
+        files.check_writable(values["preview"], "preview")
     dataset = data.load(values["dataset"], values["data_dir"])
     directory = enlarged.make(
         dataset, settings, values["augmented_dir"], _engine(values)

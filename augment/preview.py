@@ -12,7 +12,7 @@ import data
 from augment import online_settings
 from augment.online_settings import OnlineSettings
 from augment.plan import DIGITS, Settings, plan
-from system import errors, files
+from system import files
 
 COPY_ROWS = 8  # deformed copies that are shown, at most
 ONLINE_ROWS = 3  # rows that show all online transforms together
@@ -98,15 +98,7 @@ def write_contact_sheet(rows: Sequence[Row], path: str | os.PathLike[str]) -> No
     Raises:
       errors.UserError: the file cannot be written.
     """
-    png = _draw(rows)
-    try:
-        with files.replacing(path, follow=True) as file:
-            file.write(png)
-    except OSError as error:
-        raise errors.UserError(
-            f"--preview={os.fspath(path)} cannot be written ({errors.reason(error)});"
-            " choose another place"
-        ) from error
+    files.write(path, _draw(rows), follow=True, remedy="choose another --preview")
 
 
 def _draw(rows: Sequence[Row]) -> bytes:

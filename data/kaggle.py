@@ -12,7 +12,7 @@ import codecs
 import hashlib
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 import numpy as np
@@ -233,13 +233,13 @@ def write_digits(
       labels: uint8 [N], 0 to 9.
 
     Raises:
-      DataError: the file cannot be written.
+      errors.UserError: the file cannot be written.
     """
     names: tuple[str, ...] = PIXELS
     rows: np.ndarray = images.reshape(-1, len(PIXELS))
     if labels is not None:
         names, rows = (LABEL, *PIXELS), np.column_stack([labels, rows])
-    _write(path, names, rows)
+    files.write(path, _csv(names, rows), follow=True)
 
 
 def write_submission(path: Path, predictions: np.ndarray) -> None:
@@ -251,7 +251,7 @@ def write_submission(path: Path, predictions: np.ndarray) -> None:
 
     Raises:
       ValueError: the predictions have another shape, dtype or range.
-      DataError: the file cannot be written.
+      errors.UserError: the file cannot be written.
     """
     if predictions.ndim != 1 or predictions.dtype.kind not in "iu":
         raise ValueError(
@@ -261,17 +261,12 @@ def write_submission(path: Path, predictions: np.ndarray) -> None:
     if not np.isin(predictions, range(10)).all():
         raise ValueError("predictions are not all digits; expected 0 to 9")
     ids = np.arange(1, len(predictions) + 1)
-    _write(path, ("ImageId", "Label"), np.column_stack([ids, predictions]))
+    table = _csv(("ImageId", "Label"), np.column_stack([ids, predictions]))
+    files.write(path, table, follow=True)
 
 
-def _write(path: Path, names: Sequence[str], rows: Iterable[np.ndarray]) -> None:
-    try:
-        with files.replacing(path, follow=True) as file:
-            file.write(f"{','.join(names)}\n".encode())
-            for row in rows:
-                file.write(f"{','.join(map(str, row.tolist()))}\n".encode())
-    except OSError as error:
-        raise DataError(
-            f"{os.fspath(path)}: cannot be written ({error.strerror}); free some space "
-            "or choose another place"
-        ) from error
+def _csv(names: Sequence[str], rows: np.ndarray) -> bytes:
+    header = f"{','.join(names)}\n".encode()
+    return header + b"".join(
+        f"{','.join(map(str, r.tolist()))}\n".encode() for r in rows
+    )

@@ -9,7 +9,7 @@ import numpy as np
 
 from evaluation import figures
 from photos import decode, reading
-from system import errors
+from system import errors, files
 
 
 def name_files(paths: Sequence[Path], folder: Path) -> list[Path]:
@@ -38,7 +38,7 @@ def write(path: Path, page: reading.Page) -> None:
 
     Raises:
       PhotoError: the photo cannot be read a second time.
-      ReadingError: the picture cannot be written.
+      errors.UserError: the picture cannot be written.
     """
     photo = decode.read(page.path)
     picture = draw(photo.pixels, page.readings, photo.scale)
@@ -49,7 +49,7 @@ def write(path: Path, page: reading.Page) -> None:
             f"{path.parent}: cannot be created ({error.strerror}); choose another"
             " --annotated_dir"
         ) from None
-    reading.store(path, figures.png(picture))
+    files.write(path, figures.png(picture))
 
 
 _SMALL_PICTURE_PIXELS = 800  # longer side; smaller pictures are enlarged

@@ -160,11 +160,11 @@ def write(path: Path, pages: Sequence[Page]) -> None:
     of those without digits: `{"file": …, "digits": [{"row": 1, …}]}`.
 
     Raises:
-      ReadingError: the file cannot be written.
+      errors.UserError: the file cannot be written.
     """
     content = _json(pages) if path.suffix.lower() == ".json" else _csv(pages)
     # The user chose this name, so it may be a link.
-    store(path, content.encode("utf-8", "surrogateescape"), follow=True)
+    files.write(path, content.encode("utf-8", "surrogateescape"), follow=True)
 
 
 def _csv(pages: Sequence[Page]) -> str:
@@ -210,19 +210,3 @@ def _record(reading: Reading) -> dict[str, Any]:
     left, top, width, height = record.pop("box")
     box = {"left": left, "top": top, "width": width, "height": height}
     return {**record, "doubtful": int(reading.doubtful), **box}
-
-
-def store(path: Path, content: bytes, *, follow: bool = False) -> None:
-    """Writes a file, whole or not at all.
-
-    Raises:
-      ReadingError: the file cannot be written.
-    """
-    try:
-        with files.replacing(path, follow=follow) as file:
-            file.write(content)
-    except OSError as error:
-        raise ReadingError(
-            f"{path}: cannot be written ({error.strerror}); free some space, or choose"
-            " another place"
-        ) from None

@@ -16,6 +16,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from system import errors
+
 
 @contextlib.contextmanager
 def replacing(
@@ -54,26 +56,67 @@ def replacing(
             temporary.unlink()
 
 
-def check_writable(path: str | os.PathLike[str], *, parents: bool = False) -> None:
-    """Checks that `replacing` could write a file; call it before long work.
+def write(
+    path: str | os.PathLike[str],
+    content: str | bytes,
+    *,
+    follow: bool = False,
+    remedy: str = "choose another place",
+) -> None:
+    """Writes a file with `replacing`: a reader sees the old file or the new one.
+
+    Args:
+      path: path of the file.
+      content: bytes, or text to store as UTF-8.
+      follow: see `replacing`.
+      remedy: what to do if it fails, for the message.
+
+    Raises:
+      errors.UserError: the file cannot be written.
+    """
+    content = content.encode() if isinstance(content, str) else content
+    try:
+        with replacing(path, follow=follow) as file:
+            file.write(content)
+    except OSError as error:
+        raise errors.UserError(
+            f"cannot write {os.fspath(path)}: {errors.reason(error)}; free some space,"
+            f" or {remedy}"
+        ) from None
+
+
+def check_writable(
+    path: str | os.PathLike[str], flag: str, *, is_folder: bool = False
+) -> None:
+    """Checks that a file can be written; call it before long work.
 
     Args:
       path: path of the file, which is left as it is; links are followed.
-      parents: whether missing folders will be created.
+      flag: name of the flag that chose the path, for the message.
+      is_folder: whether `path` is a folder, to be created if missing, for any files.
 
     Raises:
-      OSError: the file cannot be written.
+      errors.UserError: the file cannot be written.
     """
-    path = Path(os.path.realpath(path))
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "not a regular file", str(path))
-    folder = path.parent
-    while parents and not folder.exists():
-        folder = folder.parent
-    with tempfile.TemporaryFile(dir=folder):
-        pass
+    real = Path(os.path.realpath(path))
+    try:
+        if is_folder:
+            folder = real
+            while not folder.exists():
+                folder = folder.parent
+        else:
+            folder = real.parent
+            if real.is_dir():
+                raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+            if real.exists() and not real.is_file():
+                raise OSError(errno.EINVAL, "not a regular file")
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise errors.UserError(
+            f"cannot write {os.fspath(path)}: {errors.reason(error)}; choose another"
+            f" --{flag}"
+        ) from None
 
 
 def append(path: str | os.PathLike[str]) -> BinaryIO:

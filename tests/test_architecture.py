@@ -34,6 +34,7 @@ MAY_IMPORT = {
 IN_SYSTEM = {
     "cli": {"console", "errors", "flagfiles"},
     "console": {"errors"},
+    "files": {"errors"},
     "flagfiles": {"untrusted"},
 }
 

@@ -24,7 +24,7 @@ def run(tmp_path, *arguments, start=("-m", "augment.build")):
 def test_a_preview_that_cannot_be_written_is_refused_before_the_set(tmp_path):
     done = run(tmp_path, f"--preview={tmp_path / 'missing' / 'sheet.png'}")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert "sheet.png cannot be written (No such file" in done.stderr
+    assert "sheet.png: No such file" in done.stderr
     assert not list(tmp_path.iterdir())
 
 

@@ -284,6 +284,8 @@ def test_an_output_that_cannot_be_written_is_refused_first(tmp_path, flag):
     (tmp_path / "file").touch()
     none = dict.fromkeys(("submission", "readings", "export_dir", "annotated_dir"))
     program._check_outputs({**none, flag: str(tmp_path / "new")})
-    with pytest.raises(errors.UserError, match=f"^--{flag}: .*below cannot be written"):
+    with pytest.raises(
+        errors.UserError, match=f"^cannot write .*below: .*another --{flag}$"
+    ):
         program._check_outputs({**none, flag: str(tmp_path / "file" / "below")})
     assert {p.name for p in tmp_path.iterdir()} == {"file"}

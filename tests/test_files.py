@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from system import files
+from system import errors, files
 
 
 def write(path, content):
@@ -92,17 +92,26 @@ def test_a_pipe_stays_one(tmp_path):
 def test_what_could_not_be_written_is_known_beforehand(tmp_path):
     (tmp_path / "file").write_text("mine")
     os.mkfifo(tmp_path / "pipe")
-    files.check_writable(tmp_path / "file")
-    files.check_writable(tmp_path / "new" / "folder" / "file", parents=True)
+    files.check_writable(tmp_path / "file", "out")
+    files.check_writable(tmp_path, "out", is_folder=True)
+    files.check_writable(tmp_path / "new" / "folder", "out", is_folder=True)
     for path, why in (
         (tmp_path, "Is a directory"),
         (tmp_path / "new" / "file", "No such file"),
         (tmp_path / "file" / "below", "Not a directory"),
         (tmp_path / "pipe", "not a regular file"),
     ):
-        with pytest.raises(OSError, match=why):
-            files.check_writable(path)
-    with pytest.raises(OSError, match="Not a directory"):
-        files.check_writable(tmp_path / "file" / "a" / "b", parents=True)
+        with pytest.raises(errors.UserError, match=f"^cannot write .*{why}.* --out$"):
+            files.check_writable(path, "out")
+    with pytest.raises(errors.UserError, match="Not a directory"):
+        files.check_writable(tmp_path / "file" / "a", "out", is_folder=True)
     assert {p.name for p in tmp_path.iterdir()} == {"file", "pipe"}
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_file_that_cannot_be_written_is_a_user_error(tmp_path):
+    files.write(tmp_path / "file", "text\n")
+    assert (tmp_path / "file").read_bytes() == b"text\n"
+    with pytest.raises(errors.UserError, match="^cannot write .*Not a d.*, or pray$"):
+        files.write(tmp_path / "file" / "below", b"new", remedy="pray")
+    assert os.listdir(tmp_path) == ["file"]

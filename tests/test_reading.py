@@ -82,7 +82,7 @@ def test_json(tmp_path):
 
 
 def test_a_folder_that_is_missing(tmp_path):
-    with pytest.raises(reading.ReadingError, match="No such file.* another place"):
+    with pytest.raises(errors.UserError, match="No such file.* another place"):
         reading.write(tmp_path / "nowhere" / "readings.csv", PAGES)
     assert not list(tmp_path.iterdir())
 

@@ -15,7 +15,7 @@ from evaluation import report, scoring
 from evaluation.scoring import Scores
 from models import layers
 from models.lenet import LeNet
-from training import runs
+from system.errors import UserError
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
@@ -340,7 +340,7 @@ def test_the_pictures_for_tensorboard(written):
 
 def test_a_page_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / report.REPORT).mkdir()  # a folder in the file's place
-    with pytest.raises(runs.RunError, match="cannot write .*report.html"):
+    with pytest.raises(UserError, match="cannot write .*report.html"):
         write(
             tmp_path, "test", make_rows(1, ("train",)), make_scores(20, 1), OneLayer()
         )

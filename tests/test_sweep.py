@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from evaluation import result, scoring
+from system import errors
 from training import sweep, sweep_plan
 from training.sweep_plan import SweepError
 
@@ -227,7 +228,7 @@ def test_a_log_is_not_written_through_a_link(folder, name):
 
 def test_a_folder_that_cannot_be_written(folder):
     (folder / "runs").write_text("a file")
-    with pytest.raises(SweepError, match="choose another --runs"):
+    with pytest.raises(errors.UserError, match="choose another --runs"):
         sweep.sweep(plan("one.flags"))
 
 

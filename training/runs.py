@@ -55,17 +55,9 @@ def write_atomically(path: Path, content: str | bytes) -> None:
       content: bytes, or text to store as UTF-8.
 
     Raises:
-      RunError: the disk is full, the folder not writable, …
+      errors.UserError: the disk is full, the folder not writable, …
     """
-    content = content.encode() if isinstance(content, str) else content
-    try:
-        with files.replacing(path) as file:
-            file.write(content)
-    except OSError as error:
-        raise RunError(
-            f"cannot write {path}: {error.strerror}; make room, or choose another"
-            " --run_dir"
-        ) from None
+    files.write(path, content, remedy="choose another --run_dir")
 
 
 def check_contents(run_dir: Path) -> None:

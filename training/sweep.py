@@ -77,9 +77,10 @@ def sweep(runs: Sequence[Run], jobs: int = 1, results: Path | None = None) -> No
       SweepError: a run failed or could not be started. We then wait for those that are
         training, and start no others.
     """
-    folders = {run.directory.parent for run in runs}
-    for folder in [*sorted(folders), *([results] if results else [])]:
-        _check_writable(folder)
+    for folder in sorted({run.directory.parent for run in runs}):
+        files.check_writable(folder, "runs", is_folder=True)
+    if results:
+        files.check_writable(results, "results", is_folder=True)
     waiting = collections.deque(runs)
     children: list[Child] = []
     failures: list[str] = []
@@ -202,17 +203,6 @@ def _report(run: Run, results: Path | None, bar: tqdm) -> None:
     bar.update()
     if results:
         _write(results / f"{run.name}.json", content)
-
-
-def _check_writable(folder: Path) -> None:
-    """Raises SweepError if no run could be written to a folder."""
-    try:
-        files.check_writable(folder / sweep_plan.RESULT, parents=True)
-    except OSError as error:
-        raise SweepError(
-            f"cannot write to {folder}: {error.strerror}; choose another --runs or"
-            " --results"
-        ) from None
 
 
 def _write(path: Path, content: bytes) -> None:
