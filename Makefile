@@ -1,4 +1,4 @@
-# Every target sets itself up: Python 3.10 to 3.13, make and a package index suffice.
+# Every target sets itself up; it needs make, Python 3.10 to 3.13 and a package index.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -23,11 +23,11 @@ train: .venv/installed  ## train and score lenet.flags, the 99.5 % run
 		exec $(BIN)/python train.py --flagfile=flags/digits.flags; \
 	else exit $$status; fi
 
-train-2workers: .venv/installed  ## the same by two processes; FLAGS=--run_dir=… adds flags
+train-2workers: .venv/installed  ## the same in two processes; FLAGS=--run_dir=… adds flags
 	@$(BIN)/python -m data mnist
 	@$(BIN)/python -m training.launch --workers=2 -- --flagfile=lenet.flags $(FLAGS)
 
-test: .venv/developed  ## run the tests; COVERAGE=95 demands 95 % of the lines
+test: .venv/developed  ## run the tests; COVERAGE=95 requires 95 % coverage
 	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile \
 		$(if $(COVERAGE),--cov --cov-fail-under=$(COVERAGE))
 
@@ -40,7 +40,7 @@ RUNS ?= runs
 tensorboard: .venv/installed  ## show all runs on localhost; RUNS=folder, PORT=6007
 	$(BIN)/python -m evaluation.dashboard --runs=$(RUNS) $(if $(PORT),--on_port=$(PORT))
 
-benchmark: .venv/installed-benchmark  ## measure next to Keras and PyTorch; QUICK=1: the step alone
+benchmark: .venv/installed-benchmark  ## compare with Keras and PyTorch; QUICK=1: the step only
 ifeq ($(filter-out 0,$(QUICK)),)
 	$(BIN)/python -m benchmarks
 else
@@ -49,27 +49,27 @@ endif
 
 SECONDS ?= 60
 JOBS ?= 1
-fuzz: .venv/developed  ## fuzz each reader; SECONDS=600, ONLY=idx,csv, JOBS=2: two at a time
+fuzz: .venv/developed  ## fuzz all readers, 60 s each; SECONDS=600, ONLY=idx,csv, JOBS=2
 	$(BIN)/python -m tests.fuzz --seconds=$(SECONDS) --only=$(ONLY) --jobs=$(JOBS)
 
-torture: .venv/installed  ## inject faults into training for half an hour
+torture: .venv/installed  ## inject faults into training; takes half an hour
 	$(BIN)/python -m tests.torture
 
-# For all Pythons and platforms, with hashes.
+# For all versions of Python and all platforms, with hashes.
 UPGRADE ?= --upgrade
 COMPILE = build/lock/bin/uv pip compile --quiet $(UPGRADE) --universal --python-version=3.10 \
 	--generate-hashes --no-emit-index-url --no-header --no-annotate setup.cfg
-lock:  ## pin the newest versions allowed; UPGRADE= keeps those that fit
+lock:  ## pin the newest allowed versions; UPGRADE=: only where needed
 	$(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip install --quiet 'uv>=0.13,<0.14'
 	$(COMPILE) --output-file=requirements.lock
 	$(COMPILE) --output-file=requirements-dev.lock --constraint=requirements.lock \
 		--extra=test --extra=fuzz
 
-clean:  ## remove the environment and what was built, not runs and data
+clean:  ## remove the environment and build products, but no runs or data
 	rm -rf .venv build native/build *.egg-info .coverage* .mypy_cache .pytest_cache
 
-# pip.conf and PIP_* may say where packages come from, not where they go or which they are.
+# pip.conf and PIP_* may choose the package index, but not the packages or their place.
 export PIP_CONSTRAINT := /dev/null
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_REQUIRE_HASHES := 0
@@ -77,12 +77,12 @@ export PIP_USER := 0
 unexport PIP_PREFIX PIP_REQUIREMENT PIP_ROOT PIP_TARGET PYTHONHOME
 PIP := $(BIN)/python -I -m pip
 
-# --no-deps, because a lock has every package. When it resolves, pip up to 23.2 takes the
-# newest version for a requirement with an extra, and refuses it for want of a hash.
+# --no-deps, as a lock lists every package. Without it, pip up to 23.2 takes the newest
+# version of a requirement with an extra, then refuses it as it has no hash.
 INSTALL_LOCK := $(PIP) install --quiet --no-deps --only-binary=:all: --require-hashes --requirement
 
-# An environment keeps a copy of the lock that it was made from. It is made again if the lock
-# is another, a set-up was broken off, its Python is gone, or another Python is asked for.
+# An environment keeps a copy of its lock. We make it again if the lock has changed, its
+# set-up was interrupted, its Python is gone, or another Python is requested.
 INSTALLED := $(shell cmp -s requirements.lock .venv/requirements.lock \
 	&& test ! -e .venv/unfinished && $(BIN)/python --version 2>/dev/null)
 ASKED := $(if $(filter file,$(origin PYTHON)),$(INSTALLED),$(shell $(PYTHON) --version 2>/dev/null))
@@ -92,11 +92,11 @@ endif
 
 .venv/requirements.lock: $(REMAKE)
 	@command -v $(PYTHON) >/dev/null || { echo \
-		'make: no $(PYTHON) here; name a Python 3.10 to 3.13 by make PYTHON=…' >&2; exit 1; }
+		'make: $(PYTHON) not found; name a Python 3.10 to 3.13 with make PYTHON=…' >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; (3, 10) <= sys.version_info[:2] <= (3, 13) or sys.exit(1)' || { echo \
-		'make: $(PYTHON) is not Python 3.10 to 3.13; name one that is by make PYTHON=…' >&2; exit 1; }
+		'make: $(PYTHON) is not Python 3.10 to 3.13; name one that is with make PYTHON=…' >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo \
-		'make: $(PYTHON) has no ensurepip to make .venv with; on Debian: apt install python3-venv' >&2; exit 1; }
+		'make: $(PYTHON) has no ensurepip, which .venv needs; on Debian: apt install python3-venv' >&2; exit 1; }
 	@echo 'make: setting up .venv, once, in a minute or two' >&2
 	$(PYTHON) -m venv --clear .venv
 	@touch .venv/unfinished
@@ -104,7 +104,7 @@ endif
 	@rm .venv/unfinished
 	@cp requirements.lock $@
 
-# With the lock's setuptools, so that the build fetches nothing.
+# Builds with the lock's setuptools, so that it downloads nothing.
 .venv/installed: .venv/requirements.lock setup.cfg pyproject.toml
 	@touch .venv/unfinished
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
@@ -119,7 +119,7 @@ endif
 	@rm .venv/unfinished
 	@touch $@
 
-# Not fatal, and tried again next time: a peer that cannot be had is reported missing.
+# Not fatal, and tried again next time: a peer that is not installed is reported missing.
 .venv/installed-benchmark: .venv/installed
 	$(PIP) install --quiet --no-build-isolation --editable '.[benchmark]' \
 		&& touch $@ \

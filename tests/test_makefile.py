@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Makefile's own recipes, carried out on a tiny lock and a tiny index."""
+"""The Makefile's recipes, run with a tiny lock and a tiny package index."""
 
 import hashlib
 import os
@@ -17,7 +17,7 @@ MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
 def wheel(index: Path, name: str, version: str, *metadata: str) -> str:
-    """Puts a package of one module into an index; returns its line of a lock."""
+    """Adds a package of one module to an index; returns its line in a lock."""
     path = index / f"{name}-{version}-py3-none-any.whl"
     info = f"{name}-{version}.dist-info"
     with zipfile.ZipFile(path, "w") as file:
@@ -32,7 +32,7 @@ def wheel(index: Path, name: str, version: str, *metadata: str) -> str:
 
 
 def make(folder, *arguments, **environment):
-    """Runs make in a folder, with this Python and no index but the folder's own."""
+    """Runs make in a folder, with this Python and only the folder's index."""
     clean = {
         name: value
         for name, value in os.environ.items()
@@ -52,7 +52,7 @@ def make(folder, *arguments, **environment):
 
 @pytest.fixture
 def project(tmp_path):
-    """Folder with our Makefile, and an index newer than its lock."""
+    """Folder with our Makefile, and an index with newer versions than its lock."""
     shutil.copy(ROOT / "Makefile", tmp_path)
     index = tmp_path / "index"
     index.mkdir()
@@ -72,13 +72,13 @@ def versions(project):
 
 
 def test_a_lock_installs_whatever_was_published_since(project):
-    """Pip up to 23.2, as in Python 3.10 to 3.12, takes measure 2.0 if it resolves.
+    """pip up to 23.2, as in Python 3.10 to 3.12, takes measure 2.0 unless --no-deps.
 
-    On the way: what a user's pip.conf says of other things does not get between, a
-    set-up that was broken off is made anew, and one that is complete is left alone.
+    Also: other settings in a user's pip.conf do no harm, an interrupted set-up is
+    made again, a complete one is left alone.
     """
     lock, python = ".venv/requirements.lock", f"PYTHON={sys.executable}"
-    (project / ".venv/bin").mkdir(parents=True)  # of a venv that was broken off
+    (project / ".venv/bin").mkdir(parents=True)  # as left by an interrupted set-up
     (project / "pip.conf").write_text(
         f"[global]\nconstraint = {project}/constraints\n[install]\nuser = true\n"
         "require-hashes = true\n",
@@ -100,8 +100,8 @@ def test_a_lock_installs_whatever_was_published_since(project):
 @pytest.mark.parametrize(
     ("script", "says"),
     [
-        ("", "make: no ./python here; name a Python 3.10 to 3.13 by make PYTHON=…\n"),
-        ("exit 1", "make: ./python is not Python 3.10 to 3.13; name one that is by"),
+        ("", "make: ./python not found; name a Python 3.10 to 3.13 with make PYTHON=…\n"),
+        ("exit 1", "make: ./python is not Python 3.10 to 3.13; name one that is with"),
         ('case "$2" in *ensurepip*) exit 1; esac', ": apt install python3-venv\n"),
     ],
     ids=["none", "old", "without ensurepip"],
