@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time to accuracy: what is told of a training; how fast it was is never asserted."""
+"""What the accuracy benchmark measures and reports; never how fast it is."""
 
 import dataclasses
 import json
@@ -14,7 +14,7 @@ TIMES = {"data_seconds": 1.0, "import_seconds": 4.0, "tracing_seconds": 2.0}
 
 
 def trained(peer, seed, *accuracies, **times):
-    """A training with an epoch of ten seconds for each accuracy."""
+    """A training with an epoch of ten seconds for each of the accuracies."""
     epochs = [
         {"seconds": 10.0 * number, "accuracy": value}
         for number, value in enumerate(accuracies, start=1)
@@ -44,12 +44,12 @@ def cells(text):
     "mark, seconds", [(0.98, 10.0), (0.99, 20.0), (0.9899, 20.0), (0.9951, None)]
 )
 def test_first_reached_is_the_first_epoch_at_the_mark_or_above(mark, seconds):
-    # Below it again later on: first is first.
+    # A later epoch below the mark does not matter.
     epochs = trained("any", 0, 0.985, 0.99, 0.98, 0.995)["epochs"]
     assert accuracy.first_reached(epochs, mark) == seconds
 
 
-def test_table_tells_never_and_what_is_not_known():
+def test_table_shows_marks_never_reached_and_unknown_times():
     text = accuracy.markdown(RESULT)
     assert text.startswith("## Time to accuracy\n\n|")
     table = cells(text)
@@ -62,7 +62,7 @@ def test_table_tells_never_and_what_is_not_known():
     assert table[2:] == [
         ["fast99", "0", "2", "99.00", "20.00", "20.00", "never", *ours],
         ["fast99", "1", "2", "99.50", "20.00", "10.00", "20.00", *ours],
-        # One seed never came to 99.5 %, so there is no mean of the times.
+        # One seed never reached 99.5 %, so the times have no mean.
         ["fast99", "mean of 2", "", "99.25", "20.00", "15.00", "never", *ours],
         [
             *("keras_convnet", "0", "3", "98.99", "30.00", "20.00", "never"),
@@ -71,7 +71,7 @@ def test_table_tells_never_and_what_is_not_known():
     ]
 
 
-def test_what_could_not_be_measured_is_named_with_its_reason():
+def test_failures_are_named_with_their_reason():
     lines = accuracy.markdown(RESULT).splitlines()
     assert "pytorch_example, seed 1: missing: No module named 'torch'" in lines
     assert "fast995, seed 0: killed by SIGKILL" in lines
@@ -88,7 +88,7 @@ def test_plot_has_a_line_for_each_training_and_each_mark():
     assert names == ["fast99", "keras_convnet"]
 
 
-def test_plot_of_nothing_but_failures():
+def test_plot_without_trainings():
     (axes,) = accuracy.plots({"trainings": [FAILED]})["accuracy"].axes
     assert axes.get_legend() is None
 
@@ -109,7 +109,7 @@ def test_stopwatch_counts_while_it_runs(monkeypatch):
     monkeypatch.setattr(examples.time, "perf_counter", lambda: next(clock))
     watch = examples.Stopwatch().start()
     watch.stop()
-    watch.stop()  # stands still already
+    watch.stop()  # has stopped already
     assert watch.seconds == 1
     watch.start()
     assert watch.lap() == 3
@@ -117,21 +117,21 @@ def test_stopwatch_counts_while_it_runs(monkeypatch):
     assert watch.seconds == 4
 
 
-def test_missing_library_is_told(monkeypatch, tmp_path):
-    # As if it were not installed: this is what a process of its own finds first.
+def test_a_missing_library_is_reported(monkeypatch, tmp_path):
+    # As if it were not installed: the peer's process finds this first.
     (tmp_path / "torch.py").write_text("raise ImportError('no torch here')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     found = accuracy.train("pytorch_example", seed=3)
     assert found == {"peer": "pytorch_example", "seed": 3, "missing": "no torch here"}
 
 
-def test_failing_peer_is_told_in_one_line():
+def test_a_failing_peer_is_reported_in_one_line():
     found = accuracy.train("fast99", seed=3, nonsense=1)
     assert list(found) == ["peer", "seed", "failed"]
     assert "nonsense" in found["failed"] and "\n" not in found["failed"]
 
 
-def test_failing_run_is_told_in_its_own_words(tmp_path, monkeypatch):
+def test_a_failing_run_is_reported_with_its_message(tmp_path, monkeypatch):
     monkeypatch.setattr(peers, "PROJECT", tmp_path)
     program = "import sys\nprint('epoch 0', file=sys.stderr)\nsys.exit('no luck')"
     (tmp_path / "train.py").write_text(program)
@@ -148,7 +148,7 @@ def test_digits_without_labels_are_refused(monkeypatch):
 
 
 def check(training, epochs):
-    """What any training must tell."""
+    """Checks the results that every training must have."""
     assert json.loads(json.dumps(training)) == training
     assert re.match(r"[a-z]+ \d+\.\d+", training["library"])
     assert len(training["epochs"]) == epochs
@@ -163,7 +163,7 @@ def check(training, epochs):
 
 @pytest.mark.parametrize("peer, epochs", [("keras_convnet", 2), ("pytorch_example", 1)])
 def test_an_example_trains_on_a_few_digits(peer, epochs, monkeypatch):
-    # Of PyTorch: its threads would wait for each other beside other programs.
+    # For PyTorch: on a busy machine, its threads would wait for each other.
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     training = accuracy.train(peer, seed=0, epochs=epochs, dataset="digits")
     if "missing" in training:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who may import whom, and what every file has, read from the sources."""
+"""Rules for the sources: who may import whom, how long a file is, how it starts."""
 
 import ast
 from pathlib import Path
@@ -15,7 +15,7 @@ PACKAGES = (
 )
 PROGRAMS = ("train", "eval")
 
-# What a part may import beside itself and `system`: downwards only.
+# What a package may import besides itself and `system`: downwards only.
 MAY_IMPORT = {
     "system": set(),
     "native": set(),
@@ -63,7 +63,7 @@ def tree(path):
 
 
 def imports(path):
-    """The dotted names of all modules that a file imports, wherever in it."""
+    """Dotted names of all modules that a file imports, anywhere in it."""
     names = set()
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
@@ -132,7 +132,7 @@ def test_no_keras(path):
     assert not words(path) & {"keras", "tf_keras"}
 
 
-# What runs code that stands in a file, or does so if it is not told not to.
+# Names of functions that run code from a file, or do so by default.
 PICKLES = {
     *("pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal"),
     *("shelve", "jsonpickle", "allow_pickle", "read_pickle", "to_pickle", "read_hdf"),
@@ -143,7 +143,7 @@ EXECUTORS = {"eval", "exec", "compile", "__import__"}
 
 
 def unsafe(source):
-    """What in a source would run code out of a file, or listens to all the world."""
+    """Names in a source that run code from a file, or addresses open to everyone."""
     found = set()
     for node in ast.walk(source):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
@@ -159,9 +159,9 @@ def unsafe(source):
 
 
 @pytest.mark.parametrize("path", ALL_SOURCES, ids=str)
-def test_no_file_is_code(path):
+def test_no_file_is_run_as_code(path):
     if path.as_posix() == "tests/test_architecture.py":
-        return  # names it all
+        return  # it names them
     assert not words(path) & PICKLES
     assert not unsafe(tree(path))
 
@@ -177,11 +177,11 @@ def test_no_file_is_code(path):
         ("model.eval(); re.compile('a')", ""),
     ],
 )
-def test_unsafe_is_seen(source, found):
+def test_unsafe_code_is_found(source, found):
     assert unsafe(ast.parse(source)) == ({found} if found else set())
 
 
-def test_tensorboard_listens_to_this_machine_alone():
+def test_tensorboard_listens_to_this_machine_only():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert "-m evaluation.dashboard" in makefile and "/tensorboard" not in makefile
     source = (ROOT / "evaluation" / "dashboard.py").read_text(encoding="utf-8")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests of benchmarks/: what is measured and how it is told, never how fast it is."""
+"""What the benchmarks measure and report; never how fast it is."""
 
 import importlib.util
 import inspect
@@ -57,7 +57,7 @@ PEERS |= {"ours": loop, "keras": loop}
 
 @pytest.fixture
 def stand_ins(tmp_path, monkeypatch):
-    """Name of a module of peers that load no library."""
+    """Name of a module whose peers load no library."""
     (tmp_path / "stand_ins.py").write_text(STAND_INS)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     return "stand_ins"
@@ -65,7 +65,7 @@ def stand_ins(tmp_path, monkeypatch):
 
 @pytest.fixture
 def result():
-    """Three rounds of 1e10 FLOP an image on a machine of 1e5 GFLOP/s."""
+    """Three rounds with 1e10 FLOP per image on a machine with 1e5 GFLOP/s."""
     speeds = {"ours": [4000.0, 5000.0, 9000.0], "keras": [2000.4, 1000.0, 4000.0]}
     return {
         "batch_size": 128,
@@ -93,7 +93,7 @@ def facts():
 
 
 def cells(markdown):
-    """Rows of the first table, without its head."""
+    """Rows of all tables, without their headers."""
     lines = [line for line in markdown.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]]
 
@@ -105,7 +105,7 @@ def test_peer_answers_until_it_is_closed(stand_ins):
     with peers.Peer(stand_ins, "double", {"factor": 3}) as peer:
         assert [peer.ask(4), peer.ask(0.5)] == [12, 1.5]
     assert peer._process.returncode == 0
-    peer.close()  # a second time does no harm
+    peer.close()  # a second time is harmless
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_missing_peer(stand_ins, name, reason):
         peers.Peer(stand_ins, name, {})
 
 
-def test_failing_peer_is_one_line_with_the_command(stand_ins):
+def test_a_failing_peer_gives_one_line_with_the_command(stand_ins):
     with pytest.raises(peers.BenchmarkError) as error:
         peers.Peer(stand_ins, "failing", {})
     command = console.command("-m", "benchmarks.serve", stand_ins, "failing", "{}")
@@ -124,7 +124,7 @@ def test_failing_peer_is_one_line_with_the_command(stand_ins):
     assert str(error.value) == failed + command
 
 
-def test_peer_that_fails_later_is_one_line(stand_ins):
+def test_a_peer_that_fails_later_gives_one_line(stand_ins):
     with peers.Peer(stand_ins, "broken", {}) as peer:
         with pytest.raises(peers.BenchmarkError, match="^the peer broken failed: li"):
             peer.ask(1)
@@ -169,7 +169,7 @@ def test_flops_are_those_of_the_network(width):
 # --- step ---
 
 
-def test_configuration_is_the_flagfile_trained_plainly():
+def test_settings_are_those_of_the_flagfile_with_a_constant_rate():
     config = ours.train_config(threads=3)
     text = (ROOT / "lenet.flags").read_text(encoding="utf-8")
     for name in ("dropout", "batch_norm_decay"):
@@ -204,7 +204,7 @@ def test_timer_converts_seconds_to_steps():
     assert taken[-1] == ours.BLOCK_STEPS
 
 
-def test_compare_takes_the_best_settings_and_names_what_is_missing(
+def test_compare_takes_the_best_settings_and_names_missing_peers(
     stand_ins, monkeypatch, capsys
 ):
     monkeypatch.setattr(step, "PEERS", stand_ins)
@@ -294,7 +294,7 @@ def test_table_when_all_others_are_missing(result):
     assert "all other peers are missing" in step.markdown(result)
 
 
-def test_plot_shows_the_peers_that_are_there(result):
+def test_plot_shows_the_peers_that_are_installed(result):
     (axes,) = step.plots(result)["step"].axes
     assert [text.get_text() for text in axes.get_yticklabels()] == ["ours", "keras"]
     assert [bar.get_width() for bar in axes.patches] == [5000, 2000.4]
@@ -314,7 +314,7 @@ def test_environment(facts, monkeypatch):
     assert environment.describe(facts).startswith("A processor, 2 cores, load average")
 
 
-def test_the_load_of_what_ran_before_is_waited_for(monkeypatch, capsys):
+def test_environment_waits_for_the_load_to_fall(monkeypatch, capsys):
     loads = [99.0, 98.0, 97.0, 0.25]
     monkeypatch.setattr(
         environment.os, "getloadavg", lambda: [loads.pop(0) if loads[1:] else loads[0]]
@@ -324,14 +324,14 @@ def test_the_load_of_what_ran_before_is_waited_for(monkeypatch, capsys):
     assert "waiting for the load average" in capsys.readouterr().out
 
 
-def test_a_busy_machine_is_told(facts):
+def test_a_busy_machine_is_reported(facts):
     assert "NOT TO BE TRUSTED" not in environment.describe(facts)
     busy = environment.describe({**facts, "load_average_before": 1.5})
     assert busy.splitlines()[2].startswith("NOT TO BE TRUSTED: other programs")
 
 
 def stand_in(title):
-    """A benchmark with a plot, that measures how many rounds it is asked for."""
+    """A benchmark with a plot, whose figure is the number of rounds."""
     return types.SimpleNamespace(
         measure=lambda rounds: {"rounds": rounds},
         markdown=lambda figures: f"## {title}\n\n{figures['rounds']} rounds",
@@ -341,7 +341,7 @@ def stand_in(title):
 
 @pytest.fixture
 def benchmarks(monkeypatch):
-    """The benchmarks of the program, "a" and "b"."""
+    """The program's benchmarks are "a" and "b"."""
     pair = {name: stand_in(name) for name in ("a", "b")}
     monkeypatch.setattr(program, "BENCHMARKS", pair)
     return pair
@@ -384,9 +384,7 @@ def test_one_benchmark_alone_leaves_the_others_as_they_were(
     assert "7 rounds" in second and "Another processor" in second
 
 
-def test_what_is_measured_stays_when_a_later_benchmark_fails(
-    tmp_path, facts, benchmarks
-):
+def test_results_stay_when_a_later_benchmark_fails(tmp_path, facts, benchmarks):
     def fail(rounds):
         raise peers.BenchmarkError("no luck")
 
@@ -403,7 +401,7 @@ def test_what_is_measured_stays_when_a_later_benchmark_fails(
         '{"a": {"environment": {}, "figures": NaN}}',
     ],
 )
-def test_results_of_another_kind_are_one_line_before_anything_is_measured(
+def test_a_foreign_results_file_is_refused_before_measuring(
     tmp_path, facts, benchmarks, text
 ):
     (tmp_path / "results.json").write_text(text)
@@ -414,14 +412,14 @@ def test_results_of_another_kind_are_one_line_before_anything_is_measured(
     assert (tmp_path / "results.json").read_text() == text
 
 
-def test_figures_that_cannot_be_shown_are_one_line(tmp_path):
+def test_figures_that_cannot_be_shown_give_one_line(tmp_path):
     found = {"logging": {"environment": {}, "figures": {"rounds": "many"}}}
     with pytest.raises(errors.UserError, match="other figures for logging"):
         results.write(tmp_path, found, {"logging": program.BENCHMARKS["logging"]})
     assert not list(tmp_path.iterdir())
 
 
-def test_results_that_cannot_be_written_are_one_line(tmp_path):
+def test_results_that_cannot_be_written_give_one_line(tmp_path):
     file = tmp_path / "file"
     file.touch()
     with pytest.raises(
@@ -440,7 +438,7 @@ def test_results_that_cannot_be_written_are_one_line(tmp_path):
         (["--quick", "--only=growth"], "drop --only"),
     ],
 )
-def test_bad_flag_is_one_line(flags, word):
+def test_a_bad_flag_gives_one_line(flags, word):
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", *flags],
         cwd=ROOT,

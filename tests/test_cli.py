@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A mistake of the user's is one line and an exit code, never a traceback.
+"""A user's mistake gives one line and an exit code, never a traceback.
 
 One process per program runs its `main` with every bad command line in turn.
 """
@@ -32,7 +32,7 @@ def attempt(main, argv):
             code = 0
         except SystemExit as exit:
             code = exit.code
-        except Exception:  # one that cli.run let pass
+        except Exception:  # not caught by cli.run
             code = traceback.format_exc()
     return [code or 0, out.getvalue(), err.getvalue()]
 
@@ -54,7 +54,7 @@ attempts = [attempt(mains[name], argv) for name, argv in json.load(sys.stdin)]
 json.dump(attempts, sys.stdout)
 """
 
-# Bad flags: exit code 2, and what the line must say.
+# Bad flags: exit code 2; the line must contain this text.
 BAD_FLAGS = {
     "--epoch=3": "Did you mean: epoch_images, epochs",
     "--learning_rat=1": "Did you mean: learning_rate",
@@ -100,7 +100,7 @@ BAD_FLAGS = {
     "--unset=epoch": "--unset=epoch: no flag has this name",
 }
 
-# Good flags that ask for what cannot be: exit code 1.
+# Valid flags that cannot be met: exit code 1.
 BAD_REQUESTS = {
     "--run_dir={nonsense}": "the name of a flag only",
     "--run_dir={}": "the name of a flag only",
@@ -148,7 +148,7 @@ BAD_EVALUATIONS = {
 
 
 def drive(program, cases, arguments=False):
-    """(exit code, standard output, standard error) of each case, a main and flags."""
+    """(exit code, standard output, standard error) of cases: (main, flags)."""
     driver = DRIVER.format(program=program, arguments=arguments)
     driven = subprocess.run(
         [sys.executable, "-c", driver],
@@ -168,7 +168,7 @@ def attempts(tmp_path_factory):
     keys = [("program", argument) for argument in (*BAD_FLAGS, *BAD_REQUESTS)]
     keys += [("own", ""), ("interrupted", ""), ("fine", "")]
     keys += [("program", argument) for argument in HELP]
-    # Were a mistake let pass, the run would be a short one, out of the way.
+    # If a mistake passed unnoticed, the run would be short and in a folder of its own.
     plain = ["--dataset=digits", "--shift_directions=", "--flip_codes="]
     run_dir = tmp_path_factory.mktemp("runs") / "run"
     plain += [f"--run_dir={run_dir}"]
@@ -195,21 +195,21 @@ def check_line(error, expected, program="train"):
 
 
 @pytest.mark.parametrize("argument, expected", list(BAD_FLAGS.items()))
-def test_a_bad_flag_is_one_line_and_2(attempts, argument, expected):
+def test_a_bad_flag_prints_one_line_and_exits_with_2(attempts, argument, expected):
     code, _, error = attempts["program", argument]
     assert code == 2
     check_line(error, expected)
 
 
 @pytest.mark.parametrize("argument, expected", list(BAD_REQUESTS.items()))
-def test_a_bad_request_is_one_line_and_1(attempts, argument, expected):
+def test_a_bad_request_prints_one_line_and_exits_with_1(attempts, argument, expected):
     code, _, error = attempts["program", argument]
     assert code == 1
     check_line(error, expected)
 
 
 @pytest.mark.parametrize("line, expected", list(BAD_EVALUATIONS.items()))
-def test_a_bad_evaluation_is_one_line(evaluations, line, expected):
+def test_a_bad_evaluation_prints_one_line(evaluations, line, expected):
     code, out, error = evaluations[line]
     assert (code, out) == (expected[0], "")
     check_line(error, expected[1], "eval")
@@ -226,26 +226,26 @@ def test_a_validator_refuses_what_its_check_refuses():
         accepts(-1)
 
 
-def test_an_error_brings_its_exit_code(attempts):
+def test_an_error_has_its_own_exit_code(attempts):
     assert attempts["own", ""] == [7, "", "train: what was  wrong\n"]
 
 
-def test_an_interrupt_is_130(attempts):
+def test_an_interrupt_exits_with_130(attempts):
     assert attempts["interrupted", ""] == [130, "", "train: interrupted\n"]
 
 
-def test_no_mistake_is_0(attempts):
+def test_success_exits_with_0(attempts):
     assert attempts["fine", ""] == [0, "['train']\n", ""]
 
 
 @pytest.mark.parametrize("argument", HELP)
-def test_help_is_0(attempts, argument):
+def test_help_exits_with_0(attempts, argument):
     code, out, error = attempts["program", argument]
     assert (code, error) == (0, "")
     assert "--learning_rate" in out
 
 
-def test_help_has_what_matters_first_with_ranges_and_defaults(attempts):
+def test_help_lists_important_flags_first_with_ranges_and_defaults(attempts):
     _, out, _ = attempts["program", "--help"]
     assert max(map(len, out.splitlines())) <= 88
     assert "--epochs: a positive integer; default 20\n      How many to train" in out
@@ -273,8 +273,8 @@ def test_help_of_eval_has_every_flag_in_a_group(evaluations):
     assert "--export_formats: a comma separated list\n" in out
 
 
-def test_nobody_reads_the_help():
-    """As of `| head`, which goes when it has its ten lines."""
+def test_the_reader_of_help_may_stop_early():
+    """As `head` does after ten lines."""
     with subprocess.Popen(
         [sys.executable, "train.py", "--help"],
         cwd=ROOT,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Paths that no shell has seen, commands to be pasted, outputs that fail, Ctrl-C."""
+"""Paths with ~, commands to be pasted, outputs that fail, Ctrl-C."""
 
 import ast
 import os
@@ -24,7 +24,7 @@ SOURCES = [
     if path.parent.name != "tests"
 ]
 
-TEXTS = {"dask_scheduler", "seeds"}  # flags with text that is no path
+TEXTS = {"dask_scheduler", "seeds"}  # text flags that are not paths
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def parse(monkeypatch):
     return parse
 
 
-def test_a_path_begins_at_home(parse, tmp_path):
+def test_a_leading_tilde_is_expanded(parse, tmp_path):
     assert parse().run_dir == "/home/of me/runs"
     assert parse("--run_dir=~/{seed}").run_dir == "/home/of me/{seed}"
     assert parse("--run_dir", "~").run_dir == "/home/of me"
@@ -54,14 +54,14 @@ def test_a_path_begins_at_home(parse, tmp_path):
     assert values["run_dir"].serialize() == "--run_dir=/home/of me/x"
 
 
-def test_a_path_that_no_text_can_name(parse):
+def test_a_path_that_is_not_text_is_refused(parse):
     with pytest.raises(flags.IllegalFlagValueError, match="not UTF-8"):
         parse("--run_dir=a\udcff")
     assert parse("--images=a\udcff").images == ["a\udcff"]
 
 
-def test_every_text_is_a_path_or_known_not_to_be():
-    """Of all programs; cli.define_path expands the ~."""
+def test_every_text_flag_is_a_path_or_listed():
+    """In all programs; cli.define_path expands the ~."""
     defined = {
         node.args[0].value
         for path in SOURCES
@@ -78,7 +78,7 @@ def test_every_text_is_a_path_or_known_not_to_be():
     ["a b", "it's", "~", "$HOME `ls`", "a  b", "a\nb\\'\t", "\x1b]0;\xa0é", "\udcff"],
 )
 def test_a_command_can_be_pasted(word):
-    """Also when it was printed as part of a message."""
+    """Even if it was printed as part of a message."""
     line = console.one_line(f"to go on:  {console.command('-c', 'import sys', word)}")
     assert line.isprintable()
     pasted = re.sub("^to go on:  .* -c 'import sys'", "printf %s", line)
@@ -86,8 +86,8 @@ def test_a_command_can_be_pasted(word):
     assert done.stdout == os.fsencode(word)
 
 
-def test_no_message_spells_a_command_by_hand():
-    """Docstrings and pages do. console.command quotes, and names this Python."""
+def test_no_message_contains_a_handwritten_command():
+    """Docstrings may. console.command quotes arguments and names this Python."""
     for path in SOURCES:
         tree = ast.parse(path.read_text("utf-8"))
         docs = {
@@ -111,7 +111,7 @@ def test_a_command_names_python_and_program(monkeypatch, tmp_path):
     assert (
         console.command("eval.py", "--run_dir=a b") == "python eval.py '--run_dir=a b'"
     )
-    monkeypatch.chdir(tmp_path)  # where no train.py is
+    monkeypatch.chdir(tmp_path)  # which has no train.py
     assert console.command("train.py") == f"python {ROOT / 'train.py'}"
     monkeypatch.setenv("PATH", "/bin")
     assert console.command("-m", "data") == ".venv/bin/python3 -m data"
@@ -145,8 +145,8 @@ LOST = "-c: cannot write standard output ({}): its text is lost, the work is don
         ("PYTHONIOENCODING=latin-1 {} 2>&1 | cat", 0, ""),
     ],
 )
-def test_no_output_costs_the_work(tmp_path, line, code, error):
-    """Full, closed, without a reader, of another encoding."""
+def test_the_work_survives_any_output(tmp_path, line, code, error):
+    """Outputs that are full, closed, unread, or of another encoding."""
     program = f'"{sys.executable}" -c "$PROGRAM" "{tmp_path}/work"'
     done = subprocess.run(
         ["bash", "-c", line.format(program)],
@@ -162,8 +162,8 @@ def test_no_output_costs_the_work(tmp_path, line, code, error):
         assert done.stdout.startswith(b"\\xb7\\xb7") and b"\\udcff" in done.stdout
 
 
-def test_what_is_printed_moves_no_cursor():
-    """Whatever files are called; a progress bar, on standard error, does move it."""
+def test_output_does_not_move_the_cursor():
+    """Whatever a file's name; only the progress bar on standard error may."""
     prints = (
         "from system import cli; cli.run(lambda _: print('a\\x1b[2J\\r\\u202eb\\t·'))"
     )
@@ -172,7 +172,7 @@ def test_what_is_printed_moves_no_cursor():
 
 
 def test_ctrl_c_while_tensorflow_loads():
-    # It waits then, for a busy machine may send the signal late.
+    # It then waits for input, as a busy machine may send the signal late.
     starts = "from system import console; console.start(); print(flush=True)"
     loads = f"{starts}; from system import device; input()"
     with subprocess.Popen(
@@ -191,7 +191,7 @@ def test_ctrl_c_while_tensorflow_loads():
 
 
 def test_every_program_starts_with_its_console():
-    """Before the imports, which may take seconds."""
+    """Before its imports, which may take seconds."""
     programs = [path for path in SOURCES if "\n    cli.run(" in path.read_text("utf-8")]
     assert len(programs) == 13
     for path in programs:
@@ -203,8 +203,8 @@ def test_every_program_starts_with_its_console():
         ], path
 
 
-def test_help_of_every_program_has_all_its_flags():
-    """Those of the parts that it is made of, too, and none of the libraries'."""
+def test_help_lists_all_flags_of_a_program():
+    """Including those of its modules, but not those of libraries."""
     shown = command("-m", "augment.build", "--help").stdout
     names = set(re.findall(r"^  --(?:\[no\])?(\w+)", shown, re.MULTILINE))
     assert {"deform", "flip_codes", "multiply", "rotation", "augmented_dir"} <= names

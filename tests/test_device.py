@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How TensorFlow is loaded. Where only the moment of loading matters, a module of the
-same name stands for it, which costs no seconds.
+"""How TensorFlow is loaded. Tests of the loading itself use a stand-in module of the
+same name, which loads at once.
 """
 
 import gc
@@ -24,7 +24,7 @@ os.write(2, b"native noise")
 
 
 def load(*path, code="from system import device", **environment):
-    """Runs `code` in a fresh process with the folders of `path` ahead of all else."""
+    """Runs `code` in a new process with the folders of `path` first on its path."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("TF_")}
     folders = os.pathsep.join(map(str, [*path, ROOT]))
     return subprocess.run(
@@ -47,19 +47,19 @@ def test_onednn_is_on_before_tensorflow_is_loaded(stand_in):
     assert load(stand_in).stdout == "1 3\n"
 
 
-def test_the_environment_has_the_last_word(stand_in):
+def test_environment_variables_take_precedence(stand_in):
     environment = {"TF_ENABLE_ONEDNN_OPTS": "0", "TF_CPP_MIN_LOG_LEVEL": "0"}
     assert load(stand_in, **environment).stdout == "0 0\n"
 
 
-def test_native_noise_is_held_back_and_standard_error_given_back(stand_in):
+def test_native_output_is_hidden_and_standard_error_restored(stand_in):
     loaded = load(
         stand_in, code="from system import device; import os; os.write(2, b'mine')"
     )
     assert (loaded.returncode, loaded.stderr) == (0, "mine")
 
 
-def test_native_noise_is_shown_when_loading_fails(stand_in):
+def test_native_output_is_shown_if_loading_fails(stand_in):
     (stand_in / "tensorflow.py").write_text(STAND_IN + "raise ImportError('broken')")
     loaded = load(stand_in)
     assert loaded.returncode == 1
@@ -68,7 +68,7 @@ def test_native_noise_is_shown_when_loading_fails(stand_in):
 
 
 @pytest.mark.parametrize("first, seen", [("", "no keras"), ("import keras; ", "keras")])
-def test_tensorflow_sees_no_keras_unless_it_is_loaded(stand_in, first, seen):
+def test_keras_is_hidden_unless_it_is_loaded(stand_in, first, seen):
     (stand_in / "keras.py").write_text("NAME = 'keras'")
     (stand_in / "tensorflow.py").write_text(
         "try:\n    import keras\n    print('keras')\n"
@@ -80,7 +80,7 @@ def test_tensorflow_sees_no_keras_unless_it_is_loaded(stand_in, first, seen):
     assert (loaded.stdout, loaded.stderr) == (f"{seen}\n", "")
 
 
-def test_keras_is_found_again_when_loading_fails(stand_in):
+def test_keras_is_visible_again_if_loading_fails(stand_in):
     (stand_in / "keras.py").write_text("NAME = 'keras'")
     (stand_in / "tensorflow.py").write_text("raise ImportError('broken')")
     code = """
@@ -93,7 +93,7 @@ except ImportError:
     assert load(stand_in, code=code).stdout == "keras\n"
 
 
-def test_tensorflow_itself_loads_quietly_and_takes_the_threads():
+def test_tensorflow_loads_quietly_and_uses_the_threads():
     code = """
 from system import device
 device.set_threads(0)
@@ -128,7 +128,7 @@ def test_a_tensor_shares_the_memory_of_an_aligned_array(shape):
     assert set(tensor[1:].numpy().ravel()) == {7}
 
 
-def test_a_tensor_of_any_other_array_is_a_copy():
+def test_a_tensor_of_another_array_is_a_copy():
     aligned = empty((200,))
     aligned[:] = 7
     frozen = aligned.view()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests of files.py."""
+"""Files that are replaced, appended to, checked for links."""
 
 import os
 
@@ -13,7 +13,7 @@ def write(path, content):
         file.write(content)
 
 
-def test_a_file_is_replaced_when_it_is_whole(tmp_path):
+def test_a_file_is_replaced_only_when_complete(tmp_path):
     path = tmp_path / "a"
     write(path, b"old")
     with pytest.raises(KeyError), files.replacing(path) as file:
@@ -27,13 +27,13 @@ def test_a_file_is_replaced_when_it_is_whole(tmp_path):
 
 @pytest.fixture
 def victim(tmp_path):
-    """A file beside the folder that is written to."""
+    """A file outside the folder that we write to."""
     path = tmp_path / "victim"
     path.write_bytes(b"mine")
     return path
 
 
-def test_a_link_that_the_user_names_stays_one(tmp_path, victim):
+def test_a_link_that_the_user_names_is_followed(tmp_path, victim):
     link = tmp_path / "link"
     link.symlink_to(victim)
     with files.replacing(link, follow=True) as file:
@@ -44,7 +44,7 @@ def test_a_link_that_the_user_names_stays_one(tmp_path, victim):
 @pytest.mark.parametrize("name", ["a", ".a.{pid}"])
 @pytest.mark.parametrize("link", [os.symlink, os.link])
 def test_nothing_is_written_through_a_link(tmp_path, victim, link, name):
-    name = name.format(pid=os.getpid())  # here, for each test process has its own
+    name = name.format(pid=os.getpid())  # not in parametrize: test processes differ
     folder = tmp_path / "mailed"
     folder.mkdir()
     link(victim, folder / name)
@@ -69,7 +69,7 @@ def test_nothing_is_appended_to_another_file(tmp_path, victim, place):
     assert victim.read_bytes() == b"mine"
 
 
-def test_links_and_pipes_are_found_wherever_they_lie(tmp_path, victim):
+def test_links_and_pipes_are_found_at_any_depth(tmp_path, victim):
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "file").touch()
     (tmp_path / "link").symlink_to(victim)
@@ -81,7 +81,7 @@ def test_links_and_pipes_are_found_wherever_they_lie(tmp_path, victim):
     assert files.find_link(tmp_path, ["link"]) == (tmp_path / "link", "a link")
 
 
-def test_a_pipe_stays_one(tmp_path):
+def test_a_pipe_is_not_replaced(tmp_path):
     path = tmp_path / "pipe"
     os.mkfifo(path)
     with pytest.raises(OSError, match="not a regular file"):
@@ -89,7 +89,7 @@ def test_a_pipe_stays_one(tmp_path):
     assert path.is_fifo() and os.listdir(tmp_path) == ["pipe"]
 
 
-def test_what_could_not_be_written_is_known_beforehand(tmp_path):
+def test_unwritable_paths_are_noticed_beforehand(tmp_path):
     (tmp_path / "file").write_text("mine")
     os.mkfifo(tmp_path / "pipe")
     files.check_writable(tmp_path / "file", "out")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every flagfile says what train.py understands."""
+"""train.py understands every flagfile of the project; flagfiles and --unset."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ FLAGFILES = sorted([*ROOT.glob("*.flags"), *ROOT.glob("flags/*.flags")])
 @pytest.fixture
 def parse():
     """parse(*arguments) → values of train's flags by name."""
-    if "epochs" not in flags.FLAGS:  # test_train may have come before
+    if "epochs" not in flags.FLAGS:  # another test may have defined them
         config.define_flags()
 
     def parse(*arguments):
@@ -45,7 +45,7 @@ def test_flagfile_parses(path, parse):
     values = parse(f"--flagfile={path}")
     for line in lines(path):
         name, _, text = line.removeprefix("--").partition("=")
-        if name == "flagfile":  # its lines are tested as those of its own file
+        if name == "flagfile":  # tested as a file of its own
             continue
         assert name.removeprefix("no") in values or name in values, line
         if text and isinstance(values[name], (int, float)) and values[name] is not True:
@@ -62,12 +62,12 @@ def test_run_directories_differ(parse):
     assert len(set(run_dirs)) == len(run_dirs)
 
 
-def test_the_command_line_overrules_the_file_before_it(parse):
+def test_flags_after_a_flagfile_override_it(parse):
     values = parse(f"--flagfile={ROOT / 'lenet.flags'}", "--epochs=7", "--seed=3")
     assert (values["epochs"], values["seed"], values["batch_norm"]) == (7, 3, "all")
 
 
-def test_a_flagfile_may_name_another(tmp_path, parse):
+def test_a_flagfile_may_include_another(tmp_path, parse):
     mine = tmp_path / "mine.flags"
     mine.write_text(f"# mine\n--flagfile={ROOT / 'lenet.flags'}\n--dropout=0.25\n")
     values = parse(f"--flagfile={mine}")
@@ -81,7 +81,7 @@ def test_a_flagfile_may_name_another(tmp_path, parse):
         ('--run_dir="/x/g"', "--run_dir=/x/g"),
         ("'--run_dir=a #1'", "--run_dir=a #1"),
         ("--run_dir=''", "--run_dir="),
-        ("--run_dir=a  b", "--run_dir=a  b"),  # as those of older runs have it
+        ("--run_dir=a  b", "--run_dir=a  b"),  # as in older runs
         ("--run_dir=it's#1//2", "--run_dir=it's#1//2"),
         ("--rotation=-1", "--rotation=-1"),
     ],
@@ -107,14 +107,14 @@ def test_a_value_may_be_quoted(tmp_path, line, argument):
         "--run_dir='a' b",
     ],
 )
-def test_what_only_a_shell_understands(tmp_path, line):
+def test_text_that_only_a_shell_understands_is_refused(tmp_path, line):
     (tmp_path / "mine.flags").write_text(f"# mine\n{line}\n", encoding="utf-8")
     with pytest.raises(flags.Error, match="line 2 has .*expected one --name=value"):
         flagfiles.expand([f"--flagfile={tmp_path / 'mine.flags'}"])
 
 
 @pytest.mark.parametrize("value", ["a", "a b", "a #1", "'a'", " a ", "$a", "it's", ""])
-def test_what_is_written_is_read(tmp_path, value):
+def test_a_written_line_reads_back(tmp_path, value):
     line = flagfiles.line(f"--run_dir={value}")
     assert line == f"--run_dir={value}" or "'" in line
     (tmp_path / "flags.txt").write_text(f"{line}\n{flagfiles.line('')}\n")
@@ -133,19 +133,19 @@ def test_what_is_written_is_read(tmp_path, value):
         ("--unset=seed --no --none b --seed=4", "--no --none b --seed=4"),
     ],
 )
-def test_a_flag_is_taken_back(parse, arguments, left):
+def test_a_flag_is_unset(parse, arguments, left):
     kept = flagfiles.unset(arguments.split(), flags.FLAGS)
     assert " ".join(kept).startswith(left)
     assert bool(kept) and len(kept) == len(left.split())
 
 
-def test_what_is_not_there_to_be_taken_back(parse):
+def test_unsetting_an_unknown_flag_is_refused(parse):
     with pytest.raises(flags.Error, match="--unset=no_such: no flag has this name"):
         flagfiles.unset(["--unset=no_such"], flags.FLAGS)
 
 
-def test_a_network_put_onto_a_flagfile(parse):
-    """The line names the way, and the way works."""
+def test_another_network_with_a_flagfile(parse):
+    """The error suggests --unset, and that works."""
     words = [f"--flagfile={ROOT / 'lenet.flags'}", "--network=mlp"]
     with pytest.raises(errors.UsageError, match="mlp has no --batch_norm") as caught:
         models.options(parse(*words))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every reader of outside bytes: it takes them or says one line, whatever they are.
+"""Every reader of outside bytes accepts a file or refuses it with one line.
 
-The same few inputs each time; LETIN_EXAMPLES=2000 in the environment draws so many new
-ones for each test (see docs/reliability.md). Coverage-guided: `make fuzz`.
+The inputs are the same few each time; LETIN_EXAMPLES=2000 in the environment draws that
+many new ones per test (see docs/reliability.md). `make fuzz` is guided by coverage.
 """
 
 import gzip
@@ -44,7 +44,7 @@ some = settings(
     suppress_health_check=list(HealthCheck),
 )
 
-# What is likely to be special somewhere.
+# Bytes that are special to some reader.
 TOKENS = (
     *(b"", b"\0", b"\xff", b"\n", b"\r", b",", b'"', b"{", b"[" * 3000, b"9" * 5000),
     *(b"-1", b"NaN", b"Infinity", b"1e999", b'"\\ud800"', b"\xed\xa0\x80", b"null"),
@@ -54,7 +54,7 @@ TOKENS = (
 
 @st.composite
 def damaged(draw, seeds):
-    """A sound file in which some bytes are others, more, or gone."""
+    """A valid file with bytes changed, inserted or removed."""
     content = bytearray(draw(st.sampled_from(seeds)))
     for _ in range(draw(st.integers(1, 3))):
         start = draw(st.integers(0, len(content)))
@@ -66,7 +66,7 @@ def damaged(draw, seeds):
 
 
 def check_all(name, contents):
-    """Reads what Hypothesis draws."""
+    """Reads files that Hypothesis draws."""
 
     @some
     @given(contents)
@@ -81,13 +81,13 @@ def test_every_reader_has_seeds():
 
 
 @pytest.mark.parametrize("name", SEEDS)
-def test_sound_files_are_taken(name):
+def test_valid_files_are_accepted(name):
     taken = [readers.check(name, seed) for seed in SEEDS[name]()]
     assert taken[0]
 
 
 @pytest.mark.parametrize("name", SEEDS)
-def test_any_bytes(name):
+def test_arbitrary_bytes(name):
     check_all(name, st.binary(max_size=200))
 
 
@@ -97,13 +97,13 @@ def test_damaged_files(name):
 
 
 @pytest.mark.parametrize("name", SEEDS)
-def test_every_shorter_file(name):
+def test_truncated_files(name):
     for seed in SEEDS[name]():
         for length in {*range(0, len(seed), max(1, len(seed) // 25)), len(seed) - 1}:
             readers.check(name, seed[: max(length, 0)])
 
 
-# --- What was found, and what one would try first ---
+# --- Findings of the fuzzer, and what one would try first ---
 
 
 def refused(name, content):
@@ -131,7 +131,7 @@ def refused(name, content):
     ],
     ids=range(14),
 )
-def test_json_that_python_would_take_or_choke_on(name, content):
+def test_invalid_json_that_python_accepts_or_cannot_handle(name, content):
     refused(name, content)
 
 
@@ -143,11 +143,11 @@ def test_json_that_python_would_take_or_choke_on(name, content):
         ("worker", b'{"refused": "\\u001b[2J"}\n'),
     ],
 )
-def test_what_others_say_moves_no_cursor(name, content):
+def test_messages_of_others_do_not_move_the_cursor(name, content):
     refused(name, content)
 
 
-def test_json_says_what_it_said():
+def test_valid_json_is_parsed():
     value = {"a": [1, -2.5, None, True, "é\n"], "b": {"c": 2**62}}
     assert untrusted.parse_json(json.dumps(value).encode()) == value
 
@@ -171,7 +171,7 @@ def test_damaged_metrics(content):
     refused("metrics", content)
 
 
-def test_a_cell_of_many_zeros_is_refused_or_read():
+def test_a_cell_of_many_zeros():
     header = ",".join(kaggle.PIXELS)
     zeros = "0" * 40 + "5" + ",0" * 783
     readers.check("csv", f"{header}\n{zeros}\n".encode())
@@ -222,12 +222,12 @@ LABELS = np.zeros(2, np.uint8)
     ],
     ids=range(15),
 )
-def test_archives_that_are_no_predictions(content):
+def test_archives_that_are_not_predictions(content):
     refused("predictions", content)
 
 
 def png(width, height):
-    """All black, with one bit a pixel."""
+    """A black picture with one bit per pixel."""
     rows = zlib.compress(bytes((width + 7) // 8 + 1) * height, 9)
     header = struct.pack(">2I5B", width, height, 1, 0, 0, 0, 0)
     chunks = (b"IHDR" + header, b"IDAT" + rows, b"IEND")
@@ -261,8 +261,8 @@ print(readers.check(name, content))
     ],
     ids=["idx", "gzip", "csv", "photo"],
 )
-def test_what_announces_much_gets_no_memory(name, content):
-    """In a process that may take 64 MB beyond what it has."""
+def test_a_large_announced_size_takes_no_memory(name, content):
+    """In a process that may allocate another 64 MB."""
     command = [sys.executable, "-c", BOUNDED, name]
     done = subprocess.run(
         command, cwd=ROOT, input=content, capture_output=True, check=False
@@ -273,24 +273,24 @@ def test_what_announces_much_gets_no_memory(name, content):
 @pytest.mark.parametrize(
     "packed",
     [
-        b"\x1f\x8b\x08\x08" + bytes(6) + b"a" * 30_000_000,  # a name without an end
+        b"\x1f\x8b\x08\x08" + bytes(6) + b"a" * 30_000_000,  # an endless file name
         gzip.compress(b"", mtime=0) * 500_000,
         gzip.compress(SEEDS["idx"]()[1]) + bytes(30_000_000),
     ],
     ids=["name", "members", "zeros"],
 )
-def test_gzip_that_python_would_read_byte_by_byte(packed):
+def test_gzip_files_that_python_reads_byte_by_byte(packed):
     start = time.process_time()
     refused("gzip", b"0" + packed)
     assert time.process_time() - start < 1
 
 
-# --- What is no file ---
+# --- Paths that are not regular files ---
 
 
 @pytest.fixture
 def alarm():
-    """Ends a test that waits for ever."""
+    """Fails a test that waits for ever."""
 
     def end(*_):
         raise AssertionError("waits")
@@ -319,14 +319,14 @@ OPENERS = {
 
 @pytest.mark.parametrize("kind", ["pipe", "zeros", "folder", "loop", "unreadable"])
 @pytest.mark.parametrize("name", OPENERS)
-def test_what_is_no_file_is_refused(alarm, tmp_path, name, kind):
+def test_paths_that_are_not_regular_files_are_refused(alarm, tmp_path, name, kind):
     path = tmp_path / name
     if kind == "pipe":
         os.mkfifo(path)
     elif kind == "folder":
         path.mkdir()
     elif kind == "unreadable":
-        path.symlink_to("/proc/self/mem")  # a file, and its start cannot be read
+        path.symlink_to("/proc/self/mem")  # a file whose start cannot be read
     else:
         path.symlink_to("/dev/zero" if kind == "zeros" else name)
     with pytest.raises((errors.UserError, flags.Error)) as caught:
@@ -350,7 +350,7 @@ def test_reading_stops_at_the_limit(tmp_path):
 # --- Flagfiles ---
 
 
-def test_flagfiles_are_put_in_their_place(tmp_path):
+def test_flagfiles_are_expanded_in_place(tmp_path):
     inner, outer = tmp_path / "inner", tmp_path / "outer"
     inner.write_text("\n# a comment\n  --b=2  \r\n// another\n-c\nvalue\n")
     outer.write_text(f"--a\n--flagfile={inner}\n--d")
@@ -385,8 +385,8 @@ def test_bad_flagfiles(tmp_path, content, reason):
         flagfiles.expand([f"--flagfile={path}"])
 
 
-def test_flagfiles_that_double_are_not_followed(tmp_path):
-    """Thirty files that each name the next one twice: a thousand million lines."""
+def test_the_number_of_flagfiles_is_limited(tmp_path):
+    """Thirty files that each include the next one twice would be a billion lines."""
     for number in range(30):
         line = f"--flagfile={tmp_path / str(number + 1)}\n"
         (tmp_path / str(number)).write_text(2 * line)
@@ -400,11 +400,11 @@ def test_a_message_cannot_move_the_cursor():
     assert len(console.one_line("x" * 10**6)) < 6001
 
 
-# --- What eval.py takes from a run ---
+# --- Settings in run.json ---
 
 
 @pytest.mark.parametrize("name", sorted(result._NEEDED))
-def test_a_setting_of_another_kind_is_named(tmp_path, name):
+def test_a_setting_of_the_wrong_type_is_named(tmp_path, name):
     run = json.loads(SEEDS["run"]()[0])
     for value in ([], {}, None):
         run["config"][name] = value
@@ -416,7 +416,7 @@ def test_a_setting_of_another_kind_is_named(tmp_path, name):
 @pytest.mark.parametrize(
     "name, value", [("loss", "none"), ("epochs", 0), ("epochs", -7)]
 )
-def test_a_setting_that_cannot_be_is_named(tmp_path, name, value):
+def test_an_impossible_setting_is_named(tmp_path, name, value):
     """The epochs were found by fuzzing."""
     run = json.loads(SEEDS["run"]()[0])
     run["config"][name] = value

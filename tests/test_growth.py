@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Growth: what is measured and how it is told; how fast it was is never asserted."""
+"""What the growth benchmark measures and reports; never how fast it is."""
 
 import json
 
@@ -9,7 +9,7 @@ MB = 10**6
 
 
 def point(seconds, **more):
-    """A point with a round for each of `seconds`; 100 steps of its batch."""
+    """A point with 100 steps per round, one round for each of `seconds`."""
     rounds = len(seconds)
     return {
         **growth.BASE,
@@ -87,20 +87,20 @@ def test_plot_has_a_panel_for_each_study_and_one_for_memory():
     assert list(memory.get_ydata()) == [0.6, 0.85]
 
 
-def test_plot_of_nothing_but_failures():
+def test_plot_without_points():
     failed = {"points": [one for one in RESULT["points"] if "failed" in one]}
     assert len(growth.plots(failed)["growth"].axes) == 4
     assert rows(growth.markdown(failed)) == []
 
 
-def test_memory_is_at_most_its_peak():
+def test_resident_memory_is_at_most_its_peak():
     assert 10 * MB < growth.resident_bytes() <= 1.01 * growth.peak_bytes()
 
 
 class StandIn:
-    """A peer that takes a second an answer; one of width 3 fails in the second."""
+    """A peer whose n-th answer takes n seconds; with width 3 the second one fails."""
 
-    told: list = []
+    asked: list = []
 
     def __init__(self, module, name, settings):
         assert (module, name) == ("benchmarks.growth", "point")
@@ -113,15 +113,15 @@ class StandIn:
         pass
 
     def ask(self, images):
-        self.told.append((*self.settings.values(), images))
-        if self.settings["width"] == 3 and self.told.count(self.told[-1]) == 2:
+        self.asked.append((*self.settings.values(), images))
+        if self.settings["width"] == 3 and self.asked.count(self.asked[-1]) == 2:
             raise peers.BenchmarkError("killed by SIGKILL")
-        return {"steps": 10, "seconds": float(len(self.told))}
+        return {"steps": 10, "seconds": float(len(self.asked))}
 
 
-def test_measure_takes_what_studies_share_once_and_what_fails_no_more(monkeypatch):
+def test_shared_points_are_measured_once_and_failed_ones_dropped(monkeypatch):
     monkeypatch.setattr(growth.peers, "Peer", StandIn)
-    monkeypatch.setattr(StandIn, "told", [])
+    monkeypatch.setattr(StandIn, "asked", [])
     studies = {"batch_size": [128, 256], "width": [1, 3], "images": [60_000, 9]}
     found = growth.measure(rounds=3, studies=studies)["points"]
     base, batch, width, images = each = [
@@ -130,7 +130,7 @@ def test_measure_takes_what_studies_share_once_and_what_fails_no_more(monkeypatc
         (128, 3, 60_000, 60_000),
         (128, 1, 60_000, 9),
     ]
-    assert StandIn.told == [*each, *each, base, batch, images]
+    assert StandIn.asked == [*each, *each, base, batch, images]
     assert [tuple(one[name] for name in growth.BASE) for one in found] == each
     assert [one["seconds"] for one in found] == [
         *([1.0, 5.0, 9.0], [2.0, 6.0, 10.0], [3.0], [4.0, 8.0, 11.0])
@@ -140,7 +140,7 @@ def test_measure_takes_what_studies_share_once_and_what_fails_no_more(monkeypatc
     ]
 
 
-def test_a_few_steps_in_a_process_of_their_own():
+def test_a_few_steps_in_a_process():
     settings = {"batch_size": 32, "width": 2, "set_size": 100_000}
     with peers.Peer("benchmarks.growth", "point", settings) as peer:
         found = peer.ask(64)

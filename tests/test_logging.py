@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loss of speed by logging: what is measured and how it is told, never how fast."""
+"""What the logging benchmark measures and reports; never how fast it is."""
 
 from benchmarks import logging, ours
 
 
-def test_the_loss_is_the_median_of_that_of_each_round():
+def test_the_loss_is_the_median_of_the_rounds():
     seconds = {"stepping": [1.0, 0.9, 1.96], "logging": [0.0, 0.1, 0.04]}
     text = logging.markdown({"steps": 1_000, "seconds": seconds})
     assert text.startswith("## Logging\n\nAn epoch of 1,000 steps of 64 images.")
@@ -23,5 +23,5 @@ def test_both_parts_of_an_epoch_are_timed():
         assert all(0 < seconds < 60 for seconds in found["seconds"][name])
 
 
-def test_it_measures_the_frequency_of_train():
+def test_it_logs_as_often_as_train():
     assert ours.train_config()["log_steps"] == logging.LOG_STEPS

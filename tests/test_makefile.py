@@ -71,7 +71,7 @@ def versions(project):
     return subprocess.check_output([python, "-c", code], text=True)
 
 
-def test_a_lock_installs_whatever_was_published_since(project):
+def test_a_lock_installs_the_same_when_newer_versions_exist(project):
     """pip up to 23.2, as in Python 3.10 to 3.12, takes measure 2.0 unless --no-deps.
 
     Also: other settings in a user's pip.conf do no harm, an interrupted set-up is
@@ -100,13 +100,16 @@ def test_a_lock_installs_whatever_was_published_since(project):
 @pytest.mark.parametrize(
     ("script", "says"),
     [
-        ("", "make: ./python not found; name a Python 3.10 to 3.13 with make PYTHON=…\n"),
+        (
+            "",
+            "make: ./python not found; name a Python 3.10 to 3.13 with make PYTHON=…\n",
+        ),
         ("exit 1", "make: ./python is not Python 3.10 to 3.13; name one that is with"),
         ('case "$2" in *ensurepip*) exit 1; esac', ": apt install python3-venv\n"),
     ],
     ids=["none", "old", "without ensurepip"],
 )
-def test_a_python_that_will_not_do_is_one_line(project, script, says):
+def test_an_unsuitable_python_gives_one_line(project, script, says):
     if script:
         (project / "python").write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
         (project / "python").chmod(0o755)
@@ -116,7 +119,7 @@ def test_a_python_that_will_not_do_is_one_line(project, script, says):
     assert says in line
 
 
-def test_each_target_has_its_environment_and_its_line_of_help():
+def test_each_target_has_its_environment_and_a_line_of_help():
     rules = dict(re.findall(r"^([a-z0-9-]+):(.*)", MAKEFILE, re.M))
     for name in ("train", "train-2workers", "tensorboard", "torture"):
         assert rules[name].split()[0] == ".venv/installed"
@@ -129,7 +132,7 @@ def test_each_target_has_its_environment_and_its_line_of_help():
     assert all(len(line) <= 88 for line in done.stdout.splitlines())
 
 
-def test_locks_are_installed_with_hashes_and_unresolved():
+def test_locks_are_installed_with_hashes_and_without_resolving():
     (line,) = re.findall(r"^INSTALL_LOCK := (.*)", MAKEFILE, re.M)
     assert {"--no-deps", "--require-hashes", "--only-binary=:all:"} < set(line.split())
     assert MAKEFILE.count("$(INSTALL_LOCK) requirements") == 2

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is installed: bounded on both sides, and pinned with hashes in two locks."""
+"""Requirements: bounded on both sides, pinned with hashes in two locks."""
 
 import ast
 import configparser
@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
-LOCKS = {  # and the extras that each is for, besides what is always installed
+LOCKS = {  # the extras that each adds to what is always installed
     "requirements.lock": [],
     "requirements-dev.lock": ["test", "fuzz"],
 }
@@ -23,7 +23,7 @@ SOURCES = (
     *("augment", "data", "evaluation", "models", "native", "photos", "system"),
     "training",
 )
-# Names of packages that are imported under another.
+# Packages whose import name differs.
 PACKAGES = {
     **{"PIL": "pillow", "absl": "absl-py", "cv2": "opencv-python-headless"},
     **{"google": "protobuf", "sklearn": "scikit-learn"},
@@ -33,7 +33,7 @@ PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 
 
 def wanted():
-    """Requirements of setup.cfg by extra; "" for those that are always installed."""
+    """Requirements of setup.cfg by extra; "": always installed."""
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg", encoding="utf-8")
     texts = {"": config["options"]["install_requires"]}
@@ -63,7 +63,7 @@ def applies(marker: Marker | None, python: str) -> bool:
 
 
 def pinned(lock: str, python: str) -> dict[str, str]:
-    """Version of each package that a lock installs for a Python, on Linux."""
+    """Version of each package that a lock installs on Linux for a Python version."""
     pins: dict[str, str] = {}
     for line in (ROOT / lock).read_text(encoding="utf-8").splitlines():
         if line.startswith(" "):
@@ -86,7 +86,7 @@ def test_a_lock_has_one_fitting_version_of_each(lock, python):
         if applies(requirement.marker, python):
             name = canonicalize_name(requirement.name)
             assert requirement.specifier.contains(pins[name]), name
-    assert "setuptools" in pins  # with which the project itself is built
+    assert "setuptools" in pins  # which builds the project
 
 
 @pytest.mark.parametrize("python", PYTHONS)
@@ -98,7 +98,7 @@ def test_developing_adds_to_running_and_changes_nothing(python):
 
 
 @pytest.mark.parametrize("lock", LOCKS)
-def test_a_lock_has_hashes_and_names_no_place(lock):
+def test_a_lock_has_hashes_and_no_index(lock):
     text = (ROOT / lock).read_text(encoding="utf-8")
     entries = re.split(r"\n(?! )", text.strip())
     assert len(entries) > 50
@@ -110,8 +110,8 @@ def test_a_lock_has_hashes_and_names_no_place(lock):
     assert "://" not in text and "@" not in text
 
 
-def test_what_runs_needs_nothing_more():
-    """Each package that the programs import is required, and nothing besides."""
+def test_imports_are_required_and_nothing_else():
+    """The programs import exactly the required packages."""
     required = {canonicalize_name(requirement.name) for requirement in wanted()[""]}
     own = {path.stem for path in ROOT.glob("*.py")} | set(SOURCES)
     imported = set()
@@ -123,7 +123,7 @@ def test_what_runs_needs_nothing_more():
                 imported.add(node.module.partition(".")[0])
     imported -= own | sys.stdlib_module_names | OPTIONAL
     packages = {canonicalize_name(PACKAGES.get(name, name)) for name in imported}
-    # These two come with TensorFlow, whose versions of them are the ones to have.
+    # These two come with TensorFlow, in the versions that it needs.
     assert packages - required <= {"requests", "protobuf"}
     assert required - packages <= {"tensorflow-cpu"}
 
@@ -150,7 +150,7 @@ COMMAND = re.compile(r"^\.venv/bin/python -m pip install .*'\.\[(\w+)\]'.*$", re
 
 
 def test_the_command_of_each_extra_works(tmp_path):
-    """Those of BUILD.md, by pip itself: all but the download and the installation."""
+    """The commands in BUILD.md, run by pip without download and installation."""
     found = list(COMMAND.finditer((ROOT / "BUILD.md").read_text(encoding="utf-8")))
     assert sorted(command[1] for command in found) == sorted(wanted().keys() - {""})
     for path in [*ROOT.glob("*.py"), *map(ROOT.joinpath, SOURCES)]:
@@ -177,5 +177,5 @@ def test_the_command_of_each_extra_works(tmp_path):
         said = process.communicate()[0]
         assert process.returncode == 0, said
         assert "Would install lenet-selu" in said, said
-        # pip only warns of it
+        # pip only warns about it
         assert "does not provide the extra" not in said, command[0]

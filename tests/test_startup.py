@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a training run loads before its first step, and how its time is told."""
+"""What a training run loads before its first step, and how its time is reported."""
 
 import json
 import math
@@ -16,7 +16,7 @@ UNUSED = (
     *("cv2", "jinja2", "keras", "matplotlib", "pandas", "pooch", "scipy.ndimage"),
     *("scipy.stats", "sklearn", "tabulate"),
 )
-# To the first step: the graph is traced and called once, on a set that is built.
+# Up to the first step: the graph is traced and called once.
 CODE = f"""
 import sys
 import train
@@ -62,17 +62,17 @@ def test_first_step_of_a_run(tmp_path):
     arguments = ["--flagfile=flags/digits.flags", f"--augmented_dir={tmp_path}"]
     seconds, peak = startup.first_call(arguments)
     assert 0.1 < seconds < math.inf
-    # TensorFlow alone is more than that; 0 where the system does not tell.
+    # TensorFlow alone takes more than that; 0 if the system does not report it.
     assert peak > 1e8 or not Path("/proc/self/status").exists()
 
 
-def test_a_run_without_a_first_step_is_told_with_its_last_line():
+def test_a_run_without_a_first_step_is_reported_with_its_last_line():
     with pytest.raises(peers.BenchmarkError, match="step 1: train.py: .*nonesuch"):
         startup.first_call(["--nonesuch"])
 
 
-def test_the_first_run_of_all_builds_and_compiles_for_itself(tmp_path, monkeypatch):
-    """And leaves the project's own enlarged sets and operations alone."""
+def test_the_very_first_run_builds_and_compiles(tmp_path, monkeypatch):
+    """It leaves the project's own enlarged sets and operations alone."""
     looked = []
     monkeypatch.setattr(
         startup, "first_call", lambda *call: looked.append(anew(*call)) or (1.5, 0)
@@ -84,7 +84,7 @@ def test_the_first_run_of_all_builds_and_compiles_for_itself(tmp_path, monkeypat
 
 
 def anew(arguments, project, steps):
-    """What a first run is given, and what of an earlier run it would find."""
+    """Arguments of a first run, and what it would find of an earlier run."""
     found = [n for n in ("augmented", "native/build", "runs") if (project / n).exists()]
     return arguments, (project / "train.py").is_file(), found, steps
 

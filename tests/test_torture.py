@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A little of `make torture`: some kills, every byte of a checkpoint.
+"""A small part of `make torture`: a few kills, every seventh byte of a checkpoint.
 
-In a process of its own, since this one has made tensors and cannot be forked.
+It runs in its own process: this one has made tensors and cannot be forked.
 """
 
 import json
@@ -59,16 +59,16 @@ def test_faults_are_survived(results, fault, least):
     assert results[fault]["failures"] == []
 
 
-def test_a_disk_that_cannot_be_mounted_is_said_to_be_not_run(results):
+def test_a_disk_that_cannot_be_mounted_is_reported_as_not_run(results):
     row = results["disk full while training, resumed"]
     assert row["not_run"] or row["injected"] == 1
 
 
-def test_the_table_tells_what_was_not_survived(tmp_path):
+def test_the_table_shows_what_was_not_survived(tmp_path):
     good, bad, none = table.Row("a"), table.Row("b"), table.Row("c", "no mount")
     good.add("1", None)
     bad.add("1", None)
-    bad.add("2", "the final state is another")
+    bad.add("2", "the final state differs")
     assert good.cells() == ("a", 1, 1, 0)
     assert bad.cells() == ("b", 2, 1, "?")
     assert none.cells() == ("c", "not run", "no mount", "")
@@ -78,7 +78,7 @@ def test_the_table_tells_what_was_not_survived(tmp_path):
     table.write([good, bad, none], tmp_path, {"cores": 2})
     stored = json.loads((tmp_path / "results.json").read_text())
     assert stored["cores"] == 2
-    assert stored["rows"][1]["failures"] == [["2", "the final state is another"]]
+    assert stored["rows"][1]["failures"] == [["2", "the final state differs"]]
 
 
 CHILDREN = """
@@ -99,7 +99,7 @@ for each in (speak, fail, die, lambda: sys.exit(3)):
 """
 
 
-def test_children_tell_how_they_ended():
+def test_children_report_how_they_ended():
     done = subprocess.run(
         [sys.executable, "-c", CHILDREN],
         cwd=ROOT,
