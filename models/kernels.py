@@ -29,7 +29,7 @@ def conv_pool(
     """
     if native:
         return ops.conv_pool(x, conv.w, data=is_data)
-    return layers.max_pool(conv.weigh(x), 3, 2)
+    return layers.max_pool(conv.apply_weights(x), 3, 2)
 
 
 def activate(

@@ -128,13 +128,13 @@ class Conv(tf.Module):
             self.b = tf.Variable(tf.zeros([outputs]), name="b") if bias else None
 
     @tf.Module.with_name_scope
-    def weigh(self, x: tf.Tensor) -> tf.Tensor:
+    def apply_weights(self, x: tf.Tensor) -> tf.Tensor:
         """Convolution without the bias."""
         check_input(self, x, 4, self.inputs)
         return tf.nn.conv2d(x, self.w, strides=1, padding=self.padding)
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        return add_bias(self.weigh(x), self.b)
+        return add_bias(self.apply_weights(x), self.b)
 
 
 class Dense(tf.Module):
@@ -157,13 +157,13 @@ class Dense(tf.Module):
             self.b = tf.Variable(tf.zeros([outputs]), name="b") if bias else None
 
     @tf.Module.with_name_scope
-    def weigh(self, x: tf.Tensor) -> tf.Tensor:
+    def apply_weights(self, x: tf.Tensor) -> tf.Tensor:
         """Product with the weights, without the bias."""
         check_input(self, x, 2, self.inputs)
         return tf.matmul(x, self.w)
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        return add_bias(self.weigh(x), self.b)
+        return add_bias(self.apply_weights(x), self.b)
 
 
 def max_pool(x: tf.Tensor, size: int, stride: int) -> tf.Tensor:

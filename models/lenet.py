@@ -153,7 +153,7 @@ class LeNet(tf.Module):
             is_data = layer is self.conv1
             x = kernels.conv_pool(x, layer, is_data=is_data, native=native)
         else:
-            x = layer.weigh(x)
+            x = layer.apply_weights(x)
         return kernels.activate(
             x, layer.b, self.activation, norm, training=training, native=native
         )

@@ -136,7 +136,9 @@ def test_conv_and_pool(size, stride):
         return pool_formula(conv_formula(x, w, b, "SAME"), size, stride)
 
     def ours(x):
-        return layers.add_bias(layers.max_pool(conv.weigh(x), size, stride), conv.b)
+        return layers.add_bias(
+            layers.max_pool(conv.apply_weights(x), size, stride), conv.b
+        )
 
     check(ours, formula, normal(2, 6, 5, 2), *parameters(conv))
 
