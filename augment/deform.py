@@ -82,16 +82,16 @@ def deform(
     random = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, copy, 0]))
     result = np.empty_like(images)
     for start in range(0, len(images), IMAGES_AT_A_TIME):
-        some = images[start : start + IMAGES_AT_A_TIME]
-        draws = 2 * random.random((len(some), _DRAWS), np.float32) - 1
+        batch = images[start : start + IMAGES_AT_A_TIME]
+        draws = 2 * random.random((len(batch), _DRAWS), np.float32) - 1
         affine, noise = np.split(draws, [_AFFINE_DRAWS], axis=1)
         if "affine" in kinds:
             places = _affine(affine, how)
         else:
-            places = np.stack([grid()] * len(some))
+            places = np.stack([grid()] * len(batch))
         if "elastic" in kinds:
             places += _elastic(noise.reshape(places.shape), how)
-        result[start : start + IMAGES_AT_A_TIME] = _sample(some, places)
+        result[start : start + IMAGES_AT_A_TIME] = _sample(batch, places)
     return result
 
 

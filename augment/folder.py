@@ -113,11 +113,13 @@ class Folder:
             shards.prepare(hidden, images, labels, self._settings)
             missing = [n for n in range(len(self.shards)) if n not in sums]
             job = functools.partial(write, str(hidden.absolute()))
+            # disable=None: no bar if standard error is not a terminal.
             with tqdm(
-                *(None, "augment", len(self.shards)),
+                desc="augment",
+                total=len(self.shards),
                 initial=len(sums),
                 unit="shard",
-                disable=None,  # no bar if standard error is not a terminal
+                disable=None,
             ) as bar:
                 for number, checksums in workers.run(engine, job, missing):
                     sums[number] = checksums
@@ -218,10 +220,10 @@ def read_checksums(folder: Path, expected: Mapping[str, Any]) -> Checksums:
       DataError: the manifest is damaged, or describes another set.
     """
     path = folder / MANIFEST
-    most = untrusted.JSON_BYTES + len(json.dumps(expected, indent=1))
-    most += 2 * _CHECKSUM_BYTES * len(expected.get("shards", ()))
+    max_bytes = untrusted.JSON_BYTES + len(json.dumps(expected, indent=1))
+    max_bytes += 2 * _CHECKSUM_BYTES * len(expected.get("shards", ()))
     try:
-        manifest = untrusted.read_json(path, most)
+        manifest = untrusted.read_json(path, max_bytes)
     except (OSError, ValueError) as error:
         raise shards.unreadable(path, error) from error
     if not isinstance(manifest, dict) or not isinstance(manifest.get("sha256"), dict):

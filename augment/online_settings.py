@@ -43,7 +43,7 @@ class OnlineSettings:
 class _Flag(NamedTuple):
     """Limit of a setting, its label in a preview, and its help text."""
 
-    most: float
+    limit: float
     unit: str
     label: str
     help: str
@@ -76,7 +76,7 @@ _ELASTIC = ["elastic_alpha", "elastic_sigma"]
 def define_flags() -> None:
     """Defines a flag for each of the settings."""
     for name, flag in _FLAGS.items():
-        text = f"{flag.help}, anew each step: 0 (off) to {flag.most:g} {flag.unit}."
+        text = f"{flag.help}, anew each step: 0 (off) to {flag.limit:g} {flag.unit}."
         flags.DEFINE_float(name, getattr(OnlineSettings(), name), text)
         check = functools.partial(_check_range, name)
         flags.register_validator(name, cli.validator(check))
@@ -97,9 +97,9 @@ def settings_from(values: Mapping[str, Any]) -> OnlineSettings:
 
 def _check_range(name: str, value: float) -> None:
     flag = _FLAGS[name]
-    if not 0 <= value <= flag.most:  # so written, it refuses NaN too
+    if not 0 <= value <= flag.limit:  # so written, it refuses NaN too
         raise errors.UserError(
-            f"{name} must be 0 to {flag.most:g} {flag.unit}, got {value}"
+            f"{name} must be 0 to {flag.limit:g} {flag.unit}, got {value}"
         )
 
 

@@ -81,8 +81,8 @@ def online_rows(dataset: data.Dataset, settings: OnlineSettings) -> list[Row]:
     shown = [(label, one, 0) for label, one in alone]
     shown += [(f"online, step {step}", settings, step) for step in range(ONLINE_ROWS)]
     rows: list[Row] = []
-    for label, some, step in shown:
-        transformed = online.transform(images, device.tf.constant([0, step]), some)
+    for label, bounds, step in shown:
+        transformed = online.transform(images, device.tf.constant([0, step]), bounds)
         rows.append((label, _by_digit(present, transformed.numpy())))
     return rows
 

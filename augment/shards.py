@@ -96,10 +96,10 @@ def write(
       errors.UserError: the folder cannot be seen from here, other versions are
         installed here, or the disk is full.
     """
-    here = Path(folder)
-    job = _read_job(here)
-    labels = mapped(here / _LABELS, [job["count"]])
-    images = mapped(here / _IMAGES, [job["count"], 28, 28])[..., np.newaxis]
+    place = Path(folder)
+    job = _read_job(place)
+    labels = mapped(place / _LABELS, [job["count"]])
+    images = mapped(place / _IMAGES, [job["count"], 28, 28])[..., np.newaxis]
     parts = plan(labels, settings_from(job["settings"]))
     part = parts[number]
     count = len(part.indices)
@@ -108,13 +108,13 @@ def write(
     into[1][...] = labels[part.indices]
     sums = {}
     # A hidden folder of our own: another machine may be writing the same shard.
-    with tempfile.TemporaryDirectory(prefix=".", dir=here) as hidden:
+    with tempfile.TemporaryDirectory(prefix=".", dir=place) as hidden:
         for file, array in zip(name(number, len(parts)), into):
             path = Path(hidden, file)
             sums[file] = idx.write_idx(path, array)
             files.flush(path)
         for file in sums:
-            os.replace(Path(hidden, file), here / file)
+            os.replace(Path(hidden, file), place / file)
     return sums
 
 

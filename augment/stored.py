@@ -49,8 +49,8 @@ class Stored:
             for shard in listed
         ]
         counts = [
-            shard["count"] if some is None else len(some)
-            for shard, some in zip(listed, rows, strict=True)
+            shard["count"] if kept is None else len(kept)
+            for shard, kept in zip(listed, rows, strict=True)
         ]
         self._starts = list(itertools.accumulate(counts, initial=0))
         self._ends = self._starts[1:]
@@ -140,10 +140,10 @@ def _read(
     view = into.reshape(-1).data
     try:
         with untrusted.open_file(path) as file:
-            for row, here in runs:
+            for row, rows in runs:
                 file.seek(header + item_bytes * row)
-                some = view[item_bytes * here.start : item_bytes * here.stop]
-                if file.readinto(some) < len(some):
+                part = view[item_bytes * rows.start : item_bytes * rows.stop]
+                if file.readinto(part) < len(part):
                     raise shards.unusable(path, "is shorter than its manifest says")
     except OSError as error:
         raise shards.unreadable(path, error) from error

@@ -86,12 +86,12 @@ def scored(
       Images uint8 [N, 28, 28, 1] and labels uint8 [N] by name.
     """
     _, held_out = split(len(dataset.train_labels), validation_size, seed)
-    found = {}
+    sets = {}
     if len(held_out):
-        found["validation"] = (
+        sets["validation"] = (
             dataset.train_images[held_out],
             dataset.train_labels[held_out],
         )
     if dataset.test_labels is not None:
-        found["test"] = dataset.test_images, dataset.test_labels
-    return found
+        sets["test"] = dataset.test_images, dataset.test_labels
+    return sets

@@ -56,11 +56,11 @@ def read_idx(path: Path, shape: tuple[int | None, ...]) -> np.ndarray:
     path = os.fspath(path)
     try:
         with untrusted.open_file(path) as file:
-            most = os.fstat(file.fileno()).st_size
+            max_bytes = os.fstat(file.fileno()).st_size
             if file.peek(2)[:2] != _GZIP_MAGIC:
-                return _read(file, path, shape, most)
+                return _read(file, path, shape, max_bytes)
             unpacked: io.BufferedReader = io.BufferedReader(_Gunzip(file))
-            return _read(unpacked, path, shape, most * _DEFLATE_RATIO)
+            return _read(unpacked, path, shape, max_bytes * _DEFLATE_RATIO)
     except (zlib.error, EOFError) as error:
         raise DataError(f"{path}: damaged gzip file ({error}); {_REMEDY}") from error
     except FileNotFoundError as error:
@@ -92,10 +92,10 @@ class _Gunzip(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         while not self._inflate.eof:
             packed = self._inflate.unconsumed_tail or self._file.read(_PACKED_BYTES)
-            some = self._inflate.decompress(packed, len(buffer))
-            if some:
-                buffer[: len(some)] = some
-                return len(some)
+            piece = self._inflate.decompress(packed, len(buffer))
+            if piece:
+                buffer[: len(piece)] = piece
+                return len(piece)
             if not packed and not self._inflate.eof:
                 raise EOFError("it ends too early")
         if self._inflate.unused_data or self._file.read(1):
@@ -107,11 +107,11 @@ def _read(
     file: io.BufferedReader,
     path: str,
     shape: tuple[int | None, ...],
-    most: int,
+    max_bytes: int,
 ) -> np.ndarray:
-    """Reads header and values; a file of this size holds `most` bytes or fewer."""
+    """Reads header and values; the file cannot hold more than `max_bytes` of them."""
     dims = _read_header(file, path, shape)
-    if math.prod(dims) > most:
+    if math.prod(dims) > max_bytes:
         raise DataError(
             f"{path}: too short for the {math.prod(dims)} bytes, {_text(dims)}, that"
             f" its header announces; {_REMEDY}"

@@ -121,17 +121,17 @@ def _read_header(file: BinaryIO, path: str, names: Sequence[str]) -> bytes:
             f"{path}: line 1 begins with a byte order mark; expected the header"
             f" {expected}; save the file as UTF-8 without that mark"
         )
-    found = header.replace(b"\r\n", b"\n").removesuffix(b"\n").split(b",")
-    for number, (cell, name) in enumerate(zip(found, names), 1):
+    cells = header.replace(b"\r\n", b"\n").removesuffix(b"\n").split(b",")
+    for number, (cell, name) in enumerate(zip(cells, names), 1):
         if cell != name.encode():
             raise DataError(
                 f"{path}: line 1, column {number} is named {_text(cell)}; expected"
                 f" {name!r}; correct the header, or check that {TRAIN} and {TEST} are"
                 " not swapped"
             )
-    if len(found) != len(names):
+    if len(cells) != len(names):
         raise DataError(
-            f"{path}: line 1 names {len(found)} columns; expected {len(names)},"
+            f"{path}: line 1 names {len(cells)} columns; expected {len(names)},"
             f" {expected}; {_REMEDY}"
         )
     return header

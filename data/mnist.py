@@ -137,7 +137,7 @@ def _holds_any(place: str) -> bool:
 
 def _verify(path: str, digest: str) -> None:
     try:
-        found = untrusted.sha256(path, _MAX_BYTES)
+        actual = untrusted.sha256(path, _MAX_BYTES)
     except FileNotFoundError as error:
         raise DataError(
             f"{path}: missing, although the folder holds other MNIST files; add it, or"
@@ -148,9 +148,9 @@ def _verify(path: str, digest: str) -> None:
             f"{path}: cannot be read ({error.strerror}); expected a file of MNIST;"
             " check what it is and its permissions"
         ) from error
-    if found != digest:
+    if actual != digest:
         raise DataError(
-            f"{path}: is not MNIST's file, its SHA-256 is {found}; expected {digest};"
+            f"{path}: is not MNIST's file, its SHA-256 is {actual}; expected {digest};"
             " replace it with an intact copy (in the cache, just delete it)"
         )
 
