@@ -27,7 +27,7 @@ from absl import flags
 
 import data
 from config import FLAG_GROUPS, define_flags, from_flags
-from evaluation import gallery, result, scoring
+from evaluation import gallery, result, scoring, trained
 from system import cli
 from training import (
     batches,
@@ -291,7 +291,8 @@ def main(_: list[str]) -> None:
             with run.listening():
                 predict = train(settings.config, data_sets, run)
             if data_sets.scored and place.number == 0:
-                result.evaluate(run.run_dir, predict, data_sets.scored)
+                trained_run = trained.after_training(run.run_dir, predict)
+                result.evaluate(trained_run, data_sets.scored)
             elif not data_sets.scored:
                 print("nothing to score: no labels of the test set, and none held out")
             run.workers.agree(0)  # that the score is written

@@ -25,8 +25,7 @@ import numpy as np
 from absl import flags
 
 import data
-import eval as program
-from evaluation import scoring
+from evaluation import trained
 from photos import make_page, reading
 from system import cli
 
@@ -114,8 +113,7 @@ def measure(run_dir: Path, dataset: data.Dataset, seeds: Sequence[int]) -> Count
       dataset: its test digits are drawn.
       seeds: seeds of the pages; each draws other digits in another order.
     """
-    network, _ = program.load_network(run_dir)
-    predict = scoring.Predict(network)
+    predict = trained.load(run_dir).predict
     total = Count(0, 0, 0, 0, 0)
     assert dataset.test_labels is not None
     with tempfile.TemporaryDirectory() as folder:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Calibration: is a network right as often as it claims to be?
+"""Calibration: is a network correct as often as its confidence says?
 
-Its confidence is the probability of the class that it reads. Guo, Pleiss, Sun and
-Weinberger, "On Calibration of Modern Neural Networks", 2017.
+Confidence is the probability of the class predicted. Guo, Pleiss, Sun and Weinberger,
+"On Calibration of Modern Neural Networks", 2017.
 """
 
 from typing import NamedTuple
@@ -13,46 +13,50 @@ BINS = 15  # as Guo et al.
 
 
 class Bins(NamedTuple):
-    """Answers sorted by confidence into bins of equal width.
+    """Predictions in bins of equal width by confidence.
 
     Attributes:
       edges: float64 [B + 1], from 0 to 1.
-      counts: int64 [B], answers.
-      hits: float64 [B], right answers.
-      confidence: float64 [B], sum over the answers.
+      counts: int64 [B], predictions.
+      correct: float64 [B], correct predictions.
+      confidence: float64 [B], sum of the confidences.
     """
 
     edges: np.ndarray
     counts: np.ndarray
-    hits: np.ndarray
+    correct: np.ndarray
     confidence: np.ndarray
 
 
-def sort_into_bins(confidences: np.ndarray, hits: np.ndarray, bins: int = BINS) -> Bins:
-    """Bin b takes the confidences in (b / B, (b + 1) / B], the first one also 0.
+def sort_into_bins(
+    confidences: np.ndarray, correct: np.ndarray, bins: int = BINS
+) -> Bins:
+    """Sorts predictions into bins by confidence.
+
+    Bin b holds those in (b / B, (b + 1) / B], the first one also 0.
 
     Args:
       confidences: float [N], in [0, 1].
-      hits: bool [N], whether the answer is right.
-      bins: their number B.
+      correct: bool [N].
+      bins: number of bins, B.
     """
     edges = np.linspace(0, 1, bins + 1)
     place = np.digitize(confidences, edges[1:-1], right=True)
     return Bins(
         edges,
         np.bincount(place, minlength=bins),
-        np.bincount(place, hits, bins),
+        np.bincount(place, correct, bins),
         np.bincount(place, confidences, bins),
     )
 
 
 def expected_calibration_error(
-    confidences: np.ndarray, hits: np.ndarray, bins: int = BINS
+    confidences: np.ndarray, correct: np.ndarray, bins: int = BINS
 ) -> float:
     """Σ n_b / N · |accuracy of bin b − mean confidence of bin b|, in [0, 1].
 
     Naeini, Cooper and Hauskrecht, "Obtaining Well Calibrated Probabilities Using
-    Bayesian Binning", 2015. Args as of `sort_into_bins`, with at least one answer.
+    Bayesian Binning", 2015. The arguments are those of `sort_into_bins`, N at least 1.
     """
-    found = sort_into_bins(confidences, hits, bins)
-    return float(np.abs(found.hits - found.confidence).sum() / found.counts.sum())
+    binned = sort_into_bins(confidences, correct, bins)
+    return float(np.abs(binned.correct - binned.confidence).sum() / binned.counts.sum())

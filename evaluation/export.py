@@ -26,16 +26,42 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from absl import flags
 from tabulate import tabulate
 
+import data
+from evaluation import result
 from evaluation.chain import ExportError
 from evaluation.formats import FORMATS, Exported, Format, Read, missing
-from system import device, errors, files
+from evaluation.trained import Scored, TrainedRun
+from system import cli, device, errors, files
+from training.environment import current_environment
 
 EXPORT = "export.json"
 CALIBRATION_DIGITS = 500
 TOLERANCE = 0.0005  # of the accuracy, for int8: 5 digits of 10,000
 LATENCY_CALLS = 100
+
+
+def define_flags() -> None:
+    """Defines the flags of an export."""
+    cli.define_path(
+        "export_dir",
+        None,
+        "New folder for the network in formats that other programs load. Each file is"
+        " compared with the network on the digits scored, and left out if it fails.",
+    )
+    flags.DEFINE_list(
+        "export_formats",
+        None,
+        "Some of saved_model, float, int8 (both TensorFlow Lite) and onnx, separated by"
+        " commas; default: all whose converters are installed.",
+    )
+    flags.register_multi_flags_validator(
+        ["export_dir", "export_formats"],
+        lambda values: values["export_dir"] or not values["export_formats"],
+        "--export_formats needs --export_dir",
+    )
 
 
 def choose(names: Sequence[str] | None) -> list[str]:
@@ -82,6 +108,47 @@ def _unwritable(export_dir: Path, error: Exception) -> ExportError:
         f"cannot write {export_dir}: {errors.reason(error)}; make room, or choose"
         " another --export_dir"
     )
+
+
+def export_run(
+    run: TrainedRun,
+    dataset: data.Dataset,
+    scored: Scored,
+    export_dir: Path,
+    formats: Sequence[str],
+) -> None:
+    """Exports the network of a run, checked on the digits that the run is scored on.
+
+    Args:
+      run: the run.
+      dataset: its dataset.
+      scored: the digits that the run is scored on.
+      export_dir: see `export`.
+      formats: see `export`.
+
+    Raises:
+      ExportError: a format failed; the others are written.
+    """
+    split = result.scored_split(scored)
+    config = run.config
+    trained_on, _ = data.split(
+        len(dataset.train_labels), config["validation_size"], config["split_seed"]
+    )
+    table, refused = export(
+        run.predict.network,
+        export_dir,
+        formats,
+        *scored[split],
+        calibration=dataset.train_images[trained_on],
+        facts={
+            "run": run.record,
+            "checked_on": split,
+            "environment": current_environment(),
+        },
+    )
+    print(f"\n{table}\n{export_dir}")
+    if refused:
+        raise ExportError("; ".join(refused))
 
 
 def export(

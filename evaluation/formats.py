@@ -30,9 +30,11 @@ class Exported(tf.Module):
         input_signature=[tf.TensorSpec([None, 28, 28], tf.uint8, name="images")],
     )
     def __call__(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        return _outputs(scoring.predict_logits(
+        return _outputs(
+            scoring.predict_logits(
                 self.network, images[..., tf.newaxis], training=False
-            ))
+            )
+        )
 
 
 def _outputs(logits: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The scores after an epoch, with a picture of misclassified digits for TensorBoard.
 
-Drawn without matplotlib, which takes longer to load than a run to its first step.
+Drawn without matplotlib, which takes longer to load than a run to start.
 """
 
 from collections.abc import Mapping
@@ -11,10 +11,10 @@ import numpy as np
 from evaluation import scoring
 from training import summaries
 
-MOST = 24
+MAX_DIGITS = 24
 COLUMNS = 8
-SCALE = 2  # screen pixels to one of the digit's
-CAPTION = 16  # screen pixels below it
+SCALE = 2  # screen pixels per pixel of a digit
+CAPTION_HEIGHT = 16  # screen pixels
 
 
 def score(
@@ -47,28 +47,28 @@ def score(
 
 
 def draw(images: np.ndarray, scores: scoring.Scores) -> np.ndarray:
-    """The digits that were misread with the greatest confidence, with captions.
+    """Draws the digits that were misclassified with the highest confidence.
 
     Args:
       images: uint8 [N, 28, 28, 1].
-      scores: of these.
+      scores: scores of the images.
 
     Returns:
       uint8 [H, W, 1], always of the same size.
     """
-    import cv2  # here, because a run's first step has no use for it
+    import cv2  # here, because a run does not need it to start
 
     wrong = np.flatnonzero(scores.predictions != scores.labels)
     confidence = scores.probabilities[wrong].max(1)
-    worst = wrong[np.argsort(-confidence, kind="stable")][:MOST]
+    worst = wrong[np.argsort(-confidence, kind="stable")][:MAX_DIGITS]
     side = SCALE * 28
-    rows = MOST // COLUMNS
-    tiles = np.full((MOST, side + CAPTION, side), 255, np.uint8)
+    rows = MAX_DIGITS // COLUMNS
+    tiles = np.full((MAX_DIGITS, side + CAPTION_HEIGHT, side), 255, np.uint8)
     for tile, index in zip(tiles, worst):
         ink = images[index, ..., 0].repeat(SCALE, 0).repeat(SCALE, 1)
         tile[:side] = 255 - ink
         caption = f"{scores.labels[index]} as {scores.predictions[index]}"
-        place, font = (4, side + CAPTION - 5), cv2.FONT_HERSHEY_SIMPLEX
+        place, font = (4, side + CAPTION_HEIGHT - 5), cv2.FONT_HERSHEY_SIMPLEX
         cv2.putText(tile, caption, place, font, 0.38, 0, 1, cv2.LINE_AA)
-    grid = tiles.reshape(rows, COLUMNS, side + CAPTION, side)
-    return grid.transpose(0, 2, 1, 3).reshape(rows * (side + CAPTION), -1, 1)
+    grid = tiles.reshape(rows, COLUMNS, side + CAPTION_HEIGHT, side)
+    return grid.transpose(0, 2, 1, 3).reshape(rows * (side + CAPTION_HEIGHT), -1, 1)

@@ -1,62 +1,50 @@
 # SPDX-License-Identifier: Apache-2.0
-"""report.html: a finished run as one self-contained page.
+"""report.html: a run as one self-contained page.
 
-The words are in report.html.j2, the pictures in evaluation.figures; here is what
-both are made from.
+Its words are in report.html.j2, its pictures in evaluation.figures and
+evaluation.mosaics; this module computes what they show.
 """
 
 import base64
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jinja2
 import numpy as np
-import tensorflow as tf
 
-from evaluation import calibration, intervals
+from evaluation import calibration, figures, mosaics, statistics
+from evaluation.activations import FirstLayer
 from evaluation.scoring import Scores
-from training import runs
+from training import checkpoints, runs
 
 REPORT = "report.html"
 TEMPLATE = "report.html.j2"
 
-GALLERY = 100  # errors shown, at most
-CONFUSIONS = 3  # named below the matrix, at most
-FEATURE_DIGITS = 5
+MAX_ERRORS = 100  # shown in the gallery
+MAX_CONFUSIONS = 3  # named next to the matrix
 
-# With a no-break space between number and unit, for the page.
 _NBSP = "\N{NO-BREAK SPACE}"
 
 
 @dataclasses.dataclass(frozen=True)
 class Error:
-    """A misread digit.
+    """A misclassified digit.
 
     Attributes:
-      index: in its set, counted from 0.
-      true, read: digits.
-      true_probability, read_probability: what the network gave to each.
+      index: place in its set, counted from 0.
+      true: its label.
+      predicted: the class predicted.
+      true_probability: probability of the label.
+      predicted_probability: probability of the class predicted.
     """
 
     index: int
     true: int
-    read: int
+    predicted: int
     true_probability: float
-    read_probability: float
-
-
-class FirstLayer(NamedTuple):
-    """Attributes:
-    kernel: float32, of the layer that fills the first tap.
-    digits: uint8 [n, 28, 28, 1], the first image of each of the first classes met.
-    maps: float32 [n, …], the tap.
-    """
-
-    kernel: np.ndarray
-    digits: np.ndarray
-    maps: np.ndarray
+    predicted_probability: float
 
 
 def write(
@@ -66,108 +54,98 @@ def write(
     rows: Sequence[Mapping[str, float]],
     scores: Scores,
     images: np.ndarray,
-    network: tf.Module,
+    layer: FirstLayer,
 ) -> dict[str, np.ndarray]:
     """Writes report.html into the run directory.
 
     Args:
-      run_dir: of the run.
-      split: what was scored: "test" or "validation".
-      result: as stored in result.json.
-      rows: of metrics.csv, at least one.
-      scores: of the split.
-      images: uint8 [N, 28, 28, 1], of the split.
-      network: as it was scored.
+      run_dir: run directory.
+      split: the digits scored, "test" or "validation".
+      result: contents of result.json.
+      rows: rows of metrics.csv, at least one.
+      scores: scores of the split.
+      images: uint8 [N, 28, 28, 1], the split.
+      layer: the first layer.
 
     Returns:
       The page's pictures for TensorBoard, by tag: uint8 [H, W, 3].
 
     Raises:
-      RunError: it cannot be written.
+      UserError: it cannot be written.
     """
-    from evaluation import figures  # loads matplotlib: not when training begins
-
     errors = find_errors(scores)
-    layer = first_layer(network, images, scores.labels)
-    vectors, pixels = _draw(split, result, rows, scores, layer)
-    pictures = {name: figures.raster(figure) for name, figure in vectors.items()}
-    pictures |= pixels
-    if errors:
-        pictures["worst_errors"] = _draw_worst(images, errors)
-
-    uris = {n: _data_uri(figures.svg(f), "svg+xml") for n, f in vectors.items()}
-    uris |= {n: _data_uri(figures.png(p), "png") for n, p in pixels.items()}
-    page = _environment().get_template(TEMPLATE)
-    content = page.render(
-        **_facts(split, result, rows, scores, layer),
-        errors=_gallery(images, errors),
-        shown=(figures.MOST_FILTERS, figures.MOST_MAPS),
-        pictures=uris,
+    charts = _charts(split, result, rows, scores)
+    pictures = {
+        "filters": figures.raster(mosaics.filters(layer.kernel)),
+        "feature_maps": figures.raster(mosaics.feature_maps(layer.digits, layer.maps)),
+    }
+    uris = {n: _data_uri(figures.svg(f), "svg+xml") for n, f in charts.items()}
+    uris |= {n: _data_uri(figures.png(p), "png") for n, p in pictures.items()}
+    content = (
+        _environment()
+        .get_template(TEMPLATE)
+        .render(
+            **_facts(split, result, scores, layer),
+            rows=rows,
+            errors=_gallery(images, errors),
+            pictures=uris,
+        )
     )
     runs.write_atomically(run_dir / REPORT, content)
+    pictures |= {name: figures.raster(figure) for name, figure in charts.items()}
+    if errors:
+        pictures["worst_errors"] = _draw_worst(images, errors)
     return pictures
 
 
-def _draw(
+def _charts(
     split: str,
     result: Mapping[str, Any],
     rows: Sequence[Mapping[str, float]],
     scores: Scores,
-    layer: FirstLayer,
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The page's pictures by name: figures of lines, and uint8 [H, W, 3] of pixels."""
-    from evaluation import figures
-
+) -> dict[str, Any]:
+    """The page's charts by name."""
     confidences = scores.probabilities.max(1)
-    hits = scores.predictions == scores.labels
-    # The last epoch is where the curves end, and needs no mark.
-    marked = result["scored_epoch"] if result["config"]["keep_best"] else None
-    vectors = {
-        "learning_curves": figures.learning_curves(rows, marked),
+    correct = scores.predictions == scores.labels
+    # The last epoch is where the curves end: it needs no mark.
+    best = checkpoints.scored(result["config"]) == checkpoints.BEST
+    return {
+        "learning_curves": figures.learning_curves(
+            rows, result["scored_epoch"] if best else None
+        ),
         "confusion_matrix": figures.confusion_matrix(
             np.array(result[split]["confusion_matrix"])
         ),
-        "calibration": figures.reliability(confidences, hits),
-        "confidence": figures.confidence_histogram(confidences, hits),
+        "calibration": figures.reliability(confidences, correct),
+        "confidence": figures.confidence_histogram(confidences, correct),
     }
-    pixels = {
-        "filters": figures.raster(figures.filters(layer.kernel)),
-        "feature_maps": figures.raster(figures.feature_maps(layer.digits, layer.maps)),
-    }
-    return vectors, pixels
 
 
 def _draw_worst(images: np.ndarray, errors: Sequence[Error]) -> np.ndarray:
     """The first errors with captions, for TensorBoard: uint8 [H, W, 3]."""
-    from evaluation import figures
-
-    worst = errors[: figures.MOST_WORST]
+    worst = errors[: mosaics.MAX_WORST]
     captions = [
-        f"{e.true} read as {e.read}\n{probability(e.read_probability)}" for e in worst
+        f"{e.true} as {e.predicted}\n{probability(e.predicted_probability)}"
+        for e in worst
     ]
     chosen = images[[e.index for e in worst]]
-    return figures.raster(figures.worst_errors(chosen, captions))
+    return figures.raster(mosaics.worst_errors(chosen, captions))
 
 
 def _gallery(images: np.ndarray, errors: Sequence[Error]) -> list[tuple[Error, str]]:
     """The first errors, each with the data URI of its picture."""
-    from evaluation import figures
-
     return [
         (error, _data_uri(figures.png(255 - images[error.index, ..., 0]), "png"))
-        for error in errors[:GALLERY]
+        for error in errors[:MAX_ERRORS]
     ]
 
 
 def _facts(
-    split: str,
-    result: Mapping[str, Any],
-    rows: Sequence[Mapping[str, float]],
-    scores: Scores,
-    layer: FirstLayer,
+    split: str, result: Mapping[str, Any], scores: Scores, layer: FirstLayer
 ) -> dict[str, Any]:
-    """The page's variables, all but pictures."""
+    """The variables of the page, except rows and pictures."""
     summary = result[split]
+    correct = summary["images"] - summary["errors"]
     return {
         "split": split,
         "result": result,
@@ -175,25 +153,23 @@ def _facts(
         "config": result["config"],
         "data": result["data"],
         "environment": result["environment"],
-        "rows": rows,
-        "scored": what_is_scored(split, result),
-        "interval": intervals.share_interval(
-            summary["images"] - summary["errors"], summary["images"]
-        ),
+        "scored": describe_weights(split, result),
+        "interval": statistics.share_interval(correct, summary["images"]),
         "confusions": confusions(np.array(summary["confusion_matrix"])),
         "per_class": _per_class(summary),
         "bins": calibration.BINS,
         "mean_confidence": float(scores.probabilities.max(1).mean()),
         "kernel_shape": layer.kernel.shape,
         "maps_shape": layer.maps.shape,
+        "shown": (mosaics.MAX_FILTERS, mosaics.MAX_MAPS),
     }
 
 
 def find_errors(scores: Scores) -> list[Error]:
-    """The misread digits, the one furthest from its true class first.
+    """The misclassified digits, worst first.
 
-    That is the one with the largest gap between the probability of the class read and
-    that of the true class.
+    The worst has the largest gap between the probability of the class predicted and
+    that of its label.
     """
     errors = [
         Error(
@@ -205,32 +181,32 @@ def find_errors(scores: Scores) -> list[Error]:
         )
         for i in np.flatnonzero(scores.predictions != scores.labels)
     ]
-    return sorted(errors, key=lambda e: e.true_probability - e.read_probability)
+    return sorted(errors, key=lambda e: e.true_probability - e.predicted_probability)
 
 
 def confusions(
-    matrix: np.ndarray, limit: int = CONFUSIONS
+    matrix: np.ndarray, limit: int = MAX_CONFUSIONS
 ) -> list[tuple[int, int, int]]:
-    """The most frequent confusions: true class, class read, how often.
+    """The most frequent confusions: label, class predicted, count.
 
-    Of several equally frequent ones all are named or none, save where all are equal.
+    Equally frequent ones are all named or none is, unless all are equally frequent.
 
     Args:
-      matrix: integers [C, C], true classes in rows.
+      matrix: integers [C, C], labels in rows.
       limit: how many, at most.
     """
     wrong = [
-        (true, read, int(count))
-        for (true, read), count in np.ndenumerate(matrix)
-        if true != read and count
+        (true, predicted, int(count))
+        for (true, predicted), count in np.ndenumerate(matrix)
+        if true != predicted and count
     ]
     wrong.sort(key=lambda confusion: -confusion[2])
     next_count = wrong[limit][2] if len(wrong) > limit else 0
     return [c for c in wrong[:limit] if c[2] > next_count] or wrong[:limit]
 
 
-def what_is_scored(split: str, result: Mapping[str, Any]) -> str:
-    """Says which weights the figures are of, and what chose them."""
+def describe_weights(split: str, result: Mapping[str, Any]) -> str:
+    """Sentences on the weights that were scored: whose, from when, and how chosen."""
     config, epochs = result["config"], result["epochs"]
     weights = "the network"
     if config["weight_average"]:
@@ -238,59 +214,40 @@ def what_is_scored(split: str, result: Mapping[str, Any]) -> str:
             "the exponential average of the network’s weights"
             f" (decay {config['weight_average']:g})"
         )
-    if config["keep_best"]:
+    if checkpoints.scored(config) == checkpoints.BEST:
         which = "epoch {}, the one with the best validation accuracy"
-    elif result["scored_epoch"] == epochs:  # as many as are whole: it is the next
+    elif result["scored_epoch"] == epochs:  # the epoch after the last complete one
         which = f"step {result['steps']:,}, within epoch {{}}"
     else:
         which = "the last step, at the end of epoch {}"
     which = which.format(result["scored_epoch"])
-    said = [f"Scored: {weights} after {which} (epochs count from 0)."]
+    sentences = [f"Scored: {weights} after {which} (epochs count from 0)."]
     progress = f"{epochs} of {config['epochs']} epochs"
     if not result["finished"]:
-        said.append(f"Training is unfinished: {progress} so far.")
+        sentences.append(f"Training is unfinished: {progress} so far.")
     elif epochs < config["epochs"]:
-        said.append(f"Training stopped early, after {progress}.")
-    steered = (
-        config["keep_best"]
-        or config["early_stopping"]
-        or config["schedule"] == "plateau"
-    )
+        sentences.append(f"Training stopped early, after {progress}.")
+    return " ".join([*sentences, _describe_split(split, config)])
+
+
+def _describe_split(split: str, config: Mapping[str, Any]) -> str:
+    """A sentence on whether the digits scored had any influence on the training."""
     if split == "test":
-        said.append("The test digits chose nothing.")
-    elif steered:
-        said.append(
-            "The digits scored here are held-out training images, and training was"
-            " steered by their accuracy, so that the figures flatter somewhat."
+        return "No choice was made on the test digits."
+    steered = config["early_stopping"] or config["schedule"] == "plateau"
+    if steered or config["keep_best"]:
+        return (
+            "The digits scored are held-out training images, and training used their"
+            " accuracy to make choices, so the figures are somewhat optimistic."
         )
-    else:
-        said.append(
-            "The digits scored here are held-out training images; this dataset’s test"
-            " set has no labels."
-        )
-    return " ".join(said)
-
-
-def first_layer(
-    network: tf.Module, images: np.ndarray, labels: np.ndarray
-) -> FirstLayer:
-    """The kernel of the first layer and what it makes of a few digits.
-
-    Args:
-      network: fills `taps` in the order of its layers.
-      images: uint8 [N, 28, 28, 1].
-      labels: uint8 [N].
-    """
-    _, first = np.unique(labels, return_index=True)
-    digits = images[np.sort(first)[:FEATURE_DIGITS]]
-    taps: dict[str, tf.Tensor] = {}
-    network(tf.constant(digits), training=False, taps=taps)
-    name = next(iter(taps))
-    return FirstLayer(getattr(network, name).w.numpy(), digits, taps[name].numpy())
+    return (
+        "The digits scored are held-out training images: the test set of this dataset"
+        " has no labels."
+    )
 
 
 def _per_class(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The classes' figures, with their errors and what they were read as most."""
+    """The figures of each class, with its errors and its most frequent confusion."""
     matrix = np.array(summary["confusion_matrix"])
     rows = []
     for row, counts in zip(summary["classes"], matrix, strict=True):
@@ -324,7 +281,7 @@ def percent(share: float) -> str:
 
 
 def probability(value: float) -> str:
-    """0.986 → 98.6 %, never a rounded 0 or 100."""
+    """0.986 → 98.6 %, but nothing is rounded to 0 or 100."""
     if 0 < value < 0.0005:
         return f"<0.1{_NBSP}%"
     if 0.9995 < value < 1:
@@ -343,7 +300,7 @@ def duration(seconds: float) -> str:
 
 
 def setting(value: Any) -> str:
-    """A flag's value as one types it or, in brackets, that there is none."""
+    """A flag's value as it is typed, or in brackets that there is none."""
     if isinstance(value, list):
         return ",".join(map(str, value)) or "(none)"
     if isinstance(value, bool):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The result of a finished run: on the console, in its directory, in TensorBoard."""
+"""Result of a run: on the console, in the run directory, in TensorBoard."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,99 +7,108 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
-from evaluation import scoring
+import data
+from data import kaggle
+from evaluation import predictions, scoring, trained
+from evaluation.trained import Scored, TrainedRun
 from system import errors, untrusted
-from training import checkpoints, events, history, losses, runs, summaries
+from training import checkpoints, events, runs, summaries
 
 RESULT = "result.json"
 
-# The flags of a run that scoring looks at, and how JSON gives them.
-_NEEDED: dict[str, tuple[type, ...]] = {
-    "batch_size": (int,),
-    "dataset": (str,),
-    "early_stopping": (int,),
-    "epochs": (int,),
-    "keep_best": (bool,),
-    "loss": (str,),
-    "network": (str,),
-    "schedule": (str,),
-    "seed": (int,),
-    "split_seed": (int,),
-    "validation_size": (int,),
-    "weight_average": (int, float),
-}
 
+def evaluate(run: TrainedRun, scored: Scored) -> None:
+    """Scores a run, prints the score and stores it.
 
-def evaluate(
-    run_dir: Path,
-    predict: scoring.Predict,
-    scored: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    step: int | None = None,
-) -> None:
-    """Scores a run at its last checkpoint and stores all there is to say about it.
+    The run directory gets result.json, predictions.npz, report.html and TensorBoard
+    events.
 
     Args:
-      run_dir: gets result.json, predictions.npz, report.html and TensorBoard events.
-      predict: of the network with the weights that are to be scored.
-      scored: images uint8 [N, 28, 28, 1] and labels uint8 [N] by name; "test" is
-        taken or, where the test set has no labels, "validation".
-      step: of the checkpoint that the weights come from; None for the last.
+      run: the run.
+      scored: the digits; "test", or "validation" if the test set has no labels.
 
     Raises:
-      RunError: the run has no history, or its directory cannot be written.
+      RunError: the run has no history, gives no numbers, or cannot be written to.
     """
-    # Load Jinja and plugins of TensorBoard: not when training begins.
-    from evaluation import report, tensorboard
-
-    run = runs.read_run(run_dir)
-    config = run["config"]
     split = scored_split(scored)
-    if step is None:
-        step = max(checkpoints.steps(run_dir / checkpoints.FOLDER), default=0)
+    images, labels = scored[split]
     columns = ("loss", "accuracy")
     needed = [f"{name}_{column}" for name in ("train", split) for column in columns]
-    rows = epochs(run_dir, step, [*needed, "learning_rate"])
-    images, labels = scored[split]
-    scores = scoring.score(predict, images, labels, config["loss"])
+    rows = trained.epochs(run.directory, run.step, [*needed, "learning_rate"])
+    scores = scoring.score(run.predict, images, labels, run.config["loss"])
     if not (np.isfinite(scores.probabilities).all() and np.isfinite(scores.loss)):
         raise runs.RunError(
-            f"the network of {run_dir} gives no numbers for some {split} digits: train"
-            " again with a lower --learning_rate in another --run_dir"
+            f"the network of {run.directory} gives NaN or infinity for some {split}"
+            " digits: train again with a lower --learning_rate in another --run_dir"
         )
-    summary = scoring.summarise(scores)
-    weights = predict.network.trainable_variables
-    result = {
-        split: summary,
+    result = _result(run, split, rows, scores)
+    # In this order, so that a result always has its predictions.
+    predictions.write(run.directory, scores)
+    runs.write_atomically(run.directory / RESULT, json.dumps(result, indent=1) + "\n")
+    _publish(run, split, result, rows, scores, images)
+
+
+def submit(run: TrainedRun, dataset: data.Dataset, path: str) -> None:
+    """Writes what a run predicts for the test digits as Kaggle wants it.
+
+    Raises:
+      DataError: the file cannot be written.
+    """
+    logits = scoring.predict_all(run.predict, dataset.test_images)
+    kaggle.write_submission(path, logits.argmax(1))
+    print(path)
+
+
+def _result(
+    run: TrainedRun,
+    split: str,
+    rows: Sequence[Mapping[str, float]],
+    scores: scoring.Scores,
+) -> dict[str, Any]:
+    """Contents of result.json."""
+    weights = run.predict.network.trainable_variables
+    return {
+        split: scoring.summarise(scores),
         "parameters": sum(w.shape.num_elements() for w in weights),
-        **_progress(config, rows, step),
+        **_progress(run.config, rows, run.step),
         f"{split}_accuracy_by_epoch": [row[f"{split}_accuracy"] for row in rows],
-        **run,
+        **run.record,
     }
-    # In this order: what is finished has its predictions.
-    scoring.write_predictions(run_dir, scores)
-    runs.write_atomically(run_dir / RESULT, json.dumps(result, indent=1) + "\n")
-    pictures = report.write(
-        run_dir, split, result, rows, scores, images, predict.network
-    )
-    text = scoring.show(summary)
+
+
+def _publish(
+    run: TrainedRun,
+    split: str,
+    result: Mapping[str, Any],
+    rows: Sequence[Mapping[str, float]],
+    scores: scoring.Scores,
+    images: np.ndarray,
+) -> None:
+    """Writes the report and TensorBoard's events, and prints the score."""
+    # These load matplotlib, Jinja and TensorBoard's plugins: not when training starts.
+    from evaluation import activations, report, tensorboard
+
+    network: tf.Module = run.predict.network
+    first, last = activations.compute(network, images, scores)
+    pictures = report.write(run.directory, split, result, rows, scores, images, first)
+    text = scoring.show(result[split])
     summaries.write_score(
-        run_dir,
+        run.directory,
         result["steps"],
         text,
-        {**summary, "training_seconds": result["training_seconds"]},
+        {**result[split], "training_seconds": result["training_seconds"]},
         pictures,
-        tensorboard.tabs(_trial(config), split, config, scores),
+        tensorboard.tabs(_trial(run.config), split, run.config, scores),
     )
-    tensorboard.write_projector(
-        run_dir / summaries.FINAL, scores, images, predict.network
-    )
+    tensorboard.write_projector(run.directory / summaries.FINAL, scores, images, last)
     print(text)
-    print(run_dir / report.REPORT)
+    print(run.directory / report.REPORT)
 
 
 def _trial(config: Mapping[str, Any]) -> str:
-    """Name of a run among all in HParams, wherever its directory is."""
+    """Name of a run in HParams, wherever its directory is."""
     recipe = checkpoints.fingerprint(config)[:8]
     return f"{config['network']}-s{config['seed']}-{recipe}"
 
@@ -107,32 +116,33 @@ def _trial(config: Mapping[str, Any]) -> str:
 def _progress(
     config: Mapping[str, Any], rows: Sequence[Mapping[str, float]], step: int
 ) -> dict[str, Any]:
-    """How far a run had come at a checkpoint, and of which epoch its weights are.
+    """How far training had come at a checkpoint, and which epoch its weights are from.
 
-    A run that was stopped within an epoch is scored within it: that epoch's number is
-    that of `epochs`, the whole ones. The seconds are those of the whole ones, too.
+    `epochs` and the seconds count complete epochs. A run that was stopped within an
+    epoch is scored there, and `scored_epoch` is that epoch.
     """
     best = max(rows, key=lambda row: row.get("validation_accuracy", 0))
     since_best = len(rows) - 1 - rows.index(best)
     last = int(rows[-1]["epoch"]) + (step > rows[-1]["step"])
+    from_best = checkpoints.scored(config) == checkpoints.BEST
     return {
         "epochs": len(rows),
         "steps": step,
         "finished": len(rows) == config["epochs"]
         or 0 < config["early_stopping"] <= since_best,
-        "scored_epoch": int(best["epoch"]) if config["keep_best"] else last,
+        "scored_epoch": int(best["epoch"]) if from_best else last,
         "training_seconds": rows[-1]["seconds"],
     }
 
 
 def finished(run_dir: Path) -> str:
-    """Says that a run is trained to its end and scored there; "" unless it is."""
+    """A sentence if a run is finished and scored at its last step; otherwise ""."""
     try:
         result = untrusted.read_json(run_dir / RESULT)
         folder = run_dir / checkpoints.FOLDER
         step = max(checkpoints.steps(folder), default=0)
-        last = epochs(run_dir, step)[-1]
-        scoring.read_predictions(run_dir)
+        last = trained.epochs(run_dir, step)[-1]
+        predictions.read(run_dir)
         if events.lost(run_dir, checkpoints.progress(folder, step)["events"]):
             return ""
         if not result["finished"] or not step == result["steps"] == last["step"]:
@@ -143,60 +153,9 @@ def finished(run_dir: Path) -> str:
             f" {summary['errors']:,} errors of {summary['images']:,}"
         )
     except (OSError, ValueError, LookupError, TypeError, errors.UserError):
-        return ""  # whatever is missing, training says so or makes it again
+        return ""  # training will report what is missing, or write it again
 
 
 def scored_split(scored: Iterable[str]) -> str:
-    """Which of the sets that have labels a run's score is of."""
+    """The split that is scored: "test" if it has labels, otherwise "validation"."""
     return "test" if "test" in scored else "validation"
-
-
-def read_config(run_dir: Path) -> dict[str, Any]:
-    """The flags of a run, of which those that a score depends on have their types.
-
-    Raises:
-      RunError: there is no run, or its run.json is damaged.
-    """
-    config = runs.read_run(run_dir)["config"]
-    for name, kinds in _NEEDED.items():
-        if type(config.get(name)) not in kinds:
-            raise runs.RunError(
-                f"{run_dir / 'run.json'} is damaged, {name!r} is missing or of another"
-                " kind: train again"
-            )
-    sound = {
-        "loss": config["loss"] in losses.LOSSES,
-        "weight_average": 0 <= config["weight_average"] < 1,
-        **{name: config[name] > 0 for name in ("epochs", "batch_size")},
-        **{name: config[name] >= 0 for name in ("early_stopping", "seed")},
-        **{name: config[name] >= 0 for name in ("split_seed", "validation_size")},
-    }
-    for name in sound:
-        if not sound[name]:
-            raise runs.RunError(
-                f"{run_dir / 'run.json'} is damaged, {name!r} is none there can be:"
-                " train again"
-            )
-    return config
-
-
-def epochs(
-    run_dir: Path, step: int, needed: Iterable[str] = ()
-) -> list[dict[str, float]]:
-    """The epochs up to a checkpoint, of which there is one at least.
-
-    Args:
-      run_dir, step, needed: see `history.epochs`.
-
-    Raises:
-      RunError: there is none, so that the checkpoint is of a network which has learned
-        next to nothing; one is lost; or metrics.csv is damaged.
-    """
-    rows = history.epochs(run_dir, step, needed)
-    if not rows:
-        # A run that was stopped within its first epoch has a checkpoint, too.
-        lost = f", unless {history.METRICS} was lost: then put a copy back" * (step > 0)
-        raise runs.RunError(
-            f"{run_dir} has no epoch behind it yet: train it first{lost}"
-        )
-    return rows

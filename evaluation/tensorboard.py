@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What TensorBoard shows of a score in tabs of their own.
+"""Three of TensorBoard's tabs for a score: HParams, PR Curves and Projector.
 
-HParams has the flags beside the final figures, PR Curves precision and recall of each
-digit, Projector the digits as the last layer but one sees them.
+HParams shows the flags next to the final figures, PR Curves the precision and recall of
+each digit, Projector the digits as points: the outputs of the layer before the logits.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,25 +11,21 @@ from typing import Any
 
 import cv2
 import numpy as np
-import tensorflow as tf
 from google.protobuf import text_format
 from google.protobuf.message import Message
 from tensorboard.plugins.hparams import summary_v2 as hparams
 from tensorboard.plugins.pr_curve import summary as pr_curve
 from tensorboard.plugins.projector import projector_config_pb2
 
+from evaluation.activations import LastLayer
 from evaluation.scoring import CLASSES, Scores
 from training import runs
 
 THRESHOLDS = 201  # of a precision-recall curve
-# In the projector. TensorBoard reads those of every run as it starts, and the browser
-# moves them all in each frame.
-MOST_POINTS = 2000
-MOST_VALUES = 1 << 20  # of all points, for a layer that is very wide
 
-# Flags that mean something beside certain others only: the name of that, and those of
-# its values beside which they do; none stands for all but 0, none and the like.
-MEANT_BY: dict[str, tuple[str, tuple[str, ...]]] = {
+# Flags that have an effect only with another one: its name, and the values of it that
+# give them one; () stands for all but 0, none and the like.
+NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "batch_norm_decay": ("batch_norm", ("conv", "all")),
     "batch_norm_first": ("batch_norm", ("conv", "all")),
     "decay_epochs": ("schedule", ("step",)),
@@ -52,10 +48,10 @@ def tabs(
     """Yields the Summary protocol buffers of HParams and PR Curves.
 
     Args:
-      name: of the run.
-      split: what was scored, "test" or "validation".
-      config: the run's flags.
-      scores: of the split.
+      name: name of the run.
+      split: the digits scored, "test" or "validation".
+      config: settings of the run.
+      scores: scores of the split.
     """
     yield hparams.hparams_pb(hyperparameters(config), trial_id=name)
     for digit in range(CLASSES):
@@ -64,74 +60,61 @@ def tabs(
             labels=scores.labels == digit,
             predictions=scores.probabilities[:, digit],
             num_thresholds=THRESHOLDS,
-            description=f"Precision and recall of the {split} digits as the probability"
-            f" from which on one is called a {digit} moves from 0 to 1. A good network"
-            " stays in the upper right corner; compare digits and runs there.",
+            description=f"Precision and recall of {digit} on the {split} digits, while"
+            f" the probability above which we call a digit a {digit} moves from 0 to 1."
+            " A good network stays in the upper right corner: compare digits and runs"
+            " there.",
         )
 
 
 def hyperparameters(config: Mapping[str, Any]) -> dict[str, bool | float | str]:
-    """A run's flags as the HParams tab takes them.
-
-    What is not set is left out, and what has no meaning beside the other flags.
-    """
+    """A run's flags for HParams, without those that are unset or have no effect."""
     return {
         name: ",".join(map(str, value)) if isinstance(value, list) else value
         for name, value in config.items()
-        if value is not None and _has_meaning(name, config)
+        if value is not None and _has_effect(name, config)
     }
 
 
-def _has_meaning(name: str, config: Mapping[str, Any]) -> bool:
-    if name not in MEANT_BY:
+def _has_effect(name: str, config: Mapping[str, Any]) -> bool:
+    if name not in NEEDS:
         return True
-    other, values = MEANT_BY[name]
+    other, values = NEEDS[name]
     given = config.get(other, False)
-    if given is None:  # no option of this network, which is always so
+    if given is None:  # this network has no such option: it always has the effect
         return True
     return given in values if values else bool(given)
 
 
 def write_projector(
-    folder: Path, scores: Scores, images: np.ndarray, network: tf.Module
+    folder: Path, scores: Scores, images: np.ndarray, layer: LastLayer
 ) -> None:
-    """The layer before the logits for each digit, with its picture and its classes.
-
-    Where there are too many digits, all that are misread are shown, then the first. Of
-    a network of one layer the images themselves are.
+    """Writes the points of the Projector tab, with their pictures and classes.
 
     Args:
-      folder: of events, gets what the Projector tab reads.
-      scores: of the images.
+      folder: event directory of the score.
+      scores: scores of the images.
       images: uint8 [N, 28, 28, 1].
-      network: as it was scored.
+      layer: the points.
 
     Raises:
-      RunError: it cannot be written.
+      UserError: a file cannot be written.
     """
-    wrong = scores.predictions != scores.labels
-    chosen = np.argsort(~wrong, kind="stable")[:MOST_POINTS]
-    taps: dict[str, Any] = {"images": images[chosen]}
-    network(tf.constant(images[chosen]), training=False, taps=taps)
-    *_, (name, layer), _ = taps.items()
-    points = np.reshape(layer, [len(chosen), -1])
-    order = np.argsort(chosen[: MOST_VALUES // points.shape[1]])
-    points, chosen = points[order], chosen[order]
-    lines = ["\t".join(f"{x:.4g}" for x in point) for point in points]
-    rows = ["true\tread\tverdict\tindex"]
-    for index in chosen:
-        true, read = scores.labels[index], scores.predictions[index]
-        verdict = f"{true} read as {read}" if wrong[index] else "right"
-        rows.append(f"{true}\t{read}\t{verdict}\t{index}")
-    _, png = cv2.imencode(".png", _sprite(images[chosen]))
-    runs.write_atomically(folder / "points.tsv", "\n".join(lines) + "\n")
+    points = ["\t".join(f"{x:.4g}" for x in point) for point in layer.points]
+    rows = ["true\tpredicted\tverdict\tindex"]
+    for index in layer.indices:
+        true, predicted = scores.labels[index], scores.predictions[index]
+        verdict = "correct" if true == predicted else f"{true} as {predicted}"
+        rows.append(f"{true}\t{predicted}\t{verdict}\t{index}")
+    _, png = cv2.imencode(".png", _sprite(images[layer.indices]))
+    runs.write_atomically(folder / "points.tsv", "\n".join(points) + "\n")
     runs.write_atomically(folder / "digits.tsv", "\n".join(rows) + "\n")
     runs.write_atomically(folder / "digits.png", png.tobytes())
-    runs.write_atomically(folder / "projector_config.pbtxt", _config(name))
+    runs.write_atomically(folder / "projector_config.pbtxt", _config(layer.name))
 
 
 def _config(layer: str) -> str:
-    """Where the projector finds all that belongs to the points of a layer."""
+    """Names the files of the projector."""
     config = projector_config_pb2.ProjectorConfig()
     embedding = config.embeddings.add(
         tensor_name=f"{layer}, before the logits",
@@ -144,7 +127,7 @@ def _config(layer: str) -> str:
 
 
 def _sprite(images: np.ndarray) -> np.ndarray:
-    """Dark ink on white, row by row in a square, as the projector wants it."""
+    """One square picture of all digits, row by row, dark on white."""
     side = int(np.ceil(np.sqrt(len(images))))
     tiles = np.full((side * side, 28, 28), 255, np.uint8)
     tiles[: len(images)] = 255 - images[..., 0]

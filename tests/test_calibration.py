@@ -22,7 +22,7 @@ def test_edges_belong_to_the_bin_below():
     confidences = np.array([0, 0.25, 0.26, 0.5, 0.75, 1], np.float32)
     found = calibration.sort_into_bins(confidences, np.ones(6, bool), bins=4)
     assert found.edges.tolist() == [0, 0.25, 0.5, 0.75, 1]
-    assert found.counts.tolist() == found.hits.tolist() == [2, 2, 1, 1]
+    assert found.counts.tolist() == found.correct.tolist() == [2, 2, 1, 1]
     assert found.confidence == pytest.approx([0.25, 0.76, 0.75, 1])
 
 

@@ -1,22 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Statistics by hand, and tables of runs that were written here, not trained."""
+"""Tables of runs that were written here, not trained."""
 
 import json
 
 import numpy as np
 import pytest
 
-from evaluation import comparison
-from evaluation.scoring import Scores, write_predictions
+from evaluation import comparison, predictions, recipes
+from evaluation.scoring import Scores
 from system import cli, errors
 from training.runs import RunError
 
 LABELS = np.arange(100, dtype=np.uint8) % 10
 CONFIG = {"seed": 0, "epochs": 2, "network": "lenet", "flip_codes": ["1"]}
-
-
-def hits(text):
-    return np.array([letter == "x" for letter in text])
 
 
 @pytest.fixture
@@ -35,7 +31,7 @@ def make_run(tmp_path):
         read[list(wrong)] = (read[list(wrong)] + 1) % 10
         probabilities = np.eye(10, dtype=np.float32)[read]
         scores = Scores(labels, probabilities, 0.5)
-        write_predictions(run_dir, scores)
+        predictions.write(run_dir, scores)
         summary = {"binary_accuracy": scores.binary_accuracy, "errors": len(wrong)}
         scored = {split: summary, "finished": finished, **run}
         (run_dir / "result.json").write_text(json.dumps(scored))
@@ -51,54 +47,6 @@ def row(text, *beginning):
     return found
 
 
-# --- statistics ---
-
-
-@pytest.mark.parametrize(
-    "one, other, expected",
-    [
-        ("xx..", "xx..", (0, 0, 1)),
-        ("xxxxx.", ".....x", (5, 1, 14 / 64)),  # 2 · (1 + 6) of 2⁶ coins
-        ("......xx", "xxxxxx..", (2, 6, 74 / 256)),  # 2 · (1 + 8 + 28) of 2⁸
-        ("xxxxxxx", "x......", (6, 0, 2 / 64)),
-        ("xx..x", "..xxx", (2, 2, 1)),
-    ],
-)
-def test_mcnemar(one, other, expected):
-    assert comparison.mcnemar(hits(one), hits(other)) == pytest.approx(expected)
-    b, c, p = comparison.mcnemar(hits(other), hits(one))
-    assert (c, b, p) == pytest.approx(expected)
-
-
-def test_holm():
-    # 3 · 0.01; 2 · 0.03; 1 · 0.04, but no less than the one before it
-    assert comparison.holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
-    assert comparison.holm([0.7, 0.6]) == [1, 1]
-    assert comparison.holm([0.2]) == [0.2]
-    assert comparison.holm([]) == []
-
-
-def test_welch():
-    # Means 2 and 6, variances of the means 1/3 and 4/3: t = −4 / √(5/3) = −3.0984 with
-    # (5/3)² / ((1/3)²/2 + (4/3)²/2) = 50/17 degrees of freedom.
-    p = comparison.welch([1, 2, 3], [4, 6, 8])
-    assert p == pytest.approx(2 * comparison.stats.t.cdf(-3.098387, 50 / 17), rel=1e-5)
-    assert p == comparison.welch([4, 6, 8], [1, 2, 3])
-    assert comparison.welch([1, 3], [3, 1]) == 1
-    assert 0 < comparison.welch([2, 2], [3, 5]) < 1
-    assert comparison.welch([2, 2], [2, 2]) == 1
-    assert comparison.welch([2, 2], [3, 3]) == 0
-
-
-def test_interval_of_a_mean():
-    # t of 2 degrees of freedom at 97.5 % is 4.30265, of 1 degree 12.7062.
-    low, high = comparison.mean_interval([97.0, 98.0, 99.0])
-    assert (low, high) == pytest.approx((98 - 4.30265 / 3**0.5, 98 + 4.30265 / 3**0.5))
-    low, high = comparison.mean_interval([1.0, 3.0])
-    assert (low, high) == pytest.approx((2 - 12.7062, 2 + 12.7062), rel=1e-5)
-    assert comparison.mean_interval([5.0, 5.0]) == (5, 5)
-
-
 # --- runs and recipes ---
 
 
@@ -108,7 +56,7 @@ def test_seeds_make_a_recipe(make_run):
         make_run("mlp-s0", network="mlp"),
         make_run("lenet-s0"),
     ]
-    groups = comparison.group([comparison.read(folder) for folder in folders])
+    groups = recipes.group([recipes.read(folder) for folder in folders])
     assert list(groups) == ["lenet", "mlp"]
     assert [run.seed for run in groups["lenet"]] == [0, 10]
 
@@ -125,14 +73,14 @@ def test_seeds_make_a_recipe(make_run):
 )
 def test_names_of_recipes(make_run, tmp_path, one, other, names):
     folders = [make_run(one), make_run(other, network="mlp")]
-    groups = comparison.group([comparison.read(folder) for folder in folders])
+    groups = recipes.group([recipes.read(folder) for folder in folders])
     assert list(groups) == [name.format(tmp_path) for name in names]
 
 
 def test_differences_name_flags_and_values(make_run):
-    one = comparison.read(make_run("one", rate=0.1, same=3))
-    other = comparison.read(make_run("other", seed=1, flip_codes=[], same=3))
-    line = comparison.differences({"one": [one], "other": [other]})
+    one = recipes.read(make_run("one", rate=0.1, same=3))
+    other = recipes.read(make_run("other", seed=1, flip_codes=[], same=3))
+    line = recipes.differences({"one": [one], "other": [other]})
     assert line == (
         "one | other differ in: --flip_codes (1 | none), --rate (0.1 | not set)."
     )
@@ -149,11 +97,11 @@ def test_two_networks(make_run):
     assert row(text, "b-s0", "14") == ["b-s0", "14", "86.00", "77.86", "to", "91.47"]
     assert "errors of 100    test accuracy %" in text
     assert "a | b differ in: --network (lenet | mlp)." in text
-    assert "13 digits are read rightly by a-s0 alone, 5 by b-s0 alone." in text
+    assert "13 digits are classified correctly by a-s0 alone, 5 by b-s0 alone." in text
     # 2 · Σ C(18, 0 … 5) of 2¹⁸ = 25,232 / 262,144
     assert (
-        "a-s0 makes fewer errors than b-s0, 6 against 14;\nthe difference is not more"
-        " than chance at 5 % (p = 0.096)." in text
+        "a-s0 makes fewer errors than b-s0, 6 against 14;\nthe difference is not"
+        " significant at 5 % (p = 0.096)." in text
     )
     assert "two seeds or more of each recipe" in text
     assert "Welch" not in text and "Holm" not in text
@@ -162,7 +110,7 @@ def test_two_networks(make_run):
 def test_two_networks_that_differ_beyond_chance(make_run):
     text = comparison.compare([make_run("a", range(10)), make_run("b", seed=1)])
     assert "b makes fewer errors than a, 0 against 10" in text
-    assert "is more than chance at 5 % (p = 0.002)." in text  # 2 of 2¹⁰
+    assert "is significant at 5 % (p = 0.002)." in text  # 2 of 2¹⁰
     assert "differ in" not in text  # two seeds of one recipe
     # A wrong digit is two wrong answers in ten: 98 % and 100 %.
     expected = "a 0, 1 10, 0 95.000 ± 7.071 31.469 to 100.000 99.000 ± 1.414"
@@ -172,7 +120,7 @@ def test_two_networks_that_differ_beyond_chance(make_run):
 def test_no_chance_is_none_at_all(make_run):
     labels = np.zeros(2000, np.uint8)
     runs = [make_run("a", range(2000), labels), make_run("b", (), labels, seed=1)]
-    assert "is more than chance at 5 % (p < 1e-307)." in comparison.compare(runs)
+    assert "is significant at 5 % (p < 1e-307)." in comparison.compare(runs)
 
 
 def test_equal_networks(make_run):
@@ -201,7 +149,7 @@ def test_two_recipes(make_run):
     assert max(adjusted) == pytest.approx(max(p), rel=0.05)
     # Welch: variances of the means 1 and 2.25, t = 18.5 / √3.25 = 10.26
     assert "a makes fewer errors than b, 3 against 21.5" in text
-    assert "is more than chance at 5 % (p = 0.01" in text
+    assert "is significant at 5 % (p = 0.01" in text
 
 
 def test_three_recipes_have_tables_of_both_tests(make_run):
@@ -274,7 +222,7 @@ def test_a_result_without_its_predictions(make_run):
     a, b = make_run("a", {1}), make_run("b", {1, 2}, seed=1)
     (b / "predictions.npz").write_bytes((a / "predictions.npz").read_bytes())
     message = refused(RunError, a, b)
-    assert f"{b / 'result.json'} has 2 errors, and predictions.npz" in message
+    assert f"{b / 'result.json'} has 2 errors, but predictions.npz" in message
     assert f"python eval.py --run_dir={b}" in message
 
 
@@ -306,5 +254,5 @@ def test_a_run_that_is_not_at_its_end(make_run):
     # Early stopping may come yet, and is no excuse.
     a, b = make_run("a"), make_run("b", finished=False, early_stopping=3)
     message = refused(RunError, a, b)
-    assert f"{b} was scored before its training came to its end" in message
+    assert f"{b} was scored before its training was finished" in message
     assert f"python train.py --flagfile={b / 'flags.txt'}" in message

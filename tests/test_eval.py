@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import eval as program
 import models
-from evaluation import scoring
+from evaluation import outputs, scoring
+from evaluation.trained import load
 from system import errors
 from system.errors import UserError
 from tests.programs import command
@@ -102,16 +102,18 @@ def test_eval_exports_the_network_and_says_how_it_reads(trained, tmp_path):
 
 
 def test_one_output_that_fails_costs_none_of_the_others():
-    failures, written = [], []
-    for name in ("a.csv", "b.csv", "c.csv"):
-        with program._output(failures):
-            if name != "c.csv":
-                raise RunError(f"cannot write {name}")
-            written.append(name)
-    assert written == ["c.csv"]
+    def write(name):
+        if name != "c.csv":
+            raise RunError(f"cannot write {name}")
+        done.append(name)
+
+    done, written = [], outputs.Outputs()
+    names = ("a.csv", "b.csv", "c.csv")
+    assert [written.attempt(write, name) for name in names] == [False, False, True]
+    assert done == ["c.csv"]
     with pytest.raises(UserError, match="^cannot write a.csv; cannot write b.csv$"):
-        program._report(failures)
-    program._report([])
+        written.report()
+    outputs.Outputs().report()
 
 
 def test_a_finished_run_once_more_is_one_sentence(trained):
@@ -146,16 +148,15 @@ def test_another_seed_in_the_same_directory_is_refused(trained):
 
 def test_the_loaded_network_is_the_average(trained):
     run_dir, _ = trained
-    network, step = program.load_network(run_dir)
-    assert step == 10
+    run = load(run_dir)
+    assert run.step == 10
     images = np.random.default_rng(0).integers(0, 256, (2, 28, 28, 1), np.uint8)
-    probabilities = scoring.score(
-        scoring.Predict(network), images, np.array([0, 1], np.uint8)
-    ).probabilities
+    labels = np.array([0, 1], np.uint8)
+    probabilities = scoring.score(run.predict, images, labels).probabilities
     np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
     prefix = checkpoints.path(run_dir / "checkpoints", 10) / manifest.STATE
     stored = stored_values(prefix, "average/dense2/w", "network/dense2/w")
-    np.testing.assert_array_equal(network.dense2.w.numpy(), stored[0])
+    np.testing.assert_array_equal(run.predict.network.dense2.w.numpy(), stored[0])
     assert np.any(stored[0] != stored[1])
 
 
@@ -166,14 +167,14 @@ def test_a_damaged_checkpoint_is_not_scored_but_the_one_before(
     run_dir = shutil.copytree(trained[0], tmp_path / "run")
     assert checkpoints.steps(run_dir / "checkpoints") == [0, 10]
     (checkpoints.path(run_dir / "checkpoints", 10) / "state.index").unlink()
-    _, step = program.load_network(run_dir)
-    assert step == 0
+    with pytest.raises(RunError, match="has not finished an epoch yet"):
+        load(run_dir)
     assert "step-00000010 is damaged (state.index" in capsys.readouterr().err
     submission = tmp_path / "submission.csv"
     for wanted in (f"--submission={submission}", "--images=photo.png"):
         done = command("eval.py", f"--run_dir={run_dir}", wanted)
         assert done.returncode == 1
-        assert "has no epoch behind it yet" in done.stderr.splitlines()[-1]
+        assert "has not finished an epoch yet" in done.stderr.splitlines()[-1]
         assert not submission.exists()
     assert checkpoints.steps(run_dir / "checkpoints") == [0, 10]  # it only reads
 
@@ -188,8 +189,10 @@ def test_a_setting_that_no_network_can_have(trained, tmp_path, damage):
     runs.write_atomically(tmp_path / "run.json", json.dumps(run))
     shutil.copy(trained[0] / "metrics.csv", tmp_path)
     checkpoints.save(state, tmp_path / "checkpoints", 10, run["config"])
-    with pytest.raises(RunError, match="run.json is damaged, no network can be built"):
-        program._load_trained(tmp_path)
+    with pytest.raises(
+        RunError, match="run.json is damaged, no network can be built from"
+    ):
+        load(tmp_path)
 
 
 def test_determinism_is_a_flag_of_its_own(tmp_path):
@@ -207,15 +210,15 @@ def test_a_run_without_a_checkpoint(trained, tmp_path):
     run = (trained[0] / "run.json").read_text()
     runs.write_atomically(tmp_path / "run.json", run)
     with pytest.raises(RunError, match="has no checkpoint yet: train it first"):
-        program.load_network(tmp_path)
+        load(tmp_path)
     checkpoints.path(tmp_path / "checkpoints", 3).mkdir(parents=True)
     with pytest.raises(CheckpointError, match="step-00000003"):
-        program.load_network(tmp_path)
+        load(tmp_path)
 
 
 def test_no_run_at_all(tmp_path):
     with pytest.raises(RunError, match="holds no run"):
-        program.load_network(tmp_path)
+        load(tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -271,21 +274,19 @@ def test_an_export_that_nothing_checks_is_refused_before_the_submission(
     evaluate += (f"--submission={submission}",)
     done = command(*evaluate, f"--export_dir={tmp_path / 'exported'}")
     assert done.returncode == 1 and done.stderr.count("\n") == 1
-    assert "has nothing to be scored" in done.stderr
+    assert "has nothing to be scored on" in done.stderr
     assert {p.name for p in tmp_path.iterdir()} == {"run"}
     done = command(*evaluate)
     assert (done.returncode, done.stdout) == (0, f"{submission}\n"), done.stderr
 
 
-@pytest.mark.parametrize(
-    "flag", ["submission", "readings", "export_dir", "annotated_dir"]
-)
+@pytest.mark.parametrize("flag", [*outputs.FILES, *outputs.FOLDERS])
 def test_an_output_that_cannot_be_written_is_refused_first(tmp_path, flag):
     (tmp_path / "file").touch()
-    none = dict.fromkeys(("submission", "readings", "export_dir", "annotated_dir"))
-    program._check_outputs({**none, flag: str(tmp_path / "new")})
+    none = dict.fromkeys((*outputs.FILES, *outputs.FOLDERS))
+    outputs.check({**none, flag: str(tmp_path / "new")})
     with pytest.raises(
         errors.UserError, match=f"^cannot write .*below: .*another --{flag}$"
     ):
-        program._check_outputs({**none, flag: str(tmp_path / "file" / "below")})
+        outputs.check({**none, flag: str(tmp_path / "file" / "below")})
     assert {p.name for p in tmp_path.iterdir()} == {"file"}

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from evaluation import figures, intervals
+from evaluation import figures, mosaics, statistics
 
 CONFIDENCES = np.array([1.0, 0.99, 0.98, 0.97, 0.55, 0.35])
 HITS = np.array([True, True, True, False, True, False])
@@ -160,7 +160,7 @@ def test_reliability_diagram():
     assert points.get_ydata() == pytest.approx([0, 1, 0.75])
     (whiskers,) = [c for c in upper.collections if len(c.get_segments()) == 3]
     ends = [segment[:, 1].tolist() for segment in whiskers.get_segments()]
-    expected = [intervals.share_interval(h, n) for h, n in [(0, 1), (1, 1), (3, 4)]]
+    expected = [statistics.share_interval(h, n) for h, n in [(0, 1), (1, 1), (3, 4)]]
     assert ends == [pytest.approx(both) for both in expected]
     assert texts(lower) == ["1", "1", "4"]
     assert [bar.get_height() for bar in lower.patches] == [
@@ -179,7 +179,7 @@ def test_reliability_diagram():
 
 def test_confidence_histogram_separates_right_from_wrong():
     legend = figures.confidence_histogram(CONFIDENCES, HITS).axes[0].get_legend()
-    assert [t.get_text() for t in legend.get_texts()] == ["right: 4", "wrong: 2"]
+    assert [t.get_text() for t in legend.get_texts()] == ["correct: 4", "wrong: 2"]
 
 
 @pytest.mark.parametrize("right", [True, False])
@@ -191,15 +191,15 @@ def test_all_right_and_all_wrong(right):
 
 def tile(picture, row, column):
     """The middle of a mosaic's tile, without the gaps."""
-    side, half = figures.TILE + figures.GAP, figures.GAP // 2
+    side, half = mosaics.TILE + mosaics.GAP, mosaics.GAP // 2
     y, x = row * side + half, column * side + half
-    return picture[y : y + figures.TILE, x : x + figures.TILE]
+    return picture[y : y + mosaics.TILE, x : x + mosaics.TILE]
 
 
 def test_filters_share_a_symmetrical_scale():
     kernel = np.zeros((3, 3, 1, 5), np.float32)
     kernel[0, 0, 0, 0], kernel[2, 1, 0, 4] = 0.5, -1
-    figure = figures.filters(kernel)
+    figure = mosaics.filters(kernel)
     picture = figure.axes[0].images[0].get_array()
     assert (figure.axes[1].get_xlim()) == (-1, 1)
     zero = tile(picture, 0, 1)
@@ -207,7 +207,7 @@ def test_filters_share_a_symmetrical_scale():
     positive, negative = tile(picture, 0, 0), tile(picture, 1, 0)
     red, _, blue = positive[5, 5].astype(int)
     assert red > blue + 50
-    red, _, blue = negative[-5, figures.TILE // 2].astype(int)
+    red, _, blue = negative[-5, mosaics.TILE // 2].astype(int)
     assert blue > red + 50
     assert (tile(picture, 1, 3) == 255).all()  # there are five, in rows of four
 
@@ -215,13 +215,13 @@ def test_filters_share_a_symmetrical_scale():
 @pytest.mark.parametrize("units, rows", [(10, 3), (64, 8), (300, 8)])
 def test_units_of_a_dense_layer_are_pictures(units, rows):
     kernel = np.random.default_rng(0).normal(size=(784, units))
-    figure = figures.filters(kernel)
+    figure = mosaics.filters(kernel)
     height = figure.axes[0].images[0].get_array().shape[0]
-    assert height == rows * (figures.TILE + figures.GAP)
+    assert height == rows * (mosaics.TILE + mosaics.GAP)
 
 
 def test_weights_of_nothing_but_zeros_are_white():
-    figure = figures.filters(np.zeros((3, 3, 1, 4)))
+    figure = mosaics.filters(np.zeros((3, 3, 1, 4)))
     assert figure.axes[0].images[0].get_array().min() > 240
 
 
@@ -230,12 +230,12 @@ def test_feature_maps_begin_with_the_digit():
     images[1, 14:] = 255
     maps = np.zeros((2, 7, 7, 20))
     maps[0, :, :, 2] = 3
-    figure = figures.feature_maps(images, maps)
+    figure = mosaics.feature_maps(images, maps)
     picture = figure.axes[0].images[0].get_array()
     ticks = [t.get_text() for t in figure.axes[0].get_xticklabels()]
     assert ticks == ["digit", *map(str, range(1, 17))]
     assert (tile(picture, 0, 0) == 255).all()
-    assert (tile(picture, 1, 0)[figures.TILE // 2 :] == 0).all()
+    assert (tile(picture, 1, 0)[mosaics.TILE // 2 :] == 0).all()
     red, _, blue = tile(picture, 0, 3)[40, 40].astype(int)
     assert red > blue + 50
     assert tile(picture, 1, 3).min() > 240
@@ -244,24 +244,24 @@ def test_feature_maps_begin_with_the_digit():
 @pytest.mark.parametrize("shape", [(1, 7, 7, 4), (1, 20)])
 def test_outputs_of_nothing_but_zeros_are_white(shape):
     images = np.zeros((1, 28, 28, 1), np.uint8)
-    figure = figures.feature_maps(images, np.zeros(shape, np.float32))
+    figure = mosaics.feature_maps(images, np.zeros(shape, np.float32))
     assert figure.axes[0].images[0].get_array().min() > 240
 
 
 def test_outputs_of_a_dense_layer_are_one_map_in_the_order_of_its_units():
     outputs = np.zeros((1, 20))
     outputs[0, 9] = -1  # second row, second of eight columns
-    figure = figures.feature_maps(np.zeros((1, 28, 28, 1), np.uint8), outputs)
+    figure = mosaics.feature_maps(np.zeros((1, 28, 28, 1), np.uint8), outputs)
     units = tile(figure.axes[0].images[0].get_array(), 1, 0)
     y, x = np.mean(np.nonzero(units[..., 0] < 200), axis=1)
-    assert x / figures.TILE == pytest.approx(1.5 / 8, abs=0.02)
-    assert y / figures.TILE == pytest.approx(1.5 / 3, abs=0.02)
+    assert x / mosaics.TILE == pytest.approx(1.5 / 8, abs=0.02)
+    assert y / mosaics.TILE == pytest.approx(1.5 / 3, abs=0.02)
 
 
-@pytest.mark.parametrize("count, shown", [(1, 1), (7, 7), (40, figures.MOST_WORST)])
+@pytest.mark.parametrize("count, shown", [(1, 1), (7, 7), (40, mosaics.MAX_WORST)])
 def test_worst_errors(count, shown):
     images = np.zeros((count, 28, 28, 1), np.uint8)
-    figure = figures.worst_errors(images, [f"error {i}" for i in range(count)])
+    figure = mosaics.worst_errors(images, [f"error {i}" for i in range(count)])
     drawn = [axes for axes in figure.axes if axes.images]
     assert [texts(axes)[0] for axes in drawn] == [f"error {i}" for i in range(shown)]
 

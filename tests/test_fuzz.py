@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 from augment import folder, shards
 from data import idx, kaggle, mnist
-from evaluation import comparison, result, scoring
+from evaluation import predictions, recipes, trained
 from photos import decode
 from system import console, errors, flagfiles, untrusted
 from tests.fuzz import readers
@@ -310,8 +310,8 @@ OPENERS = {
     "run.json": lambda path: runs.read_run(path.parent),
     "metrics.csv": lambda path: history.read(path.parent),
     "manifest.json": lambda path: folder.read_checksums(path.parent, {}),
-    "predictions.npz": lambda path: scoring.read_predictions(path.parent),
-    "result.json": lambda path: comparison._read_result(path.parent),
+    "predictions.npz": lambda path: predictions.read(path.parent),
+    "result.json": lambda path: recipes._read_result(path.parent),
     "photo": decode.read,
     "shard": lambda path: shards.read(path, 8, np.zeros(9, np.uint8), None),
 }
@@ -403,14 +403,16 @@ def test_a_message_cannot_move_the_cursor():
 # --- Settings in run.json ---
 
 
-@pytest.mark.parametrize("name", sorted(result._NEEDED))
+@pytest.mark.parametrize("name", sorted(trained.NEEDED))
 def test_a_setting_of_the_wrong_type_is_named(tmp_path, name):
     run = json.loads(SEEDS["run"]()[0])
     for value in ([], {}, None):
         run["config"][name] = value
         (tmp_path / "run.json").write_text(json.dumps(run))
-        with pytest.raises(runs.RunError, match=f"{name!r} is missing or of another"):
-            result.read_config(tmp_path)
+        with pytest.raises(
+            runs.RunError, match=f"{name!r} is missing or of the wrong type"
+        ):
+            trained.read(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -421,5 +423,5 @@ def test_an_impossible_setting_is_named(tmp_path, name, value):
     run = json.loads(SEEDS["run"]()[0])
     run["config"][name] = value
     (tmp_path / "run.json").write_text(json.dumps(run))
-    with pytest.raises(runs.RunError, match=f"{name!r} is none there can be"):
-        result.read_config(tmp_path)
+    with pytest.raises(runs.RunError, match=f"{name!r} has an impossible value"):
+        trained.read(tmp_path)

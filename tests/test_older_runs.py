@@ -17,10 +17,17 @@ from absl import flags
 from PIL import Image
 
 import data
-import eval as program
 import train
 from config import define_flags
-from evaluation import comparison, export, result, scoring
+from evaluation import (
+    comparison,
+    export,
+    predictions,
+    recipes,
+    result,
+    scoring,
+    trained,
+)
 from photos import reading
 from system import cli
 from training import checkpoints, history, runs, sets, settings
@@ -59,15 +66,15 @@ def stored(run_dir):
 def test_an_older_run_is_scored_as_it_was(copy, digits):
     run_dir = copy()
     (run_dir / result.RESULT).unlink()
-    predict, step = program._load_trained(run_dir)
-    runs.check_data(run_dir, digits.hashes)
-    result.evaluate(run_dir, predict, data.scored(digits, 0, 0), step)
+    run = trained.load(run_dir)
+    runs.check_data(run_dir, run.record, digits.hashes)
+    result.evaluate(run, run.scored(digits))
     now, then = stored(run_dir), stored(GOLDEN)
     assert now["test"]["errors"] == then["test"]["errors"] == ERRORS
     assert now["test"]["loss"] == pytest.approx(then["test"]["loss"], rel=1e-5)
     same = ("config", "steps", "epochs", "finished", "environment", "parameters")
     assert [now[name] for name in same] == [then[name] for name in same]
-    (labels, now), (known, then) = map(scoring.read_predictions, (run_dir, GOLDEN))
+    (labels, now), (known, then) = map(predictions.read, (run_dir, GOLDEN))
     np.testing.assert_array_equal(labels, known)
     np.testing.assert_allclose(now, then, rtol=1e-4, atol=1e-6)
 
@@ -75,23 +82,23 @@ def test_an_older_run_is_scored_as_it_was(copy, digits):
 @pytest.mark.parametrize("version", ["0.4.9", "0.6.0", None])
 def test_the_version_of_a_run_refuses_nothing(copy, digits, version):
     run_dir = copy(version=version)
-    predict, _ = program._load_trained(run_dir)
-    scores = scoring.score(predict, digits.test_images, digits.test_labels)
+    run = trained.load(run_dir)
+    scores = scoring.score(run.predict, digits.test_images, digits.test_labels)
     assert (scores.predictions != digits.test_labels).sum() == ERRORS
-    assert comparison.read(run_dir).errors == ERRORS
+    assert recipes.read(run_dir).errors == ERRORS
 
 
 def test_an_older_run_reads_photos_and_is_exported(copy, digits, tmp_path):
-    network, step = program.load_network(copy())
-    assert step == 24
+    run = trained.load(copy())
+    assert run.step == 24
     images, labels = digits.test_images, digits.test_labels
     ink = np.full((100, 100), 255, np.uint8)
     ink[20:80, 40:48] = 0  # a one
     Image.fromarray(ink).save(photo := tmp_path / "page.png")
-    (page,) = reading.read(scoring.Predict(network), [photo], "auto")
+    (page,) = reading.read(run.predict, [photo], "auto")
     assert len(page.readings) == 1
     table, refused = export.export(
-        *(network, tmp_path / "exported", ["float"], images, labels),
+        *(run.predict.network, tmp_path / "exported", ["float"], images, labels),
         calibration=digits.train_images,
         facts={},
     )
@@ -119,9 +126,9 @@ def test_a_setting_that_came_later_makes_no_run_foreign(copy, monkeypatch):
     text = comparison.compare([older, coloured])
     assert "mlp | blue differ in: --colour (3 | 5)" in text
     # Checkpoints know their run, too.
-    assert program.load_network(older)[1] == 24
+    assert trained.load(older).step == 24
     with pytest.raises(checkpoints.CheckpointError, match="run with other settings"):
-        program.load_network(coloured)
+        trained.load(coloured)
     config = {**runs.read_run(older)["config"], "colour": 3}
     facts = {k: stored(GOLDEN)[k] for k in ("data", "environment")}
     runs.open_run(older, config, "", facts)
@@ -156,7 +163,7 @@ def test_an_older_run_is_resumed_where_it_was_left(copy, digits, capsys):
 
 def test_a_run_of_a_format_that_came_later_is_refused_in_one_line(copy):
     run_dir = copy(format=runs.FORMAT + 1, version="7.2", data=[], config={"seed": "x"})
-    for read in (runs.read_run, program.load_network, comparison.read):
+    for read in (runs.read_run, trained.load, recipes.read):
         with pytest.raises(runs.RunError) as caught:
             read(run_dir)
         assert re.fullmatch(

@@ -20,6 +20,7 @@ import pytest
 import data
 from benchmarks import accuracy
 from evaluation import comparison
+from evaluation.statistics import holm, welch
 from tests.programs import ROOT
 
 FROM, TO = "<!-- figures of results/ -->", "<!-- other figures -->"
@@ -99,8 +100,8 @@ def ablations():
     """{recipe: (p by Welch's test against the run as it is, p by Holm's correction)}"""
     base = recipes()["lenet_one_thread"].errors
     names = [name for name in recipes() if name.startswith("ablation_")]
-    p = [comparison.welch(base, recipes()[name].errors) for name in names]
-    both = zip(p, comparison.holm(p), strict=True)
+    p = [welch(base, recipes()[name].errors) for name in names]
+    both = zip(p, holm(p), strict=True)
     return {n: tuple(f"{v:.2g}" for v in values) for n, values in zip(names, both)}
 
 

@@ -10,9 +10,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-import eval as program
 from benchmarks import photos as counting
-from evaluation import figures, scoring
+from evaluation import figures, scoring, trained
 from photos import annotate, decode, make_page, paper, reading
 from system import errors
 from tests.programs import command
@@ -201,8 +200,7 @@ def test_pages_of_mnists_digits_are_read(mnist, run_dir, tmp_path):
 
     Compared with the same network on the same digits as MNIST has them.
     """
-    network, _ = program.load_network(run_dir)
-    predict = scoring.Predict(network)
+    predict = trained.load(run_dir).predict
     read, known, count = 0, 0, 0
     for seed in range(3):
         images, labels = mnist.test_images[count:], mnist.test_labels[count:]

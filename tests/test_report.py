@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from evaluation import report, scoring
+from evaluation import activations, report, scoring
 from evaluation.scoring import Scores
 from models import layers
 from models.lenet import LeNet
@@ -98,7 +98,8 @@ def write(folder, split, rows, scores, network, /, **config):
         "environment": {"commit": "abc123", "onednn": None},
     }
     folder.mkdir(exist_ok=True)
-    return report.write(folder, split, result, rows, scores, images, network)
+    first, _ = activations.compute(network, images, scores)
+    return report.write(folder, split, result, rows, scores, images, first)
 
 
 class Page(html.parser.HTMLParser):
@@ -171,11 +172,11 @@ def test_errors_by_the_gap_to_the_true_class():
     scores = Scores(np.array([1, 1, 1, 0], np.uint8), probabilities, 0.0)
     errors = report.find_errors(scores)
     # Gaps: number 0 0.2, number 2 0.5 (a tie is read as the first), number 3 0.5.
-    assert [(e.index, e.true, e.read) for e in errors] == [
+    assert [(e.index, e.true, e.predicted) for e in errors] == [
         *((2, 1, 0), (3, 0, 2), (0, 1, 0))
     ]
     assert errors[1].true_probability == pytest.approx(0.2)
-    assert errors[1].read_probability == pytest.approx(0.7)
+    assert errors[1].predicted_probability == pytest.approx(0.7)
 
 
 def test_confusions_name_all_of_equal_count_or_none():
@@ -193,7 +194,8 @@ def test_first_layer_is_the_first_tap():
     labels = np.array([7, 7, 2, 1, 0, 4, 9], np.uint8)
     images = np.random.default_rng(0).integers(0, 256, (7, 28, 28, 1), np.uint8)
     network = LeNet()
-    kernel, digits, maps = report.first_layer(network, images, labels)
+    scores = Scores(labels, np.eye(10, dtype=np.float32)[labels], 0.5)
+    (kernel, digits, maps), _ = activations.compute(network, images, scores)
     np.testing.assert_array_equal(digits, images[[0, 2, 3, 4, 5]])
     assert kernel.shape == (3, 3, 1, 12) and maps.shape == (5, 13, 13, 12)
     taps = {}
@@ -204,19 +206,19 @@ def test_first_layer_is_the_first_tap():
 def told(split, scored_epoch=2, finished=True, **config):
     result = {"epochs": 3, "scored_epoch": scored_epoch, "finished": finished}
     result["steps"] = 1407
-    return report.what_is_scored(split, {**result, "config": {**CONFIG, **config}})
+    return report.describe_weights(split, {**result, "config": {**CONFIG, **config}})
 
 
 def test_what_is_scored_is_told():
     last = told("test")
     assert "the network after the last step, at the end of epoch 2" in last
-    assert "chose nothing" in last and "Training" not in last
+    assert "No choice was made on the test digits" in last and "Training" not in last
     within = told("test", scored_epoch=3, finished=False)
     assert "the network after step 1,407, within epoch 3 (" in within
     best = told("validation", scored_epoch=1, keep_best=True, weight_average=0.99)
     assert "average" in best and "(decay 0.99) after epoch 1, the one with" in best
-    assert "flatter" in best
-    assert "flatter" not in told("validation")
+    assert "optimistic" in best
+    assert "optimistic" not in told("validation")
 
 
 def test_what_ended_training_is_told():
@@ -260,40 +262,40 @@ def test_words_for_values(function, value, text):
 def test_what_the_page_says(pages):
     text = pages["full"].text
     for phrase in (
-        "60.00 % of 300 test digits read rightly",
+        "60.00 % accuracy on 300 test digits",
         "120 errors of 300.",
         "95 % interval 54.36 % to 65.38 %",  # 180 of 300, Wilson
         "after epoch 1, the one with the best validation accuracy",
         "9 min 32 s",
         "12,345",
         "30 steps of 64 images",
-        "0 read as 1: 12 times; 1 read as 2: 12 times; 2 read as 3: 12 times.",
+        "0 as 1, 12 times; 1 as 2, 12 times; 2 as 3, 12 times.",
         "The 100 worst of 120 errors",
-        "true 0 (2.0 %) read 1 (90.0 %) no. 0",
+        "true 0 (2.0 %) as 1 (90.0 %) no. 0",
         "--shift_directions up,down",
         "--hidden_units (not set)",
-        "after activation and whatever pooling and batch norm it has",
+        "after its activation and any pooling and batch norm",
         # The right ones share a bin with eleven wrong: |16.2 − 9.717| / 300, and the
         # other wrong ones on their own, 74.483 / 300.
         "Expected calibration error: 26.99 %",
-        "lenet-selu 0.2.0, commit abc123. The same pictures are in TensorBoard, the"
-        " scores in result.json, the curves in metrics.csv, each digit’s probabilities"
-        " in predictions.npz.",
+        "lenet-selu 0.2.0, commit abc123. TensorBoard shows the same pictures;"
+        " result.json has the scores, metrics.csv the curves, predictions.npz the"
+        " probabilities of each digit.",
         "f7ae60f9",
         "abc123",
     ):
         assert phrase in text, phrase
     # Mean confidence of the right ones 0.91, of the wrong ones 0.7 and a little.
-    assert re.search(r"Its mean is 82\.\d\d %, and 60\.00 % were right", text)
+    assert re.search(r"Its mean is 82\.\d\d %; the accuracy is 60\.00 %", text)
 
 
 def test_the_least_page_says_what_is_missing(pages):
     text = pages["least"].text
     for phrase in (
-        "100.00 % of 20 held-out digits read rightly",
+        "100.00 % accuracy on 20 held-out digits",
         "0 errors of 20.",
-        "No digit was misread.",
-        "There are none: all 20 held-out digits were read rightly.",
+        "No digit was misclassified.",
+        "None: all 20 held-out digits were classified correctly.",
         "All 10 units, each drawn as the image",
     ):
         assert phrase in text, phrase

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from evaluation import result, scoring
+from evaluation import predictions, result, scoring, trained
 from models.mlp import MLP
 from system import cli
 from training import checkpoints, history, runs, settings
@@ -25,6 +25,11 @@ CONFIG |= {
     "batch_size": 50,
     "epoch_images": 0,
 }
+
+
+def evaluate(run_dir, network, scored):
+    run = trained.after_training(run_dir, scoring.Predict(network))
+    result.evaluate(run, scored)
 
 
 @pytest.fixture
@@ -55,7 +60,7 @@ def test_the_score_and_the_history_are_stored(tmp_path, capsys, images, split):
     history.write(tmp_path, [*rows, begun])
     checkpoints.path(tmp_path / "checkpoints", 20).mkdir(parents=True)
     network = MLP()
-    result.evaluate(tmp_path, scoring.Predict(network), {split: (images, LABELS)})
+    evaluate(tmp_path, network, {split: (images, LABELS)})
     scores = scoring.score(
         scoring.Predict(network), images, LABELS, "binary_cross_entropy"
     )
@@ -76,7 +81,7 @@ def test_the_score_and_the_history_are_stored(tmp_path, capsys, images, split):
         **{"data": {"a": "b"}, "environment": {"commit": "abc"}},
     }
     assert scoring.show(summary) in capsys.readouterr().out
-    labels, probabilities = scoring.read_predictions(tmp_path)
+    labels, probabilities = predictions.read(tmp_path)
     np.testing.assert_array_equal(labels, LABELS)
     np.testing.assert_array_equal(probabilities, scores.probabilities)
     assert "</html>" in (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -113,7 +118,7 @@ def test_what_came_to_its_end_and_what_was_scored(
     ]
     history.write(tmp_path, rows)
     checkpoints.path(tmp_path / "checkpoints", step).mkdir(parents=True)
-    result.evaluate(tmp_path, scoring.Predict(MLP()), {"test": (images, LABELS)})
+    evaluate(tmp_path, MLP(), {"test": (images, LABELS)})
     stored = json.loads((tmp_path / "result.json").read_text())
     assert (stored["finished"], stored["scored_epoch"]) == (finished, scored_epoch)
     assert stored["steps"] == step
@@ -134,14 +139,14 @@ def test_a_score_cut_short_leaves_no_result_without_predictions(
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(scoring, "write_predictions", interrupt)
+    monkeypatch.setattr(predictions, "write", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        result.evaluate(tmp_path, scoring.Predict(MLP()), {"test": (images, LABELS)})
+        evaluate(tmp_path, MLP(), {"test": (images, LABELS)})
     assert not (tmp_path / "result.json").exists()
 
 
 def test_a_run_without_history_is_refused(tmp_path, images):
     runs.open_run(tmp_path, CONFIG, "--seed=4\n", {"data": {}, "environment": {}})
-    with pytest.raises(runs.RunError, match="has no epoch behind it yet"):
-        result.evaluate(tmp_path, scoring.Predict(MLP()), {"test": (images, LABELS)})
+    with pytest.raises(runs.RunError, match="has not finished an epoch yet"):
+        evaluate(tmp_path, MLP(), {"test": (images, LABELS)})
     assert not (tmp_path / "result.json").exists()

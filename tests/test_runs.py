@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-import eval
+from evaluation import trained
 from system import cli
 from training import runs, settings
 from training.runs import RunError
@@ -129,7 +129,7 @@ def test_other_data_is_refused(tmp_path):
     with pytest.raises(RunError, match="was trained on other data files .* --data_dir"):
         runs.open_run(tmp_path, CONFIG, "", {**FACTS, "data": {"a": "c"}})
     assert (tmp_path / "run.json").read_bytes() == before
-    runs.check_data(tmp_path, {"a": "b"})
+    runs.check_data(tmp_path, runs.read_run(tmp_path), {"a": "b"})
 
 
 def test_a_file_is_no_run(tmp_path):
@@ -214,7 +214,7 @@ def test_a_link_or_a_pipe_in_a_run_is_refused(tmp_path, name, place):
         open_run(run_dir)
     (run_dir / name).parent.mkdir(parents=True, exist_ok=True)
     place(victim, run_dir / name)
-    for enter in (runs.lock, lambda run_dir: eval.load_network(run_dir)):
+    for enter in (runs.lock, trained.load):
         with pytest.raises(RunError, match=f"{name} is a (link|pipe)"):
             with enter(run_dir):
                 raise AssertionError("it was locked")

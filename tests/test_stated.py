@@ -12,7 +12,7 @@ import tensorflow as tf
 import models
 from augment import deform, geometry, online, online_settings, plan
 from data import idx
-from evaluation import scoring
+from evaluation import predictions
 from models import bn_cnn, double_conv, lenet
 from training import losses
 
@@ -68,7 +68,7 @@ def test_ink_at_the_border(mnist):
 def test_sizes():
     (millions,) = stated(inspect.getsource(idx), r"([\d.]+) million images of 28×28")
     assert idx.MAX_BYTES / 784e6 == pytest.approx(millions, abs=0.05)
-    (millions,) = stated(inspect.getsource(scoring), r"([\d.]+) million digits")
-    assert scoring._MOST_BYTES / 41e6 > millions  # a label, ten probabilities
+    (millions,) = stated(inspect.getsource(predictions), r"([\d.]+) million digits")
+    assert predictions._MAX_BYTES / 41e6 > millions  # a label, ten probabilities
     (nats,) = stated(inspect.getsource(losses), r"costs more than ([\d.]+) nats")
     assert nats - 0.1 < -math.log(losses.CLIP) < nats

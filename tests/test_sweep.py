@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation import result, scoring
+from evaluation import predictions, result
 from system import errors
 from training import sweep, sweep_plan
 from training.sweep_plan import SweepError
@@ -177,7 +177,7 @@ def test_after_a_failure_no_other_run_starts(folder, capsys):
 
 def test_a_scored_run_has_what_evaluation_writes():
     # training may not import evaluation, so it has the names a second time.
-    assert sweep_plan.SCORED == (result.RESULT, scoring.PREDICTIONS)
+    assert sweep_plan.SCORED == (result.RESULT, predictions.PREDICTIONS)
     assert sweep_plan.RESULT == result.RESULT
 
 

@@ -19,7 +19,7 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
-from evaluation import dashboard, gallery, scoring, tensorboard
+from evaluation import activations, dashboard, gallery, scoring, tensorboard
 from models.mlp import MLP
 from tests.programs import command
 from training import summaries
@@ -101,7 +101,7 @@ print(json.dumps({name: getattr(FLAGS[name].parser, "enum_values", None)
 
 def test_what_gives_a_flag_its_meaning_is_a_flag():
     known = json.loads(command("-c", CONFIGURED).stdout)
-    for name, (other, values) in tensorboard.MEANT_BY.items():
+    for name, (other, values) in tensorboard.NEEDS.items():
         assert name in known and other in known
         assert set(values) <= set(known[other] or ())
 
@@ -118,22 +118,25 @@ def test_precision_and_recall_by_hand(events):
     assert "corner" in events.SummaryMetadata(tags[0]).summary_description
 
 
-@pytest.mark.parametrize(
-    "limit, value", [("MOST_POINTS", 5), ("MOST_VALUES", 5 * 3 + 2)]
-)
+def project(folder, images, network):
+    _, last = activations.compute(network, images, make_scores())
+    tensorboard.write_projector(folder, make_scores(), images, last)
+
+
+@pytest.mark.parametrize("limit, value", [("MAX_POINTS", 5), ("MAX_VALUES", 5 * 3 + 2)])
 def test_the_projector_has_points_labels_and_pictures(
     tmp_path, monkeypatch, limit, value
 ):
-    monkeypatch.setattr(tensorboard, limit, value)
+    monkeypatch.setattr(activations, limit, value)
     images = np.random.default_rng(0).integers(0, 256, (7, 28, 28, 1), np.uint8)
     network = MLP(hidden_units=[64, 3])
-    tensorboard.write_projector(tmp_path, make_scores(), images, network)
+    project(tmp_path, images, network)
     header, *rows = (tmp_path / "digits.tsv").read_text().splitlines()
-    assert header.split("\t") == ["true", "read", "verdict", "index"]
+    assert header.split("\t") == ["true", "predicted", "verdict", "index"]
     # Both that are misread, and the first of the others.
     assert rows == [
-        *("3\t3\tright\t0", "1\t1\tright\t1", "4\t5\t4 read as 5\t2"),
-        *("1\t1\tright\t3", "9\t0\t9 read as 0\t5"),
+        *("3\t3\tcorrect\t0", "1\t1\tcorrect\t1", "4\t5\t4 as 5\t2"),
+        *("1\t1\tcorrect\t3", "9\t0\t9 as 0\t5"),
     ]
     shown = images[[0, 1, 2, 3, 5]]
     taps: dict[str, tf.Tensor] = {}
@@ -152,7 +155,7 @@ def test_the_projector_has_points_labels_and_pictures(
 def test_a_network_of_one_layer_has_its_images_projected(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (7, 28, 28, 1), np.uint8)
     network = MLP(hidden_units=[])
-    tensorboard.write_projector(tmp_path, make_scores(), images, network)
+    project(tmp_path, images, network)
     points = np.loadtxt(tmp_path / "points.tsv", delimiter="\t")
     np.testing.assert_array_equal(points, images.reshape(7, 784))
 

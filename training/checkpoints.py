@@ -26,6 +26,8 @@ UNFINISHED = ".unfinished-"
 REMOVED = ".removed-"
 REPLACED = ".replaced-"  # by a second checkpoint of the same step
 
+NETWORK, AVERAGE, BEST = "network", "average", "best"  # networks in a checkpoint
+
 KEPT = 2  # checkpoints
 
 
@@ -48,6 +50,13 @@ def fingerprint(config: Mapping[str, Any] | None) -> str:
     """SHA-256 of a run's settings, which its checkpoints carry."""
     text = json.dumps(settings.identity(config or {}), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def scored(config: Mapping[str, Any]) -> str:
+    """The network in a checkpoint that is scored: the best, the average or the last."""
+    if config["keep_best"]:
+        return BEST
+    return AVERAGE if config["weight_average"] else NETWORK
 
 
 def save(

@@ -240,7 +240,7 @@ def open_run(
     """
     check_settings(run_dir, config)
     if (run_dir / RUN).exists():
-        check_data(run_dir, facts["data"])
+        check_data(run_dir, read_run(run_dir), facts["data"])
         _compare_environment(run_dir, facts["environment"])
         if not (run_dir / FLAGS).exists():  # killed before it was written
             write_atomically(run_dir / FLAGS, flags)
@@ -277,9 +277,11 @@ def _compare_environment(run_dir: Path, now: Mapping[str, Any]) -> None:
         _write_run(run_dir, {**run, "resumed": [*resumed, dict(now)]})
 
 
-def check_data(run_dir: Path, hashes: Mapping[str, str]) -> None:
-    """Raises RunError if a run was trained on other data files than these."""
-    if read_run(run_dir)["data"] != dict(hashes):
+def check_data(
+    run_dir: Path, run: Mapping[str, Any], hashes: Mapping[str, str]
+) -> None:
+    """Raises RunError if the run of a run.json was trained on other data files."""
+    if run["data"] != dict(hashes):
         raise RunError(
             f"{run_dir} was trained on other data files than those that were found:"
             " give that run's --data_dir, or choose another --run_dir"

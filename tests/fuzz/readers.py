@@ -119,11 +119,12 @@ def read_flagfile(content: bytes) -> None:
 
 def read_run(content: bytes) -> None:
     """training.runs: run.json, as eval.py reads it."""
-    from evaluation import result
+    from evaluation import trained
     from training import runs
 
     folder = _file("run.json", content).parent
-    run, config = runs.read_run(folder), result.read_config(folder)
+    run = trained.read(folder)
+    config = run["config"]
     assert isinstance(run["data"], dict) and isinstance(run["version"], str)
     assert run.get("format", 0) in range(runs.FORMAT + 1)
     assert all(
@@ -168,22 +169,22 @@ def read_checkpoint(content: bytes) -> None:
 
 
 def read_predictions(content: bytes) -> None:
-    """evaluation.scoring: predictions.npz."""
-    from evaluation import scoring
+    """evaluation.predictions: predictions.npz."""
+    from evaluation import predictions
 
-    folder = _file(scoring.PREDICTIONS, content).parent
-    labels, probabilities = scoring.read_predictions(folder)
+    folder = _file(predictions.PREDICTIONS, content).parent
+    labels, probabilities = predictions.read(folder)
     assert labels.dtype == np.uint8 and labels.max() <= 9
     assert probabilities.dtype == np.float32
     assert probabilities.shape == (len(labels), 10) and np.isfinite(probabilities).all()
 
 
 def read_result(content: bytes) -> None:
-    """evaluation.comparison: result.json."""
-    from evaluation import comparison
+    """evaluation.recipes: result.json."""
+    from evaluation import recipes
 
     folder = _file("result.json", content).parent
-    split, finished, accuracy, wrong = comparison._read_result(folder)
+    split, finished, accuracy, wrong = recipes._read_result(folder)
     assert split in ("test", "validation") and isinstance(finished, bool)
     assert isinstance(wrong, int)
     assert 0 <= accuracy <= 100
