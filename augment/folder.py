@@ -133,6 +133,10 @@ class Folder:
     def _finish(self, hidden: Path, sums: Mapping[int, Checksums]) -> None:
         """Adds the manifest, removes all that is no shard, and renames the folder."""
         _clear(hidden, _file_names(self.shards))
+        # A worker on another machine may have written to a disk of its own.
+        for shard in self.shards:
+            for file, size in shards.sizes(shard).items():
+                shards.check_size(hidden / file, size)
         listed = {f: s for number in sorted(sums) for f, s in sums[number].items()}
         path = hidden / MANIFEST
         path.write_text(

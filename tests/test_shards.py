@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from augment import folder, shards
+from augment import folder, shards, workers
 from augment.enlarged import make
 from augment.plan import plan
 from data import idx
@@ -162,6 +162,13 @@ def test_shards_of_other_versions_are_built_again(
     files, written = again(monkeypatch, dataset, tmp_path / "root")
     assert files == expected and len(written) == 6
     assert "resuming" not in capsys.readouterr().err
+
+
+def test_a_shard_that_was_written_elsewhere_is_missed(dataset, tmp_path):
+    place = folder.Folder(dataset, DEFORMED, tmp_path)
+    with pytest.raises(idx.DataError, match="part-00-of-06-images.*No such file"):
+        place.build(workers.threads, lambda path, number: {"file": "00"})
+    assert not place.path.exists()
 
 
 def test_damage_is_found_without_reading_all_into_memory(dataset, tmp_path):
