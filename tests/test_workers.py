@@ -18,7 +18,7 @@ from training import checkpoints, history, launch, runs
 from training.state import State
 
 ROOT = Path(__file__).parent.parent
-SECONDS = 120  # more than any of these processes takes
+SECONDS = 300  # more than any of these processes takes, on a busy machine
 LEAVING = 30  # seconds for the others to notice that one is gone
 
 STEPS = 4  # per epoch
