@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A network's operations as a list, each of which can be taken for another.
+"""A network as a list of operations that can be replaced one by one.
 
-`read` makes it out of the network's graph: the networks of `models` are chains, where
-each operation works on what the one before it gave, and on constants.
+`read` extracts the list from the network's graph. The networks of `models` are chains:
+the inputs of each operation are the output of the one before it, and constants.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ _ONE, _ZERO = np.ones((), np.float32), np.zeros((), np.float32)
 
 
 class ExportError(errors.UserError):
-    """A network that cannot be exported, or not to that place."""
+    """A network cannot be exported, or not to that place."""
 
 
 class Affine(NamedTuple):
@@ -34,7 +34,7 @@ class Affine(NamedTuple):
 class Linear(NamedTuple):
     """A convolution, w [h, w, inputs, outputs], or a dense layer, [inputs, outputs].
 
-    A dense layer flattens the images that it is given.
+    A dense layer flattens its input.
     """
 
     w: np.ndarray
@@ -55,9 +55,9 @@ class Linear(NamedTuple):
     def after(self, scale: np.ndarray, offset: np.ndarray | None = None) -> "Linear":
         """The layer with its input · scale + offset, of shapes [channels].
 
-        A convolution that pads takes no offset: what it pads with is 0 then, too.
+        A convolution that pads takes no offset, because its padding stays 0.
         """
-        pixels = self.w.shape[-2] // len(scale)  # that a dense layer flattens
+        pixels = self.w.shape[-2] // len(scale)  # which a dense layer flattens
         b = self.b
         if offset is not None:
             b = b + np.tile(offset, pixels) @ self.w
@@ -88,12 +88,12 @@ class Activation(NamedTuple):
         return layers.ACTIVATIONS[self.name](x)
 
 
-Step = Any  # one of the above, or whatever else takes and gives a tensor
-Value = Callable[[int], np.ndarray]  # of an operation's inputs but the first, by number
+Step = Any  # one of the above, or another function of a tensor
+Value = Callable[[int], np.ndarray]  # an operation's constant inputs, by number
 
 
 def run(steps: Sequence[Step], x: tf.Tensor) -> tf.Tensor:
-    """What a chain gives for its input."""
+    """Output of a chain."""
     for step in steps:
         x = step(x)
     return x
@@ -103,7 +103,7 @@ def read(network: tf.Module) -> list[Step]:
     """A network as a chain: float32 images [N, 28, 28, 1], 0 to 255 → logits [N, 10].
 
     Raises:
-      ExportError: it is no chain, or has an operation that is not known here.
+      ExportError: the network is not a chain, or has an unknown operation.
     """
     graph = tf.compat.v1.wrap_function(
         lambda images: network(images, training=False)[0],
@@ -116,8 +116,8 @@ def read(network: tf.Module) -> list[Step]:
         op = consumers[0]
         if op.type not in _READERS or len(consumers) > 1:
             raise ExportError(
-                "it is for a chain of operations such as those of the networks here,"
-                f" and {op.name} ({op.type}) is none"
+                "it needs a chain of known operations, and"
+                f" {op.name} ({op.type}) is not part of one"
             )
         others = [tensor for tensor in op.inputs if tensor is not x]
         steps += _READERS[op.type](op, lambda i: graph.prune([], others[i])().numpy())
@@ -161,14 +161,14 @@ _READERS: dict[str, Callable[[tf.Operation, Value], list[Step]]] = {
 
 
 def _fuse(steps: Sequence[Step]) -> list[Step]:
-    """Makes each bias and batch norm part of what is before it, where it can be."""
+    """Folds each bias and batch norm into the operation before it, if possible."""
     fused: list[Step] = []
     for step in steps:
         if not isinstance(step, Affine):
             fused.append(step)
             continue
         before = len(fused) - 1
-        # A positive scale and an offset change places with a maximum.
+        # A positive scale and an offset commute with max pooling.
         while before > 0 and isinstance(fused[before], Pool) and np.all(step.scale > 0):
             before -= 1
         layer = fused[before] if fused else None
@@ -179,6 +179,6 @@ def _fuse(steps: Sequence[Step]) -> list[Step]:
             fused.append(Affine(scale * step.scale, offset * step.scale + step.offset))
         else:
             fused.append(step)
-    # What makes 0 to 1 of the pixels goes into the first weights.
+    # The division of the pixels by 255 goes into the first weights.
     pixels, first, *rest = fused
     return [first.after(np.full(first.w.shape[-2], pixels.scale)), *rest]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TensorBoard over all the runs of a folder, on this machine alone.
+"""TensorBoard for all runs in a folder, on localhost only.
 
 python -m evaluation.dashboard
 python -m evaluation.dashboard --runs=runs --on_port=6006
@@ -27,27 +27,27 @@ from tensorboard import program
 
 from system import cli, errors
 
-# The tab that is opened: the plots of training.summaries.CHARTS, as they are.
+# The tab to open: the plots of training.summaries.CHARTS, without smoothing.
 TAB = "#custom_scalars&_smoothingWeight=0"
-# Galleries of errors, of which TensorBoard would keep those of ten epochs.
+# Pictures kept per tag; TensorBoard's own default is ten epochs.
 SAMPLES = "images=200"
-# Where there are more folders of events, TensorBoard shows none until they are ticked.
+# With more event folders than this, TensorBoard shows none until they are ticked.
 MOST_TICKED = 40
-ALL = "all"  # the page that has them ticked
+ALL = "all"  # path of the page where all are ticked
 
 
 class DashboardError(errors.UserError):
-    """There is nothing to show, or no port to show it on."""
+    """There is nothing to show, or the port is in use."""
 
 
 def define_flags() -> None:
-    """The flags of the dashboard."""
-    cli.define_path("runs", "runs", "Folder whose runs are shown.")
-    # Not --port: TensorBoard takes over all the flags that there are, and has that one.
+    """Defines the flags of the dashboard."""
+    cli.define_path("runs", "runs", "Folder with the run directories to show.")
+    # Not --port: TensorBoard has a flag of that name, and both would clash.
     flags.DEFINE_integer(
         "on_port",
         None,
-        "Port on localhost; default: 6006 or the next one that is free.",
+        "Port on localhost; default: 6006, or the next free one.",
         lower_bound=1,
         upper_bound=65535,
     )
@@ -57,11 +57,11 @@ def serve(folder: Path, port: int | None = None) -> str:
     """Starts TensorBoard in a thread of its own.
 
     Args:
-      folder: of the runs, which may be deeper down.
+      folder: folder of the runs, which may lie deeper.
       port: None takes a free one.
 
     Returns:
-      The address of the page, which opens on the plots that matter.
+      Address of the page, which opens on the most important plots.
 
     Raises:
       DashboardError: the folder holds no events, or a pipe; or the port is in use.
@@ -70,14 +70,14 @@ def serve(folder: Path, port: int | None = None) -> str:
     for path in events:
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise DashboardError(
-                f"{path} is a pipe, socket or device, which TensorBoard would read for"
-                " ever: delete it"
+                f"{path} is a pipe, socket or device, which TensorBoard would read"
+                " forever: delete it"
             )
     parts = sorted({path.parent for path in events})
     if not parts:
         raise DashboardError(
             f"{folder} holds no run that TensorBoard could show: train one first, or"
-            " name another folder by --runs"
+            " name another folder with --runs"
         )
     options = [f"--logdir={folder}", "--host=localhost"]
     options.append(f"--samples_per_plugin={SAMPLES}")
@@ -89,23 +89,23 @@ def serve(folder: Path, port: int | None = None) -> str:
     board = program.TensorBoard(server_class=server)
     board.configure(["", *options])
     try:
-        with contextlib.redirect_stderr(io.StringIO()):  # praise of its own speed
+        with contextlib.redirect_stderr(io.StringIO()):  # an advertisement
             return board.launch() + (ALL if len(parts) > MOST_TICKED else TAB)
     except program.TensorBoardServerException as error:
         raise DashboardError(
-            f"{error.msg}; leave --on_port out for a free one"
+            f"{error.msg}; leave --on_port out to use a free one"
         ) from None
 
 
 def _ticked(names: Iterable[str]) -> str:
-    """What the address of a page says if all these runs are to be shown."""
+    """The part of the address that ticks these runs."""
     choice = json.dumps(dict.fromkeys(names, True))
-    choice += " " * (-len(choice) % 3)  # or base64 would end in =, which is not read
+    choice += " " * (-len(choice) % 3)  # or base64 ends in =, which TensorBoard ignores
     return f"&runSelectionState={base64.b64encode(choice.encode()).decode()}"
 
 
 def _server(page: str, app: Callable, options: Any) -> program.TensorBoardServer:
-    """TensorBoard's server, whose address /all leads to a page with a long one."""
+    """TensorBoard's server, with /all redirecting to `page`, a long address."""
 
     def answer(environ: dict, start_response: Callable) -> Iterable[bytes]:
         if environ["PATH_INFO"] != f"/{ALL}":
@@ -117,7 +117,7 @@ def _server(page: str, app: Callable, options: Any) -> program.TensorBoardServer
 
 
 def main(_: list[str]) -> None:
-    """Serves until it is interrupted."""
+    """Serves until Ctrl-C."""
     folder = Path(flags.FLAGS.runs)
     address = serve(folder, flags.FLAGS.on_port)
     print(f"TensorBoard shows {folder} at {address} until Ctrl-C", flush=True)

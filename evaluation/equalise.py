@@ -1,21 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A network written in operations that 8 bits do not hurt.
+"""Rewrites a network as operations that lose little accuracy in 8 bits.
 
-TensorFlow Lite gives an activation one scale of 256 steps for all its channels. Behind
-batch norm these differ tenfold, and a channel whose values are small is multiplied by
-much, its rounding with it. So the network is written as another chain of operations,
-which computes the same function:
+TensorFlow Lite has one scale of 256 steps for all channels of an activation. Before
+batch norm the channels differ tenfold, and batch norm multiplies the small ones by a
+lot, and their rounding errors, too. So we write the network as another chain of
+operations that computes the same function:
 
 - Each channel of a convolution is divided by its largest value; the next weights,
   which have a scale for each channel, are multiplied by it. [1]
 - SELU's two halves, x above 0 and eˣ below, come from a convolution each, so that each
-  has all 256 steps. A convolution of one pixel, which sums in 32 bits, adds them up and
-  does batch norm.
-- Batch norm behind a dense layer is part of the next layer.
+  has all 256 steps. A 1×1 convolution, which sums in 32 bits, adds them and applies
+  batch norm.
+- Batch norm after a dense layer is folded into the next layer.
+- The class comes from logits of its own, see `Ranking`.
 
-- The class is read off logits of its own, see `Ranking`.
-
-What is left of a mean error is measured on training digits and taken off the biases:
+We measure the remaining mean error on training digits and subtract it from the biases:
 the background of a digit is rounded the same way everywhere, and that adds up. [1]
 
 [1] Nagel, van Baalen, Blankevoort and Welling, "Data-Free Quantization Through Weight
@@ -38,10 +37,10 @@ HALVES = {
     "selu": (layers.SELU_SCALE, layers.SELU_SCALE * layers.SELU_ALPHA),
 }
 DEEPEST = np.float32(6)  # e⁻⁶ is half a step of 256
-# A channel is divided by this share of the largest channel's largest value at least.
+# A channel is divided by at least this share of the largest value of all channels.
 LEAST_SHARE = 1 / 64
 
-# Makes 8 bits of a chain: gives what computes its output [N, …] as float32.
+# Quantises a chain to 8 bits: a function from images to its output, float32 [N, …].
 Quantise = Callable[[Sequence[Step]], Callable[[np.ndarray], np.ndarray]]
 
 
@@ -63,10 +62,10 @@ class Halves(NamedTuple):
     """relu(x) and exp(min(x, 0)) of a convolution, each 0 to 1: [N, H, W, 2 · outputs].
 
     Attributes:
-      above: gives x by its largest value, channel for channel.
-      below: gives x by `depths`.
-      depths: float32 [outputs], how far below 0 a channel gets.
-      pools: between convolution and activation.
+      above: x over its largest value, per channel.
+      below: x over `depths`.
+      depths: float32 [outputs], how far below 0 each channel gets.
+      pools: pooling between convolution and activation.
     """
 
     above: Linear
@@ -83,9 +82,9 @@ class Halves(NamedTuple):
 
 
 class SumOfHalves(NamedTuple):
-    """relu(x) + ratio · exp(min(x, 0)) behind a dense layer.
+    """relu(x) + ratio · exp(min(x, 0)) after a dense layer.
 
-    TensorFlow Lite has no SELU, and its ELU is in float. (A minimum with 0 keeps the
+    TensorFlow Lite has no SELU, and its ELU is in float. (min(x, 0) would keep the
     scale of its input, and then the table of eˣ overflows.)
     """
 
@@ -97,11 +96,11 @@ class SumOfHalves(NamedTuple):
 
 
 def equalise(steps: Sequence[Step], images: np.ndarray) -> list[Step]:
-    """The same function in other operations.
+    """Rewrites a chain as one that computes the same function.
 
     Args:
-      steps: of a network, as `chain.read` gives them.
-      images: float32 [N, 28, 28, 1], 0 to 255, that say how large numbers get.
+      steps: a network, from `chain.read`.
+      images: float32 [N, 28, 28, 1], 0 to 255, on which ranges are measured.
     """
     rest, equalised = list(steps), []
     x = tf.constant(images)
@@ -113,7 +112,7 @@ def equalise(steps: Sequence[Step], images: np.ndarray) -> list[Step]:
 
 
 def _next_block(rest: list[Step], x: tf.Tensor) -> list[Step]:
-    """Takes a layer, its pools, activation and batch norm off `rest`; gives it anew.
+    """Takes a layer, its pools, activation and batch norm off `rest`, and rewrites it.
 
     The next layer, which stays in `rest`, is multiplied by what this one is divided by.
     """
@@ -149,10 +148,10 @@ def _next_block(rest: list[Step], x: tf.Tensor) -> list[Step]:
 def _dense(
     activation: Activation, norm: Affine | None, follower: Linear
 ) -> tuple[Step, Linear]:
-    """The activation of a dense layer, and the next layer with its batch norm within.
+    """The activation of a dense layer, and the next layer with its batch norm.
 
-    All units share one scale: many are seldom above 0, and a few hundred digits do not
-    say how far each gets.
+    All units share one scale: many are seldom above 0, and a few hundred digits are too
+    few to measure the range of each.
     """
     inputs = np.ones(follower.w.shape[0], np.float32)
     scale, offset = norm or Affine(inputs, 0 * inputs)
@@ -194,7 +193,7 @@ def _halves(
 
 
 def _largest(x: tf.Tensor) -> np.ndarray:
-    """The largest value of each channel, not too small to be divided by."""
+    """The largest value of each channel, but large enough to divide by."""
     largest = tf.reduce_max(x, list(range(len(x.shape) - 1))).numpy()
     return np.maximum(largest, max(LEAST_SHARE * largest.max(), 1e-6))
 
@@ -202,19 +201,19 @@ def _largest(x: tf.Tensor) -> np.ndarray:
 def correct(
     steps: Sequence[Step], images: np.ndarray, quantise: Quantise
 ) -> list[Step]:
-    """Takes the mean error of 8 bits off the bias of each layer, from first to last.
+    """Subtracts the mean error of 8 bits from the bias of each layer, in order.
 
     Args:
-      steps: as of `equalise`.
-      images: float32 [N, 28, 28, 1], 0 to 255, over which the mean is taken.
-      quantise: makes 8 bits of the first steps.
+      steps: a chain from `equalise`.
+      images: float32 [N, 28, 28, 1], 0 to 255, to measure the error on.
+      quantise: quantises the first steps.
     """
     x = tf.constant(images)
     corrected = list(steps)
     for number, step in enumerate(steps):
         x = step(x)
         follower = steps[number + 1] if number + 1 < len(steps) else None
-        # With ReLU a layer is one operation, which has no output before it.
+        # A layer with ReLU is one operation: it has no output before ReLU.
         if not isinstance(step, (Channels, Linear)) or isinstance(follower, Activation):
             continue
         error = quantise(corrected[: number + 1])(images) - x.numpy()
@@ -224,11 +223,11 @@ def correct(
 
 
 class Ranking(NamedTuple):
-    """Logits of which only the largest counts, from 0 to 6.
+    """Logits clipped to 0 to 6, to find the largest.
 
-    Logits go from -50 to 30, so that a 256th cannot tell two of the same size. Less
-    their mean over the classes, which changes no order, the largest is above 0, and all
-    below is cut off; so is all above what the second largest reaches.
+    Logits range from -50 to 30, so one step of 256 is too coarse to tell close ones
+    apart. Minus their mean over the classes, which keeps their order, the largest is
+    above 0, and we clip all that is below 0 or above the range of the second largest.
     """
 
     logits: Linear
@@ -238,15 +237,15 @@ class Ranking(NamedTuple):
 
 
 def ranking(steps: Sequence[Step], images: np.ndarray) -> Ranking:
-    """What ranks the classes, in place of the last step, the logits.
+    """The step that ranks the classes, in place of the last one, the logits.
 
     Args:
-      steps: of a network.
-      images: float32 [N, 28, 28, 1], 0 to 255, that say how large numbers get.
+      steps: a network.
+      images: float32 [N, 28, 28, 1], 0 to 255, on which ranges are measured.
     """
     last = steps[-1]
     centred = Linear(last.w - last.w.mean(1, keepdims=True), last.b - last.b.mean())
     logits = np.sort(chain.run([*steps[:-1], centred], tf.constant(images)), 1)
-    # Twice that, since other digits go further.
+    # Twice that, because other digits may go further.
     reach = np.maximum(2 * logits[:, -2].max(keepdims=True), 1e-6)
     return Ranking(centred.then(np.float32(6) / reach))

@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A trained network in files that need nothing of this project.
+"""Exports a trained network to files that do not need this project.
 
 saved_model/   TensorFlow
 float.tflite   TensorFlow Lite
-int8.tflite    TensorFlow Lite in whole numbers throughout, a quarter of the size; see
+int8.tflite    TensorFlow Lite in integers throughout, a quarter of the size; see
                `evaluation.equalise`
-model.onnx     ONNX, where its converter is installed: the extra `onnx`
-export.json    sizes, accuracies, the time that one digit takes
+model.onnx     ONNX, if its converter is installed: the extra `onnx`
+export.json    sizes, accuracies, and the latency for one digit
 
 Each takes `images`, uint8 [N, 28, 28], 0 for paper and 255 for ink, and gives `class`,
 int32 [N], and `probabilities`, float32 [N, 10]; int8.tflite gives these as uint8, in
-256ths. Each is read back from the disk and compared with the network itself; one that
-fails is not kept. No images at all give an empty answer, but TensorFlow Lite takes one
-or more.
+256ths. We read each file back and compare it with the network; one that fails is
+deleted. For no images the answer is empty, but TensorFlow Lite needs at least one.
 """
 
 import json
@@ -65,10 +64,10 @@ def define_flags() -> None:
 
 
 def choose(names: Sequence[str] | None) -> list[str]:
-    """The formats of --export_formats, or all that can be written here.
+    """The formats of --export_formats, or all whose converters are installed.
 
     Raises:
-      UsageError: there is no such format.
+      UsageError: a format is unknown.
     """
     for name in names or []:
         if name not in FORMATS:
@@ -79,11 +78,10 @@ def choose(names: Sequence[str] | None) -> list[str]:
 
 
 def check(export_dir: Path, formats: Sequence[str]) -> None:
-    """Makes sure that an export may begin.
+    """Checks that an export can start.
 
     Raises:
-      ExportError: there is something in that place, it cannot be looked at, or a
-        package is missing.
+      ExportError: the folder is not empty or cannot be read, or a package is missing.
     """
     try:
         free = not export_dir.exists() or (
@@ -93,7 +91,7 @@ def check(export_dir: Path, formats: Sequence[str]) -> None:
         raise _unwritable(export_dir, error) from None
     if not free:
         raise ExportError(
-            f"{export_dir} is there already: choose another --export_dir or delete it"
+            f"{export_dir} exists already: choose another --export_dir or delete it"
         )
     for name in formats:
         if packages := missing(name):
@@ -160,25 +158,25 @@ def export(
     calibration: np.ndarray,
     facts: Mapping[str, Any],
 ) -> tuple[str, list[str]]:
-    """Writes a network in several formats, and keeps those that are good.
+    """Writes a network in several formats and keeps those that pass their check.
 
     Args:
-      network: as it is scored.
-      export_dir: must not be there, or be empty; see `check`.
+      network: the network.
+      export_dir: new or empty folder; see `check`.
       formats: names in `FORMATS`.
-      images: uint8 [N, 28, 28, 1], which each file must read as the network does.
+      images: uint8 [N, 28, 28, 1], on which each file is compared with the network.
       labels: uint8 [N].
-      calibration: uint8 [M, 28, 28, 1], of the training digits, some of which tell
-        int8 how large numbers get.
-      facts: for export.json.
+      calibration: uint8 [M, 28, 28, 1], training digits; some of them set the scales
+        of int8.
+      facts: further entries of export.json.
 
     Returns:
-      Sizes, accuracies and times as a table, and for each format that is not kept a
+      A table of sizes, accuracies and latencies, and for each format that failed a
       line that says why.
 
     Raises:
-      ExportError: no format is good, or the folder cannot be written; nothing is left
-        of it then.
+      ExportError: all formats failed, or the folder cannot be written; then nothing
+        is left behind.
     """
     check(export_dir, formats)
     export_dir = Path(os.path.abspath(export_dir))
@@ -212,10 +210,10 @@ def _write_all(
     labels: np.ndarray,
     calibration: np.ndarray,
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Writes and checks each format, and removes one that fails.
+    """Writes and checks each format, and deletes those that fail.
 
     Returns:
-      The rows of the table, the network's own first, and why each other format fails.
+      Rows of the table, the network first, and why each other format failed.
     """
     exported = Exported(network)
     chosen = np.random.default_rng(0).permutation(len(calibration))
@@ -239,14 +237,14 @@ def _write_all(
             row = _row(name, path, read, pixels, found, labels, own)
             _compare(row, rows[0], form)
             rows.append(row)
-        except Exception as error:  # a converter's are of any kind
+        except Exception as error:  # converters raise anything
             refused.append(f"{form.file} is not kept: {errors.reason(error)}")
             _remove(path)
     return rows, refused
 
 
 def _remove(path: Path) -> None:
-    """A file or a folder, as far as it is there."""
+    """Deletes a file or a folder if it exists."""
     if path.is_dir():
         shutil.rmtree(path)
     else:
@@ -254,7 +252,7 @@ def _remove(path: Path) -> None:
 
 
 def _read_all(read: Read, pixels: np.ndarray, batch_size: int = 1000) -> np.ndarray:
-    """What all of the images are read as, `batch_size` at a time."""
+    """Classes predicted for all images, `batch_size` at a time."""
     starts = range(0, len(pixels), batch_size)
     return np.concatenate([read(pixels[s : s + batch_size]) for s in starts])
 
@@ -268,7 +266,7 @@ def _row(
     labels: np.ndarray,
     own: np.ndarray,
 ) -> dict[str, Any]:
-    """What is said of a format; `own` is what the network reads."""
+    """A row of the table; `own` are the classes that the network predicts."""
     errors = int((found != labels).sum())
     return {
         "format": name,
@@ -283,29 +281,29 @@ def _row(
 
 
 def _compare(row: Mapping[str, Any], own: Mapping[str, Any], form: Format) -> None:
-    """Raises ExportError unless a file reads the digits as it must."""
+    """Raises ExportError if the predictions of a file differ too much."""
     count = row["images"]
     if form.exact and row["read_otherwise"]:
         raise ExportError(
-            f"it classifies {row['read_otherwise']} of {count:,} digits otherwise than"
-            " the run's network"
+            f"it classifies {row['read_otherwise']} of {count:,} digits differently"
+            " from the run's network"
         )
-    # A few hundred digits cannot tell 0.05 points: there, one more error will do.
+    # On a few hundred digits, one error is more than 0.05 points.
     allowed = max(1, int(TOLERANCE * count))
     if row["errors"] > own["errors"] + allowed:
         raise ExportError(
             f"it misclassifies {row['errors']} of {count:,} digits, the run's network"
-            f" {own['errors']}; up to {own['errors'] + allowed} would do"
+            f" {own['errors']}; up to {own['errors'] + allowed} are allowed"
         )
 
 
 def _size(path: Path) -> int:
-    """Bytes of a file, or of all that a folder holds."""
+    """Bytes of a file, or of all files in a folder."""
     return sum(p.stat().st_size for p in [path, *path.rglob("*")] if p.is_file())
 
 
 def _latency(read: Read, pixels: np.ndarray) -> float:
-    """Milliseconds from one digit to its class, the median of some calls."""
+    """Median latency for one digit, in milliseconds."""
     seconds = []
     for number in range(LATENCY_CALLS):
         image = pixels[number % len(pixels)][np.newaxis]
@@ -316,7 +314,7 @@ def _latency(read: Read, pixels: np.ndarray) -> float:
 
 
 def show(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows as a table for a console."""
+    """The rows as a table for the console."""
     return tabulate(
         [
             [
@@ -330,7 +328,7 @@ def show(rows: Sequence[Mapping[str, Any]]) -> str:
             ]
             for row in rows
         ],
-        ["format", "file", "size", "accuracy", "errors", "read otherwise", "one digit"],
+        ["format", "file", "size", "accuracy", "errors", "differ", "one digit"],
         stralign="right",
         colalign=("left", "left"),
     )

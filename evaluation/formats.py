@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that other programs load a network from: how each is written and read."""
+"""Export formats: how each file is written and read back."""
 
 import importlib.util
 import warnings
@@ -14,12 +14,12 @@ from evaluation import chain, equalise, scoring
 
 ONNX_OPSET = 18
 
-# Images uint8 [N, 28, 28] → what each is read as, integers [N].
+# Images uint8 [N, 28, 28] → classes, integers [N].
 Read = Callable[[np.ndarray], np.ndarray]
 
 
 class Exported(tf.Module):
-    """A network with the signature that is exported."""
+    """A network with the signature to export."""
 
     def __init__(self, network: tf.Module):
         super().__init__("exported")
@@ -60,7 +60,7 @@ def _read_saved_model(path: Path) -> Read:
 def _converter(
     function: Callable[..., dict[str, tf.Tensor]], dtype: tf.DType, owner: tf.Module
 ) -> tf.lite.TFLiteConverter:
-    """A converter of a function of images [N, 28, 28]."""
+    """Converter for a function of images [N, 28, 28]."""
     traced = tf.function(
         function,
         autograph=False,
@@ -86,7 +86,7 @@ def _write_int8(path: Path, exported: Exported, calibration: np.ndarray) -> None
     Integer-Arithmetic-Only Inference", 2018.
     """
     pixels = calibration.astype(np.float32)
-    pixels[0, 0, 0] = 255  # the whole range: a byte of the image is one of the input
+    pixels[0, 0, 0] = 255  # the full range, so that the input scale is 1
     images = pixels[..., np.newaxis]
 
     def quantise(steps: Sequence[chain.Step]) -> Callable[[np.ndarray], np.ndarray]:
@@ -113,13 +113,13 @@ def _integer(
     pixels: np.ndarray,
     output: tf.DType,
 ) -> bytes:
-    """A function of images [N, 28, 28, 1] in whole numbers, of bytes.
+    """A function of images [N, 28, 28, 1] as a TensorFlow Lite file in integers.
 
     Args:
-      function: of float32, 0 to 255: the converter makes bytes of a float input, but
-        leaves a cast from bytes to float as it is.
-      pixels: float32 [M, 28, 28], on which each scale is chosen.
-      output: uint8, or float32 for the values that the whole numbers stand for.
+      function: takes float32, 0 to 255: the converter turns a float input into bytes,
+        but would keep a cast from bytes to float.
+      pixels: float32 [M, 28, 28], on which the scales are chosen.
+      output: uint8, or float32 for the values that the integers stand for.
     """
     converter = _converter(
         lambda images: function(images[..., tf.newaxis]), tf.float32, tf.Module()
@@ -134,7 +134,7 @@ def _integer(
 
 def _interpreter(*args: Any, **options: Any) -> tf.lite.Interpreter:
     with warnings.catch_warnings():
-        # It is to move to the package ai-edge-litert, which reads the same files.
+        # It will move to the package ai-edge-litert, which reads the same files.
         warnings.filterwarnings("ignore", message=".*tf.lite.Interpreter is deprecated")
         return tf.lite.Interpreter(*args, num_threads=1, **options)
 
@@ -161,12 +161,14 @@ def _read_onnx(path: Path) -> Read:
 
 
 class Format(NamedTuple):
-    """Attributes:
-    file: or folder, in the export directory.
-    write: makes it of a network; the last argument are digits to calibrate on.
-    read: loads it.
-    exact: whether it must read every digit as the network does.
-    needs: packages that are no requirement of the project.
+    """An export format.
+
+    Attributes:
+      file: its file or folder in the export directory.
+      write: writes it; the last argument is uint8 [M, 28, 28], digits to calibrate on.
+      read: loads it.
+      exact: whether it must classify every digit as the network does.
+      needs: packages that the project does not require.
     """
 
     file: str
@@ -187,5 +189,5 @@ FORMATS = {
 
 
 def missing(name: str) -> list[str]:
-    """The packages that a format needs and that are not installed."""
+    """The packages that a format needs and that are missing."""
     return [p for p in FORMATS[name].needs if importlib.util.find_spec(p) is None]

@@ -128,7 +128,7 @@ BAD_EVALUATIONS = {
     "--export_dir=e": (2, "nothing to do: give --run_dir=RUN"),
     "--export_formats=int8": (2, "--export_formats needs --export_dir"),
     "--run_dir=runs/a --export_dir=e --export_formats=int4": (2, "int4: expected some"),
-    "--run_dir=tests --export_dir=tests": (1, "tests is there already: choose another"),
+    "--run_dir=tests --export_dir=tests": (1, "tests exists already: choose another"),
     "--submission=s.csv": (2, "nothing to do: give --run_dir=RUN"),
     "--images=a.png": (2, "give --run_dir"),
     "--run_dir=a --readings=a.csv": (2, "leave it out, or give --images"),

@@ -90,7 +90,7 @@ def test_eval_exports_the_network_and_says_how_it_reads(trained, tmp_path):
     done = command("eval.py", f"--run_dir={run_dir}", *export)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-1] == str(tmp_path / "e")
-    assert "float.tflite" in done.stdout and "read otherwise" in done.stdout
+    assert "float.tflite" in done.stdout and "differ" in done.stdout
     stored = json.loads((tmp_path / "e" / "export.json").read_text())
     assert stored["checked_on"] == "test"
     assert stored["run"]["config"]["epoch_images"] == 640
@@ -98,7 +98,7 @@ def test_eval_exports_the_network_and_says_how_it_reads(trained, tmp_path):
     assert [row["errors"] for row in stored["formats"]] == [errors] * 3
     again = command("eval.py", f"--run_dir={run_dir}", *export)
     assert again.returncode == 1
-    assert "is there already: choose another --export_dir" in again.stderr
+    assert "exists already: choose another --export_dir" in again.stderr
 
 
 def test_one_output_that_fails_costs_none_of_the_others():

@@ -125,7 +125,7 @@ def test_what_is_stored_and_shown(exported, network, digits):
     assert rows[2]["bytes"] == size < rows[1]["bytes"] / 3
     assert all(row["milliseconds_for_one"] > 0 for row in rows)
     lines = table.splitlines()
-    assert len(lines) == 6 and "read otherwise" in lines[0]
+    assert len(lines) == 6 and "differ" in lines[0]
     assert f"{errors}" in lines[3] and "float.tflite" in lines[4]
 
 
@@ -276,7 +276,7 @@ def test_a_converter_that_fails_costs_its_own_file_only(
 def test_nothing_is_overwritten(network, digits, tmp_path):
     (tmp_path / "mine").write_text("mine")
     for path in (tmp_path, tmp_path / "mine"):
-        with pytest.raises(export.ExportError, match="is there already: choose anot"):
+        with pytest.raises(export.ExportError, match="exists already: choose anot"):
             write(network, path, digits)
     with pytest.raises(export.ExportError, match="cannot write .*Not a directory"):
         write(network, tmp_path / "mine" / "e", digits)
