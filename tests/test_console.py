@@ -100,6 +100,11 @@ def test_no_message_contains_a_handwritten_command():
                 assert not re.search(r"(?<!`)\bpython3? (-m|\w+\.py)", node.value), path
 
 
+def test_a_message_cannot_move_the_cursor():
+    assert console.one_line("a\n b\x1b[2Jc\u2028\ud800é") == "a b\\x1b[2Jc \\ud800é"
+    assert len(console.one_line("x" * 10**6)) < 6001
+
+
 def test_a_command_names_python_and_program(monkeypatch, tmp_path):
     folder = tmp_path / ".venv" / "bin"
     folder.mkdir(parents=True)

@@ -152,3 +152,48 @@ def test_another_network_with_a_flagfile(parse):
     words.append(next(w for w in str(caught.value).split() if "--unset=" in w))
     words = flagfiles.unset(flagfiles.expand(words), flags.FLAGS)
     assert models.options(parse(*words))["hidden_units"]
+
+
+def test_flagfiles_are_expanded_in_place(tmp_path):
+    inner, outer = tmp_path / "inner", tmp_path / "outer"
+    inner.write_text("\n# a comment\n  --b=2  \r\n// another\n-c\nvalue\n")
+    outer.write_text(f"--a\n--flagfile={inner}\n--d")
+    arguments = ["--x", "-flagfile", str(outer), "y", "--", f"--flagfile={outer}"]
+    assert flagfiles.expand(arguments) == [
+        *("--x", "--a", "--b=2", "-c", "value", "--d", "y", "--"),
+        f"--flagfile={outer}",
+    ]
+    assert flagfiles.expand(["--flagfile="]) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("--flagfile={path}", "includes itself"),
+        ("--flagfile={path}/../link", "includes itself"),
+        ("--flagfile", "has no value"),
+        ("--flagfile=a\0b", "a NUL"),
+        ("--a=" + "9" * 5000, "more than 4096 characters"),
+        ("--flagfile={path}.gone", "No such file"),
+        ("#" * flagfiles.MAX_FILE_BYTES + "#", "longer than"),
+        ("\udcff", "not UTF-8 text"),
+        ("--" + "e" * 3000, "unknown flag --eee"),  # found: absl's RecursionError
+    ],
+)
+def test_bad_flagfiles(tmp_path, content, reason):
+    path = tmp_path / "mine"
+    (tmp_path / "link").symlink_to("mine")
+    text = content.replace("{path}/..", str(tmp_path)).replace("{path}", str(path))
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(flags.Error, match=reason):
+        flagfiles.expand([f"--flagfile={path}"])
+
+
+def test_the_number_of_flagfiles_is_limited(tmp_path):
+    """Thirty files that each include the next one twice would be a billion lines."""
+    for number in range(30):
+        line = f"--flagfile={tmp_path / str(number + 1)}\n"
+        (tmp_path / str(number)).write_text(2 * line)
+    (tmp_path / "30").write_text("--a\n")
+    with pytest.raises(flags.Error, match="more than 100 flagfiles"):
+        flagfiles.expand([f"--flagfile={tmp_path / '0'}"])

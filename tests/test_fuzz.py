@@ -9,7 +9,6 @@ import gzip
 import io
 import json
 import os
-import signal
 import struct
 import subprocess
 import sys
@@ -20,18 +19,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from absl import flags
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from augment import folder, shards
-from data import idx, kaggle, mnist
-from evaluation import predictions, recipes, trained
-from photos import decode
-from system import console, errors, flagfiles, untrusted
+from data import kaggle
+from evaluation import trained
+from system import untrusted
 from tests.fuzz import readers
 from tests.fuzz.seeds import SEEDS
-from training import history, runs
+from training import runs
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = int(os.environ.get("LETIN_EXAMPLES", "0"))
@@ -145,11 +141,6 @@ def test_invalid_json_that_python_accepts_or_cannot_handle(name, content):
 )
 def test_messages_of_others_do_not_move_the_cursor(name, content):
     refused(name, content)
-
-
-def test_valid_json_is_parsed():
-    value = {"a": [1, -2.5, None, True, "é\n"], "b": {"c": 2**62}}
-    assert untrusted.parse_json(json.dumps(value).encode()) == value
 
 
 @pytest.mark.parametrize(
@@ -283,121 +274,6 @@ def test_gzip_files_that_python_reads_byte_by_byte(packed):
     start = time.process_time()
     refused("gzip", b"0" + packed)
     assert time.process_time() - start < 1
-
-
-# --- Paths that are not regular files ---
-
-
-@pytest.fixture
-def alarm():
-    """Fails a test that waits for ever."""
-
-    def end(*_):
-        raise AssertionError("waits")
-
-    before = signal.signal(signal.SIGALRM, end)
-    signal.alarm(30)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
-
-
-OPENERS = {
-    "idx": idx.read_labels,
-    "csv": lambda path: kaggle._read(str(path), kaggle.PIXELS),
-    "mnist": lambda path: mnist._verify(str(path), "00"),
-    "flagfile": lambda path: flagfiles.expand([f"--flagfile={path}"]),
-    "run.json": lambda path: runs.read_run(path.parent),
-    "metrics.csv": lambda path: history.read(path.parent),
-    "manifest.json": lambda path: folder.read_checksums(path.parent, {}),
-    "predictions.npz": lambda path: predictions.read(path.parent),
-    "result.json": lambda path: recipes._read_result(path.parent),
-    "photo": decode.read,
-    "shard": lambda path: shards.read(path, 8, np.zeros(9, np.uint8), None),
-}
-
-
-@pytest.mark.parametrize("kind", ["pipe", "zeros", "folder", "loop", "unreadable"])
-@pytest.mark.parametrize("name", OPENERS)
-def test_paths_that_are_not_regular_files_are_refused(alarm, tmp_path, name, kind):
-    path = tmp_path / name
-    if kind == "pipe":
-        os.mkfifo(path)
-    elif kind == "folder":
-        path.mkdir()
-    elif kind == "unreadable":
-        path.symlink_to("/proc/self/mem")  # a file whose start cannot be read
-    else:
-        path.symlink_to("/dev/zero" if kind == "zeros" else name)
-    with pytest.raises((errors.UserError, flags.Error)) as caught:
-        OPENERS[name](path)
-    assert str(path) in str(caught.value) and str(caught.value).isprintable()
-
-
-def test_impossible_names(tmp_path):
-    for name in ("a\0b", "\ud800"):
-        with pytest.raises(OSError, match="no file can have this name"):
-            untrusted.open_file(tmp_path / name)
-
-
-def test_reading_stops_at_the_limit(tmp_path):
-    (tmp_path / "file").write_bytes(b"12345")
-    assert untrusted.read(tmp_path / "file", 5) == b"12345"
-    with pytest.raises(OSError, match="longer than 4 bytes"):
-        untrusted.read(tmp_path / "file", 4)
-
-
-# --- Flagfiles ---
-
-
-def test_flagfiles_are_expanded_in_place(tmp_path):
-    inner, outer = tmp_path / "inner", tmp_path / "outer"
-    inner.write_text("\n# a comment\n  --b=2  \r\n// another\n-c\nvalue\n")
-    outer.write_text(f"--a\n--flagfile={inner}\n--d")
-    arguments = ["--x", "-flagfile", str(outer), "y", "--", f"--flagfile={outer}"]
-    assert flagfiles.expand(arguments) == [
-        *("--x", "--a", "--b=2", "-c", "value", "--d", "y", "--"),
-        f"--flagfile={outer}",
-    ]
-    assert flagfiles.expand(["--flagfile="]) == []
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        ("--flagfile={path}", "includes itself"),
-        ("--flagfile={path}/../link", "includes itself"),
-        ("--flagfile", "has no value"),
-        ("--flagfile=a\0b", "a NUL"),
-        ("--a=" + "9" * 5000, "more than 4096 characters"),
-        ("--flagfile={path}.gone", "No such file"),
-        ("#" * flagfiles.MAX_FILE_BYTES + "#", "longer than"),
-        ("\udcff", "not UTF-8 text"),
-        ("--" + "e" * 3000, "unknown flag --eee"),  # found: absl's RecursionError
-    ],
-)
-def test_bad_flagfiles(tmp_path, content, reason):
-    path = tmp_path / "mine"
-    (tmp_path / "link").symlink_to("mine")
-    text = content.replace("{path}/..", str(tmp_path)).replace("{path}", str(path))
-    path.write_bytes(text.encode("utf-8", "surrogateescape"))
-    with pytest.raises(flags.Error, match=reason):
-        flagfiles.expand([f"--flagfile={path}"])
-
-
-def test_the_number_of_flagfiles_is_limited(tmp_path):
-    """Thirty files that each include the next one twice would be a billion lines."""
-    for number in range(30):
-        line = f"--flagfile={tmp_path / str(number + 1)}\n"
-        (tmp_path / str(number)).write_text(2 * line)
-    (tmp_path / "30").write_text("--a\n")
-    with pytest.raises(flags.Error, match="more than 100 flagfiles"):
-        flagfiles.expand([f"--flagfile={tmp_path / '0'}"])
-
-
-def test_a_message_cannot_move_the_cursor():
-    assert console.one_line("a\n b\x1b[2Jc\u2028\ud800é") == "a b\\x1b[2Jc \\ud800é"
-    assert len(console.one_line("x" * 10**6)) < 6001
 
 
 # --- Settings in run.json ---
