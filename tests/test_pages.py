@@ -194,7 +194,7 @@ def test_what_the_pages_say_in_words():
 
 def test_a_random_split_is_said_to_be_one():
     assert "not stratified" in (data.split.__doc__ or "")
-    for place in ("docs/results.md", "train.py"):
+    for place in ("docs/results.md", "config.py"):
         assert "not stratified" in (ROOT / place).read_text("utf-8"), place
 
 
