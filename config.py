@@ -1,255 +1,315 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The settings of a run: their flags, and what a machine adds to them."""
+"""Every setting of a run, declared once: type, default, help, limits.
+
+A field is a flag of train.py, an entry of run.json, and an attribute of the `Config`
+that the loop reads. `Config(epochs=2)` in a script has the same defaults as the command
+line. A class is a heading of --help. None stands for the default of the network or the
+update rule, or for what the machine chooses: `training.machine` fills it in.
+"""
 
 import dataclasses
-import string
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from absl import flags
 
 import data
 import models
-from augment import online_settings, plan
-from native import ops
-from system import cli, errors, flagfiles
+from augment import plan
+from augment.settings import CHECKS, Offline, Online
+from models.settings import Network
+from system import errors, settings
+from system.settings import setting
 from training import (
     batches,
     cluster,
     losses,
-    machine,
     optimizers,
     profiling,
-    replicas,
-    runs,
     schedules,
-    settings,
     windows,
 )
 
 FLAGS = flags.FLAGS
 
-# For --help; what is in no group comes last.
-FLAG_GROUPS: cli.Groups = {
-    "What matters most": (
-        *("network", "dataset", "data_dir", "run_dir", "seed", "epochs", "batch_size"),
-        *("learning_rate", "schedule", "validation_size", "threads"),
-    ),
-    "Training": (
-        *("optimizer", "momentum", "rho", "epsilon", "weight_decay", "weight_average"),
-        *("loss", "label_smoothing", "sampler", "epoch_images", "decay_factor"),
-        *("decay_epochs", "plateau_patience", "plateau_floor", "early_stopping"),
-        *("keep_best", "split_seed", "replicas", "distribute", "wait_seconds"),
-    ),
-    "The network; what is not given is as its file in models/ has it": [
-        name for name in models.OPTIONS if name != "seed"
-    ],
-    "The training set, enlarged once before training": [
-        *(field.name for field in dataclasses.fields(plan.Settings)),
-        *("augmented_dir", "memory_mb"),
-    ],
-    "Each batch, transformed while training": [
-        field.name for field in dataclasses.fields(online_settings.OnlineSettings)
-    ],
-}
-
 MAX_THREADS = 1024  # TensorFlow starts all of them
+_MAX_EPOCHS = schedules.MAX_STEPS - 1  # no run has more epochs than steps
 
 
-def define_flags() -> None:
-    """The flags of a run; each part of it defines those of its own settings."""
-    parts = (plan, online_settings, models, optimizers, schedules, profiling)
-    for part in (*parts, cluster):
-        part.define_flags()
-        flags.adopt_module_key_flags(part)
-    cli.define_path(
-        "run_dir",
+@dataclasses.dataclass(frozen=True)
+class Main:
+    """What matters most"""
+
+    network: str = setting(
+        "lenet", "Network to train.", choices=sorted(models.NETWORKS)
+    )
+    dataset: str = setting(
+        "mnist", "Data set to train on.", choices=sorted(data.DATASETS)
+    )
+    data_dir: str | None = setting(
+        None,
+        "Folder of the data; default: see BUILD.md.",
+        path=True,
+        decides=False,
+        local=True,
+    )
+    run_dir: str = setting(
         "runs/{network}-s{seed}",
         "Run directory; created, or resumed if it exists. {seed} and any other flag's"
         " name in braces stands for its value. --flagfile=RUN/flags.txt stands for"
         " --run_dir=RUN too, wherever RUN is now; a --run_dir after it trains a new run"
         " with the same flags.",
+        path=True,
+        decides=False,
+        local=True,
     )
-    flags.DEFINE_enum("dataset", "mnist", sorted(data.DATASETS), "What to train on.")
-    cli.define_path("data_dir", None, "Where the data lie; default: see BUILD.md.")
-    flags.DEFINE_integer(
-        "validation_size",
+    seed: int = setting(
         0,
-        "Training images held out, with all their shifted and flipped copies, to make"
-        " choices on; drawn at random, not stratified by class. 0 trains on all.",
-        lower_bound=0,
+        "Seed of weights, batches, dropout and online augmentation.",
+        least=0,
+        most=2**31 - 1,
     )
-    flags.DEFINE_integer("epochs", 20, "How many to train for.", lower_bound=1)
-    flags.DEFINE_integer(
-        "epoch_images",
+    epochs: int = setting(20, "Number of epochs.", least=1)
+    batch_size: int = setting(128, "Images per step.", least=1, most=2**16)
+    learning_rate: float = setting(1e-3, "Peak learning rate, above 0.", positive=True)
+    schedule: str = setting(
+        "constant",
+        "Schedule of the learning rate. step: times --decay_factor every"
+        " --decay_epochs; plateau: times --decay_factor after --plateau_patience epochs"
+        " without a better validation accuracy.",
+        choices=sorted(schedules.NAMES),
+    )
+    validation_size: int = setting(
         0,
-        "Images that one epoch counts; 0: as many as the (enlarged) training set has.",
-        lower_bound=0,
+        "Training images to hold out, with all their shifted and flipped copies, for"
+        " making choices; drawn at random, not stratified by class. 0: train on all.",
+        least=0,
     )
-    flags.DEFINE_integer(
-        "batch_size", 128, "Images per step.", lower_bound=1, upper_bound=2**16
-    )
-    flags.DEFINE_enum(
-        "sampler",
-        "random",
-        sorted(batches.SAMPLERS),
-        "random: each image of a batch drawn at random, as in the write-up; epochs:"
-        " every image once before any comes again.",
-    )
-    flags.DEFINE_integer(
-        "memory_mb",
+    threads: int = setting(
         0,
-        "Megabytes for the images of the enlarged set: if it has more, windows of it"
-        " are read from --augmented_dir while training. 0: all of it in memory.",
-        lower_bound=0,
+        "CPU threads; 0: one per core. The last bits of the result depend on it.",
+        least=0,
+        most=MAX_THREADS,
     )
-    flags.DEFINE_enum(
-        "loss", "softmax_cross_entropy", sorted(losses.LOSSES), "What is made small."
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """Training"""
+
+    optimizer: str = setting("adam", "Update rule.", choices=sorted(optimizers.RULES))
+    momentum: float | None = setting(None, "Momentum of SGD, in [0, 1).", share=True)
+    rho: float | None = setting(
+        None, "Decay of RMSprop's mean square, in [0, 1).", share=True
     )
-    flags.DEFINE_float(
-        "weight_average",
+    epsilon: float | None = setting(
+        None, "Epsilon of Adam and RMSprop, above 0.", positive=True
+    )
+    weight_decay: float = setting(
+        0.0, "Decoupled weight decay of the kernels, in [0, 1).", share=True
+    )
+    weight_average: float = setting(
         0.0,
         "Decay of an exponential average of the weights, which is then what is scored;"
         " in [0, 1), 0: none.",
+        share=True,
     )
-    flags.DEFINE_float(
-        "label_smoothing", 0.0, "Share of the target spread over all digits, in [0, 1)."
+    loss: str = setting(
+        "softmax_cross_entropy", "Training loss.", choices=sorted(losses.LOSSES)
     )
-    flags.DEFINE_integer(
-        "seed",
+    label_smoothing: float = setting(
+        0.0, "Share of the target spread over all digits, in [0, 1).", share=True
+    )
+    sampler: str = setting(
+        "random",
+        "random: each image of a batch drawn at random, as in the write-up; epochs:"
+        " every image once before any comes again.",
+        choices=sorted(batches.SAMPLERS),
+    )
+    epoch_images: int = setting(
+        0, "Images per epoch; 0: as many as the training set has.", least=0
+    )
+    memory_mb: int = setting(
         0,
-        "Of weights, batches, dropout and online augmentation.",
-        lower_bound=0,
-        upper_bound=2**31 - 1,
+        "Megabytes for the images of the enlarged set: if it has more, windows of it"
+        " are read from --augmented_dir while training. 0: all of it in memory.",
+        least=0,
     )
-    flags.DEFINE_integer(
-        "split_seed",
+    decay_factor: float = setting(
+        0.5,
+        "Factor of the schedules step and plateau, in (0, 1].",
+        check=schedules.check_factor,
+    )
+    decay_epochs: int = setting(
+        10, "Epochs between two steps of the schedule step.", least=1, most=_MAX_EPOCHS
+    )
+    plateau_patience: int = setting(
+        3,
+        "Epochs without improvement before the schedule plateau lowers the rate.",
+        least=1,
+        most=_MAX_EPOCHS,
+    )
+    plateau_floor: float = setting(
+        1e-5, "Lowest rate of the schedule plateau, above 0.", positive=True
+    )
+    early_stopping: int = setting(
         0,
-        "Of the held-out images: apart from --seed, so that all seeds of a recipe hold"
-        " out the same and can be compared.",
-        lower_bound=0,
-        upper_bound=plan.MAX_SEED,
+        "Stop after so many epochs without a better validation accuracy; 0: never.",
+        least=0,
+        most=_MAX_EPOCHS,
     )
-    flags.DEFINE_integer(
-        "threads",
-        0,
-        "CPU threads; 0: one per core. Bits of the result depend on it.",
-        lower_bound=0,
-        upper_bound=MAX_THREADS,
-    )
-    flags.DEFINE_bool(
-        "deterministic",
+    keep_best: bool = setting(
         False,
-        "TensorFlow's op determinism: only kernels that promise the same bits, also"
-        " where repeated runs have shown no others.",
+        "Score the weights of the epoch with the best validation accuracy instead of"
+        " the last.",
     )
-    flags.DEFINE_integer(
-        "replicas",
+    split_seed: int = setting(
         0,
-        "Parts of a batch that are trained on side by side, each with batch-norm"
-        " statistics of its own, those of all workers counted; 1: none, the exact"
-        " variant; 0: as many as are fast.",
-        lower_bound=0,
+        "Seed of the held-out images: apart from --seed, so that all seeds of a recipe"
+        " hold out the same images and can be compared.",
+        least=0,
+        most=plan.MAX_SEED,
     )
-    flags.DEFINE_integer(
-        "checkpoint_epochs", 1, "Epochs between checkpoints.", lower_bound=1
+    replicas: int = setting(
+        0,
+        "Parts of a batch to train on side by side, over all workers, each with its own"
+        " batch-norm statistics; 1: the exact variant; 0: as many as are fast.",
+        least=0,
     )
-    flags.DEFINE_integer(
-        "log_steps", 100, "Steps per call of the graph and per log line.", lower_bound=1
+    deterministic: bool = setting(
+        False,
+        "Use TensorFlow's op determinism: only kernels that promise the same bits. It"
+        " costs speed, and our runs repeat without it.",
+    )
+    distribute: str = setting(
+        "none",
+        "Where the --replicas run. none: in one graph, the fastest on one machine;"
+        " mirrored: each on a device of its own, in one process; multi_worker: shared"
+        " by the processes that TF_CONFIG names, on any machines, as training.launch"
+        " starts them.",
+        choices=cluster.KINDS,
+        decides=False,
+    )
+    wait_seconds: int = setting(
+        cluster.WAIT_SECONDS,
+        "How long a worker waits for the others to start.",
+        least=1,
+        most=10**9,
+        decides=False,
+        local=True,
     )
 
-    cli.require_share("label_smoothing", "weight_average")
-    flags.register_multi_flags_validator(
-        ["batch_size", "replicas"],
-        lambda values: values["replicas"] <= values["batch_size"],
-        "more --replicas than --batch_size has images",
+
+@dataclasses.dataclass(frozen=True)
+class Housekeeping:
+    """Housekeeping"""
+
+    checkpoint_epochs: int = setting(
+        1, "Epochs between checkpoints.", least=1, decides=False
     )
-    flags.register_multi_flags_validator(
-        ["memory_mb", "batch_size"], cli.validator(windows.check)
+    log_steps: int = setting(
+        100, "Steps per call of the graph and per log line.", least=1, decides=False
     )
-    flags.register_multi_flags_validator(
-        ["validation_size", "schedule", "early_stopping", "keep_best"],
-        _has_validation,
-        "--schedule=plateau, --early_stopping and --keep_best go by the validation"
-        " accuracy: set --validation_size",
+    profile_steps: list[str] | None = setting(
+        None,
+        "Steps a,b: profile from step a up to but not including b, to see where the"
+        " time goes; a few dozen steps are enough. TensorBoard shows it with the extra"
+        " `profile`.",
+        check=profiling.parse,
+        decides=False,
     )
 
 
-def _has_validation(values: Mapping[str, Any]) -> bool:
-    chooses = values["schedule"] == "plateau"
-    chooses = chooses or values["early_stopping"] > 0 or values["keep_best"]
-    return values["validation_size"] > 0 or not chooses
+_GROUPS = (Main, Training, Network, Offline, Online, Housekeeping)
+HEADINGS = settings.headings(*_GROUPS)
 
 
-def choose(
-    config: Mapping[str, Any], place: cluster.Place = cluster.Place()
-) -> dict[str, Any]:
-    """What the flags leave to the machine: replicas and kernels. Prints the choice."""
-    count = replicas.choose(config, place.cores(), place.workers)
-    chosen: dict[str, Any] = {"replicas": count}
-    workers = f" on {place.workers} workers" if place.workers > 1 else ""
-    print(f"replicas: {count}{workers}")
-    if "kernels" in models.options(config):
-        reason = "as asked for" if config["kernels"] else ops.unsuited()
-        if config["kernels"] == "native":
-            machine.start_kernels()
-        chosen["kernels"] = config["kernels"] or ("tensorflow" if reason else "native")
-        if chosen["kernels"] == "native" and config.get("sync_batch_norm"):
-            reason = "batch norm: tensorflow, which can be synchronised"
-        print(f"kernels: {chosen['kernels']}" + (f" ({reason})" if reason else ""))
-    return chosen
+@dataclasses.dataclass(frozen=True)
+class Config(Housekeeping, Online, Offline, Network, Training, Main):
+    """All settings of a run."""
+
+    def deciding(self) -> dict[str, Any]:
+        """The settings that the result depends on, with JSON types, for run.json."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in vars(self).items()
+            if name not in HOUSEKEEPING
+        }
+
+    def shared(self) -> dict[str, Any]:
+        """The settings that all workers of a run must have in common, by flag."""
+        return {f"--{k}": v for k, v in vars(self).items() if k not in LOCAL}
+
+    def resolved(self) -> "Config":
+        """The same settings, with the network's and the update rule's own defaults.
+
+        Raises:
+          UsageError: an option is set that belongs to another network or rule.
+        """
+        options = models.options(self.network, vars(self))
+        options |= optimizers.options(self.optimizer, vars(self))
+        return dataclasses.replace(self, **options)
 
 
-def from_flags(place: cluster.Place) -> settings.Settings:
-    """Settings out of the program's flags; the machine chooses what they leave open.
-
-    A run that was begun keeps what was chosen for it.
-
-    Args:
-      place: where this process stands among the workers of the run.
-
-    Raises:
-      UserError: the flags name no run that can be trained here.
-    """
-    run_flags = FLAGS.get_key_flags_for_module(__name__)
-    values: dict[str, Any] = {flag.name: flag.value for flag in run_flags}
-    run_dir = _run_dir(values)
-    open_ = [name for name in machine.CHOICES if not values[name]]
-    threads = 0
-    if begun := machine.begun(run_dir):
-        values |= machine.keep(values, models.options(values), begun)
-        threads = machine.threads(begun)
-    else:
-        values |= choose(values, place)
-    # Written out, so that another version's defaults cannot change their meaning.
-    values |= models.options(values) | optimizers.options(values)
-    for flag in run_flags:
-        flag.value = values[flag.name]
-    cluster.check(values["distribute"], place, values)
-    threads = values["threads"] or threads or place.cores()
-    lines = {f.name: flagfiles.line(f.serialize()) for f in run_flags}
-    del lines["run_dir"]  # the directory that flags.txt lies in
-    in_force = {**values, "threads": threads}
-    chosen = {name: in_force[name] for name in open_ if in_force[name]}
-    text = runs.flags_text(lines, open_)
-    return settings.Settings(values, chosen, text, run_dir, threads)
+def from_flags(values: flags.FlagValues = flags.FLAGS) -> Config:
+    """The settings that a command line gives."""
+    return Config(**settings.values_of_flags(values, *_GROUPS))
 
 
-def _run_dir(values: Mapping[str, Any]) -> Path:
-    named = {**values, **models.options(values), **optimizers.options(values)}
-    # What a machine chooses is no part of a name: on another it would name another run.
-    named = {k: v for k, v in named.items() if values[k] or k not in machine.CHOICES}
-    try:
-        # Not format(), which {seed:>9999999999} and {seed.real} mean something to.
-        path = ""
-        for text, name, spec, kind in string.Formatter().parse(values["run_dir"]):
-            if spec or kind:
-                raise ValueError(spec)
-            path += text + ("" if name is None else str(named[name]))
-        return Path(path)
-    except (KeyError, ValueError):
-        raise errors.UserError(
-            f"--run_dir={values['run_dir']}: braces may hold the name of a flag only,"
-            " such as {seed}; --replicas, --kernels and --threads only if they are set"
-        ) from None
+def _named(limit: str, value: bool, default: bool) -> tuple[str, ...]:
+    fields = dataclasses.fields(Config)
+    return tuple(f.name for f in fields if f.metadata.get(limit, default) == value)
+
+
+HOUSEKEEPING = _named("decides", False, True)  # they cannot change the result
+LOCAL = _named("local", True, False)  # workers of one run may differ in them
+
+
+def _check_replicas(values: Mapping[str, Any]) -> None:
+    if values["replicas"] > values["batch_size"]:
+        raise errors.UsageError("more --replicas than --batch_size has images")
+
+
+def _check_memory(values: Mapping[str, Any]) -> None:
+    if values["memory_mb"]:
+        windows.length(values["memory_mb"], values["batch_size"])
+
+
+def _check_held_out(values: Mapping[str, Any]) -> None:
+    chooses = values["schedule"] == "plateau" or values["keep_best"]
+    if (chooses or values["early_stopping"]) and not values["validation_size"]:
+        raise errors.UsageError(
+            "--schedule=plateau, --early_stopping and --keep_best go by the validation"
+            " accuracy: set --validation_size"
+        )
+
+
+def _check_floor(values: Mapping[str, Any]) -> None:
+    plateau = values["schedule"] == "plateau"
+    if plateau and values["plateau_floor"] > values["learning_rate"]:
+        raise errors.UsageError(
+            "--plateau_floor is above --learning_rate, so that --schedule=plateau could"
+            " never lower it: set a lower floor"
+        )
+
+
+def _check_decay(values: Mapping[str, Any]) -> None:
+    if values["learning_rate"] * values["weight_decay"] >= 1:
+        raise errors.UsageError(
+            "--learning_rate times --weight_decay is the share that a step takes off"
+            " each kernel: expected less than 1"
+        )
+
+
+_CHECKS: tuple[settings.Check, ...] = (
+    (("batch_size", "replicas"), _check_replicas),
+    (("memory_mb", "batch_size"), _check_memory),
+    (("validation_size", "schedule", "early_stopping", "keep_best"), _check_held_out),
+    (("schedule", "plateau_floor", "learning_rate"), _check_floor),
+    (("learning_rate", "weight_decay"), _check_decay),
+)
+
+
+def define_flags() -> None:
+    """Defines the flags of a run."""
+    settings.define_flags(*_GROUPS, checks=(*_CHECKS, *CHECKS))

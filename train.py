@@ -19,14 +19,13 @@ if __name__ == "__main__":  # before all else, which takes a while to load
 from system import device  # isort: skip  (first: it loads TensorFlow)
 
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import tensorflow as tf
 from absl import flags
 
 import data
-from config import FLAG_GROUPS, define_flags, from_flags
+from config import HEADINGS, Config, define_flags, from_flags
 from evaluation import gallery, result, scoring, trained
 from system import cli
 from training import (
@@ -35,6 +34,7 @@ from training import (
     losses,
     machine,
     optimizers,
+    profiling,
     replicas,
     runs,
     schedules,
@@ -55,7 +55,7 @@ def make_train_steps(
     state: State,
     images: tf.Tensor,
     labels: tf.Tensor,
-    config: Mapping[str, Any],
+    config: Config,
     epoch_steps: int,
     workers: Workers = ALONE,
 ) -> Callable[..., Totals]:
@@ -76,17 +76,17 @@ def make_train_steps(
     """
     network, optimizer = state.network, state.optimizer
     weights = network.trainable_variables
-    sample = batches.SAMPLERS[config["sampler"]]
+    sample = batches.SAMPLERS[config.sampler]
     augment = batches.make_augment(config)
     schedule = schedules.build(
         config,
         state.watch,
-        total_steps=config["epochs"] * epoch_steps,
+        total_steps=config.epochs * epoch_steps,
         epoch_steps=epoch_steps,
     )
-    loss_function = losses.LOSSES[config["loss"]]
+    loss_function = losses.LOSSES[config.loss]
     averaged = state.averaged_statistics()
-    seed, batch_size = config["seed"], config["batch_size"]
+    seed, batch_size = config.seed, config.batch_size
 
     moving_averages: list[tf.Variable] = []  # filled when `part_step` is traced
 
@@ -96,7 +96,7 @@ def make_train_steps(
         y = tf.gather(labels, indices)  # [b]
         with tf.GradientTape() as tape:
             logits, update_ops = network(x, training=training, seed=seed)
-            loss = share * loss_function(logits, y, config["label_smoothing"])
+            loss = share * loss_function(logits, y, config.label_smoothing)
         gradients = tape.gradient(loss, weights)
         moving_averages[:] = [average for average, _ in update_ops]
         averages = [value for _, value in update_ops]
@@ -104,8 +104,8 @@ def make_train_steps(
 
     batch_step = workers.step(
         part_step,
-        config["replicas"],
-        sync=bool(config.get("sync_batch_norm")),
+        config.replicas,
+        sync=bool(config.sync_batch_norm),
         in_line=getattr(network, "native_pools", False),
     )
 
@@ -116,12 +116,12 @@ def make_train_steps(
         loss, correct, gradients, averages = batch_step(
             images, labels, indices, step_seed, training
         )
-        rate = config["learning_rate"] * schedule(step)
+        rate = config.learning_rate * schedule(step)
         norms = optimizer.apply(gradients, step=step, rate=rate)
         for moving_average, value in zip(moving_averages, averages, strict=True):
             moving_average.assign(value)
         for slow, fast in averaged:
-            decay = config["weight_average"]
+            decay = config.weight_average
             slow.assign(optimizers.weight_average(slow, fast, step=step, decay=decay))
         return loss, correct, norms, rate
 
@@ -171,7 +171,7 @@ def make_train_steps(
     return train_steps
 
 
-def train(config: Mapping[str, Any], data_sets: Sets, run: Session) -> scoring.Predict:
+def train(config: Config, data_sets: Sets, run: Session) -> scoring.Predict:
     """Trains to the last epoch, from the last checkpoint if there is one.
 
     Args:
@@ -187,14 +187,14 @@ def train(config: Mapping[str, Any], data_sets: Sets, run: Session) -> scoring.P
       interruption.Stopped: a signal came, and the run is saved.
       data.DataError, CheckpointError, RunError, ClusterError: see there.
     """
-    run_dir, workers, batch_size = run.run_dir, run.workers, config["batch_size"]
+    run_dir, workers, batch_size = run.run_dir, run.workers, config.batch_size
     splits = ["train", *data_sets.scored]
     state = State(config)
     predict = scoring.Predict(state.scored)
     epoch_steps, total_steps = schedules.count_steps(config, data_sets.train_count)
-    resumed = state.resume(config, run_dir, data_sets.scored, epoch_steps, workers)
+    resumed = state.resume(run_dir, data_sets.scored, epoch_steps, workers)
     progress = resumed.progress
-    if progress.step == total_steps or state.stopped_early(config):
+    if progress.step == total_steps or state.stopped_early():
         print(f"{run_dir} is trained to its last step, {progress.step:,}")
         state.take_best()
         return predict
@@ -204,7 +204,7 @@ def train(config: Mapping[str, Any], data_sets: Sets, run: Session) -> scoring.P
         windows.feed(*data_sets.train, config, total_steps) as feed,
         Log(
             *(run_dir, splits, resumed, total_steps, batch_size),
-            profile_steps=run.profile_steps,
+            profile_steps=profiling.parse(config.profile_steps),
             quiet=workers.place.number > 0,
         ) as log,
     ):
@@ -214,22 +214,22 @@ def train(config: Mapping[str, Any], data_sets: Sets, run: Session) -> scoring.P
         )
         if progress.step == 0:
             samples = batches.samples(config, images)
-            log.summaries.start(config, predict.graph, samples)
+            log.summaries.start(config.deciding(), predict.graph, samples)
         judge = learning.Judge(labels.numpy(), config, epoch_steps * batch_size)
         saved = progress.step
-        for epoch in range(progress.step // epoch_steps, config["epochs"]):
+        for epoch in range(progress.step // epoch_steps, config.epochs):
             log.begin_epoch(epoch)
             end = (epoch + 1) * epoch_steps
             while progress.step < end:
                 if signal := run.signal():
                     if progress.step > saved:
                         feed.verified()
-                        state.save(config, run_dir, progress, log.summaries)
+                        state.save(run_dir, progress, log.summaries)
                     saved_at = f"stopped at step {progress.step:,}, which is saved"
                     raise run.stopped(f"{saved_at}; to resume", signal)
                 with log.timed(progress.step):
                     images, labels, window_end = feed.at(progress.step)
-                    count = min(run.log_steps, min(end, window_end) - progress.step)
+                    count = min(config.log_steps, min(end, window_end) - progress.step)
                     count = log.cut(progress.step, count)
                     totals = train_steps(progress.step, count, True, images, labels)
                     state.check_finite(totals, run_dir)  # waits for the steps
@@ -239,17 +239,17 @@ def train(config: Mapping[str, Any], data_sets: Sets, run: Session) -> scoring.P
                 **progress.end_epoch(epoch, epoch_steps, batch_size),
                 "learning_rate": float(totals.rate),
                 **gallery.score(
-                    predict, data_sets.scored, config["loss"], log.summaries, epoch
+                    predict, data_sets.scored, config.loss, log.summaries, epoch
                 ),
             }
             row = workers.gather(row)[0]  # the same on all workers
             log.epoch(row, state.network, totals, feed.first(HISTOGRAM_IMAGES))
-            stop = state.after_epoch(config, row)
+            stop = state.after_epoch(row)
             workers.check_equal(state.variables, f"at step {progress.step:,}")
             last = stop or progress.step == total_steps
-            if last or (epoch + 1) % run.checkpoint_epochs == 0:
+            if last or (epoch + 1) % config.checkpoint_epochs == 0:
                 feed.verified()
-                state.save(config, run_dir, progress, log.summaries)
+                state.save(run_dir, progress, log.summaries)
                 saved = progress.step
             log.warn(judge.judge(row, last))
             if stop:
@@ -261,35 +261,35 @@ def train(config: Mapping[str, Any], data_sets: Sets, run: Session) -> scoring.P
 
 def main(_: list[str]) -> None:
     """Trains the run that the flags describe, and scores it."""
-    with session.joined(FLAGS.distribute, bool(FLAGS["distribute"].present)) as place:
-        settings = from_flags(place)
-        count = settings.values["replicas"] // place.workers  # of this process
-        device.set_threads(settings.threads, count)
-        with session.opened(settings, place) as run:
+    given = bool(FLAGS["distribute"].present)
+    with session.joined(FLAGS.distribute, given) as place:
+        resolved = machine.resolve(from_flags(), place)
+        config = resolved.config
+        device.set_threads(resolved.threads, config.replicas // place.workers)
+        with session.opened(config, place) as run:
             finished = result.finished(run.run_dir)
             if run.workers.agree(bool(finished)):
-                again = runs.score_command(run.run_dir, FLAGS.data_dir)
+                again = runs.score_command(run.run_dir, config.data_dir)
                 print(f"{finished}; to score it again: {again}")
                 return
             if (run.run_dir / runs.RUN).exists():
-                kernels = settings.values["kernels"]
-                machine.resume(run.run_dir, kernels, settings.chosen)
-            began = time.perf_counter()
-            dataset = data.load(FLAGS.dataset, FLAGS.data_dir)
-            data_sets = sets.load(dataset, settings.config, FLAGS.augmented_dir)
+                machine.resume(run.run_dir, config.kernels, resolved.chosen)
+            start = time.perf_counter()
+            dataset = data.load(config.dataset, config.data_dir)
+            data_sets = sets.load(dataset, config)
             count = data_sets.train_count
-            schedules.count_steps(settings.config, count)  # refuse before a run is made
-            seconds = time.perf_counter() - began
+            schedules.count_steps(config, count)  # refuse before a run is made
+            seconds = time.perf_counter() - start
             print(
                 f"{dataset.name}: {dataset.source}; {count:,} images to train on after"
                 f" {seconds:.1f} s"
             )
-            kernels = machine.settle(settings.values["kernels"], settings.chosen)
-            settings = settings.with_kernels(kernels)
-            run.begin(settings, dataset, count, seconds)
+            kernels = machine.settle(config.kernels, resolved.chosen)
+            resolved = resolved.with_kernels(kernels)
+            run.begin(resolved, dataset, count, seconds)
             del dataset  # its training images are in the enlarged set, too
             with run.listening():
-                predict = train(settings.config, data_sets, run)
+                predict = train(resolved.config, data_sets, run)
             if data_sets.scored and place.number == 0:
                 trained_run = trained.after_training(run.run_dir, predict)
                 result.evaluate(trained_run, data_sets.scored)
@@ -300,4 +300,4 @@ def main(_: list[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    cli.run(main, groups=FLAG_GROUPS)
+    cli.run(main, groups=HEADINGS)

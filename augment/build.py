@@ -23,13 +23,14 @@ from absl import flags
 
 import data
 from augment import enlarged, online_settings, plan, workers
+from augment.settings import CHECKS, Offline, Online
 from system import cli, console, errors, files
+from system.settings import define_flags as define_settings
 
 
 def define_flags() -> None:
     """Defines the flags of this program."""
-    plan.define_flags()
-    online_settings.define_flags()
+    define_settings(Offline, Online, checks=CHECKS)
     flags.DEFINE_enum("dataset", "mnist", sorted(data.DATASETS), "Dataset to enlarge.")
     cli.define_path("data_dir", None, "Folder with the dataset's files.")
     cli.define_path(

@@ -4,12 +4,10 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from absl import flags
-
-from system import cli, errors
+from system import errors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,14 +71,9 @@ _FLAGS = {
 _ELASTIC = ["elastic_alpha", "elastic_sigma"]
 
 
-def define_flags() -> None:
-    """Defines a flag for each of the settings."""
-    for name, flag in _FLAGS.items():
-        text = f"{flag.help}, anew each step: 0 (off) to {flag.limit:g} {flag.unit}."
-        flags.DEFINE_float(name, getattr(OnlineSettings(), name), text)
-        check = functools.partial(_check_range, name)
-        flags.register_validator(name, cli.validator(check))
-    flags.register_multi_flags_validator(_ELASTIC, cli.validator(_check_elastic))
+def checks(name: str) -> Callable[[float], None]:
+    """Returns a function that raises UserError at a wrong value of one setting."""
+    return functools.partial(_check_range, name)
 
 
 def settings_from(values: Mapping[str, Any]) -> OnlineSettings:
@@ -91,7 +84,7 @@ def settings_from(values: Mapping[str, Any]) -> OnlineSettings:
     """
     for name in _FLAGS:
         _check_range(name, values[name])
-    _check_elastic(values)
+    check_elastic(values)
     return OnlineSettings(**{name: float(values[name]) for name in _FLAGS})
 
 
@@ -103,7 +96,7 @@ def _check_range(name: str, value: float) -> None:
         )
 
 
-def _check_elastic(values: Mapping[str, Any]) -> None:
+def check_elastic(values: Mapping[str, Any]) -> None:
     if bool(values["elastic_alpha"]) != bool(values["elastic_sigma"]):
         raise errors.UserError(
             "elastic_alpha and elastic_sigma must both be above 0, or both be 0, got"

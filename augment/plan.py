@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from absl import flags
 
 from augment.deform import KINDS, Deformation, deform
 from augment.flip import CODES, flip
 from augment.shift import DIRECTIONS, shift, shifts
-from system import cli, errors
+from system import errors
 
 DIGITS = tuple(range(10))
 # MNIST's digits leave a margin of four pixels, on average. Of the training images 76 %
@@ -77,79 +76,9 @@ class Part:
     piecewise: bool = False
 
 
-def define_flags() -> None:
-    """Defines a flag for each of the settings, and --augmented_dir."""
-    _define_shifts_and_flips(Settings())
-    _define_deformations()
-    cli.define_path(
-        "augmented_dir",
-        "augmented",
-        "Folder for enlarged training sets, which are built once and used by all runs.",
-    )
-    for name in dataclasses.asdict(Settings()):
-        if name not in _DEFORM:
-            check = functools.partial(_check_alone, name)
-            flags.register_validator(name, cli.validator(check))
-    flags.register_multi_flags_validator(list(_DEFORM), cli.validator(_deform_from))
-
-
-def _define_shifts_and_flips(default: Settings) -> None:
-    flags.DEFINE_list(
-        "shift_directions",
-        list(default.shift_directions),
-        f"Add copies of all images shifted {', '.join(DIRECTIONS)}; empty for none."
-        " Each direction adds 60,000 images to MNIST.",
-    )
-    flags.DEFINE_integer(
-        "shift_pixels",
-        default.shift_pixels,
-        f"Largest of these shifts, 1 to {MAX_PIXELS} pixels; all smaller ones are added"
-        " too.",
-    )
-    flags.DEFINE_bool(
-        "shift_diagonal", default.shift_diagonal, "Also shift along both axes at once."
-    )
-    flags.DEFINE_list(
-        "flip_codes",
-        [str(code) for code in default.flip_codes],
-        "Add mirrored copies: 0 upside down, 1 left-right; empty for none.",
-    )
-    flags.DEFINE_list(
-        "flip_labels",
-        [str(digit) for digit in default.flip_labels],
-        "Digits to mirror; 0, 1 and 8 are still digits afterwards.",
-    )
-    flags.DEFINE_bool(
-        "flip_shifted", default.flip_shifted, "Also mirror the shifted images."
-    )
-    flags.DEFINE_bool(
-        "keep_originals", default.keep_originals, "Train on the originals as well."
-    )
-
-
-def _define_deformations() -> None:
-    # None, so that a run without deformations has the same settings as one from before
-    # they existed.
-    flags.DEFINE_list(
-        "deform",
-        None,
-        f"Add randomly deformed copies instead of shifts and flips: {', '.join(KINDS)}"
-        " or both. Needs --multiply.",
-    )
-    flags.DEFINE_integer(
-        "multiply",
-        None,
-        "Size of a deformed set, in times the originals: 135 makes 8.1 million digits"
-        f" of MNIST, 6.4 GB on disk; 2 to {MAX_MULTIPLY:,}.",
-    )
-    flags.DEFINE_integer(
-        "deform_seed", None, "Seed of the deformations; another seed makes another set."
-    )
-
-
-def _check_alone(name: str, value: Any) -> None:
-    """Raises UserError if a value of one setting is wrong, whatever the others are."""
-    settings_from({**dataclasses.asdict(Settings()), name: value})
+def checks(name: str) -> Callable[[Any], object]:
+    """Returns a function that raises UserError at a wrong value of one setting."""
+    return lambda value: settings_from({**dataclasses.asdict(Settings()), name: value})
 
 
 def settings_from(values: Mapping[str, Any]) -> Settings:
@@ -172,7 +101,7 @@ def settings_from(values: Mapping[str, Any]) -> Settings:
         flip_shifted=values["flip_shifted"],
         keep_originals=values["keep_originals"],
     )
-    deformed = _deform_from(values)
+    deformed = check_deform(values)
     return _replaced(settings, deformed) if deformed else settings
 
 
@@ -201,7 +130,7 @@ def _replaced(settings: Settings, deformed: Mapping[str, Any]) -> Settings:
     )
 
 
-def _deform_from(values: Mapping[str, Any]) -> dict[str, Any]:
+def check_deform(values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the settings of the deformations; an empty dict without any.
 
     A value that is missing or None is the default.

@@ -10,6 +10,7 @@ all of them. Tracing and the first steps are not timed.
 
 import concurrent.futures
 import contextlib
+import dataclasses
 import os
 import statistics
 import time
@@ -48,22 +49,21 @@ def loop(*, tf_config: str, **settings: Any) -> Callable[[int], dict[str, float]
     """
     from system import device  # isort: skip  (first: it loads TensorFlow)
     import train
-    from config import choose
-    from training import cluster
+    from training import cluster, machine
     from training.state import State
     from training.workers import Workers
 
     os.environ["TF_CONFIG"] = tf_config
     config = ours.train_config(**settings)
-    place = cluster.find_place(config["distribute"], tf_config)
-    config |= choose(config, place)
-    threads = config["threads"] or place.cores()
-    device.set_threads(threads, config["replicas"] // place.workers)
-    workers = Workers(config["distribute"], place, config["replicas"])
+    place = cluster.find_place(config.distribute, tf_config)
+    config = dataclasses.replace(config, **machine.choose(config, place))
+    threads = config.threads or place.cores()
+    device.set_threads(threads, config.replicas // place.workers)
+    workers = Workers(config.distribute, place, config.replicas)
     images, labels = map(device.tensor, ours.noise())
     state = State(config)
     train_steps = train.make_train_steps(
-        state, images, labels, config, len(labels) // config["batch_size"], workers
+        state, images, labels, config, len(labels) // config.batch_size, workers
     )
     numbers = sum(v.shape.num_elements() for v in state.network.variables)
     step = 0

@@ -9,6 +9,7 @@ and the first calls are not timed.
 """
 
 import contextlib
+import dataclasses
 import statistics
 import tempfile
 import time
@@ -40,14 +41,14 @@ def epochs() -> Callable[[int], dict[str, float]]:
     """
     from system import device  # isort: skip  (first: it loads TensorFlow)
     import train
-    from config import choose
     from evaluation import gallery, scoring
+    from training import machine
     from training.log import HISTOGRAM_IMAGES, Log
     from training.state import Progress, Resumed, State
 
     config = ours.train_config(batch_size=BATCH_SIZE)
-    config |= choose(config)
-    device.set_threads(config["threads"], config["replicas"])
+    config = dataclasses.replace(config, **machine.choose(config))
+    device.set_threads(config.threads, config.replicas)
     images, labels = map(device.tensor, ours.noise())
     state = State(config)
     train_steps = train.make_train_steps(state, images, labels, config, STEPS)

@@ -8,6 +8,7 @@ average.
 """
 
 import copy
+import dataclasses
 import math
 import time
 from collections.abc import Callable
@@ -77,13 +78,13 @@ def timer(loop: Loop) -> Timer:
     return answer
 
 
-def train_config(**settings: Any) -> dict[str, Any]:
-    """Settings of train.py: lenet.flags with a constant rate, no decay, no average.
+def train_config(**settings: Any) -> Any:
+    """The `Config` of lenet.flags with a constant rate, no decay, no average.
 
     Args:
       settings: values of further flags, by name.
     """
-    from config import define_flags
+    from config import define_flags, from_flags
 
     if "epochs" not in flags.FLAGS:  # train.py or a test may have defined them
         define_flags()
@@ -100,7 +101,7 @@ def train_config(**settings: Any) -> dict[str, Any]:
         ["train.py", f"--flagfile={peers.PROJECT / 'lenet.flags'}"]
         + [f"--{name}={value}" for name, value in (plain | settings).items()]
     )
-    return values.flag_values_dict()
+    return from_flags(values)
 
 
 def loop(set_size: int = IMAGES, **settings: Any) -> Loop:
@@ -114,15 +115,15 @@ def loop(set_size: int = IMAGES, **settings: Any) -> Loop:
     import tensorflow as tf
 
     import train
-    from config import choose
+    from training import machine
     from training.state import State
 
     config = train_config(**settings)
-    config |= choose(config)
-    device.set_threads(config["threads"], config["replicas"])
+    config = dataclasses.replace(config, **machine.choose(config))
+    device.set_threads(config.threads, config.replicas)
     images, labels = map(device.tensor, noise(set_size))
     state = State(config)
-    epoch_steps = math.ceil(set_size / config["batch_size"])
+    epoch_steps = math.ceil(set_size / config.batch_size)
     train_steps = train.make_train_steps(state, images, labels, config, epoch_steps)
     step = 0
 

@@ -119,7 +119,7 @@ def evaluation() -> Callable[[int], float]:
     from evaluation import scoring
 
     device.set_threads(0)
-    network = models.build({"network": "lenet", "batch_norm": "all", "dropout": 0.3})
+    network = models.build("lenet", batch_norm="all", dropout=0.3)
     predict = scoring.Predict(network)
     images, labels = ours.noise()
 

@@ -10,6 +10,7 @@ Shuffling: how well a pass over copies of MNIST is shuffled, next to a uniformly
 order. That is arithmetic and the same each time.
 """
 
+import dataclasses
 import statistics
 import tempfile
 import time
@@ -50,19 +51,20 @@ def loop(
     """
     import train  # isort: skip  (now, so that its memory does not count as the set's)
     import data
-    from config import choose
     from system import device
-    from training import sets, windows
+    from training import machine, sets, windows
     from training.state import State
 
-    config = ours.train_config(memory_mb=memory_mb, sampler="epochs")
-    config |= choose(config)
-    device.set_threads(config["threads"], config["replicas"])
+    config = ours.train_config(
+        memory_mb=memory_mb, sampler="epochs", augmented_dir=augmented_dir
+    )
+    config = dataclasses.replace(config, **machine.choose(config))
+    device.set_threads(config.threads, config.replicas)
     state = State(config)
     before = growth.resident_bytes()
     noise = ours.noise(images)
     dataset = data.Dataset("noise", *noise, noise[0][:0], None, {}, "")
-    enlarged = sets.load(dataset, config, augmented_dir)
+    enlarged = sets.load(dataset, config)
     del dataset, noise
     feed = windows.feed(*enlarged.train, config, steps=1 << 40)
     window = feed.at(0)
@@ -79,7 +81,7 @@ def loop(
             step = int(train_steps(step, count, True, images, labels).step)
         seconds = time.perf_counter() - began
         return {
-            "images_per_second": steps * config["batch_size"] / seconds,
+            "images_per_second": steps * config.batch_size / seconds,
             "resident_bytes_before": before,
             "resident_bytes": growth.resident_bytes(),
             "set_images": enlarged.train_count,

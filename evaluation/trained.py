@@ -90,7 +90,7 @@ def load(run_dir: Path) -> TrainedRun:
     record = read(run_dir)
     config = record["config"]
     try:
-        network = models.build(config)
+        network = models.build(**config)
     except (LookupError, TypeError, ValueError) as error:
         raise _no_network(run_dir, error) from None
     state = tf.train.Checkpoint(**{checkpoints.scored(config): network})

@@ -6,9 +6,16 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from models import layers
+from system import errors
 
 EPSILON = 1e-3
 AXES = (-1, 1)
+
+
+def check_axis(axis: int | None) -> None:
+    """Raises UserError for an axis that batch norm cannot keep."""
+    if axis not in (None, *AXES):
+        raise errors.UserError("expected -1 or 1")
 
 
 class BatchNorm(tf.Module):

@@ -13,6 +13,8 @@ from typing import Union
 
 import tensorflow as tf
 
+from system import errors
+
 Training = Union[bool, tf.Tensor]
 UpdateOps = list[tuple[tf.Variable, tf.Tensor]]
 Initialiser = Callable[[Sequence[int], Sequence[int]], tf.Tensor]
@@ -186,6 +188,12 @@ MASKS = 7
 # 0.999 that error would change the share kept, and with it the mean, by over 1 %.
 MAX_DROPOUT = 0.999
 DROPOUT_RANGE = f"a number in [0, {MAX_DROPOUT}]: 16 random bits hold no higher rate"
+
+
+def check_rate(rate: float | None) -> None:
+    """Raises UserError for a rate that is not in [0, `MAX_DROPOUT`]."""
+    if rate is not None and not 0 <= rate <= MAX_DROPOUT:
+        raise errors.UserError(f"expected {DROPOUT_RANGE}")
 
 
 def mask_seed(seed: tf.Tensor | None, number: int) -> tf.Tensor | None:

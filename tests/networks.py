@@ -14,7 +14,7 @@ ACTIVATION = pytest.mark.parametrize("activation", sorted(layers.ACTIVATIONS))
 
 
 def build(name, **options):
-    return models.build({"network": name, **options})
+    return models.build(name, **options)
 
 
 def unsettle(network):

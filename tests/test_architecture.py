@@ -32,6 +32,7 @@ MAY_IMPORT = {
 
 # The same within `system`.
 IN_SYSTEM = {
+    "settings": {"cli"},
     "cli": {"console", "errors", "flagfiles"},
     "console": {"errors"},
     "files": {"errors"},

@@ -138,7 +138,7 @@ def test_flops_by_hand():
 
 @pytest.mark.parametrize("width", [1, 2])
 def test_flops_are_those_of_the_network(width):
-    network = models.build({"network": "lenet", "width": width})
+    network = models.build("lenet", width=width)
     places = {"conv1": 28 * 28, "conv2": 13 * 13}
     counts = {
         name: places.get(name, 1) * int(tf.size(getattr(network, name).w))

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from config import Config
 from system import errors
 from training import cluster, launch
 
@@ -83,7 +84,9 @@ def test_one_of_several_does_not_train_alone_unasked(tf_config, message):
     ],
 )
 def test_what_cannot_be_shared_is_refused(kind, workers, replicas, sync, message):
-    values = {"replicas": replicas, "sync_batch_norm": sync, "batch_size": 33}
+    config = Config(
+        replicas=replicas, sync_batch_norm=sync, batch_size=33, distribute=kind
+    )
     raises = pytest.raises(errors.UsageError, match=message or "nothing")
     with raises if message else contextlib.nullcontext():
-        cluster.check(kind, cluster.Place(workers), values)
+        cluster.check(config, cluster.Place(workers))

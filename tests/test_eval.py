@@ -184,7 +184,7 @@ def test_a_setting_that_no_network_can_have(trained, tmp_path, damage):
     """One that a network is not built with, or does not compute with."""
     run = runs.read_run(trained[0])
     run["config"]["batch_norm"] = "all"
-    state = tf.train.Checkpoint(average=models.build(run["config"]))
+    state = tf.train.Checkpoint(average=models.build(**run["config"]))
     run["config"] |= damage
     runs.write_atomically(tmp_path / "run.json", json.dumps(run))
     shutil.copy(trained[0] / "metrics.csv", tmp_path)

@@ -9,6 +9,7 @@ from absl import flags
 import config
 import models
 from system import errors, flagfiles
+from training import machine
 
 ROOT = Path(__file__).parent.parent
 FLAGFILES = sorted([*ROOT.glob("*.flags"), *ROOT.glob("flags/*.flags")])
@@ -52,7 +53,8 @@ def test_flagfile_parses(path, parse):
             assert values[name] == float(text), line
         elif text and isinstance(values[name], list):
             assert [str(value) for value in values[name]] == text.split(","), line
-    run_dir = config._run_dir({**values, "seed": 7})
+    own = {name: values[name] for name in vars(config.Config())}
+    run_dir = machine._run_dir(config.Config(**{**own, "seed": 7}))
     assert "{" not in str(run_dir)
     assert str(run_dir).endswith("s7")
 
@@ -148,10 +150,10 @@ def test_another_network_with_a_flagfile(parse):
     """The error suggests --unset, and that works."""
     words = [f"--flagfile={ROOT / 'lenet.flags'}", "--network=mlp"]
     with pytest.raises(errors.UsageError, match="mlp has no --batch_norm") as caught:
-        models.options(parse(*words))
+        models.options("mlp", parse(*words))
     words.append(next(w for w in str(caught.value).split() if "--unset=" in w))
     words = flagfiles.unset(flagfiles.expand(words), flags.FLAGS)
-    assert models.options(parse(*words))["hidden_units"]
+    assert models.options("mlp", parse(*words))["hidden_units"]
 
 
 def test_flagfiles_are_expanded_in_place(tmp_path):

@@ -6,9 +6,10 @@ import math
 import numpy as np
 import pytest
 
+from config import Config
 from training import learning
 
-CROSS_ENTROPY = {"loss": "softmax_cross_entropy", "label_smoothing": 0.0}
+CROSS_ENTROPY = Config(loss="softmax_cross_entropy")
 
 
 def row(loss, accuracy, epoch=0, images=100):
@@ -29,9 +30,9 @@ def test_guessing_knows_the_shares():
     labels = np.array([0, 0, 0, 1], np.uint8)
     entropy = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
     assert learning.guess(labels, CROSS_ENTROPY) == pytest.approx((entropy, 0.75))
-    binary = {"loss": "binary_cross_entropy", "label_smoothing": 0.0}
+    binary = Config(loss="binary_cross_entropy")
     assert learning.guess(labels, binary) == pytest.approx((entropy, 0.75))
-    smooth = {"loss": "softmax_cross_entropy", "label_smoothing": 1 - 1e-6}
+    smooth = Config(label_smoothing=1 - 1e-6)
     assert learning.guess(labels, smooth).loss == pytest.approx(math.log(2), rel=1e-4)
 
 

@@ -12,7 +12,7 @@ import data
 import models
 import train
 from augment import online, online_settings, plan
-from config import define_flags
+from config import Config, define_flags, from_flags
 from models import batch_norm, layers, lenet
 from system import console, errors
 from training import checkpoints, history, optimizers, schedules
@@ -80,10 +80,7 @@ def parse():
     def parse(*arguments):
         flags.FLAGS.unparse_flags()
         flags.FLAGS(["train.py", *arguments])
-        return {
-            flag.name: flag.value
-            for flag in flags.FLAGS.get_key_flags_for_module("config")
-        }
+        return vars(from_flags())
 
     yield parse
     flags.FLAGS.unparse_flags()
@@ -91,9 +88,11 @@ def parse():
 
 def test_every_flag_that_is_a_number_has_its_edges_here(parse):
     numbers = {
-        flag.name
-        for flag in flags.FLAGS.get_key_flags_for_module("config")
-        if isinstance(flag.parser, (flags.FloatParser, flags.IntegerParser))
+        name
+        for name in vars(Config())
+        if isinstance(
+            flags.FLAGS[name].parser, (flags.FloatParser, flags.IntegerParser)
+        )
     }
     assert numbers - {"profile_steps", "hidden_units"} <= EDGES.keys()
 
@@ -113,7 +112,7 @@ def test_edges(name, parse):
 @pytest.mark.parametrize(
     "arguments, says",
     [
-        ("--learning_rate=10 --weight_decay=0.1", "per step: expected less than 1"),
+        ("--learning_rate=10 --weight_decay=0.1", "each kernel: expected less than 1"),
         (
             "--schedule=plateau --validation_size=10 --learning_rate=1e-6",
             "--plateau_floor is above --learning_rate",
@@ -135,7 +134,7 @@ def test_numbers_that_contradict_each_other(arguments, says, parse):
     ],
 )
 def test_steps_of_a_run_are_bounded(epochs, epoch_images, steps):
-    config = {"epochs": epochs, "epoch_images": epoch_images, "batch_size": 32}
+    config = Config(epochs=epochs, epoch_images=epoch_images, batch_size=32)
     if steps:
         assert schedules.count_steps(config, 128)[1] == steps
         return
@@ -210,17 +209,20 @@ def test_a_run_at_the_upper_edges_is_that_of_ordinary_numbers(parse, tmp_path):
     configs = parse(*common), parse(*common, *(f"{f}={MAX_STEPS - 1}" for f in large))
     hashes = []
     for number, (config, log_steps) in enumerate(zip(configs, (1, 10**40))):
-        config["split_seed"], config["memory_mb"] = number * plan.MAX_SEED, 0
-        config["early_stopping"] = number * (MAX_STEPS - 1)
+        config = Config(
+            **config
+            | {"split_seed": number * plan.MAX_SEED, "memory_mb": 0}
+            | {"early_stopping": number * (MAX_STEPS - 1)}
+            | {"log_steps": log_steps, "checkpoint_epochs": 10**40}
+        )
         run_dir = tmp_path / str(number)
         run_dir.mkdir()
-        often = {"log_steps": log_steps, "checkpoint_epochs": 10**40}
-        train.train(config, sets, Session(run_dir, **often))
+        train.train(config, sets, Session(run_dir))
         (row,) = history.read(run_dir)
         assert math.isfinite(row["train_loss"])
         state = State(config)
         folder = run_dir / checkpoints.FOLDER
-        assert checkpoints.restore(state.checkpoint, folder, config) == 2
+        assert checkpoints.restore(state.checkpoint, folder, config.deciding()) == 2
         hashes.append([v.numpy().tobytes() for v in state.network.variables])
     assert hashes[0] == hashes[1]
 

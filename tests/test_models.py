@@ -48,7 +48,7 @@ RATES = ("conv_dropout", "dropout")
 
 def rates(name, rate):
     """The network's options that are dropout rates, all set to one rate."""
-    return {o: rate for o in models.options({"network": name}) if o in RATES}
+    return {o: rate for o in models.options(name, {}) if o in RATES}
 
 
 @pytest.fixture(params=sorted(models.NETWORKS))

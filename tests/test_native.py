@@ -184,10 +184,7 @@ def test_selu_norm_refuses_other_shapes():
 
 def test_evaluation_and_export_do_not_use_it():
     network = models.build(
-        {
-            **{"network": "lenet", "kernels": "native"},
-            **{"batch_norm": "all", "batch_norm_first": False},
-        }
+        "lenet", kernels="native", batch_norm="all", batch_norm_first=False
     )
     images = tf.TensorSpec([4, 28, 28, 1], tf.uint8)
 

@@ -24,36 +24,34 @@ def test_options():
 
 
 def test_missing_options_take_the_networks_defaults(name):
-    bare = {"network": name}
-    nothing = {**bare, **dict.fromkeys(models.OPTIONS), "epochs": 3}
-    options = models.options(bare)
-    assert models.options(nothing) == options
+    options = models.options(name, {})
+    nothing = {**dict.fromkeys(models.OPTIONS), "epochs": 3}
+    assert models.options(name, nothing) == options
     assert set(options) <= set(models.OPTIONS)
     assert options["seed"] == 0
     assert None not in options.values()
     assert json.loads(json.dumps(options)) == options
-    assert models.options({**bare, **options}) == options
+    assert models.options(name, options) == options
 
 
 def test_given_options_are_kept():
-    config = {"network": "mlp", "seed": 3, "hidden_units": (7, 5), "activation": None}
+    given = {"seed": 3, "hidden_units": (7, 5), "activation": None}
     options = {"seed": 3, "activation": "relu", "hidden_units": [7, 5]}
-    assert models.options(config) == options
+    assert models.options("mlp", given) == options
     # False and 0 are values, not missing.
-    config = {"network": "lenet", "batch_norm_first": False, "seed": 0}
-    assert models.options(config)["batch_norm_first"] is False
-    config = {"network": "double_conv", "dropout": 0.0}
-    assert models.options(config)["dropout"] == 0.0
+    given = {"batch_norm_first": False, "seed": 0}
+    assert models.options("lenet", given)["batch_norm_first"] is False
+    assert models.options("double_conv", {"dropout": 0.0})["dropout"] == 0.0
 
 
 def test_options_of_other_networks_are_refused(name):
-    own = models.options({"network": name})
+    own = models.options(name, {})
     foreign = set(models.OPTIONS) - set(own)
     assert foreign
     for option in foreign:
-        for refuse in (models.options, models.build):
+        for refuse in (models.options, lambda name, given: models.build(name, **given)):
             with pytest.raises(errors.UsageError) as error:
-                refuse({"network": name, option: 0})
+                refuse(name, {option: 0})
             takes = ", ".join(f"--{o}" for o in sorted(own))
             message = f"--network={name} has no --{option}; it takes {takes}; "
             assert str(error.value).startswith(message)
@@ -63,7 +61,7 @@ def test_options_of_other_networks_are_refused(name):
 def parse(text):
     """Parses the text of --hidden_units."""
     values = flags.FlagValues()
-    parser = models._UnitsParser()
+    parser = models.UnitsParser()
     flags.DEFINE(parser, "hidden_units", None, "", flag_values=values)
     values(["", f"--hidden_units={text}"])
     return values["hidden_units"].value

@@ -13,12 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from absl import flags
 from PIL import Image
 
 import data
 import train
-from config import define_flags
+from config import Config
 from evaluation import (
     comparison,
     export,
@@ -137,10 +136,7 @@ def test_a_setting_that_came_later_makes_no_run_foreign(copy, monkeypatch):
 
 
 def test_whoever_adds_a_setting_says_what_older_runs_had():
-    if "epochs" not in flags.FLAGS:
-        define_flags()
-    of_train = {f.name for f in flags.FLAGS.get_key_flags_for_module("config")}
-    now = of_train - set(settings.HOUSEKEEPING)
+    now = set(Config().deciding())
     then = runs.read_run(GOLDEN)["config"].keys()
     assert now <= then | settings.ADDED.keys(), "give it a line in training.settings"
 
@@ -153,7 +149,8 @@ def test_an_older_run_is_resumed_where_it_was_left(copy, digits, capsys):
     runs.open_run(run_dir, config, "", facts)
     said = capsys.readouterr().err
     assert f"version 0.5.1, now {cli.VERSION}" in said or cli.VERSION == "0.5.1"
-    train.train(config, sets.load(digits, config, ""), Session(run_dir))
+    trained = Config(**config)
+    train.train(trained, sets.load(digits, trained), Session(run_dir))
     assert "from step 12" in capsys.readouterr().out
     now, then = history.read(run_dir), history.read(GOLDEN)
     assert now[0] == then[0]

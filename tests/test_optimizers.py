@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from config import Config
 from system import errors
 from training import optimizers
 
@@ -152,30 +153,23 @@ def test_follows_a_bent_valley_to_its_end(rule, rate):
     np.testing.assert_allclose(w, [1, 1], atol=0.02)
 
 
-def config(**values):
-    unset = dict.fromkeys(optimizers.OPTIONS)
-    plain = {"weight_decay": 0.0, "weight_average": 0.0, "kernels": None, "replicas": 1}
-    return {"optimizer": "adam", **plain, **unset, **values}
-
-
 def test_options_are_those_given_else_the_rules_own():
-    assert optimizers.options(config()) == {"epsilon": 1e-8}
-    rmsprop = config(optimizer="rmsprop", epsilon=1e-6)
-    assert optimizers.options(rmsprop) == {"epsilon": 1e-6, "rho": 0.9}
-    momentum = config(optimizer="momentum", momentum=0.0)
-    assert optimizers.options(momentum) == {"momentum": 0.0}
+    assert optimizers.options("adam", {}) == {"epsilon": 1e-8}
+    rmsprop = optimizers.options("rmsprop", {"epsilon": 1e-6, "rho": None})
+    assert rmsprop == {"epsilon": 1e-6, "rho": 0.9}
+    assert optimizers.options("momentum", {"momentum": 0.0}) == {"momentum": 0.0}
 
 
 def test_an_option_of_another_rule_is_refused():
     with pytest.raises(errors.UsageError) as caught:
-        optimizers.build(config(rho=0.9), [tf.Variable([1.0])])
+        optimizers.build(Config(rho=0.9), [tf.Variable([1.0])])
     says = "--optimizer=adam has no --rho; it takes --epsilon; "
     assert str(caught.value).startswith(says)
 
 
 def test_built_with_its_options():
     w = tf.Variable([[1.0]])
-    chosen = config(optimizer="momentum", momentum=0.5, weight_decay=0.1)
+    chosen = Config(optimizer="momentum", momentum=0.5, weight_decay=0.1)
     optimizer = optimizers.build(chosen, [w])
     for expected in (0.78, 0.78 - 0.3 - 0.02 * 0.78):  # m = 1, then 1.5
         optimizer.apply([tf.constant([[1.0]])], step=STEP, rate=tf.constant(0.2))

@@ -130,7 +130,7 @@ def test_no_name_of_a_directory_is_more_than_a_name(interrupted, monkeypatch, ca
     arguments = flagfiles.expand(["--flagfile=./~{seed}/flags.txt"])
     flags.FLAGS.unparse_flags()
     flags.FLAGS(["train", *arguments])
-    assert config._run_dir(flags.FLAGS.flag_values_dict()).resolve() == folder
+    assert machine._run_dir(config.from_flags()).resolve() == folder
 
 
 def test_flags_txt_tells_what_the_machine_chose():
@@ -206,7 +206,7 @@ def test_kernels_that_fail_to_compile_are_not_those_of_the_run(
     assert "kernels: native\n" in said
     assert "kernels: tensorflow (the C++ compiler false fails: exit code 1)\n" in said
     run = json.loads((tmp_path / "run" / "run.json").read_text())
-    for kept in (trained[0], run["config"], run["chosen"]):
+    for kept in (trained[0].deciding(), run["config"], run["chosen"]):
         assert kept["kernels"] == "tensorflow"
     assert "\n--kernels=tensorflow\n" in (tmp_path / "run" / "flags.txt").read_text()
     call(f"--flagfile={tmp_path / 'run'}/flags.txt")  # resumed
@@ -218,7 +218,7 @@ def test_kernels_that_fail_to_compile_are_not_those_of_the_run(
 def test_a_choice_that_is_none_is_damage(interrupted, damage):
     change(interrupted, damage)
     with pytest.raises(RunError, match="run.json is damaged"):
-        machine.begun(interrupted)
+        machine.read_begun(interrupted)
     assert machine.threads({"environment": {"intra_op_threads": "x"}}) == 0
 
 

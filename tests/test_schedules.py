@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from config import Config
 from training import schedules
 
 REGISTRY = pytest.mark.parametrize("name", sorted(schedules.SMOOTH))
@@ -60,15 +61,11 @@ def test_one_cycle_with_another_warm_up():
     np.testing.assert_allclose(peak, 1.0, atol=1e-6)
 
 
-CONFIG = {"decay_epochs": 2, "decay_factor": 0.5}
-
-
 def build(name, watch=None):
     """A schedule of a run of 10 epochs of 7 steps."""
     watch = watch or schedules.Watch()
-    return schedules.build(
-        {**CONFIG, "schedule": name}, watch, total_steps=70, epoch_steps=7
-    )
+    config = Config(schedule=name, decay_epochs=2, decay_factor=0.5)
+    return schedules.build(config, watch, total_steps=70, epoch_steps=7)
 
 
 def test_build_counts_progress_from_the_first_step_to_behind_the_last():

@@ -21,9 +21,8 @@ CODE = f"""
 import sys
 import train
 import numpy as np
-from absl.flags import FLAGS
 from pathlib import Path
-from config import define_flags
+from config import Config
 from training.log import Log
 from training.session import Session
 from training.sets import Sets
@@ -37,9 +36,7 @@ def stop(*_):
 Log.steps = stop
 images = np.zeros([8, 28, 28, 1], np.uint8)
 labels = np.zeros(8, np.uint8)
-define_flags()
-FLAGS(["train", "--epochs=1", "--batch_size=4", "--replicas=1"])
-config = {{flag.name: flag.value for flag in FLAGS.get_key_flags_for_module("config")}}
+config = Config(epochs=1, batch_size=4, replicas=1)
 try:
     train.train(config, Sets(images, labels, {{}}), Session(Path(sys.argv[1])))
 except FirstStep:

@@ -29,7 +29,7 @@ def stated(thing, pattern):
 def test_parameters_of_each_layer(module):
     """In the comment above the sum of all."""
     comment = re.search(r"# (conv1 \d.*?)(?:, and|\n)", inspect.getsource(module))[1]
-    network = models.build({"network": module.__name__.removeprefix("models.")})
+    network = models.build(module.__name__.removeprefix("models."))
     for name, count in re.findall(r"(\w+) ([\d,]+)(?:,|$)", comment):
         layer = getattr(network, name)
         counts = (v.shape.num_elements() for v in layer.trainable_variables)

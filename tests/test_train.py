@@ -3,17 +3,17 @@
 
 import math
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl import flags
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import data
 import models
 import train
-from config import define_flags
+from config import Config
 from evaluation import gallery, scoring
 from models import layers
 from training import (
@@ -28,7 +28,6 @@ from training import (
 from training.session import Session
 from training.sets import Sets
 from training.sets import load as load_sets
-from training.settings import HOUSEKEEPING
 from training.state import State, Totals, TrainingError
 
 STEPS = 4  # per epoch, with SMALL
@@ -50,16 +49,8 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def config():
-    """The flags' defaults with SMALL's values."""
-    if "epochs" not in flags.FLAGS:  # test_flagfiles may have come before
-        define_flags()
-    of_train = flags.FLAGS.get_key_flags_for_module("config")
-    defaults = {flag.name: flag.default for flag in of_train}
-    assert set(HOUSEKEEPING) < set(defaults)
-    for name in HOUSEKEEPING:
-        del defaults[name]
-    assert set(SMALL) < set(defaults)
-    return {**defaults, **SMALL}
+    """The defaults with SMALL's values."""
+    return Config(**SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -109,8 +100,10 @@ def interrupted(config, sets, tmp_path_factory):
     return run_dir
 
 
-def trained(config, sets, run_dir, **options):
-    return train.train(config, sets, Session(run_dir, **options))
+def trained(config, sets, run_dir, signal=lambda: 0, **changes):
+    return train.train(
+        replace(config, **changes), sets, Session(run_dir, signal=signal)
+    )
 
 
 def copy_of(run_dir, target):
@@ -122,7 +115,7 @@ def restored(config, run_dir):
     """The state of the last checkpoint, and its step."""
     state = State(config)
     folder = run_dir / "checkpoints"
-    return state, checkpoints.restore(state.checkpoint, folder, config)
+    return state, checkpoints.restore(state.checkpoint, folder, config.deciding())
 
 
 def values(config, run_dir):
@@ -295,7 +288,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins(
 def test_a_checkpoint_that_lacks_what_the_loop_needs(config, sets, tmp_path):
     state = State(config)
     folder = tmp_path / "checkpoints"
-    checkpoints.save(state.checkpoint, folder, 4, config, {"mood": 1})
+    checkpoints.save(state.checkpoint, folder, 4, config.deciding(), {"mood": 1})
     with pytest.raises(checkpoints.CheckpointError, match="not of this version"):
         trained(config, sets, tmp_path)
 
@@ -322,7 +315,7 @@ def test_a_finished_run_is_left_alone(config, sets, finished, capsys):
 
 
 def test_online_augmentation_is_part_of_a_step(config, sets, finished, tmp_path):
-    still = {**config, "rotation": 0.0}
+    still = replace(config, rotation=0.0)
     trained(still, sets, tmp_path)
     assert values(still, tmp_path) != values(config, finished)
 
@@ -349,7 +342,7 @@ def test_online_augmentation_and_dropout_share_no_random_numbers(config):
 
 
 def test_every_option_of_a_network_or_a_rule_is_a_flag(config):
-    assert {*models.OPTIONS, *optimizers.OPTIONS} <= set(config)
+    assert {*models.OPTIONS, *optimizers.OPTIONS} <= set(vars(config))
 
 
 def test_the_average_is_what_is_scored(config, sets, finished):
@@ -367,10 +360,11 @@ def test_the_average_is_what_is_scored(config, sets, finished):
 
 def test_a_loss_that_is_not_finite_stops_the_run(config, sets, interrupted, tmp_path):
     run_dir = copy_of(interrupted, tmp_path)
-    absurd = {**config, "learning_rate": 1e30, "activation": "relu"}
+    absurd = replace(config, learning_rate=1e30, activation="relu")
     state, _ = restored(config, run_dir)
     progress = checkpoints.progress(run_dir / "checkpoints", 8)
-    checkpoints.save(state.checkpoint, run_dir / "checkpoints", 8, absurd, progress)
+    folder = run_dir / "checkpoints"
+    checkpoints.save(state.checkpoint, folder, 8, absurd.deciding(), progress)
     with pytest.raises(TrainingError, match="NaN or infinite") as caught:
         trained(absurd, sets, run_dir)
     message = str(caught.value)
@@ -387,8 +381,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(config, sets, interrupted, tmp_
 @pytest.mark.filterwarnings("ignore:overflow encountered in cast")
 def test_no_checkpoint_holds_weights_that_are_not_finite(config, sets, tmp_path):
     # The one step of the epoch has a finite loss, and leaves infinite weights.
-    absurd = {**config, "learning_rate": 1e39, "epochs": 2, "epoch_images": 1}
-    absurd |= {"batch_norm": "none", "dropout": 0.0, "schedule": "constant"}
+    absurd = replace(config, learning_rate=1e39, epochs=2, epoch_images=1)
+    absurd = replace(absurd, batch_norm="none", dropout=0.0, schedule="constant")
     with pytest.raises(TrainingError, match="NaN or infinite"):
         trained(absurd, sets, tmp_path)
     state, step = restored(absurd, tmp_path)
@@ -421,7 +415,7 @@ def test_the_check_names_loss_gradient_or_weight(config, tmp_path):
 def test_replicas_take_the_step_of_the_whole_batch(config, sets, replicas):
     def weights(replicas):
         exact = {"dropout": 0.0, "batch_norm": "none", "rotation": 0.0, "shear": 0.0}
-        chosen = {**config, **exact, "replicas": replicas, "optimizer": "momentum"}
+        chosen = replace(config, **exact, replicas=replicas, optimizer="momentum")
         state = State(chosen)
         data = tf.constant(sets.train_images), tf.constant(sets.train_labels)
         totals = train.make_train_steps(state, *data, chosen, 4)(0, 4, training=True)
@@ -435,13 +429,13 @@ def test_replicas_take_the_step_of_the_whole_batch(config, sets, replicas):
 
 def test_replicas_of_batch_norm_average_their_statistics(config, sets):
     """Two replicas of one batch leave the moving averages between them."""
-    chosen = {**config, "dropout": 0.0, "rotation": 0.0, "weight_average": 0.0}
+    chosen = replace(config, dropout=0.0, rotation=0.0, weight_average=0.0)
     data = tf.constant(sets.train_images), tf.constant(sets.train_labels)
 
     def mean(replicas):
-        state = State({**chosen, "replicas": replicas})
+        state = State(replace(chosen, replicas=replicas))
         steps = train.make_train_steps(
-            state, *data, {**chosen, "replicas": replicas}, 1
+            state, *data, replace(chosen, replicas=replicas), 1
         )
         steps(0, 1, training=True)
         return state.network.norm1.mean.numpy()
@@ -450,7 +444,7 @@ def test_replicas_of_batch_norm_average_their_statistics(config, sets):
 
 
 def test_training_defaults_to_false(config, sets):
-    plain = {**config, "dropout": 0.0, "weight_average": 0.0}
+    plain = replace(config, dropout=0.0, weight_average=0.0)
     state = State(plain)
     steps = train.make_train_steps(
         state, tf.constant(sets.train_images), tf.constant(sets.train_labels), plain, 3
@@ -501,14 +495,14 @@ def test_a_plateau_lowers_the_rate_of_the_next_epoch(
 ):
     accuracies(0.5, 0.5, 0.6, 0.5, 0.5, 0.5)
     floor = {"plateau_floor": 3e-4}
-    trained({**config, **CHOOSING, **floor}, sets, tmp_path)
+    trained(replace(config, **CHOOSING, **floor), sets, tmp_path)
     expected = [1e-3, 1e-3, 5e-4, 5e-4, 3e-4, 3e-4]
     assert rates(tmp_path) == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_best_weights_are_scored(config, sets, accuracies, tmp_path):
     accuracies(0.5, 0.7, 0.6, 0.7, 0.6, 0.6)
-    choosing = {**config, **CHOOSING}
+    choosing = replace(config, **CHOOSING)
     predict = trained(choosing, sets, tmp_path)
     best = scoring.score(predict, *sets.scored["test"])
     rows = history.read(tmp_path)
@@ -521,7 +515,7 @@ def test_the_best_weights_are_scored(config, sets, accuracies, tmp_path):
 
 def test_training_stops_early_and_stays_so(config, sets, accuracies, tmp_path, capsys):
     accuracies(0.5, 0.6, 0.6, 0.6, 0.9, 0.9)
-    stopping = {**config, "early_stopping": 2, "epochs": 6}
+    stopping = replace(config, early_stopping=2, epochs=6)
     trained(stopping, sets, tmp_path, checkpoint_epochs=5)
     assert len(history.read(tmp_path)) == 4
     assert checkpoints.steps(tmp_path / "checkpoints") == [0, 4 * STEPS]
@@ -534,7 +528,7 @@ def test_what_validation_decides_survives_an_interruption(
     config, sets, accuracies, tmp_path, monkeypatch
 ):
     script = (0.5, 0.7, 0.6, 0.6, 0.65, 0.6)
-    choosing = {**config, **CHOOSING, "early_stopping": 4}
+    choosing = replace(config, **CHOOSING, early_stopping=4)
     for run in ("whole", "cut"):
         (tmp_path / run).mkdir()
     accuracies(*script)
@@ -558,7 +552,7 @@ def test_what_validation_decides_survives_an_interruption(
 
 
 def test_the_loss_is_the_one_asked_for(config, sets, tmp_path):
-    binary = {**config, "loss": "binary_cross_entropy", "epochs": 1}
+    binary = replace(config, loss="binary_cross_entropy", epochs=1)
     predict = trained(binary, sets, tmp_path)
     (row,) = history.read(tmp_path)
     # An untrained network's: −(log 0.1 + 9 log 0.9) / 10; of softmax it is 2.3.
@@ -572,7 +566,7 @@ def test_the_loss_is_the_one_asked_for(config, sets, tmp_path):
 
 
 def test_a_test_set_without_labels_is_not_scored(config, sets, tmp_path):
-    trained({**config, "epochs": 1}, only(sets, "validation"), tmp_path)
+    trained(replace(config, epochs=1), only(sets, "validation"), tmp_path)
     (row,) = history.read(tmp_path)
     assert "validation_accuracy" in row
     assert not [name for name in row if name.startswith("test")]
@@ -580,8 +574,8 @@ def test_a_test_set_without_labels_is_not_scored(config, sets, tmp_path):
 
 
 def test_epoch_images_decide_the_steps(config, sets, tmp_path):
-    plain = {**config, "batch_norm": "none", "dropout": 0.0, "weight_average": 0.0}
-    short = {**plain, "epoch_images": 65, "epochs": 1}
+    plain = replace(config, batch_norm="none", dropout=0.0, weight_average=0.0)
+    short = replace(plain, epoch_images=65, epochs=1)
     trained(short, only(sets, "test"), tmp_path)
     (row,) = history.read(tmp_path)
     assert (row["step"], row["images"]) == (3, 96)  # 65 images are 3 batches of 32
@@ -606,8 +600,8 @@ def numbers(images):
 
 def test_held_out_images_have_no_descendant_in_training(config, distinct, tmp_path):
     enlarging = {"shift_directions": ["up", "left"], "flip_codes": ["1"]}
-    options = {**config, **enlarging, "validation_size": 7}
-    sets = load_sets(distinct, options, str(tmp_path))
+    options = replace(config, **enlarging, validation_size=7)
+    sets = load_sets(distinct, replace(options, augmented_dir=str(tmp_path)))
     held_out = set(numbers(sets.scored["validation"][0]))
     assert len(held_out) == len(sets.scored["validation"][1]) == 7
     trained = numbers(sets.train_images)
@@ -617,15 +611,19 @@ def test_held_out_images_have_no_descendant_in_training(config, distinct, tmp_pa
     np.testing.assert_array_equal(
         sets.scored["validation"][1], numbers(sets.scored["validation"][0]) % 10
     )
-    everything = load_sets(distinct, {**config, **enlarging}, str(tmp_path))
+    everything = load_sets(
+        distinct, replace(replace(config, **enlarging), augmented_dir=str(tmp_path))
+    )
     assert len(everything.train_labels) == 40 * 4
     assert set(everything.scored) == {"test"}
 
 
 def test_all_seeds_of_a_recipe_hold_out_the_same(config, distinct, tmp_path):
     def held_out(**changes):
-        options = {**config, "validation_size": 7, **changes}
-        images, _ = load_sets(distinct, options, str(tmp_path)).scored["validation"]
+        options = replace(config, validation_size=7, **changes)
+        images, _ = load_sets(
+            distinct, replace(options, augmented_dir=str(tmp_path))
+        ).scored["validation"]
         return set(numbers(images))
 
     assert held_out(seed=1) == held_out(seed=2)
@@ -651,8 +649,8 @@ def enlarged(tmp_path_factory):
 @pytest.fixture(scope="module")
 def windowed(config, digits, enlarged):
     """A configuration whose training set does not fit, and its sets."""
-    windowed = {**config, **WINDOWED, "validation_size": 37}
-    sets = load_sets(digits, windowed, enlarged)
+    windowed = replace(config, **WINDOWED, validation_size=37)
+    sets = load_sets(digits, replace(windowed, augmented_dir=enlarged))
     assert sets.train_count == 1400 * 8 and not sets.train_images.size
     return windowed, sets
 
@@ -660,7 +658,7 @@ def windowed(config, digits, enlarged):
 @pytest.mark.parametrize("sampler", ["epochs", "random"])
 def test_a_run_stopped_within_a_window_goes_on_bit_for_bit(windowed, tmp_path, sampler):
     config, sets = windowed
-    config = {**config, "sampler": sampler}
+    config = replace(config, sampler=sampler)
     for run_dir in (whole := tmp_path / "whole", cut := tmp_path / "cut"):
         run_dir.mkdir()
     trained(config, sets, whole, log_steps=30)
@@ -675,8 +673,8 @@ def test_a_run_stopped_within_a_window_goes_on_bit_for_bit(windowed, tmp_path, s
 def test_held_out_images_are_in_no_window(config, distinct, tmp_path, monkeypatch):
     monkeypatch.setattr(windows, "fits", lambda *_: False)  # of 160 images
     enlarging = {"shift_directions": ["up", "left"], "flip_codes": ["1"]}
-    options = {**config, **enlarging, "validation_size": 7, "memory_mb": 7}
-    sets = load_sets(distinct, options, str(tmp_path))
+    options = replace(config, **enlarging, validation_size=7, memory_mb=7)
+    sets = load_sets(distinct, replace(options, augmented_dir=str(tmp_path)))
     held_out = set(numbers(sets.scored["validation"][0]))
     count = sets.train_count
     images, labels = np.empty((count, 28, 28, 1), np.uint8), np.empty(count, np.uint8)
@@ -688,8 +686,8 @@ def test_held_out_images_are_in_no_window(config, distinct, tmp_path, monkeypatc
 
 
 def test_a_set_that_fits_is_in_memory(config, digits, windowed, enlarged):
-    fitting = {**config, **WINDOWED, "memory_mb": 10}
-    sets = load_sets(digits, fitting, enlarged)
+    fitting = replace(config, **{**WINDOWED, "memory_mb": 10})
+    sets = load_sets(digits, replace(fitting, augmented_dir=enlarged))
     assert sets.stored is None and len(sets.train_images) == 1437 * 8
 
 
@@ -703,15 +701,15 @@ def test_nothing_is_kept_that_was_trained_on_an_altered_shard(
     content = bytearray(last.read_bytes())
     content[-1] ^= 1
     last.write_bytes(content)
-    sets = load_sets(digits, config, str(damaged))
+    sets = load_sets(digits, replace(config, augmented_dir=str(damaged)))
     (run_dir := tmp_path / "run").mkdir()
-    with pytest.raises(data.DataError, match="another SHA-256 .* built again"):
+    with pytest.raises(data.DataError, match="not have the SHA-256 .* built again"):
         trained(config, sets, run_dir)
     assert checkpoints.steps(run_dir / "checkpoints") == [0]
 
 
 def test_steps_that_are_profiled_come_out_the_same(config, sets, finished, tmp_path):
-    trained(config, sets, tmp_path, profile_steps=(1, 3))
+    trained(config, sets, tmp_path, profile_steps=["1", "3"])
     assert values(config, tmp_path) == values(config, finished)
     assert list(tmp_path.glob("train/plugins/profile/*/*.xplane.pb"))
 

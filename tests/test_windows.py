@@ -157,11 +157,10 @@ def test_two_windows_have_as_much_memory_as_they_may():
     # 60,000,000 / ((2 · 785 + 64) · 128) = 286.9
     assert windows.length(60, 128) == 286
     assert windows.length(7, 4096) == 1
-    windows.check({"memory_mb": 0, "batch_size": 128})
     with pytest.raises(
         errors.UserError, match="4,096 images: give 7 or more"
     ) as caught:
-        windows.check({"memory_mb": 6, "batch_size": 128})
+        windows.length(6, 128)
     assert len(str(caught.value).splitlines()) == 1
     assert windows.fits(1000, 1) and not windows.fits(1274, 1)  # 1274 · 785 > 10⁶
 
@@ -264,7 +263,7 @@ def test_tables_of_stored_results():
 def test_memory_stays_within_its_bound(tmp_path):
     code = f"""
 import train
-from config import define_flags
+from config import define_flags, from_flags
 from training import sets
 from training.state import State
 import numpy as np
@@ -277,11 +276,11 @@ from training import windows
 define_flags()
 flags.FLAGS(["train.py", "--network=mlp", "--memory_mb=20", "--replicas=1",
     "--flip_shifted", "--augmented_dir={tmp_path}", "--batch_size=100"])
-config = flags.FLAGS.flag_values_dict()
+config = from_flags()
 noise = np.random.default_rng(0).integers(0, 256, (12_000, 28, 28, 1), np.uint8)
 labels = np.zeros(len(noise), np.uint8)
 dataset = Dataset("noise", noise, labels, noise[:0], None, {{}}, "")
-training = sets.load(dataset, config, config["augmented_dir"])
+training = sets.load(dataset, config)
 steps = windows.length(20, 100)
 no_images = tf.zeros([100 * steps, 28, 28, 1], tf.uint8)
 no_labels = tf.zeros([100 * steps], tf.uint8)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from benchmarks import distribute as benchmark
+from config import Config
 from training import checkpoints, history, launch, runs
 from training.state import State
 
@@ -116,7 +117,7 @@ def alone(run_dir, *others):
 
 def state(run_dir, config):
     """Every variable of the last checkpoint."""
-    found = State(config)
+    found = State(Config(**config))
     step = checkpoints.restore(found.checkpoint, run_dir / "checkpoints", config)
     return [np.array(step)] + [v.numpy() for v in found.variables]
 

@@ -4,7 +4,7 @@
 No iterator, no state: a run that is resumed at a step draws what it would have drawn.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -71,20 +71,20 @@ SAMPLERS: dict[str, Callable[[int, tf.Tensor, int, int], tf.Tensor]] = {
 
 
 def make_augment(
-    config: Mapping[str, Any],
+    config: Any,
 ) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     """Returns the online augmentation: uint8 [N, 28, 28, 1], step seed → the same.
 
     The step seed, int32 [2], also seeds dropout, which keeps clear of these numbers:
     see models.layers.mask_seed.
     """
-    settings = online_settings.settings_from(config)
+    settings = online_settings.settings_from(vars(config))
     return lambda images, seed: online.transform(
         images, seed + [0, layers.MASKS << 28], settings
     )
 
 
-def samples(config: Mapping[str, Any], images: tf.Tensor) -> np.ndarray:
+def samples(config: Any, images: tf.Tensor) -> np.ndarray:
     """A hundred training images as the network gets them, uint8 [100, 28, 28, 1]."""
     indices = np.random.default_rng(0).integers(len(images), size=100)
     seed = tf.zeros([2], tf.int32)

@@ -9,12 +9,11 @@ import contextlib
 import dataclasses
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
-from absl import flags
 
 from system import console, device, errors, untrusted
 from training import rendezvous, runs
@@ -35,26 +34,6 @@ _LOST = (
 
 class ClusterError(errors.UserError):
     """Workers that cannot train together, or no longer can."""
-
-
-def define_flags() -> None:
-    """Defines --distribute and --wait_seconds; TF_CONFIG is an environment variable."""
-    flags.DEFINE_enum(
-        "distribute",
-        "none",
-        KINDS,
-        "Where the --replicas run. none: in one graph, the fastest on one machine;"
-        " mirrored: each on a device of its own, in one process; multi_worker: shared"
-        " by the processes that TF_CONFIG names, on any machines, as training.launch"
-        " starts them.",
-    )
-    flags.DEFINE_integer(
-        "wait_seconds",
-        WAIT_SECONDS,
-        "How long a worker waits for the others to start.",
-        lower_bound=1,
-        upper_bound=10**9,
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,12 +134,12 @@ def check_alone(tf_config: str | None) -> None:
     )
 
 
-def check(kind: str, place: Place, values: Mapping[str, Any]) -> None:
+def check(config: Any, place: Place) -> None:
     """Raises UsageError if the batch cannot be shared as the flags say."""
-    replicas, workers = values["replicas"], place.workers
-    if replicas > values["batch_size"]:
+    replicas, workers = config.replicas, place.workers
+    if replicas > config.batch_size:
         raise errors.UsageError(
-            f"--batch_size={values['batch_size']} is less than one image for each of"
+            f"--batch_size={config.batch_size} is less than one image for each of"
             f" {replicas} replicas on {workers} workers: raise it"
         )
     if replicas % workers:
@@ -168,11 +147,11 @@ def check(kind: str, place: Place, values: Mapping[str, Any]) -> None:
             f"--replicas={replicas} cannot be split evenly over {workers} workers: give"
             f" a multiple of {workers}"
         )
-    in_graph = 1 if kind == "mirrored" else replicas // workers
-    if values.get("sync_batch_norm") and in_graph > 1:
+    in_graph = 1 if config.distribute == "mirrored" else replicas // workers
+    if config.sync_batch_norm and in_graph > 1:
         raise errors.UsageError(
-            f"--sync_batch_norm does not work with --distribute={kind} and {in_graph}"
-            f" replicas per process: give --replicas={workers}, or"
+            f"--sync_batch_norm does not work with --distribute={config.distribute} and"
+            f" {in_graph} replicas per process: give --replicas={workers}, or"
             " --distribute=mirrored"
         )
 

@@ -24,7 +24,7 @@ class Guess(NamedTuple):
     accuracy: float
 
 
-def guess(labels: np.ndarray, config: Mapping[str, Any]) -> Guess:
+def guess(labels: np.ndarray, config: Any) -> Guess:
     """The best guess for a training set.
 
     Args:
@@ -32,10 +32,10 @@ def guess(labels: np.ndarray, config: Mapping[str, Any]) -> Guess:
       config: its `loss` and `label_smoothing`.
     """
     shares = np.bincount(labels) / len(labels)  # [classes]
-    smoothing = config["label_smoothing"]
+    smoothing = config.label_smoothing
     answer = (1 - smoothing) * shares + smoothing / len(shares)
     logits = np.log(np.maximum(answer, losses.CLIP), dtype=np.float32)[np.newaxis]
-    loss = losses.LOSSES[config["loss"]]
+    loss = losses.LOSSES[config.loss]
     classes = range(len(shares))
     costs = [float(loss(logits, tf.constant([c]), smoothing)) for c in classes]
     return Guess(float(shares @ np.array(costs)), float(shares.max()))
@@ -74,9 +74,7 @@ class Judge:
       epoch_images: that an epoch has.
     """
 
-    def __init__(
-        self, labels: np.ndarray, config: Mapping[str, Any], epoch_images: int
-    ):
+    def __init__(self, labels: np.ndarray, config: Any, epoch_images: int):
         self._guess = guess(labels, config)
         self._images, self._soon = epoch_images, len(labels)
         self._complained = False

@@ -5,14 +5,19 @@ Whoever resumes a run elsewhere has no choice any more, for another one would tr
 other bits. So a run that was begun on two cores keeps its two replicas on one.
 """
 
+import dataclasses
 import os
+import string
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from absl import flags
+
+import models
 from native import compile, ops
-from system import console, errors
-from training import runs
+from system import console, errors, flagfiles
+from training import cluster, replicas, runs
 
 CHOICES = ("replicas", "kernels", "threads")  # 0 and None leave them to the machine
 _THREADS = ("intra_op_threads", "inter_op_threads")
@@ -22,7 +27,7 @@ class MachineError(errors.UserError):
     """A machine that cannot resume a run."""
 
 
-def begun(run_dir: Path) -> dict[str, Any] | None:
+def read_begun(run_dir: Path) -> dict[str, Any] | None:
     """run.json of the run that lies in a directory; None if there is none yet.
 
     Raises:
@@ -32,8 +37,8 @@ def begun(run_dir: Path) -> dict[str, Any] | None:
     if not os.path.exists(path):  # nor can be: `runs.lock` says why
         return None
     run = runs.read_run(run_dir)
-    replicas, kernels, number = (run["config"].get(name) for name in CHOICES)
-    counted = type(replicas) is int and replicas > 0 and type(number) is int
+    count, kernels, number = (run["config"].get(name) for name in CHOICES)
+    counted = type(count) is int and count > 0 and type(number) is int
     if not counted or kernels not in (None, "native", "tensorflow"):
         raise runs.RunError(
             f"{path} is damaged, --replicas, --kernels or --threads is none there can"
@@ -125,3 +130,106 @@ def resume(run_dir: Path, kernels: str | None, kept: Mapping[str, Any]) -> None:
             f" ({reason}): resume it where there is a C++ compiler, or train it again"
             f" by {console.command('train.py', *again)}"
         )
+
+
+class Resolved(NamedTuple):
+    """The settings of a run that is about to be trained.
+
+    Attributes:
+      config: `config.Config`, all of it filled in.
+      chosen: those that the machine chose.
+      flags_text: contents of flags.txt, which trains the same run again.
+      threads: CPU threads of this process.
+    """
+
+    config: Any
+    chosen: dict[str, Any]
+    flags_text: str
+    threads: int
+
+    @property
+    def run_dir(self) -> Path:
+        """Run directory."""
+        return Path(self.config.run_dir)
+
+    def with_kernels(self, kernels: str | None) -> "Resolved":
+        """The same settings with the kernels that can be had."""
+        if kernels == self.config.kernels:
+            return self
+        before = f"\n--kernels={self.config.kernels}\n"
+        return self._replace(
+            config=dataclasses.replace(self.config, kernels=kernels),
+            chosen={**self.chosen, "kernels": kernels},
+            flags_text=self.flags_text.replace(before, f"\n--kernels={kernels}\n"),
+        )
+
+
+def resolve(config: Any, place: cluster.Place) -> Resolved:
+    """Fills in what the flags leave to the machine, the network and the update rule.
+
+    A run that was begun keeps what was chosen for it.
+
+    Args:
+      config: the run's `config.Config`, from the program's flags.
+      place: where this process stands among the workers of the run.
+
+    Raises:
+      UserError: the flags name no run that can be trained here.
+    """
+    config = dataclasses.replace(config, run_dir=str(_run_dir(config)))
+    left_open = [name for name in CHOICES if not getattr(config, name)]
+    earlier = 0
+    if begun := read_begun(Path(config.run_dir)):
+        own = models.options(config.network, vars(config))
+        config = dataclasses.replace(config, **keep(vars(config), own, begun))
+        earlier = threads(begun)
+    else:
+        config = dataclasses.replace(config, **choose(config, place))
+    # Written out, so that another version's defaults cannot change their meaning.
+    config = config.resolved()
+    cluster.check(config, place)
+    count = config.threads or earlier or place.cores()
+    lines = {}
+    for name, value in vars(config).items():
+        flags.FLAGS[name].value = value
+        lines[name] = flagfiles.line(flags.FLAGS[name].serialize())
+    del lines["run_dir"]  # the directory that flags.txt lies in
+    in_force = {**vars(config), "threads": count}
+    chosen = {name: in_force[name] for name in left_open if in_force[name]}
+    return Resolved(config, chosen, runs.flags_text(lines, left_open), count)
+
+
+def choose(config: Any, place: cluster.Place = cluster.Place()) -> dict[str, Any]:
+    """Chooses what the flags leave to the machine, replicas and kernels; prints it."""
+    count = replicas.choose(config, place.cores(), place.workers)
+    chosen: dict[str, Any] = {"replicas": count}
+    workers = f" on {place.workers} workers" if place.workers > 1 else ""
+    print(f"replicas: {count}{workers}")
+    if "kernels" in models.options(config.network, vars(config)):
+        reason = "as asked for" if config.kernels else ops.unsuited()
+        if config.kernels == "native":
+            start_kernels()
+        chosen["kernels"] = config.kernels or ("tensorflow" if reason else "native")
+        if chosen["kernels"] == "native" and config.sync_batch_norm:
+            reason = "batch norm: tensorflow, which can be synchronised"
+        print(f"kernels: {chosen['kernels']}" + (f" ({reason})" if reason else ""))
+    return chosen
+
+
+def _run_dir(config: Any) -> Path:
+    # What the machine chooses is not part of a name: elsewhere it would be another run.
+    given, named = vars(config), vars(config.resolved())
+    named = {k: v for k, v in named.items() if given[k] or k not in CHOICES}
+    try:
+        # Not format(), which {seed:>9999999999} and {seed.real} mean something to.
+        path = ""
+        for text, name, spec, kind in string.Formatter().parse(config.run_dir):
+            if spec or kind:
+                raise ValueError(spec)
+            path += text + ("" if name is None else str(named[name]))
+        return Path(path)
+    except (KeyError, ValueError):
+        raise errors.UserError(
+            f"--run_dir={config.run_dir}: braces may hold the name of a flag only, such"
+            " as {seed}; --replicas, --kernels and --threads only if they are set"
+        ) from None

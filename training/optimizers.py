@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
-from absl import flags
 
 from native import ops
 from system import cli
@@ -172,54 +171,38 @@ RULES = {
 OPTIONS = ("epsilon", "momentum", "rho")
 
 
-def define_flags() -> None:
-    """The flags of the update rule; None stands for the rule's own default."""
-    flags.DEFINE_enum("optimizer", "adam", sorted(RULES), "The update rule.")
-    flags.DEFINE_float("learning_rate", 1e-3, "Peak rate, above 0.")
-    flags.DEFINE_float("epsilon", None, "Of Adam and RMSprop, above 0.")
-    flags.DEFINE_float("rho", None, "Decay of RMSprop's mean square, in [0, 1).")
-    flags.DEFINE_float("momentum", None, "Of momentum, in [0, 1).")
-    flags.DEFINE_float(
-        "weight_decay", 0.0, "Decoupled decay of the kernels, in [0, 1)."
-    )
-    cli.require_positive("learning_rate", "epsilon")
-    cli.require_share("rho", "momentum", "weight_decay")
-    flags.register_multi_flags_validator(
-        ["learning_rate", "weight_decay"],
-        lambda values: values["learning_rate"] * values["weight_decay"] < 1,
-        "--learning_rate times --weight_decay is the share taken off each kernel per"
-        " step: expected less than 1",
-    )
+def options(rule: str, settings: Mapping[str, Any]) -> dict[str, float]:
+    """The arguments of an update rule: those given, else its own defaults.
 
-
-def options(config: Mapping[str, Any]) -> dict[str, float]:
-    """The arguments of the configured rule: those given, else its own defaults.
+    Args:
+      rule: a key of `RULES`.
+      settings: of a run, by name.
 
     Raises:
       UserError: an option of another rule is given.
     """
-    return cli.options(
-        RULES[config["optimizer"]].update,
-        OPTIONS,
-        config,
-        f"--optimizer={config['optimizer']}",
-    )
+    return cli.options(RULES[rule].update, OPTIONS, settings, f"--optimizer={rule}")
 
 
 def build(
-    config: Mapping[str, Any],
+    config: Any,
     variables: Sequence[tf.Variable],
     averages: Sequence[tf.Variable] = (),
 ) -> "Optimizer":
-    """The optimizer that a run's configuration names; see there."""
+    """The optimizer of a run.
+
+    Args:
+      config: its `config.Config`.
+      variables, averages: as of `Optimizer`.
+    """
     return Optimizer(
-        config["optimizer"],
+        config.optimizer,
         variables,
-        weight_decay=config["weight_decay"],
+        weight_decay=config.weight_decay,
         averages=averages,
-        average_decay=config["weight_average"],
-        threads=config["replicas"] if config["kernels"] == "native" else 0,
-        **options(config),
+        average_decay=config.weight_average,
+        threads=config.replicas if config.kernels == "native" else 0,
+        **options(config.optimizer, vars(config)),
     )
 
 

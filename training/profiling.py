@@ -6,22 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import tensorflow as tf
-from absl import flags
 
-from system import cli, console, errors
+from system import console, errors
 from training import runs
-
-
-def define_flags() -> None:
-    """Defines --profile_steps."""
-    flags.DEFINE_list(
-        "profile_steps",
-        None,
-        "Steps a,b: profile from step a up to but not including b, to see where the"
-        " time goes. A few dozen steps are enough. TensorBoard shows the profile if the"
-        " extra `profile` is installed.",
-    )
-    flags.register_validator("profile_steps", cli.validator(parse))
 
 
 def parse(words: Sequence[str] | None) -> tuple[int, int] | None:

@@ -9,7 +9,7 @@ mean of those of the replicas. With one replica, batch norm is exact. Everything
 computes the same whatever the number of replicas.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -39,21 +39,21 @@ class Part(NamedTuple):
 PartStep = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], Part]
 
 
-def choose(config: Mapping[str, Any], cores: int, workers: int = 1) -> int:
+def choose(config: Any, cores: int, workers: int = 1) -> int:
     """Number of replicas: --replicas, or if that is 0, as many as are fast.
 
     That is one per thread, with at least `MIN_IMAGES_PER_REPLICA` images each, and the
     same number on each worker.
 
     Args:
-      config: the run's flags.
+      config: the run's `config.Config`.
       cores: cores of this process; it has as many threads unless --threads is given.
       workers: number of processes that share the batch.
     """
-    if config["replicas"]:
-        return config["replicas"]
-    threads = config["threads"] or cores
-    batch_size = config["batch_size"] // workers
+    if config.replicas:
+        return config.replicas
+    threads = config.threads or cores
+    batch_size = config.batch_size // workers
     return workers * max(1, min(threads, batch_size // MIN_IMAGES_PER_REPLICA))
 
 

@@ -7,13 +7,12 @@ of the step of any of them.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
-from absl import flags
 
-from system import cli, errors
+from system import errors
 
 Schedule = Callable[[tf.Tensor], tf.Tensor]
 
@@ -48,66 +47,28 @@ SMOOTH: dict[str, Schedule] = {
 NAMES = (*SMOOTH, "plateau", "step")
 
 
-def define_flags() -> None:
-    """The flags of the rate, and of all else that the validation accuracy decides."""
-    flags.DEFINE_enum(
-        "schedule",
-        "constant",
-        sorted(NAMES),
-        "Of the learning rate. step: times --decay_factor every --decay_epochs;"
-        " plateau: times --decay_factor when --plateau_patience epochs brought no"
-        " better validation accuracy.",
-    )
-    flags.DEFINE_float("decay_factor", 0.5, "Of step and plateau, in (0, 1].")
-    most = MAX_STEPS - 1  # no run has more epochs than steps
-    for name, default, text in [
-        ("decay_epochs", 10, "Of step."),
-        ("plateau_patience", 3, "Of plateau."),
-    ]:
-        flags.DEFINE_integer(name, default, text, lower_bound=1, upper_bound=most)
-    flags.DEFINE_float("plateau_floor", 1e-5, "The least rate of plateau, above 0.")
-    flags.DEFINE_integer(
-        "early_stopping",
-        0,
-        "Stop when so many epochs brought no better validation accuracy; 0: never.",
-        lower_bound=0,
-        upper_bound=most,
-    )
-    flags.DEFINE_bool(
-        "keep_best",
-        False,
-        "Score the weights of the epoch with the best validation accuracy instead of"
-        " the last.",
-    )
-    flags.register_validator(
-        "decay_factor", lambda value: 0 < value <= 1, "expected a number in (0, 1]"
-    )
-    cli.require_positive("plateau_floor")
-    flags.register_multi_flags_validator(
-        ["schedule", "plateau_floor", "learning_rate"],
-        lambda values: values["schedule"] != "plateau"
-        or values["plateau_floor"] <= values["learning_rate"],
-        "--plateau_floor is above --learning_rate, so that --schedule=plateau could"
-        " never lower it: set a lower floor",
-    )
+def check_factor(factor: float) -> None:
+    """Raises UserError for a --decay_factor that is none."""
+    if not 0 < factor <= 1:
+        raise errors.UserError("expected a number in (0, 1]")
 
 
-def count_steps(config: Mapping[str, Any], train_count: int) -> tuple[int, int]:
+def count_steps(config: Any, train_count: int) -> tuple[int, int]:
     """Steps of an epoch, and of the whole run.
 
     Args:
-      config: the run's flags.
+      config: the run's `config.Config`.
       train_count: images in the training set.
 
     Raises:
       errors.UsageError: `MAX_STEPS` or more.
     """
-    images = config["epoch_images"] or train_count
-    epoch_steps = math.ceil(images / config["batch_size"])
-    total_steps = config["epochs"] * epoch_steps
+    images = config.epoch_images or train_count
+    epoch_steps = math.ceil(images / config.batch_size)
+    total_steps = config.epochs * epoch_steps
     if total_steps >= MAX_STEPS:
         raise errors.UsageError(
-            f"--epochs={config['epochs']} of {epoch_steps:,} steps are"
+            f"--epochs={config.epochs} of {epoch_steps:,} steps are"
             f" {total_steps:,} steps, and a run has at most {MAX_STEPS - 1:,}: lower"
             " --epochs or --epoch_images, or raise --batch_size"
         )
@@ -168,13 +129,11 @@ class Watch(tf.Module):
             self.factor.assign(tf.minimum(self.factor, lower))
 
 
-def build(
-    config: Mapping[str, Any], watch: Watch, *, total_steps: int, epoch_steps: int
-) -> Schedule:
+def build(config: Any, watch: Watch, *, total_steps: int, epoch_steps: int) -> Schedule:
     """The schedule that a run's configuration names, as a function of the step.
 
     Args:
-      config: the run's flags.
+      config: the run's `config.Config`.
       watch: whose factor is the rate's under the schedule `plateau`.
       total_steps: of the run.
       epoch_steps: of an epoch.
@@ -182,10 +141,10 @@ def build(
     Returns:
       Scalar int64 step, counted from 0 → float32 scalar.
     """
-    name = config["schedule"]
+    name = config.schedule
     if name == "plateau":
         return lambda step: tf.identity(watch.factor)
     if name == "step":
-        every = config["decay_epochs"] * epoch_steps
-        return lambda step: step_decay(step, every, config["decay_factor"])
+        every = config.decay_epochs * epoch_steps
+        return lambda step: step_decay(step, every, config.decay_factor)
     return lambda step: SMOOTH[name](tf.cast(step, tf.float32) / total_steps)

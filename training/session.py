@@ -6,14 +6,14 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
 import data
 from system import cli
-from training import cluster, interruption, profiling, runs
+from training import cluster, interruption, runs
 from training.environment import current_environment
-from training.settings import Settings
 from training.workers import ALONE, Workers
 
 
@@ -24,27 +24,21 @@ class Session:
     Attributes:
       run_dir: where this process writes.
       workers: the processes that train the run together.
-      log_steps: steps per call of the graph.
-      checkpoint_epochs: epochs between checkpoints.
-      profile_steps: first step to profile, and the first after them.
       signal: asked before each call of the graph; the number of a signal that asks
         the run to stop, 0 to continue. All workers get the same answer.
     """
 
     run_dir: Path
     workers: Workers = ALONE
-    log_steps: int = 100
-    checkpoint_epochs: int = 1
-    profile_steps: tuple[int, int] | None = None
     signal: Callable[[], int] = lambda: 0
 
     def begin(
-        self, settings: Settings, dataset: data.Dataset, count: int, seconds: float
+        self, resolved: Any, dataset: data.Dataset, count: int, seconds: float
     ) -> None:
         """Creates the run directory, or makes sure that it holds this run.
 
         Args:
-          settings: of the run.
+          resolved: the run's settings.
           dataset: where its images come from.
           count: images in the training set.
           seconds: time that loading and enlarging the data took.
@@ -54,15 +48,20 @@ class Session:
           ClusterError: another worker has other settings, data or versions.
         """
         facts = {
-            "chosen": settings.chosen,
+            "chosen": resolved.chosen,
             "data": dict(dataset.hashes),
             "data_seconds": seconds,
             "environment": current_environment() | self.workers.environment,
         }
         versions = {"version": cli.VERSION, "TensorFlow": tf.__version__}
-        same = {"files": facts["data"], "training images": count, **settings.shared}
+        same = {
+            "files": facts["data"],
+            "training images": count,
+            **resolved.config.shared(),
+        }
         self.workers.check_alike({**versions, **same})
-        runs.open_run(self.run_dir, settings.config, settings.flags_text, facts)
+        config = resolved.config.deciding()
+        runs.open_run(self.run_dir, config, resolved.flags_text, facts)
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
@@ -109,30 +108,23 @@ def joined(kind: str, given: bool) -> Iterator[cluster.Place]:
 
 
 @contextlib.contextmanager
-def opened(settings: Settings, place: cluster.Place) -> Iterator[Session]:
+def opened(config: Any, place: cluster.Place) -> Iterator[Session]:
     """Connects the workers and locks the run directory.
+
+    Args:
+      config: the run's `config.Config`.
+      place: where this process stands.
 
     Raises:
       RunError: the directory holds another run, or another process trains it.
       ClusterError: another worker cannot be reached, or is lost later.
     """
-    values = settings.values
-    workers = Workers(
-        values["distribute"], place, values["replicas"], values["wait_seconds"]
-    )
-    with cluster.reporting_lost_workers(place, settings.run_dir):
-        if values["deterministic"]:
+    workers = Workers(config.distribute, place, config.replicas, config.wait_seconds)
+    directory = Path(config.run_dir)
+    with cluster.reporting_lost_workers(place, directory):
+        if config.deterministic:
             tf.config.experimental.enable_op_determinism()
-        with (
-            cluster.own_directory(place, settings.run_dir) as run_dir,
-            runs.lock(run_dir),
-        ):
+        with cluster.own_directory(place, directory) as run_dir, runs.lock(run_dir):
             # Before the data, which may take minutes.
-            runs.check_settings(run_dir, settings.config)
-            yield Session(
-                run_dir,
-                workers,
-                values["log_steps"],
-                values["checkpoint_epochs"],
-                profiling.parse(values["profile_steps"]),
-            )
+            runs.check_settings(run_dir, config.deciding())
+            yield Session(run_dir, workers)

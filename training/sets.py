@@ -39,15 +39,15 @@ class Sets(NamedTuple):
         return len(self.train_labels if self.stored is None else self.stored)
 
 
-def load(dataset: data.Dataset, config: Mapping[str, Any], augmented_dir: str) -> Sets:
+def load(dataset: data.Dataset, config: Any) -> Sets:
     """Splits a data set and enlarges its training images, as the settings say."""
-    size, seed = config["validation_size"], config["split_seed"]
-    settings, memory_mb = plan.settings_from(config), config["memory_mb"]
+    size, seed = config.validation_size, config.split_seed
+    settings, memory_mb = plan.settings_from(vars(config)), config.memory_mb
     train, _ = data.split(len(dataset.train_labels), size, seed)
     scored = data.scored(dataset, size, seed)
     if memory_mb:
-        stored = store(dataset, settings, augmented_dir, train)
+        stored = store(dataset, settings, config.augmented_dir, train)
         if not windows.fits(len(stored), memory_mb):
             return Sets(empty((0, 28, 28, 1)), empty((0,)), scored, stored)
-    enlarged = enlarge(dataset, settings, augmented_dir, train if size else None)
+    enlarged = enlarge(dataset, settings, config.augmented_dir, train if size else None)
     return Sets(enlarged.images, enlarged.labels, scored)

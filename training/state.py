@@ -109,7 +109,7 @@ class State:
     """The network in training, with its weight average and best copy if asked for.
 
     Args:
-      config: settings of the run.
+      config: the run's `config.Config`.
 
     Attributes:
       network: the network in training.
@@ -120,10 +120,11 @@ class State:
       checkpoint: of all these.
     """
 
-    def __init__(self, config: Mapping[str, Any]):
-        self.network, self.watch = models.build(config), schedules.Watch()
-        self.average = models.build(config) if config["weight_average"] else None
-        self.best = models.build(config) if config["keep_best"] else None
+    def __init__(self, config: Any):
+        self._config, settings = config, vars(config)
+        self.network, self.watch = models.build(**settings), schedules.Watch()
+        self.average = models.build(**settings) if config.weight_average else None
+        self.best = models.build(**settings) if config.keep_best else None
         self.optimizer = optimizers.build(
             config,
             self.network.trainable_variables,
@@ -159,23 +160,24 @@ class State:
         pairs = zip(self.average.variables, self.network.variables, strict=True)
         return [(slow, fast) for slow, fast in pairs if not fast.trainable]
 
-    def after_epoch(self, config: Mapping[str, Any], row: Mapping[str, float]) -> bool:
+    def after_epoch(self, row: Mapping[str, float]) -> bool:
         """Lowers the rate and keeps the best weights; returns whether to stop early."""
+        config = self._config
         if "validation_accuracy" in row:
             better = self.watch.update(row["validation_accuracy"])
-            if config["schedule"] == "plateau":
+            if config.schedule == "plateau":
                 self.watch.plateau(
-                    config["plateau_patience"],
-                    config["decay_factor"],
-                    config["plateau_floor"] / config["learning_rate"],
+                    config.plateau_patience,
+                    config.decay_factor,
+                    config.plateau_floor / config.learning_rate,
                 )
             if better and self.best:
                 _copy(self.scored, self.best)
-        return self.stopped_early(config)
+        return self.stopped_early()
 
-    def stopped_early(self, config: Mapping[str, Any]) -> bool:
+    def stopped_early(self) -> bool:
         """Whether validation accuracy has not improved for --early_stopping epochs."""
-        patience = config["early_stopping"]
+        patience = self._config.early_stopping
         return bool(patience and self.watch.waited >= patience)
 
     def take_best(self) -> None:
@@ -204,7 +206,6 @@ class State:
 
     def save(
         self,
-        config: Mapping[str, Any],
         run_dir: Path,
         progress: Progress,
         log: summaries.Summaries | None = None,
@@ -213,11 +214,11 @@ class State:
         entries = {**dataclasses.asdict(progress), "events": log.flush() if log else {}}
         step = entries.pop("step")
         folder = run_dir / checkpoints.FOLDER
+        config = self._config.deciding()
         checkpoints.save(self.checkpoint, folder, step, config, entries)
 
     def resume(
         self,
-        config: Mapping[str, Any],
         run_dir: Path,
         splits: Iterable[str],
         epoch_steps: int,
@@ -235,10 +236,10 @@ class State:
         folder = run_dir / checkpoints.FOLDER
         with contextlib.suppress(OSError):  # saving reports it, if need be
             checkpoints.tidy(folder)
-        step = checkpoints.restore(self.checkpoint, folder, config)
+        step = checkpoints.restore(self.checkpoint, folder, self._config.deciding())
         if step is None:
             _refuse_traces(run_dir)
-            self.save(config, run_dir, Progress())
+            self.save(run_dir, Progress())
             resumed = Resumed(Progress(), [], {})
         else:
             resumed = _read(run_dir, step, splits, epoch_steps)

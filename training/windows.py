@@ -20,7 +20,7 @@ import concurrent.futures
 import math
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -310,12 +310,6 @@ def length(memory_mb: int, batch_size: int) -> int:
     return steps
 
 
-def check(values: Mapping[str, Any]) -> None:
-    """Raises errors.UserError if --memory_mb and --batch_size do not go together."""
-    if values["memory_mb"]:
-        length(values["memory_mb"], values["batch_size"])
-
-
 def fits(count: int, memory_mb: int) -> bool:
     """Whether so many images can be in memory all together."""
     return count * ITEM_BYTES <= memory_mb * MB
@@ -325,7 +319,7 @@ def feed(
     images: np.ndarray,
     labels: np.ndarray,
     source: Source | None,
-    config: Mapping[str, Any],
+    config: Any,
     steps: int,
 ) -> Whole | Windows:
     """What a run is trained on, by step.
@@ -333,16 +327,16 @@ def feed(
     Args:
       images, labels: the set if it is in memory, as of `Whole`.
       source: the set if it is not.
-      config: the run's flags.
+      config: the run's `config.Config`.
       steps: of the run.
     """
     if source is None:
         return Whole(images, labels)
     return Windows(
         source,
-        sampler=config["sampler"],
-        seed=config["seed"],
-        batch_size=config["batch_size"],
-        length=length(config["memory_mb"], config["batch_size"]),
+        sampler=config.sampler,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        length=length(config.memory_mb, config.batch_size),
         steps=steps,
     )

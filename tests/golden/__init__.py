@@ -11,6 +11,7 @@ threads; how near they have to be is said, and reasoned, beside each.
 
 from system import device  # isort: skip  (first: it loads TensorFlow)
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -28,7 +29,7 @@ import data
 import models
 import train
 from augment import enlarged, plan
-from config import define_flags
+from config import Config, define_flags, from_flags
 from evaluation import scoring
 from models import layers
 from system import errors
@@ -56,16 +57,16 @@ class Golden(NamedTuple):
     absolute: float = 0.0
 
 
-def config(*arguments: str) -> dict[str, Any]:
+def config(*arguments: str) -> Config:
     """The flags of the main run, and what the arguments change in them."""
     if "epochs" not in flags.FLAGS:
         define_flags()
     flags.FLAGS.unparse_flags()
     flagfile = FOLDER.parent.parent / "lenet.flags"
     flags.FLAGS(["train.py", f"--flagfile={flagfile}", *arguments])
-    values = flags.FLAGS.flag_values_dict()
+    given = from_flags()
     flags.FLAGS.unparse_flags()
-    return values
+    return given
 
 
 def numbers(values: Any) -> list[float]:
@@ -102,7 +103,7 @@ def draws() -> Results:
             results[f"dropout {name}: mask {number}"] = kept
             results[f"dropout {name}: values {number}"] = numbers(np.unique(y))
     for name in sorted(models.NETWORKS):
-        network = models.build({"network": name, "seed": 5})
+        network = models.build(name, seed=5)
         for v in network.trainable_variables:
             if v.shape.rank > 1:
                 some = np.ravel(v)[:: v.shape.num_elements() // 7]
@@ -125,7 +126,7 @@ def shards() -> Results:
     images, labels = noise("images", 24, 28, 28, 1), np.arange(24, dtype=np.uint8) % 10
     dataset = data.Dataset("noise", images, labels, images, labels, {}, "")
     for settings in (
-        plan.settings_from(config()),
+        plan.settings_from(vars(config())),
         plan.Settings(flip_codes=(0, 1), flip_labels=(0, 8), flip_shifted=True),
     ):
         with tempfile.TemporaryDirectory() as root:
@@ -309,8 +310,9 @@ def checkpoint() -> Results:
 
 
 def _tiny() -> tuple[State, Callable[..., Totals]]:
-    values = config("--replicas=1") | dict.fromkeys(models.OPTIONS)
-    values |= {"network": "mlp", "hidden_units": [4], "seed": 0}
+    unset: dict[str, Any] = dict.fromkeys(models.OPTIONS)
+    unset |= {"network": "mlp", "hidden_units": [4], "seed": 0}
+    values = dataclasses.replace(config("--replicas=1"), **unset)
     state, digits = State(values), data.load("digits")
     images, labels = digits.train_images[:256], digits.train_labels[:256]
     return state, train.make_train_steps(

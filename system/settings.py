@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings as fields of frozen dataclasses, and a flag of the command line for each."""
+
+import dataclasses
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from absl import flags
+
+from system import cli
+
+# Names of flags, and a function that raises UserError if their values, by name, do not
+# go together.
+Check = tuple[Sequence[str], Callable[[Mapping[str, Any]], object]]
+
+
+def setting(default: Any, text: str, **limits: Any) -> Any:
+    """A field of a class of settings.
+
+    Args:
+      default: value if the flag is not given.
+      text: for --help.
+      limits: `choices`; `least` and `most`; `share=True` for [0, 1); `positive=True`;
+        `check`, a function that raises UserError; `parser` with `parse`; `path=True`;
+        `decides=False` if it cannot change the result of a run; `local=True` if the
+        workers of one run may differ in it.
+    """
+    return dataclasses.field(default=default, metadata={"text": text, **limits})
+
+
+def define_flags(*classes: type, checks: Sequence[Check] = ()) -> None:
+    """Defines a flag for each field of the classes.
+
+    Args:
+      classes: of settings.
+      checks: what must hold between flags.
+    """
+    for class_ in classes:
+        for field in dataclasses.fields(class_):
+            _define(field)
+    for names, check in checks:
+        flags.register_multi_flags_validator(list(names), cli.validator(check))
+
+
+def values_of_flags(values: flags.FlagValues, *classes: type) -> dict[str, Any]:
+    """Values of the flags that `define_flags` defined, by name."""
+    names = [field.name for class_ in classes for field in dataclasses.fields(class_)]
+    return {name: values[name].value for name in names}
+
+
+def headings(*classes: type) -> cli.Groups:
+    """The docstring of each class, and the flags below it in --help."""
+    return {
+        class_.__doc__ or "": [field.name for field in dataclasses.fields(class_)]
+        for class_ in classes
+    }
+
+
+def _define(field: dataclasses.Field) -> None:
+    name, limits = field.name, field.metadata
+    default: Any = field.default
+    text, least, most = limits["text"], limits.get("least"), limits.get("most")
+    # Of `float | None`, the first; list[str] is a list.
+    kind = next(iter(typing.get_args(field.type)), field.type)
+    if "choices" in limits:
+        flags.DEFINE_enum(name, default, list(limits["choices"]), text)
+    elif "parser" in limits:
+        serializer = flags.CsvListSerializer(",")
+        flags.DEFINE(limits["parser"], name, default, text, serializer=serializer)
+    elif limits.get("path"):
+        cli.define_path(name, default, text)
+    elif kind is bool:
+        flags.DEFINE_bool(name, default, text)
+    elif kind is int:
+        flags.DEFINE_integer(name, default, text, lower_bound=least, upper_bound=most)
+    elif kind is float:
+        flags.DEFINE_float(name, default, text)
+    else:  # list[str]
+        flags.DEFINE_list(name, default and list(default), text)
+    if limits.get("share"):
+        cli.require_share(name)
+    if limits.get("positive"):
+        cli.require_positive(name)
+    if "check" in limits:
+        flags.register_validator(name, cli.validator(limits["check"]))
