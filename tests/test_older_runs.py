@@ -149,8 +149,8 @@ def test_an_older_run_is_resumed_where_it_was_left(copy, digits, capsys):
     runs.open_run(run_dir, config, "", facts)
     said = capsys.readouterr().err
     assert f"version 0.5.1, now {cli.VERSION}" in said or cli.VERSION == "0.5.1"
-    trained = Config(**config)
-    train.train(trained, sets.load(digits, trained), Session(run_dir))
+    settings_ = Config(**config)
+    train.train(settings_, sets.load(digits, settings_), Session(run_dir))
     assert "from step 12" in capsys.readouterr().out
     now, then = history.read(run_dir), history.read(GOLDEN)
     assert now[0] == then[0]
