@@ -131,7 +131,7 @@ MODES = (  # if several are chosen, the first
     Mode("Reading photos", read_photos, ("images", "run_dir", *PHOTO_FLAGS)),
     Mode("Scoring a run", score, ("run_dir", "data_dir", *SCORE_FLAGS)),
 )
-FLAG_GROUPS = {mode.title: mode.flags for mode in reversed(MODES)}
+HEADINGS = {mode.title: mode.flags for mode in reversed(MODES)}
 
 
 def choose_mode(arguments: Sequence[str]) -> Mode:
@@ -165,4 +165,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    cli.run(main, arguments=True, groups=FLAG_GROUPS)
+    cli.run(main, arguments=True, groups=HEADINGS)

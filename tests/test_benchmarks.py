@@ -154,14 +154,14 @@ def test_settings_are_those_of_the_flagfile_with_a_constant_rate():
     config = ours.train_config(threads=3)
     text = (ROOT / "lenet.flags").read_text(encoding="utf-8")
     for name in ("dropout", "batch_norm_decay"):
-        assert f"--{name}={config[name]}\n" in text
-    assert (config["batch_norm"], config["batch_norm_first"]) == ("all", False)
-    assert config["dropout"] == step_peers.DROPOUT
-    assert config["batch_norm_decay"] == step_peers.BATCH_NORM_DECAY
+        assert f"--{name}={getattr(config, name)}\n" in text
+    assert (config.batch_norm, config.batch_norm_first) == ("all", False)
+    assert config.dropout == step_peers.DROPOUT
+    assert config.batch_norm_decay == step_peers.BATCH_NORM_DECAY
     assert batch_norm.EPSILON == step_peers.BATCH_NORM_EPSILON
-    assert (config["batch_size"], config["threads"]) == (128, 3)
-    assert (config["schedule"], config["learning_rate"]) == ("constant", 1e-3)
-    assert (config["weight_decay"], config["weight_average"]) == (0, 0)
+    assert (config.batch_size, config.threads) == (128, 3)
+    assert (config.schedule, config.learning_rate) == ("constant", 1e-3)
+    assert (config.weight_decay, config.weight_average) == (0, 0)
 
 
 def test_every_peer_is_tried_quickly_and_in_full():

@@ -24,4 +24,4 @@ def test_both_parts_of_an_epoch_are_timed():
 
 
 def test_it_logs_as_often_as_train():
-    assert ours.train_config()["log_steps"] == logging.LOG_STEPS
+    assert ours.train_config().log_steps == logging.LOG_STEPS

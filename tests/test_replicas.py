@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.eager import context
 
+from config import Config
 from training import replicas as parts
 
 INDICES = tf.range(10, 17, dtype=tf.int64)
@@ -15,7 +16,7 @@ SEED = tf.constant([3, 8])
 
 
 def choose(batch_size, threads, *, replicas=0, cores=2):
-    config = {"batch_size": batch_size, "threads": threads, "replicas": replicas}
+    config = Config(batch_size=batch_size, threads=threads, replicas=replicas)
     return parts.choose(config, cores)
 
 
