@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Settings and flags of the online transforms; does not load TensorFlow."""
+"""Settings of the online transforms and their limits; does not load TensorFlow."""
 
 import dataclasses
 import functools
@@ -68,7 +68,12 @@ _FLAGS = {
         28, "pixels", "σ {:g}", "Smoothness of random elastic deformations"
     ),
 }
-_ELASTIC = ["elastic_alpha", "elastic_sigma"]
+
+
+def help_text(name: str) -> str:
+    """Text of a setting for --help, with its limit."""
+    flag = _FLAGS[name]
+    return f"{flag.help}, each step: 0 (off) to {flag.limit:g} {flag.unit}."
 
 
 def checks(name: str) -> Callable[[float], None]:
@@ -97,6 +102,7 @@ def _check_range(name: str, value: float) -> None:
 
 
 def check_elastic(values: Mapping[str, Any]) -> None:
+    """Raises UserError if only one of the two elastic settings is on."""
     if bool(values["elastic_alpha"]) != bool(values["elastic_sigma"]):
         raise errors.UserError(
             "elastic_alpha and elastic_sigma must both be above 0, or both be 0, got"

@@ -2,6 +2,7 @@
 """The settings of the augmentation: offline, before training, and online."""
 
 import dataclasses
+from typing import Any
 
 from augment import online_settings, plan
 from system.settings import Check, setting
@@ -60,44 +61,21 @@ class Offline:
     )
 
 
+def _online(name: str) -> Any:
+    check = online_settings.checks(name)
+    return setting(0.0, online_settings.help_text(name), check=check)
+
+
 @dataclasses.dataclass(frozen=True)
 class Online:
     """Each batch, transformed while training"""
 
-    rotation: float = setting(
-        0.0,
-        "Rotate each image at random by up to ±this, anew each step: 0 (off) to 180"
-        " degrees.",
-        check=online_settings.checks("rotation"),
-    )
-    zoom: float = setting(
-        0.0,
-        "Zoom each axis at random by 1 ± up to this, anew each step: 0 (off) to 0.9.",
-        check=online_settings.checks("zoom"),
-    )
-    shift: float = setting(
-        0.0,
-        "Shift each image at random by up to ±this, anew each step: 0 (off) to 1, as a"
-        " share of the side.",
-        check=online_settings.checks("shift"),
-    )
-    shear: float = setting(
-        0.0,
-        "Slant each image at random by up to ±this, anew each step: 0 (off) to 80"
-        " degrees.",
-        check=online_settings.checks("shear"),
-    )
-    elastic_alpha: float = setting(
-        0.0,
-        "Strength of random elastic deformations, anew each step: 0 (off) to 1000"
-        " pixels.",
-        check=online_settings.checks("elastic_alpha"),
-    )
-    elastic_sigma: float = setting(
-        0.0,
-        "Smoothness of random elastic deformations: 0 (off) to 28 pixels.",
-        check=online_settings.checks("elastic_sigma"),
-    )
+    rotation: float = _online("rotation")
+    zoom: float = _online("zoom")
+    shift: float = _online("shift")
+    shear: float = _online("shear")
+    elastic_alpha: float = _online("elastic_alpha")
+    elastic_sigma: float = _online("elastic_sigma")
 
 
 CHECKS: tuple[Check, ...] = (

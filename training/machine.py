@@ -147,11 +147,6 @@ class Resolved(NamedTuple):
     flags_text: str
     threads: int
 
-    @property
-    def run_dir(self) -> Path:
-        """Run directory."""
-        return Path(self.config.run_dir)
-
     def with_kernels(self, kernels: str | None) -> "Resolved":
         """The same settings with the kernels that can be had."""
         if kernels == self.config.kernels:
