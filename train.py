@@ -294,7 +294,7 @@ def main(_: list[str]) -> None:
                 trained_run = trained.after_training(run.run_dir, predict)
                 result.evaluate(trained_run, data_sets.scored)
             elif not data_sets.scored:
-                print("nothing to score: no labels of the test set, and none held out")
+                print("nothing to score: unlabelled test set, and no images held out")
             run.workers.agree(0)  # that the score is written
 
 
