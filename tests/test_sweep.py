@@ -91,13 +91,16 @@ def started(name):
 
 
 def start(folder, *arguments):
-    """Starts a sweep as a process."""
+    """Starts a sweep as a process.
+
+    Without preexec_fn: with it Python forks before it executes, and if another test has
+    started gRPC in this process, gRPC restarts its threads in the fork, where they
+    abort as soon as Python closes their files (grpc/grpc#43055).
+    """
     driver = DRIVER.format(train=str(folder / "train.py"), eval=str(folder / "eval.py"))
     return subprocess.Popen(
         [sys.executable, "-c", driver, *arguments],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        # A shell makes background jobs ignore SIGINT, tests included.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
