@@ -3,7 +3,8 @@
 
 Every image gets its own random numbers. Its affine transforms are multiplied into one
 matrix, displacements are added to the places that the matrix gives, and the image is
-resampled once. The formulas are in augment/geometry.py.
+resampled once. Then come changes of its grey levels. The formulas of the geometry are
+in augment/geometry.py.
 """
 
 import functools
@@ -29,6 +30,10 @@ Affine = Callable[[tf.Tensor], tf.Tensor]
 # Noise float32 [N, 2, 28, 28], uniform in (-1, 1) → displacements (x, y) of the places
 # to read, in pixels, of the same shape.
 Displacement = Callable[[tf.Tensor, OnlineSettings], tf.Tensor]
+
+# Grey levels float32 [N, 28, 28, 1], 0 paper to 1 ink, and a seed int32 [2] → the next
+# grey levels; what is beyond 0 or 1 is cut off.
+Grey = Callable[[tf.Tensor, tf.Tensor, OnlineSettings], tf.Tensor]
 
 
 def zoom(shares: tf.Tensor) -> tf.Tensor:
@@ -63,8 +68,8 @@ def elastic(noise: tf.Tensor, settings: OnlineSettings) -> tf.Tensor:
 
 
 # Online augmentations by the setting that turns each on, affine ones in the order in
-# which the eye sees them happen. To add one: a function, a line here (displacements at
-# the end), and its setting with its flag in augment/online_settings.py.
+# which the eye sees them happen. To add one: a function, a line at the end of a table,
+# and its setting in augment/online_settings.py. See docs/extending.md.
 AFFINES: dict[str, Affine] = {
     "zoom": zoom,
     "shear": shear,
@@ -72,6 +77,7 @@ AFFINES: dict[str, Affine] = {
     "shift": shift,
 }
 DISPLACEMENTS: dict[str, Displacement] = {"elastic_alpha": elastic}
+GREYS: dict[str, Grey] = {}
 
 
 def transform(
@@ -114,7 +120,23 @@ def transform(
         for noise_seed, (name, displace) in zip(noise_seeds, DISPLACEMENTS.items())
         if getattr(settings, name)
     ]
-    return _read(images, *_places(amounts, displacements))
+    if amounts or displacements:
+        images = _read(images, *_places(amounts, displacements))
+    return _shade(images, seed, settings)
+
+
+def _shade(images: tf.Tensor, seed: tf.Tensor, settings: OnlineSettings) -> tf.Tensor:
+    """Changes grey levels: uint8 [N, 28, 28, 1] → the same, by all `GREYS` that are on.
+
+    Their seeds are apart from those of `transform`, whose draws do not change.
+    """
+    for number, (name, change) in enumerate(GREYS.items()):
+        if getattr(settings, name):
+            grey_seed = tf.random.fold_in(seed, tf.cast(number, seed.dtype))
+            levels = change(tf.cast(images, tf.float32) / 255, grey_seed, settings)
+            levels = tf.round(255 * tf.clip_by_value(levels, 0, 1))
+            images = tf.cast(levels, tf.uint8)
+    return images
 
 
 @_compiled

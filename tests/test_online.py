@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of augment/online.py and of its benchmark."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -20,7 +21,14 @@ ALONE = {
     "shear": OnlineSettings(shear=10.0),
     "elastic": ELASTIC,
 }
-ALL = OnlineSettings(10.0, 0.1, 0.1, 10.0, 34.0, 4.0)
+ALL = OnlineSettings(
+    rotation=10.0,
+    zoom=0.1,
+    shift=0.1,
+    shear=10.0,
+    elastic_alpha=34.0,
+    elastic_sigma=4.0,
+)
 EACH = pytest.mark.parametrize("settings", [*ALONE.values(), ALL], ids=[*ALONE, "all"])
 
 
@@ -277,6 +285,42 @@ def test_draws_of_the_transforms_are_independent():
     move = mean_places(transform(images, 0, OnlineSettings(shift=0.1)))[:, 1]
     correlations = np.corrcoef([angle, slant, move]) - np.eye(3)
     assert abs(correlations).max() < 0.2
+
+
+# --- grey levels ---
+
+
+@pytest.fixture
+def grey(monkeypatch):
+    """Registers a change of grey levels, turned on by --elastic_sigma alone."""
+
+    def change(levels, seed, settings):
+        assert levels.dtype == tf.float32
+        draws = tf.random.stateless_uniform([tf.shape(levels)[0], 1, 1, 1], seed)
+        return settings.elastic_sigma * levels + draws / 4
+
+    monkeypatch.setitem(online.GREYS, "elastic_sigma", change)
+    return OnlineSettings(elastic_sigma=1.0)
+
+
+def test_grey_levels_change_by_the_seed_and_stay_in_range(grey):
+    images = np.full((4, 28, 28, 1), 128, np.uint8)
+    first = transform(images, 0, grey)
+    assert first.dtype == np.uint8 and first.shape == images.shape
+    np.testing.assert_array_equal(transform(images, 0, grey), first)
+    added = first[:, 0, 0, 0].astype(int) - 128
+    assert len(set(added)) == 4 and added.min() >= 0 and added.max() <= 64
+    assert (transform(images, 1, grey)[:, 0, 0, 0] != first[:, 0, 0, 0]).any()
+    assert (transform(np.full_like(images, 255), 0, grey) == 255).all()
+
+
+def test_grey_levels_change_after_the_geometry_and_move_no_draw(grey):
+    images = smooth(3)
+    both = dataclasses.replace(grey, rotation=30.0)
+    turned = transform(images, 0, OnlineSettings(rotation=30.0))
+    np.testing.assert_array_equal(
+        transform(images, 0, both), transform(turned, 0, grey)
+    )
 
 
 # --- in the graph ---

@@ -40,7 +40,8 @@ def test_impossible_settings(name, value):
 
 def test_every_registered_transform_is_turned_on_by_a_setting():
     names = {field.name for field in dataclasses.fields(OnlineSettings)}
-    assert {*online.AFFINES, *online.DISPLACEMENTS} == names - {"elastic_sigma"}
+    registered = {*online.AFFINES, *online.DISPLACEMENTS, *online.GREYS}
+    assert registered == names - {"elastic_sigma"}
     assert set(online_settings._FLAGS) == names
 
 
