@@ -84,13 +84,9 @@ def define_flags() -> None:
 def measure(
     names: Iterable[str], rounds: int, folder: Path, facts: Mapping[str, Any]
 ) -> None:
-    """Runs benchmarks, prints their results and stores them one by one.
+    """Runs benchmarks, prints their results and stores them one by one in a folder.
 
-    Args:
-      names: names of benchmarks.
-      rounds: how often to measure each peer.
-      folder: folder for the files; results of other benchmarks in it stay.
-      facts: see `environment.facts`.
+    Results of other benchmarks in it stay. For the facts, see `environment.facts`.
     """
     found = results.read(folder)
     for name in names:

@@ -34,18 +34,12 @@ def measure(rounds: int) -> dict[str, Any]:
     Returns:
       {"trainings": a list with the result of `train` for each peer and seed}.
     """
-    return compare(
-        {
-            "fast99": range(rounds),
-            "fast995": range(rounds),
-            "keras_convnet": (0,),
-            "pytorch_example": (1,),
-        }
-    )
-
-
-def compare(seeds: Mapping[str, Sequence[int]]) -> dict[str, Any]:
-    """Trains each peer with its seeds, one after the other; see `measure`."""
+    seeds: dict[str, Sequence[int]] = {
+        "fast99": range(rounds),
+        "fast995": range(rounds),
+        "keras_convnet": (0,),
+        "pytorch_example": (1,),
+    }
     trainings = []
     for peer, peer_seeds in seeds.items():
         for seed in peer_seeds:
@@ -55,18 +49,12 @@ def compare(seeds: Mapping[str, Sequence[int]]) -> dict[str, Any]:
 
 
 def train(peer: str, seed: int, epochs: int = 0, **settings: Any) -> dict[str, Any]:
-    """Trains a peer once.
-
-    Args:
-      peer: name in `examples.PEERS`.
-      seed: seed of the training.
-      epochs: number of epochs; 0: as many as published.
-      settings: further arguments of its maker.
+    """Trains a peer of `examples.PEERS` once; 0 epochs stand for as many as published.
 
     Returns:
       `peer`, `seed`, its answer (see `benchmarks.examples`) and `wall_seconds` from the
-      start of its process to the answer. If its library is not installed, `missing`
-      says why in place of the answer; if training failed, `failed` does.
+        start of its process to the answer. If its library is not installed, `missing`
+        says why in place of the answer; if training failed, `failed` does.
     """
     named = {"peer": peer, "seed": seed}
     began = time.perf_counter()

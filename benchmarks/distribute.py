@@ -38,14 +38,10 @@ FIRST, EXCHANGING, APART = "one process, 1 replica", "2 workers", "2 apart"
 
 
 def loop(*, tf_config: str, **settings: Any) -> Callable[[int], dict[str, float]]:
-    """train.py's loop in one process.
+    """train.py's loop in one process, of these TF_CONFIG and flags.
 
-    Args:
-      tf_config: value of TF_CONFIG.
-      settings: values of train.py's flags.
-
-    Returns:
-      Function from a number of steps to the seconds per step and the bytes exchanged.
+    Returns a function from a number of steps to the seconds per step and the bytes
+    exchanged.
     """
     from system import device  # isort: skip  (first: it loads TensorFlow)
     import train
@@ -89,9 +85,6 @@ def measure(rounds: int, steps: int = STEPS) -> dict[str, Any]:
       batch_size: images per step.
       bytes: size of the vector that the workers add up in each step.
       seconds: {name: seconds per step of its slowest process, in each round}.
-
-    Raises:
-      peers.BenchmarkError: a process failed.
     """
     pool = concurrent.futures.ThreadPoolExecutor()
     with pool, contextlib.ExitStack() as stack:

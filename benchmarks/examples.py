@@ -62,21 +62,14 @@ def ours(*, flagfile: str, seed: int = 0, dataset: str = "mnist") -> Training:
 
     An enlarged set, if there is one, is built again each time. The first call of the
     graph counts as training, its tracing does not.
-
-    Args:
-      flagfile: flagfile of the recipe.
-      seed: overrides the flagfile's seed.
-      dataset: overrides the flagfile's dataset.
+    Seed and dataset override the flagfile's.
     """
 
     def answer(epochs: int) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
             command = [sys.executable, "train.py", f"--flagfile={flagfile}"]
             command += [f"--seed={seed}", f"--dataset={dataset}"]
-            command += [
-                f"--run_dir={folder}/run",
-                f"--augmented_dir={folder}/augmented",
-            ]
+            command += [f"--run_dir={folder}/run", f"--augmented_dir={folder}/sets"]
             if epochs:
                 command.append(f"--epochs={epochs}")
             done = subprocess.run(
@@ -111,11 +104,8 @@ def keras_convnet(*, seed: int = 0, dataset: str = "mnist") -> Training:
     1e-3, batches of 128, a tenth of the training images held out, 15 epochs; its
     published output says 99.22 %. We keep all its settings, drop the progress bar, and
     read the data ourselves. oneDNN is on; Keras leaves that to TensorFlow and the
-    processor. The first batch, which traces the graph, counts as tracing.
-
-    Args:
-      seed: seed of weights, batches and dropout.
-      dataset: key of data.DATASETS; its test images need labels.
+    processor. The first batch, which traces the graph, counts as tracing. The test
+    images of the dataset need labels.
     """
     os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever ~/.keras says
     watch = Stopwatch().start()
@@ -205,10 +195,6 @@ def pytorch_example(*, seed: int = 1, dataset: str = "mnist") -> Training:
     written, it shuffles on an accelerator only; on a CPU each epoch has the same order.
     We keep all its settings but the output. It applies torchvision's transforms to one
     image at a time; we compute the same values beforehand, which is faster.
-
-    Args:
-      seed: seed of weights and dropout; 1 as published.
-      dataset: key of data.DATASETS; its test images need labels.
     """
     watch = Stopwatch().start()
     import torch

@@ -11,23 +11,17 @@ from collections.abc import Mapping
 KERNEL = 3 * 3
 
 
-def multiply_adds(width: int = 1) -> dict[str, int]:
-    """Multiply-adds per image of each layer's forward pass.
-
-    Args:
-      width: factor on the maps of both convolutions; see `models.lenet.LeNet`.
-    """
-    maps1, maps2 = 12 * width, 16 * width
-    return {
-        "conv1": 28 * 28 * KERNEL * maps1,
-        "conv2": 13 * 13 * KERNEL * maps1 * maps2,
-        "dense1": 6 * 6 * maps2 * 288,
-        "dense2": 288 * 144,
-        "logits": 144 * 10,
-    }
+# Per image, of each layer's forward pass.
+MULTIPLY_ADDS = {
+    "conv1": 28 * 28 * KERNEL * 12,
+    "conv2": 13 * 13 * KERNEL * 12 * 16,
+    "dense1": 6 * 6 * 16 * 288,
+    "dense2": 288 * 144,
+    "logits": 144 * 10,
+}
 
 
-def training_step(width: int = 1) -> dict[str, dict[str, int]]:
+def training_step() -> dict[str, dict[str, int]]:
     """FLOPs per image of each layer, "forward" and "backward".
 
     Backward takes twice as many as forward: one product for the gradient of the
@@ -38,7 +32,7 @@ def training_step(width: int = 1) -> dict[str, dict[str, int]]:
             "forward": 2 * count,
             "backward": (2 if layer == "conv1" else 4) * count,
         }
-        for layer, count in multiply_adds(width).items()
+        for layer, count in MULTIPLY_ADDS.items()
     }
 
 

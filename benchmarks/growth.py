@@ -43,15 +43,9 @@ MB = 1e6
 def point(*, batch_size: int, width: int, set_size: int) -> Callable[[int], Point]:
     """Our loop at one point of a study.
 
-    Args:
-      batch_size: images per step.
-      width: factor on the maps of the convolutions.
-      set_size: images in the training set.
-
-    Returns:
-      Function from a number of images to the number of steps and their seconds; bytes
-      of the training set; bytes resident before it was created and after the steps;
-      their peak.
+    Returns a function from a number of images to the number of steps and their seconds;
+    bytes of the training set; bytes resident before it was created and after the steps;
+    their peak.
     """
     import train  # noqa: F401  (now, so that its memory does not count as the set's)
 

@@ -9,7 +9,6 @@ and the first calls are not timed.
 """
 
 import contextlib
-import dataclasses
 import statistics
 import tempfile
 import time
@@ -35,38 +34,30 @@ STEPPING, LOGGING = "stepping", "logging"
 def epochs() -> Callable[[int], dict[str, float]]:
     """Our loop with its logging, on one thread per core.
 
-    Returns:
-      Function from the number of steps of an epoch to the seconds of its steps and of
-      its logging, by name.
+    Returns a function from the number of steps of an epoch to the seconds of its steps
+    and of its logging, by name.
     """
     from system import device  # isort: skip  (first: it loads TensorFlow)
     import train
     from evaluation import gallery, scoring
-    from training import machine
     from training.log import HISTOGRAM_IMAGES, Log
-    from training.state import Progress, Resumed, State
+    from training.state import Progress, Resumed
 
-    config = ours.train_config(batch_size=BATCH_SIZE)
-    config = dataclasses.replace(config, **machine.choose(config))
-    device.set_threads(config.threads, config.replicas)
+    config, state = ours.prepare(batch_size=BATCH_SIZE)
     images, labels = map(device.tensor, ours.noise())
-    state = State(config)
     train_steps = train.make_train_steps(state, images, labels, config, STEPS)
     test_images, test_labels = ours.noise(TEST_IMAGES)
-    scores = scoring.Scores(
-        test_labels, np.full((TEST_IMAGES, 10), 0.1, np.float32), 2.3
-    )
+    guesses = np.full((TEST_IMAGES, 10), 0.1, np.float32)
+    scores = scoring.Scores(test_labels, guesses, 2.3)
     step = 0
 
     def answer(steps: int) -> dict[str, float]:
         nonlocal step
         seconds, end = {STEPPING: 0.0, LOGGING: 0.0}, step + steps
+        splits, start = ["train", TEST], Resumed(Progress(step), [], {})
         with (
             tempfile.TemporaryDirectory() as folder,
-            Log(
-                *(Path(folder), ["train", TEST], Resumed(Progress(step), [], {})),
-                *(end, BATCH_SIZE),
-            ) as log,
+            Log(Path(folder), splits, start, end, BATCH_SIZE) as log,
         ):
             while step < end:
                 count = min(LOG_STEPS, end - step)
@@ -97,14 +88,7 @@ PEERS = {"epochs": epochs}
 
 
 def measure(rounds: int, steps: int = STEPS) -> dict[str, Any]:
-    """Measures an epoch in each round.
-
-    Returns:
-      `seconds` of each round by name, and the number of `steps`.
-
-    Raises:
-      peers.BenchmarkError: the process failed.
-    """
+    """Measures an epoch in each round: `seconds` of each by name, and `steps`."""
     with peers.Peer(__name__, "epochs", {}) as peer:
         answers = [peer.ask(steps) for _ in range(rounds)]
     seconds = {name: [answer[name] for answer in answers] for name in answers[0]}

@@ -36,9 +36,7 @@ def transform_loop(
 ) -> Callable[[int], float]:
     """Function from a count to the seconds of that many transforms in one call.
 
-    Args:
-      settings: settings of the transform.
-      sizes: number of images in each part of a batch.
+    Sizes are the numbers of images in each part of a batch.
     """
     from system import device  # noqa: F401  isort: skip  (first: it loads TensorFlow)
     import tensorflow as tf
@@ -77,12 +75,8 @@ def transform_loop(
 def step_and_transforms(*, threads: int) -> Callable[[int], dict[str, float]]:
     """The step, with its default number of replicas, and every transform.
 
-    Args:
-      threads: number of threads; 0: one per core.
-
-    Returns:
-      Function from a number of steps to the seconds of one step and of each transform,
-      by name.
+    Returns a function from a number of steps to the seconds of one step and of each
+    transform, by name.
     """
     from system import device  # isort: skip  (first: it loads TensorFlow)
     from training import replicas
@@ -105,14 +99,7 @@ PEERS = {"step_and_transforms": step_and_transforms}
 
 
 def measure(rounds: int, steps: int = STEPS) -> dict[str, Any]:
-    """Measures the step and the transforms with each number of threads.
-
-    Returns:
-      {"threads": {number: {name: seconds in each round}}}.
-
-    Raises:
-      peers.BenchmarkError: the process failed.
-    """
+    """Measures both: {"threads": {number of threads: {name: seconds by round}}}."""
     found = {}
     for threads in THREADS:
         settings = {"threads": threads}

@@ -42,15 +42,10 @@ def noise(count: int = IMAGES) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Loop(NamedTuple):
-    """A training loop.
+    """A training loop."""
 
-    Attributes:
-      run: runs a number of steps, returns their seconds.
-      parameters: number of weights that it trains.
-    """
-
-    run: Callable[[int], float]
-    parameters: int
+    run: Callable[[int], float]  # takes a number of steps, returns their seconds
+    parameters: int  # number of weights that it trains
 
 
 def timer(loop: Loop) -> Timer:
@@ -81,8 +76,7 @@ def timer(loop: Loop) -> Timer:
 def train_config(**settings: Any) -> Any:
     """The `Config` of lenet.flags with a constant rate, no decay, no average.
 
-    Args:
-      settings: values of further flags, by name.
+    Settings are values of further flags, by name.
     """
     from config import define_flags, from_flags
 
@@ -104,25 +98,30 @@ def train_config(**settings: Any) -> Any:
     return from_flags(values)
 
 
-def loop(set_size: int = IMAGES, **settings: Any) -> Loop:
-    """train.py's loop, with all steps in one call of the graph.
-
-    Args:
-      set_size: number of training images.
-      settings: values of train.py's flags, such as threads.
-    """
+def prepare(**settings: Any) -> tuple[Any, Any]:
+    """A `Config` (see `train_config`) suited to this machine, and its `State`."""
     from system import device  # isort: skip  (first: it loads TensorFlow)
-    import tensorflow as tf
-
-    import train
     from training import machine
     from training.state import State
 
     config = train_config(**settings)
     config = dataclasses.replace(config, **machine.choose(config))
     device.set_threads(config.threads, config.replicas)
+    return config, State(config)
+
+
+def loop(set_size: int = IMAGES, **settings: Any) -> Loop:
+    """train.py's loop on so many images, with all steps in one call of the graph.
+
+    Further settings are values of train.py's flags, such as threads.
+    """
+    from system import device  # isort: skip  (first: it loads TensorFlow)
+    import tensorflow as tf
+
+    import train
+
+    config, state = prepare(**settings)
     images, labels = map(device.tensor, noise(set_size))
-    state = State(config)
     epoch_steps = math.ceil(set_size / config.batch_size)
     train_steps = train.make_train_steps(state, images, labels, config, epoch_steps)
     step = 0

@@ -32,16 +32,9 @@ class Missing(BenchmarkError):
 
 
 class Peer:
-    """A running peer.
+    """A running peer of a module's `PEERS`, with the settings for its maker.
 
-    Args:
-      module: dotted name of the module whose `PEERS` has it.
-      name: key in `PEERS`.
-      settings: keyword arguments of its maker.
-
-    Raises:
-      Missing: its library is not installed.
-      BenchmarkError: it failed.
+    Raises Missing if its library is not installed, BenchmarkError if it failed.
     """
 
     def __init__(self, module: str, name: str, settings: Mapping[str, Any]):
@@ -67,11 +60,7 @@ class Peer:
             raise
 
     def ask(self, request: Any) -> Any:
-        """Answer to a request.
-
-        Raises:
-          BenchmarkError: the peer failed.
-        """
+        """Answer to a request; BenchmarkError if the peer failed."""
         assert self._process.stdin is not None
         try:
             print(json.dumps(request), file=self._process.stdin, flush=True)

@@ -33,21 +33,13 @@ FLAGS = flags.FLAGS
 
 
 class Count(NamedTuple):
-    """Numbers of digits.
+    """Numbers of digits."""
 
-    Attributes:
-      digits: on the pages.
-      correct: found and classified correctly.
-      misclassified: found, but classified as another digit.
-      missed: not found, or not as one.
-      extra: readings where there is no digit.
-    """
-
-    digits: int
-    correct: int
-    misclassified: int
-    missed: int
-    extra: int
+    digits: int  # on the pages
+    correct: int  # found and classified correctly
+    misclassified: int  # found, but classified as another digit
+    missed: int  # not found, or not as one
+    extra: int  # readings where there is no digit
 
     @property
     def accuracy(self) -> float:
@@ -83,10 +75,7 @@ def count(
 ) -> Count:
     """Compares the readings of a page with its digits.
 
-    Args:
-      boxes: int64 [n, 4], left, top, width, height of each digit's frame.
-      labels: [n].
-      readings: readings of the page.
+    Boxes are int64 [n, 4]: left, top, width, height of each digit's frame.
     """
     correct = misclassified = extra = 0
     inside: list[list[int]] = [[] for _ in boxes]
@@ -106,13 +95,7 @@ def count(
 
 
 def measure(run_dir: Path, dataset: data.Dataset, seeds: Sequence[int]) -> Count:
-    """Draws and reads a page for each seed.
-
-    Args:
-      run_dir: run directory of the network that reads.
-      dataset: its test digits are drawn.
-      seeds: seeds of the pages; each draws other digits in another order.
-    """
+    """Draws a page of test digits for each seed, and reads it."""
     predict = trained.load(run_dir).predict
     total = Count(0, 0, 0, 0, 0)
     assert dataset.test_labels is not None

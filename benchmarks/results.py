@@ -29,8 +29,7 @@ def table(rows: Sequence[Sequence[str]], headers: Sequence[str], texts: int = 1)
 def read(folder: Path) -> dict[str, dict[str, Any]]:
     """Content of results.json; {} if there is no such file.
 
-    Raises:
-      peers.BenchmarkError: it cannot be read, or is not a file of ours.
+    Raises BenchmarkError if it cannot be read, or is not a file of ours.
     """
     path = folder / "results.json"
     try:
@@ -54,13 +53,9 @@ def write(
 ) -> None:
     """Writes all files, each completely or not at all.
 
-    Args:
-      folder: folder for the files.
-      found: {name: {"environment": see `environment.facts`, "figures"}}.
-      benchmarks: {name: module}, in the order of results.md.
-
-    Raises:
-      peers.BenchmarkError: disk full, folder not writable, unexpected figures, …
+    `found` has {"environment", "figures"} of each benchmark by name, `benchmarks` its
+    module in the order of results.md. Raises BenchmarkError if the disk is full, the
+    folder not writable, the figures unexpected, …
     """
     pages = ["# Benchmarks"]
     content = {"results.json": (json.dumps(found, indent=1) + "\n").encode()}

@@ -18,11 +18,7 @@ from system import errors
 
 
 def main(module: str, name: str, settings: str) -> None:
-    """Serves the peer `name` of a module until the input ends.
-
-    Raises:
-      errors.UserError: the peer failed.
-    """
+    """Serves the peer `name` of a module until the input ends."""
     # What libraries print goes to standard error; only answers go to the pipe.
     pipe = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())

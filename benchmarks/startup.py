@@ -55,11 +55,8 @@ def first_call(
       steps: number of steps.
 
     Returns:
-      Seconds from the command to the end of these steps, peak of resident memory until
-      then in bytes.
-
-    Raises:
-      BenchmarkError: the run ends before.
+      Seconds from the command to the end of these steps, and the peak of resident
+      memory until then, in bytes.
     """
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-u", "train.py", *arguments, f"--log_steps={steps}"]
@@ -84,14 +81,7 @@ def first_call(
 
 
 def first_run(arguments: Sequence[str]) -> float:
-    """Seconds to step 100 of a run that finds its data but nothing else.
-
-    Args:
-      arguments: arguments of train.py without --run_dir and --log_steps.
-
-    Raises:
-      BenchmarkError: the run ends before.
-    """
+    """Seconds to step 100 of a run that finds its data but nothing else."""
     with tempfile.TemporaryDirectory(dir=peers.PROJECT) as folder:
         project = Path(folder, "project")
         ignored = shutil.ignore_patterns(*NOT_COPIED, Path(folder).name)
@@ -109,11 +99,7 @@ def _peak_bytes(process: int) -> int:
 
 
 def evaluation() -> Callable[[int], float]:
-    """LeNet-SELU with random weights, on one thread per core, warmed up.
-
-    Returns:
-      Function from a number of images to the seconds that scoring takes.
-    """
+    """LeNet-SELU with random weights: number of images → seconds of scoring them."""
     from system import device  # isort: skip  (first: it loads TensorFlow)
     import models
     from evaluation import scoring
@@ -138,17 +124,10 @@ PEERS = {"evaluation": evaluation}
 def measure(rounds: int, arguments: Sequence[str] = RUN) -> dict[str, Any]:
     """Measures start-up and evaluation in each round.
 
-    Args:
-      rounds: number of rounds.
-      arguments: arguments of train.py.
-
     Returns:
       seconds: {IMPORT, FIRST_STEP, FIRST_RUN: seconds in each round}.
       peak_bytes: peak of resident memory up to the first step, in the last round.
       evaluation_seconds: seconds for 10,000 images in each round.
-
-    Raises:
-      BenchmarkError: the run ends before its first step.
     """
     first_call(arguments)  # builds the enlarged set, fills the disk cache
     # The copy of the project does not find our data by itself.

@@ -78,8 +78,7 @@ def compare(
     Args:
       settings: {name of a peer, with "ours" among them: its settings, at least one}.
       rounds: number of measurements of each peer.
-      seconds: approximate length of a measurement.
-      turn_seconds: the same while trying settings.
+      seconds, turn_seconds: of a measurement, and of a try of settings.
 
     Returns:
       batch_size: images per step.
@@ -92,18 +91,7 @@ def compare(
       peers.BenchmarkError: a peer failed, or trains another network.
     """
     with contextlib.ExitStack() as stack:
-        found: dict[str, dict[str, Any]] = {}
-        running: dict[str, peers.Peer] = {}
-        for name, some in settings.items():
-            try:
-                running[name], tried = _choose(stack, name, some, turn_seconds)
-            except peers.Missing as missing:
-                if name == "ours":
-                    raise
-                print(f"{name} is missing: {missing}")
-                found[name] = {"missing": str(missing)}
-            else:
-                found[name] = {"settings": running[name].settings, "tried": tried}
+        running, found = _choose_all(stack, settings, turn_seconds)
         running["gemm"] = stack.enter_context(peers.Peer(PEERS, "gemm", {}))
         answers = _ask_in_turns(running, rounds, seconds)
     gflops = [answer["gflops"] for answer in answers.pop("gemm")]
@@ -117,6 +105,27 @@ def compare(
         "gemm": {"size": GEMM_SIZE, "gflops": gflops},
         "peers": found,
     }
+
+
+def _choose_all(
+    stack: contextlib.ExitStack,
+    settings: Mapping[str, Sequence[Settings]],
+    seconds: float,
+) -> tuple[dict[str, peers.Peer], dict[str, dict[str, Any]]]:
+    """Starts the peers that are not missing; what was tried of each, or "missing"."""
+    running: dict[str, peers.Peer] = {}
+    found: dict[str, dict[str, Any]] = {}
+    for name, some in settings.items():
+        try:
+            running[name], tried = _choose(stack, name, some, seconds)
+        except peers.Missing as missing:
+            if name == "ours":
+                raise
+            print(f"{name} is missing: {missing}")
+            found[name] = {"missing": str(missing)}
+        else:
+            found[name] = {"settings": running[name].settings, "tried": tried}
+    return running, found
 
 
 def _ask_in_turns(

@@ -111,8 +111,7 @@ def torch_eager(*, threads: int, channels_last: bool) -> Loop:
 def torch_compile(*, threads: int, channels_last: bool) -> Loop:
     """The same loop, with network and loss compiled by `torch.compile`; see `_torch`.
 
-    Raises:
-      peers.Missing: there is no C++ compiler, or no header of Python.
+    Raises Missing if there is no C++ compiler, or no header of Python.
     """
     import torch
 
@@ -191,9 +190,8 @@ def _torch_network():
 def gemm() -> Callable[[float], dict[str, float]]:
     """The machine's speed in TensorFlow's matrix product, on one thread per core.
 
-    Returns:
-      Function from a number of seconds to {"gflops": …} of the fastest product in that
-      time of two 2048 × 2048 float32 matrices.
+    Returns a function from a number of seconds to {"gflops": …} of the fastest product
+    in that time of two 2048 × 2048 float32 matrices.
     """
     from system import device  # isort: skip  (first: it loads TensorFlow)
     import tensorflow as tf
