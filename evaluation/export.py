@@ -64,11 +64,7 @@ def define_flags() -> None:
 
 
 def choose(names: Sequence[str] | None) -> list[str]:
-    """The formats of --export_formats, or all whose converters are installed.
-
-    Raises:
-      UsageError: a format is unknown.
-    """
+    """The formats of --export_formats, or all whose converters are installed."""
     for name in names or []:
         if name not in FORMATS:
             raise errors.UsageError(
@@ -78,11 +74,7 @@ def choose(names: Sequence[str] | None) -> list[str]:
 
 
 def check(export_dir: Path, formats: Sequence[str]) -> None:
-    """Checks that an export can start.
-
-    Raises:
-      ExportError: the folder is not empty or cannot be read, or a package is missing.
-    """
+    """Raises ExportError if the folder is not empty, or a converter is not installed."""
     try:
         free = not export_dir.exists() or (
             export_dir.is_dir() and not any(export_dir.iterdir())
@@ -117,15 +109,7 @@ def export_run(
 ) -> None:
     """Exports the network of a run, checked on the digits that the run is scored on.
 
-    Args:
-      run: the run.
-      dataset: its dataset.
-      scored: the digits that the run is scored on.
-      export_dir: see `export`.
-      formats: see `export`.
-
-    Raises:
-      ExportError: a format failed; the others are written.
+    Raises ExportError if a format failed; the others are written.
     """
     split = result.scored_split(scored)
     config = run.config
@@ -162,21 +146,20 @@ def export(
 
     Args:
       network: the network.
-      export_dir: new or empty folder; see `check`.
+      export_dir: new or empty folder.
       formats: names in `FORMATS`.
-      images: uint8 [N, 28, 28, 1], on which each file is compared with the network.
-      labels: uint8 [N].
-      calibration: uint8 [M, 28, 28, 1], training digits; some of them set the scales
-        of int8.
+      images, labels: uint8 [N, 28, 28, 1] and [N], on which each file is compared with
+        the network.
+      calibration: uint8 [M, 28, 28, 1], training digits; some of them set the scales of
+        int8.
       facts: further entries of export.json.
 
     Returns:
-      A table of sizes, accuracies and latencies, and for each format that failed a
-      line that says why.
+      A table of sizes, accuracies and latencies, and for each format that failed a line
+        that says why.
 
     Raises:
-      ExportError: all formats failed, or the folder cannot be written; then nothing
-        is left behind.
+      ExportError: all formats failed, or the folder cannot be written; nothing is left.
     """
     check(export_dir, formats)
     export_dir = Path(os.path.abspath(export_dir))
@@ -191,15 +174,20 @@ def export(
         stored = {**facts, "formats": rows, "refused": refused}
         text = json.dumps(stored, indent=1) + "\n"
         (unfinished / EXPORT).write_text(text, encoding="utf-8")
-        for path in [*unfinished.rglob("*"), unfinished]:
-            files.flush(path)
-        unfinished.rename(export_dir)
-        files.flush(export_dir.parent)
+        _put_in_place(unfinished, export_dir)
     except (OSError, tf.errors.OpError) as error:
         raise _unwritable(export_dir, error) from None
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return show(rows), refused
+
+
+def _put_in_place(unfinished: Path, export_dir: Path) -> None:
+    """Gives a folder its name, once all of it is on the disk."""
+    for path in [*unfinished.rglob("*"), unfinished]:
+        files.flush(path)
+    unfinished.rename(export_dir)
+    files.flush(export_dir.parent)
 
 
 def _write_all(
@@ -212,8 +200,7 @@ def _write_all(
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Writes and checks each format, and deletes those that fail.
 
-    Returns:
-      Rows of the table, the network first, and why each other format failed.
+    Returns rows of the table, the network first, and why each other format failed.
     """
     exported = Exported(network)
     chosen = np.random.default_rng(0).permutation(len(calibration))

@@ -6,7 +6,7 @@ to Document Recognition", 1998, with SELU (Klambauer et al. 2017). Without batch
 and dropout it is system A0, with both system A1.
 """
 
-import functools
+from functools import partial
 
 import tensorflow as tf
 
@@ -60,13 +60,9 @@ class LeNet(tf.Module):
 
         # Batch norm subtracts the mean, so a bias right before it would do nothing.
         conv_norm, dense_norm = batch_norm in ("conv", "all"), batch_norm == "all"
-        conv = functools.partial(layers.Conv, bias=not (conv_norm and batch_norm_first))
-        dense = functools.partial(
-            layers.Dense, bias=not (dense_norm and batch_norm_first)
-        )
-        norm = functools.partial(
-            BatchNorm, decay=batch_norm_decay, sync=sync_batch_norm
-        )
+        conv = partial(layers.Conv, bias=not (conv_norm and batch_norm_first))
+        dense = partial(layers.Dense, bias=not (dense_norm and batch_norm_first))
+        norm = partial(BatchNorm, decay=batch_norm_decay, sync=sync_batch_norm)
         self.native = kernels == "native"
         # Whether training runs without TensorFlow's max pool.
         self.native_pools = self.native and not (conv_norm and batch_norm_first)
@@ -77,8 +73,7 @@ class LeNet(tf.Module):
             self.norm2 = norm(maps2, name="norm2") if conv_norm else None
             self.norm3 = norm(288, name="norm3") if dense_norm else None
             self.norm4 = norm(144, name="norm4") if dense_norm else None
-            # The second half of a seed is negative here: a run's other random numbers
-            # take its step, which counts from 0.
+            # Negative, as a run's other random numbers take its step, 0 or more.
             self.conv1 = conv(1, maps1, 3, seed=(seed, -1), name="conv1")
             self.conv2 = conv(maps1, maps2, 3, seed=(seed, -2), name="conv2")
             self.dense1 = dense(36 * maps2, 288, seed=(seed, -3), name="dense1")
