@@ -34,15 +34,8 @@ class Deformation:
     Nets for Handwritten Digit Recognition", 2010, who try 7.5 to 15 degrees and a zoom
     of 15 to 20 %: we take the smallest. They rotate or slant an image, we do both, and
     their elastic deformations are stronger: sigma 5 to 6, alpha 36 to 38. The shift is
-    that of the infinite MNIST.
-
-    Attributes:
-      elastic_alpha: factor of the smoothed displacements, in pixels.
-      elastic_sigma: standard deviation of the smoothing Gaussian, in pixels.
-      rotation: largest angle, in degrees, either way.
-      shear: largest slant of an upright stroke, in degrees, either way.
-      zoom: width and height change by factors in 1 ± zoom, a draw for each.
-      shift: largest shift along each axis, in pixels, either way.
+    that of the infinite MNIST. The fields mean what those of `OnlineSettings` do, but a
+    shift is in pixels.
     """
 
     elastic_alpha: float = 34.0
@@ -60,24 +53,15 @@ def deform(
     copy: int,
     how: Deformation = Deformation(),
 ) -> np.ndarray:
-    """Deforms each image at random.
+    """Deforms each image, uint8 [N, 28, 28, 1], at random, by some of `KINDS`.
 
     Random numbers come from Philox (Salmon et al., "Parallel random numbers: as easy as
     1, 2, 3", 2011), with the seed as its key and the copy in the upper half of its
-    counter: no two images of any copies share a number. The numbers of an image depend
-    neither on `kinds` nor on how many images follow.
+    counter, both 0 to 2⁶⁴ − 1: no two images of any copies share a number. The numbers
+    of an image depend neither on `kinds` nor on how many images follow.
 
-    Args:
-      images: uint8 [N, 28, 28, 1].
-      kinds: some of `KINDS`.
-      seed: 0 to 2⁶⁴ − 1.
-      copy: number of the copy, 0 to 2⁶⁴ − 1.
-      how: bounds of the deformations.
-
-    Returns:
-      uint8 [N, 28, 28, 1], resampled once. Places are rounded to 1/32 pixel and
-      integers are used from there on, so that the last bits of another processor or
-      library do not show.
+    Images are resampled once. Places are rounded to 1/32 pixel and integers are used
+    from there on, so that the last bits of another processor or library do not show.
     """
     random = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, copy, 0]))
     result = np.empty_like(images)
@@ -130,13 +114,9 @@ def _elastic(noise: np.ndarray, how: Deformation) -> np.ndarray:
 
 
 def _sample(images: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Reads images bilinearly: uint8 [N, 28, 28, 1].
+    """Reads images bilinearly at places, float [N, 2, 28, 28], y and x from the centre.
 
     OpenCV sees them as one tall image: one below another, each in a frame of 0.
-
-    Args:
-      images: uint8 [N, 28, 28, 1].
-      places: float [N, 2, 28, 28], y and x from the centre, in pixels.
     """
     import cv2
 

@@ -26,19 +26,12 @@ _MOVED_AT_A_TIME = 10_000  # images
 
 @dataclasses.dataclass(frozen=True)
 class Enlarged:
-    """An enlarged training set in memory, ordered by part, then by original.
+    """An enlarged training set in memory, ordered by part, then by original."""
 
-    Attributes:
-      images: uint8 [M, 28, 28, 1].
-      labels: uint8 [M].
-      source: int32 [M], index of the original that an image comes from.
-      directory: folder of the set; None for plain originals, which are not stored.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    source: np.ndarray
-    directory: Path | None
+    images: np.ndarray  # uint8 [M, 28, 28, 1]
+    labels: np.ndarray  # uint8 [M]
+    source: np.ndarray  # int32 [M], index of the original that an image comes from
+    directory: Path | None  # of the set; None for plain originals, which are not stored
 
 
 def enlarge(
@@ -57,8 +50,7 @@ def enlarge(
         are left out this way, with all that was made of them.
 
     Raises:
-      data.idx.DataError: a file of the set is damaged.
-      errors.UserError: the set would be empty, or cannot be written.
+      UserError: the set would be empty, is damaged, or cannot be written.
     """
     folder = Folder(dataset, settings, root)
     if folder.is_plain:
@@ -81,17 +73,10 @@ def make(
 ) -> Path | None:
     """Builds the enlarged set, or verifies it if it exists; needs little memory.
 
-    Args:
-      dataset, settings, root: see `enlarge`.
-      engine: the workers that build it, see `augment.workers`.
+    Arguments and errors are those of `enlarge`; the engine is one of `augment.workers`.
+    If workers are lost, finished shards are kept for the next build.
 
-    Returns:
-      Folder of the set; None for plain originals, which are not stored.
-
-    Raises:
-      data.idx.DataError: a file of the set is damaged.
-      errors.UserError: the set cannot be written, or the workers were lost; finished
-        shards are kept for the next build.
+    Returns the folder of the set; None for plain originals, which are not stored.
     """
     folder = Folder(dataset, settings, root)
     if folder.is_plain:
@@ -110,14 +95,7 @@ def store(
     """Returns the enlarged set left on disk; builds it first if need be.
 
     Its files exist and have the right length; `Stored.verify` compares their contents.
-
-    Args:
-      dataset, settings, root: see `enlarge`.
-      sources: int [n], indices of the originals to use.
-
-    Raises:
-      data.idx.DataError: a file of the set is missing or has the wrong length.
-      errors.UserError: see `enlarge`; also for plain originals.
+    Arguments and errors are those of `enlarge`, but plain originals are an error, too.
     """
     folder = Folder(dataset, settings, root)
     if folder.is_plain:
@@ -132,12 +110,7 @@ def store(
 
 
 class _Memory:
-    """Arrays for a whole set, filled shard by shard as it is built or read.
-
-    Attributes:
-      images: uint8 [M, 28, 28, 1].
-      labels: uint8 [M].
-    """
+    """Arrays for a whole set, filled shard by shard as it is built or read."""
 
     def __init__(self, parts: Sequence[Part]):
         counts = [len(part.indices) for part in parts]

@@ -8,17 +8,9 @@ CODES = (0, 1)
 
 
 def flip(images: np.ndarray, code: int) -> np.ndarray:
-    """Mirrors every digit.
+    """Mirrors digits, uint8 [N, 28, 28, 1]: by code 0 upside down, by 1 left-right.
 
-    Args:
-      images: uint8 [N, 28, 28, 1].
-      code: 0 for upside down, 1 for left-right (OpenCV's flipCode).
-
-    Returns:
-      uint8 [N, 28, 28, 1], a copy.
-
-    Raises:
-      ValueError: on any other code.
+    Returns a copy. Raises ValueError for any other code.
     """
     # Here, because reading an existing set should not pay for loading OpenCV.
     import cv2

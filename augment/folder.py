@@ -42,18 +42,12 @@ WriteShard = Callable[[str, int], Checksums]
 class Folder:
     """The folder of an enlarged set, which may have to be built yet.
 
-    Args:
-      dataset: dataset whose training images are enlarged.
-      settings: transforms to apply.
-      root: folder of all enlarged sets; created if it is missing.
+    Raises UserError if the set would be empty.
 
     Attributes:
       path: where the set is, or will be.
       parts: parts of the set; a shard has the number of its part.
       shards: the shards' entries in the manifest.
-
-    Raises:
-      errors.UserError: the set would be empty.
     """
 
     def __init__(
@@ -73,13 +67,9 @@ class Folder:
     def build(self, engine: workers.Engine, write: WriteShard) -> bool:
         """Builds the set unless it exists. Returns whether it was built just now.
 
-        Args:
-          engine: the workers that build it, see `augment.workers`.
-          write: what they call, `shards.write` or a function that does a little more.
-
-        Raises:
-          errors.UserError: the set cannot be written, or workers were lost. Finished
-            shards are kept for the next build.
+        The workers of the engine call `write`: `shards.write`, or a function that does
+        a little more. Raises UserError if the set cannot be written or workers were
+        lost; finished shards are kept for the next build.
         """
         if os.path.exists(self.path):
             return False
@@ -148,18 +138,13 @@ class Folder:
         files.flush(self.path.parent)
 
     def checksums(self) -> Checksums:
-        """Reads the SHA-256 of each file from the manifest.
-
-        Raises:
-          DataError: the manifest is damaged, or describes another set.
-        """
+        """Reads the SHA-256 of each file from the manifest; see `read_checksums`."""
         return read_checksums(self.path, self._manifest)
 
     def verify(self) -> None:
-        """Reads every shard and compares it with its checksum.
+        """Compares each shard with its checksum.
 
-        Raises:
-          DataError: a file is missing or altered.
+        Raises DataError if a file is missing or altered.
         """
         sums = self.checksums()
         expected = [pair for s in self.shards for pair in shards.sizes(s).items()]
@@ -220,8 +205,7 @@ def _directory_name(manifest: Mapping[str, Any], settings: Settings) -> str:
 def read_checksums(folder: Path, expected: Mapping[str, Any]) -> Checksums:
     """Reads the checksums of a manifest, whose other entries must be as expected.
 
-    Raises:
-      DataError: the manifest is damaged, or describes another set.
+    Raises DataError if the manifest is damaged, or describes another set.
     """
     path = folder / MANIFEST
     max_bytes = untrusted.JSON_BYTES + len(json.dumps(expected, indent=1))

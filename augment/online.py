@@ -88,15 +88,12 @@ def transform(
     The random numbers of a transform do not depend on which others are on.
 
     Args:
-      images: uint8 [N, 28, 28, 1].
+      images: uint8 [N, 28, 28, 1]; anything else raises ValueError.
       seed: int32 or int64 [2], used for nothing else.
       settings: bounds of the transforms; if all are 0, `images` itself is returned.
 
     Returns:
       uint8 [N, 28, 28, 1]: sampled bilinearly, 0 beyond the border, rounded.
-
-    Raises:
-      ValueError: images of another dtype or shape.
     """
     if images.dtype != tf.uint8 or images.shape[1:] != [SIDE, SIDE, 1]:
         raise ValueError(
@@ -145,9 +142,8 @@ def _places(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Places to read for each pixel of the result: x, y [N, 784], for `_read`.
 
-    Args:
-      amounts: float32 [2, N] for each affine transform that is on.
-      displacements: float32 [N, 2, 28, 28] each. At least one of the two is not empty.
+    Amounts are float32 [2, N] for each affine transform that is on, displacements
+    float32 [N, 2, 28, 28] each. At least one of the two is not empty.
     """
     matrices = [
         affine(amounts[name]) for name, affine in AFFINES.items() if name in amounts
@@ -174,14 +170,9 @@ def positions(matrices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def sample(images: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-    """Reads images bilinearly, 0 beyond the border.
+    """Reads images, uint8 [N, 28, 28, 1], bilinearly and rounded, 0 beyond the border.
 
-    Args:
-      images: uint8 [N, 28, 28, 1].
-      x, y: float32 [N, 784], from `positions`.
-
-    Returns:
-      uint8 [N, 28, 28, 1], rounded.
+    The places x and y, float32 [N, 784], are from `positions`.
     """
     return _read(images, _onto_frame(x), _onto_frame(y))
 
@@ -201,10 +192,9 @@ def _read(images: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
 def _squares(images: tf.Tensor) -> tf.Tensor:
     """Packs every 2 × 2 pixels into one number, so that one gather reads all four.
 
-    Returns:
-      uint32 [N, 900], for each pixel of the framed images in row-major order. From the
-      lowest byte up: the pixel, its right, lower and lower right neighbours. Wrong
-      neighbours, of pixels at the edge of the frame, are only read with weight 0.
+    Returns uint32 [N, 900], for each pixel of the framed images in row-major order.
+    From the lowest byte up: the pixel, its right, lower and lower right neighbours.
+    Wrong neighbours, of pixels at the edge of the frame, are only read with weight 0.
     """
     framed = tf.pad(images[..., 0], [[0, 0], [1, 3], [1, 1]])
     pixels = tf.cast(tf.reshape(framed, [-1, (FRAMED + 2) * FRAMED]), tf.uint32)

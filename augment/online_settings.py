@@ -82,11 +82,7 @@ def checks(name: str) -> Callable[[float], None]:
 
 
 def settings_from(values: Mapping[str, Any]) -> OnlineSettings:
-    """Turns values of flags, or of a run's JSON, into settings.
-
-    Raises:
-      errors.UserError: a value is out of range, or only one of a pair is given.
-    """
+    """Turns values of flags, or of a run's JSON, into settings; UserError if wrong."""
     for name in _FLAGS:
         _check_range(name, values[name])
     check_elastic(values)

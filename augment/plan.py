@@ -82,12 +82,9 @@ def checks(name: str) -> Callable[[Any], object]:
 
 
 def settings_from(values: Mapping[str, Any]) -> Settings:
-    """Turns values of flags, or of a run's JSON, into settings.
+    """Turns values of flags, or of a run's JSON, into settings; UserError if wrong.
 
     Lists are sorted and deduplicated, so that the same images get the same folder.
-
-    Raises:
-      errors.UserError: a value is wrong, or two contradict each other.
     """
     pixels = values["shift_pixels"]
     if pixels not in range(1, MAX_PIXELS + 1):
@@ -108,8 +105,7 @@ def settings_from(values: Mapping[str, Any]) -> Settings:
 def _replaced(settings: Settings, deformed: Mapping[str, Any]) -> Settings:
     """Returns settings with deformations instead of shifts and flips.
 
-    Raises:
-      errors.UsageError: shifts or flips were asked for, other than the default ones.
+    Raises UsageError if shifts or flips were asked for, other than the default ones.
     """
     default = Settings()
     names = ["shift_directions", "shift_pixels", "shift_diagonal"]
@@ -133,10 +129,8 @@ def _replaced(settings: Settings, deformed: Mapping[str, Any]) -> Settings:
 def check_deform(values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the settings of the deformations; an empty dict without any.
 
-    A value that is missing or None is the default.
-
-    Raises:
-      errors.UserError: a value is out of range, or given without the others.
+    A value that is missing or None is the default. Raises UserError if one is out of
+    range, or given without the others.
     """
     given = {name: values[name] for name in _DEFORM if values.get(name) is not None}
     values = {**dataclasses.asdict(Settings()), **given}
@@ -236,15 +230,7 @@ TRANSFORMS: tuple[Callable[[np.ndarray, Settings], list[Part]], ...] = (
 
 
 def plan(labels: np.ndarray, settings: Settings) -> list[Part]:
-    """Lists the parts of the enlarged set that have images.
-
-    Args:
-      labels: uint8 [N], labels of the originals.
-      settings: transforms to apply.
-
-    Raises:
-      errors.UserError: the set would be empty.
-    """
+    """Lists the parts of the enlarged set that have images; UserError if none has."""
     parts = [part for make in TRANSFORMS for part in make(labels, settings)]
     parts = [part for part in parts if len(part.indices)]
     if not parts:

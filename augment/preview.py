@@ -35,8 +35,7 @@ def write(
 ) -> None:
     """Draws all transforms to a PNG file, each on the first image of every digit.
 
-    Raises:
-      errors.UserError: the file cannot be written, or the set would be empty.
+    Raises UserError if the file cannot be written, or the set would be empty.
     """
     rows = preview_rows(dataset, settings) + online_rows(dataset, online)
     write_contact_sheet(rows, path)
@@ -45,8 +44,7 @@ def write(
 def preview_rows(dataset: data.Dataset, settings: Settings) -> list[Row]:
     """Applies each offline transform to the first training image of each digit.
 
-    Returns:
-      One row per transform; blank where a transform is not applied to a digit.
+    One row per transform; blank where a transform is not applied to a digit.
     """
     present, first = np.unique(dataset.train_labels, return_index=True)
     images = dataset.train_images[first]
@@ -62,9 +60,8 @@ def preview_rows(dataset: data.Dataset, settings: Settings) -> list[Row]:
 def online_rows(dataset: data.Dataset, settings: OnlineSettings) -> list[Row]:
     """Applies the online transforms, with seed 0, to the same images.
 
-    Returns:
-      One row per transform, then rows with all of them together, one per training step;
-      no rows if no transform is on.
+    One row per transform, then rows with all of them together, one per training step;
+    no rows if no transform is on.
     """
     alone = online_settings.each_alone(settings)
     if not alone:
@@ -93,11 +90,7 @@ def _by_digit(labels: np.ndarray, images: np.ndarray) -> list[np.ndarray | None]
 
 
 def write_contact_sheet(rows: Sequence[Row], path: str | os.PathLike[str]) -> None:
-    """Draws digits as dark ink on white paper, one labelled row below another.
-
-    Raises:
-      errors.UserError: the file cannot be written.
-    """
+    """Draws digits as dark ink on white paper, one labelled row below another."""
     files.write(path, _draw(rows), follow=True, remedy="choose another --preview")
 
 

@@ -54,14 +54,7 @@ def sizes(shard: Mapping[str, Any]) -> dict[str, int]:
 def prepare(
     folder: Path, images: np.ndarray, labels: np.ndarray, settings: Settings
 ) -> None:
-    """Writes the source images and the settings to a folder, for `write`.
-
-    Args:
-      folder: an existing folder.
-      images: uint8 [N, 28, 28, 1], the originals.
-      labels: uint8 [N].
-      settings: settings of the set.
-    """
+    """Writes the originals and the settings to an existing folder, for `write`."""
     idx.write_idx(folder / _IMAGES, images)
     idx.write_idx(folder / _LABELS, labels)
     job = {
@@ -93,8 +86,8 @@ def write(
         them in memory too.
 
     Raises:
-      errors.UserError: the folder cannot be seen from here, other versions are
-        installed here, or the disk is full.
+      UserError: the folder cannot be seen from here, other versions are installed here,
+        or the disk is full.
     """
     place = Path(folder)
     job = _read_job(place)
@@ -164,13 +157,7 @@ def _versions() -> dict[str, str]:
 def mapped(path: Path, shape: Sequence[int]) -> np.ndarray:
     """Maps an uncompressed IDX file into memory: uint8 of the given shape, read-only.
 
-    Args:
-      path: file of images or labels.
-      shape: [N, 28, 28] or [N].
-
-    Raises:
-      OSError: the file cannot be opened.
-      ValueError: the file is too short.
+    Raises OSError if the file cannot be opened, ValueError if it is too short.
     """
     with untrusted.open_file(path) as file:
         header = 4 + 4 * len(shape)
@@ -178,16 +165,9 @@ def mapped(path: Path, shape: Sequence[int]) -> np.ndarray:
 
 
 def read(path: Path, header_bytes: int, into: np.ndarray, digest: str | None) -> None:
-    """Reads an IDX file straight into an array, without a second copy; verifies it.
+    """Reads an IDX file after its header straight into an array of uint8; verifies it.
 
-    Args:
-      path: file of images or labels.
-      header_bytes: bytes to skip.
-      into: contiguous uint8 array to fill.
-      digest: expected SHA-256 of the file.
-
-    Raises:
-      data.idx.DataError: the file cannot be read, or is not as expected.
+    Raises DataError if it cannot be read, or has another length or SHA-256.
     """
     try:
         with untrusted.open_file(path) as file:

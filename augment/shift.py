@@ -12,15 +12,9 @@ DIRECTIONS = {"up": (-1, 0), "down": (1, 0), "left": (0, -1), "right": (0, 1)}
 
 
 def shift(images: np.ndarray, dy: int, dx: int) -> np.ndarray:
-    """Shifts every digit `dy` pixels down and `dx` to the right.
+    """Shifts every digit, uint8 [N, 28, 28, 1], by whole pixels, down and to the right.
 
-    Args:
-      images: uint8 [N, 28, 28, 1].
-      dy: whole pixels, negative for up.
-      dx: whole pixels, negative for left.
-
-    Returns:
-      uint8 [N, 28, 28, 1], a copy: what leaves the image is lost, what enters is 0.
+    Returns a copy: what leaves the image is lost, what enters is 0.
     """
     # Here, because reading an existing set should not pay for loading scipy.
     from scipy import ndimage
@@ -39,15 +33,10 @@ def shift(images: np.ndarray, dy: int, dx: int) -> np.ndarray:
 def shifts(
     directions: Collection[str], pixels: int, diagonal: bool
 ) -> list[tuple[int, int]]:
-    """Lists the shifts of up to `pixels` pixels in the given directions.
+    """Lists the shifts of up to so many pixels in some of `DIRECTIONS`.
 
-    Args:
-      directions: some of `DIRECTIONS`.
-      pixels: largest shift along each axis.
-      diagonal: whether to include shifts along both axes at once.
-
-    Returns:
-      (dy, dx) in ascending order, without (0, 0).
+    Returns (dy, dx) in ascending order, without (0, 0); with `diagonal`, also shifts
+    along both axes at once.
     """
     steps = [DIRECTIONS[direction] for direction in directions]
     rows = {0} | {dy * n for dy, _ in steps for n in range(1, pixels + 1)}

@@ -33,7 +33,7 @@ class Stored:
       sums: SHA-256 in hex of each file, by name.
 
     Raises:
-      data.idx.DataError: a file is missing or has the wrong length.
+      DataError: a file is missing or has the wrong length.
     """
 
     def __init__(
@@ -68,16 +68,11 @@ class Stored:
     def read(
         self, pieces: Sequence[tuple[int, int]], images: np.ndarray, labels: np.ndarray
     ) -> None:
-        """Reads ranges of images, one after another.
+        """Reads ranges of images, each a first number and a count, one after another.
 
-        Args:
-          pieces: ranges: number of the first image, and count.
-          images: uint8 [n, 28, 28, 1], contiguous, to be filled.
-          labels: uint8 [n], to be filled.
-
-        Raises:
-          data.idx.DataError: a file cannot be read, is too short, or has a label that
-            is not a digit. Any other damage is found by `verify`.
+        Fills images, uint8 [n, 28, 28, 1], contiguous, and labels, uint8 [n]. Raises
+        DataError if a file cannot be read, is too short, or has a label that is not a
+        digit. Any other damage is found by `verify`.
         """
         # Grouped by shard, so that each file is opened once.
         runs: dict[int, list[_Run]] = collections.defaultdict(list)
@@ -112,13 +107,9 @@ class Stored:
         ]
 
     def verify(self, stop: threading.Event) -> None:
-        """Reads every file and compares it with its checksum.
+        """Compares every file with its checksum, until `stop` is set.
 
-        Args:
-          stop: event that ends this early.
-
-        Raises:
-          data.idx.DataError: a file is altered.
+        Raises DataError if a file is altered.
         """
         for path, size in self._sizes.items():
             if stop.is_set():

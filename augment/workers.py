@@ -40,10 +40,8 @@ def run(
 ) -> Iterator[tuple[int, T]]:
     """Yields each number with its job's result, in the order in which they finish.
 
-    If a worker is killed, new workers take over the jobs that are left.
-
-    Raises:
-      WorkersError: workers were killed before any of them finished a job.
+    If a worker is killed, new workers take over the jobs that are left. Raises
+    WorkersError if workers were killed before any of them finished a job.
     """
     left = set(numbers)
     while left:
@@ -126,12 +124,8 @@ def check_scheduler(address: str | None) -> None:
 def dask(address: str) -> Iterator[Executor]:
     """Workers of a Dask cluster, which survives the loss of some of them.
 
-    Args:
-      address: address of the scheduler.
-
-    Raises:
-      WorkersError: Dask is not installed, the scheduler does not answer, has no
-        workers, lacks this project, or is lost during the build.
+    Raises WorkersError if Dask is not installed, or the scheduler at this address does
+    not answer, has no workers, lacks this project, or is lost during the build.
     """
     with _connect(address) as client:
         from distributed.scheduler import KilledWorker

@@ -28,14 +28,9 @@ DATASETS: dict[str, Callable[[str | None], Dataset]] = {
 
 
 def load(name: str, data_dir: str | None = None) -> Dataset:
-    """Loads a dataset.
+    """Loads a dataset of `DATASETS`; no data_dir searches the places its loader lists.
 
-    Args:
-      name: a key of `DATASETS`.
-      data_dir: folder with its files; None searches the places that its loader lists.
-
-    Raises:
-      DataError: no dataset has this name, or its files are missing or damaged.
+    Raises DataError if no dataset has this name, or its files are missing or damaged.
     """
     if name not in DATASETS:
         raise DataError(
@@ -50,18 +45,11 @@ def split(
     """Splits the training images at random into training and validation images.
 
     The split is not stratified: as in any random sample, the shares of the classes
-    differ a little from those of the dataset.
+    differ a little from those of the dataset. The same arguments always give the same
+    split.
 
-    Args:
-      labels_count: number of training images.
-      validation_size: number of images to hold out; may be 0.
-      seed: 0 or more; the same arguments always give the same split.
-
-    Returns:
-      Indices for training and for validation: int64, sorted, disjoint, together all.
-
-    Raises:
-      UserError: the size is negative, or leaves no image to train on.
+    Returns indices for training and for validation: int64, sorted, disjoint, together
+    all. Raises UserError if no image is left to train on.
     """
     if not 0 <= validation_size < labels_count:
         raise errors.UserError(
@@ -77,13 +65,8 @@ def scored(
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Labelled images to score a network on: "validation" and "test".
 
-    Args:
-      dataset: dataset; "test" is left out if its test images have no labels.
-      validation_size: see `split`; 0 leaves "validation" out.
-      seed: see `split`.
-
-    Returns:
-      Images uint8 [N, 28, 28, 1] and labels uint8 [N] by name.
+    "test" is left out if the test images have no labels, "validation" if its size is 0.
+    Returns images uint8 [N, 28, 28, 1] and labels uint8 [N] by name.
     """
     _, held_out = split(len(dataset.train_labels), validation_size, seed)
     sets = {}

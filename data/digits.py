@@ -19,13 +19,8 @@ TEST_SIZE = 360
 def load(data_dir: str | None = None) -> Dataset:
     """Returns the digits: 1,437 for training and 360 for testing.
 
-    The test digits are the last ones of the file, 33 to 37 of each class.
-
-    Args:
-      data_dir: must be None, because there are no files to find.
-
-    Raises:
-      DataError: `data_dir` is given.
+    The test digits are the last ones of the file, 33 to 37 of each class. There are no
+    files to find: a `data_dir` raises DataError.
     """
     if data_dir is not None:
         raise DataError(

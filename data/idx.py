@@ -41,17 +41,11 @@ def read_idx(path: Path, shape: tuple[int | None, ...]) -> np.ndarray:
 
     The header is checked before anything else is read, and no more is inflated than it
     announces: a small file cannot fill the memory. A gzip file must have a single
-    member, as all files written by gzip do.
+    member, as all files written by gzip do. In the shape expected, None stands for any
+    size from 1 up.
 
-    Args:
-      path: idx file.
-      shape: expected dimensions; None stands for any size from 1 up.
-
-    Returns:
-      uint8 array of the file's dimensions.
-
-    Raises:
-      DataError: the file cannot be read, is damaged, or has another type or shape.
+    Raises DataError if the file cannot be read, is damaged, or has another type or
+    shape.
     """
     path = os.fspath(path)
     try:
@@ -186,20 +180,12 @@ def _text(shape: tuple[int | None, ...]) -> str:
 
 
 def read_images(path: Path) -> np.ndarray:
-    """Reads images, uint8 [N, 28, 28, 1].
-
-    Raises:
-      DataError: see `read_idx`.
-    """
+    """Reads images, uint8 [N, 28, 28, 1]; errors as in `read_idx`."""
     return read_idx(path, (None, 28, 28))[..., np.newaxis]
 
 
 def read_labels(path: Path) -> np.ndarray:
-    """Reads labels, uint8 [N], 0 to 9.
-
-    Raises:
-      DataError: see `read_idx`; or a label is above 9.
-    """
+    """Reads labels, uint8 [N]; errors as in `read_idx`, or a label above 9."""
     labels = read_idx(path, (None,))
     wrong = np.flatnonzero(labels > 9)
     if wrong.size:
@@ -211,10 +197,9 @@ def read_labels(path: Path) -> np.ndarray:
 
 
 def read_pair(images_path: Path, labels_path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Reads images, uint8 [N, 28, 28, 1], and their labels, uint8 [N].
+    """Reads images, uint8 [N, 28, 28, 1], and as many labels, uint8 [N].
 
-    Raises:
-      DataError: see `read_images` and `read_labels`; or their counts differ.
+    Errors are those of `read_images` and `read_labels`, or that the counts differ.
     """
     images, labels = read_images(images_path), read_labels(labels_path)
     if len(images) != len(labels):
@@ -227,18 +212,11 @@ def read_pair(images_path: Path, labels_path: Path) -> tuple[np.ndarray, np.ndar
 
 
 def write_idx(path: Path, array: np.ndarray) -> str:
-    """Writes a raw (not gzipped) idx file; returns its SHA-256, in hex.
+    """Writes a raw (not gzipped) idx file of uint8, of any shape; returns its SHA-256.
 
-    The file is written in place: a caller that needs all or nothing writes to a
-    temporary name and renames the file.
-
-    Args:
-      path: file to write; replaced if it exists.
-      array: uint8, of any shape. Images [N, 28, 28, 1] are written as [N, 28, 28].
-
-    Raises:
-      ValueError: the array is not uint8.
-      DataError: the file cannot be written.
+    Images [N, 28, 28, 1] are written as [N, 28, 28]. The file is written in place: a
+    caller that needs all or nothing writes to a temporary name and renames the file.
+    Raises DataError if it cannot be written.
     """
     if array.dtype != np.uint8:
         raise ValueError(f"array has the type {array.dtype}; expected uint8")

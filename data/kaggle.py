@@ -40,15 +40,11 @@ def load(data_dir: str | None = None) -> Dataset:
     """Returns the competition's digits; its test digits have no labels.
 
     The files are not trusted: every cell must be a whole number in plain digits, within
-    the range of its column.
+    the range of its column. No data_dir is an error, because only members of Kaggle can
+    download train.csv and test.csv.
 
-    Args:
-      data_dir: folder with train.csv and test.csv; None is an error, because only
-        members of Kaggle can download them.
-
-    Raises:
-      DataError: a file is missing or invalid; the message names the line, counted from
-        1, and the column.
+    Raises DataError if a file is missing or invalid; the message names the line,
+    counted from 1, and the column.
     """
     if data_dir is None:
         raise DataError(
@@ -227,13 +223,7 @@ def write_digits(
 ) -> None:
     """Writes a train.csv, or a test.csv if there are no labels, atomically.
 
-    Args:
-      path: file to write; replaced if it exists.
-      images: uint8 [N, 28, 28, 1].
-      labels: uint8 [N], 0 to 9.
-
-    Raises:
-      errors.UserError: the file cannot be written.
+    Images are uint8 [N, 28, 28, 1], labels uint8 [N]. Raises UserError if that fails.
     """
     names: tuple[str, ...] = PIXELS
     rows: np.ndarray = images.reshape(-1, len(PIXELS))
@@ -243,15 +233,9 @@ def write_digits(
 
 
 def write_submission(path: Path, predictions: np.ndarray) -> None:
-    """Writes the predictions for a test.csv as Kaggle expects them, atomically.
+    """Writes predictions, integers [N] in the order of test.csv, as Kaggle's file.
 
-    Args:
-      path: file to write; replaced if it exists.
-      predictions: integers [N], 0 to 9, in the order of test.csv.
-
-    Raises:
-      ValueError: the predictions have another shape, dtype or range.
-      errors.UserError: the file cannot be written.
+    Raises ValueError if they are none, UserError if the file cannot be written.
     """
     if predictions.ndim != 1 or predictions.dtype.kind not in "iu":
         raise ValueError(

@@ -35,20 +35,12 @@ def draw(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draws the digits of train.csv and test.csv at random.
 
-    Args:
-      train_size: number of training digits in the dataset.
-      test_size: number of test digits in the dataset.
-      train_rows: number of training digits to draw for train.csv.
-      test_rows: number of digits to draw for test.csv: test digits, and when these are
-        used up, training digits that are not in train.csv.
-      seed: 0 or more; the same arguments always draw the same digits.
+    Those of test.csv are test digits and, when these are used up, training digits that
+    are not in train.csv. The same arguments always draw the same digits.
 
-    Returns:
-      Indices into the training digits followed by the test digits: int64
-      [train_rows] and int64 [test_rows], in random order, disjoint.
-
-    Raises:
-      UserError: the dataset has too few digits.
+    Returns indices into the training digits followed by the test digits: int64
+    [train_rows] and int64 [test_rows], in random order, disjoint. Raises UserError if
+    there are too few digits.
     """
     if train_rows > train_size or train_rows + test_rows > train_size + test_size:
         raise errors.UserError(
@@ -64,16 +56,9 @@ def draw(
 
 
 def write(folder: str, dataset: data.Dataset, train_rows: int, test_rows: int) -> None:
-    """Writes the three files.
+    """Writes the three files to a folder without any of them.
 
-    Args:
-      folder: folder without any of the files; created if it is missing.
-      dataset: dataset whose test digits have labels too.
-      train_rows: digits of train.csv.
-      test_rows: digits of test.csv.
-
-    Raises:
-      UserError: see `draw`; or a file exists already, or cannot be written.
+    Raises UserError if there are too few digits, a file exists, or cannot be written.
     """
     assert dataset.test_labels is not None
     training, testing = draw(

@@ -56,12 +56,8 @@ def load(data_dir: str | None = None) -> Dataset:
     project, the user's cache. Files that are missing from the cache are downloaded to
     it; anywhere else a missing file is an error. An altered file always is.
 
-    Args:
-      data_dir: folder with the four canonical .gz files; None to search.
-
-    Raises:
-      DataError: a place holds only some of the files, or an altered one.
-      DataUnavailable: no place holds any, and they cannot be downloaded.
+    Raises DataError if a place holds only some of the files, or an altered one;
+    DataUnavailable if none holds any, and they cannot be downloaded.
     """
     place = _find(data_dir)
     paths = {name: os.path.join(place, name) for name in FILES}
@@ -81,17 +77,13 @@ def load(data_dir: str | None = None) -> Dataset:
 
 
 def fetch(cache: str, mirrors: Sequence[str]) -> None:
-    """Downloads the files that are missing from the cache.
+    """Downloads the files that are missing from the cache, from one mirror or another.
 
     pooch downloads a file to a temporary name, verifies its SHA-256, and renames it.
-    Files that exist are left alone; `load` verifies them all.
+    Files that exist are left alone; `load` verifies them all. A mirror is the URL of a
+    folder that ends in a slash.
 
-    Args:
-      cache: folder to fill; created if it is missing.
-      mirrors: URLs of folders, each ending in a slash, in order of preference.
-
-    Raises:
-      DataUnavailable: no mirror has a file, or the cache cannot be written.
+    Raises DataUnavailable if no mirror has a file, or the cache cannot be written.
     """
     for name, digest in FILES.items():
         if not os.path.exists(os.path.join(cache, name)):
@@ -162,9 +154,8 @@ class _Refused(ValueError):
 def _transfer(url: str, target: str, _: object) -> None:
     """Downloader for pooch that does not trust the server.
 
-    Raises:
-      requests.RequestException: no response, or one with an error.
-      _Refused: the response is compressed, too long, or takes too long.
+    Raises RequestException if there is no response or one with an error; _Refused if it
+    is compressed, too long, or takes too long.
     """
     from tqdm import tqdm
 
@@ -198,15 +189,9 @@ def _transfer(url: str, target: str, _: object) -> None:
 
 
 def _next(packets: queue.SimpleQueue, end: float) -> bytes | None:
-    """Next packet from `_receive`; None after the last one.
+    """Next packet from `_receive`, None after the last one; raises what that raised.
 
-    Args:
-      packets: queue that `_receive` fills.
-      end: deadline on the clock of `time.monotonic`.
-
-    Raises:
-      _Refused: the deadline has passed.
-      Exception: the exception that ended `_receive`.
+    Raises _Refused once the deadline, on the clock of `time.monotonic`, has passed.
     """
     left = end - time.monotonic()
     try:

@@ -9,20 +9,13 @@ CENTRE = 14  # row and column of the ink's centre of mass
 
 
 def normalise(ink: np.ndarray) -> np.ndarray:
-    """Scales and centres a digit the way MNIST's own digits were.
+    """Scales and centres a digit, uint8 [height, width], 0 paper, as MNIST's were.
 
     The longer side of the ink is scaled to 20 pixels. Then the ink is shifted by whole
     pixels until its centre of mass is as near to (14, 14) as it gets without cutting
-    ink off (LeCun, Cortes and Burges, "The MNIST database").
+    ink off (LeCun, Cortes and Burges, "The MNIST database"). Returns uint8 [28, 28].
 
-    Args:
-      ink: uint8 [height, width]; 0 is paper, everything above 0 is ink.
-
-    Returns:
-      uint8 [28, 28].
-
-    Raises:
-      ValueError: there is no ink, or only specks that vanish at this size.
+    Raises ValueError if there is no ink, or only specks that vanish at this size.
     """
     # Here, because importing `data` should not pay for loading OpenCV.
     import cv2

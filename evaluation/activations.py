@@ -48,10 +48,8 @@ def compute(
 ) -> tuple[FirstLayer, LastLayer]:
     """Runs the network on the digits that the report and the projector show.
 
-    Args:
-      network: fills `taps` in the order of its layers.
-      images: uint8 [N, 28, 28, 1].
-      scores: scores of these images.
+    The images are uint8 [N, 28, 28, 1]. The network fills `taps` in the order of its
+    layers.
     """
     _, first_of_class = np.unique(scores.labels, return_index=True)
     few = np.sort(first_of_class)[:FEATURE_DIGITS]

@@ -31,14 +31,9 @@ class Bins(NamedTuple):
 def sort_into_bins(
     confidences: np.ndarray, correct: np.ndarray, bins: int = BINS
 ) -> Bins:
-    """Sorts predictions into bins by confidence.
+    """Sorts confidences, float [N], in [0, 1], and whether they were correct, bool [N].
 
-    Bin b holds those in (b / B, (b + 1) / B], the first one also 0.
-
-    Args:
-      confidences: float [N], in [0, 1].
-      correct: bool [N].
-      bins: number of bins, B.
+    Bin b of B holds those in (b / B, (b + 1) / B], the first one also 0.
     """
     edges = np.linspace(0, 1, bins + 1)
     place = np.digitize(confidences, edges[1:-1], right=True)
@@ -56,7 +51,7 @@ def expected_calibration_error(
     """Σ n_b / N · |accuracy of bin b − mean confidence of bin b|, in [0, 1].
 
     Naeini, Cooper and Hauskrecht, "Obtaining Well Calibrated Probabilities Using
-    Bayesian Binning", 2015. The arguments are those of `sort_into_bins`, N at least 1.
+    Bayesian Binning", 2015. N is at least 1.
     """
     binned = sort_into_bins(confidences, correct, bins)
     return float(np.abs(binned.correct - binned.confidence).sum() / binned.counts.sum())

@@ -102,8 +102,7 @@ def run(steps: Sequence[Step], x: tf.Tensor) -> tf.Tensor:
 def read(network: tf.Module) -> list[Step]:
     """A network as a chain: float32 images [N, 28, 28, 1], 0 to 255 → logits [N, 10].
 
-    Raises:
-      ExportError: the network is not a chain, or has an unknown operation.
+    Raises ExportError if the network is not a chain, or has an unknown operation.
     """
     graph = tf.compat.v1.wrap_function(
         lambda images: network(images, training=False)[0],

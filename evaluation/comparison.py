@@ -35,15 +35,10 @@ HOLM = "The last column uses Holm's p, which is corrected for the number of pair
 
 
 def compare(directories: Sequence[Path]) -> str:
-    """Compares runs: tables for the console, and which differences are significant.
+    """Compares two or more scored runs: tables, and which differences are significant.
 
-    Args:
-      directories: two or more run directories, scored.
-
-    Raises:
-      UsageError: fewer than two runs.
-      RunError: a directory holds no finished, scored run or is named twice; or the runs
-        were scored on different digits.
+    Raises RunError if a directory holds no finished, scored run or is named twice, or
+    if the runs were scored on different digits.
     """
     if len(directories) < 2:
         raise errors.UsageError(

@@ -54,17 +54,10 @@ def define_flags() -> None:
 
 
 def serve(folder: Path, port: int | None = None) -> str:
-    """Starts TensorBoard in a thread of its own.
+    """Starts TensorBoard in a thread for all runs in a folder, however deep they lie.
 
-    Args:
-      folder: folder of the runs, which may lie deeper.
-      port: None takes a free one.
-
-    Returns:
-      Address of the page, which opens on the most important plots.
-
-    Raises:
-      DashboardError: the folder holds no events, or a pipe; or the port is in use.
+    Returns the address of the page, which opens on the most important plots. Raises
+    DashboardError if there are no events, or a pipe; or if the port is in use.
     """
     events = list(folder.rglob("*tfevents*"))
     for path in events:

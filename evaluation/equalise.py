@@ -61,11 +61,8 @@ class Channels(NamedTuple):
 class Halves(NamedTuple):
     """relu(x) and exp(min(x, 0)) of a convolution, each 0 to 1: [N, H, W, 2 · outputs].
 
-    Attributes:
-      above: x over its largest value, per channel.
-      below: x over `depths`.
-      depths: float32 [outputs], how far below 0 each channel gets.
-      pools: pooling between convolution and activation.
+    `above` gives x over its largest value per channel, `below` gives x over `depths`:
+    how far below 0 each channel gets. Pools come between convolution and activation.
     """
 
     above: Linear
@@ -96,11 +93,9 @@ class SumOfHalves(NamedTuple):
 
 
 def equalise(steps: Sequence[Step], images: np.ndarray) -> list[Step]:
-    """Rewrites a chain as one that computes the same function.
+    """Rewrites a chain from `chain.read` as one that computes the same function.
 
-    Args:
-      steps: a network, from `chain.read`.
-      images: float32 [N, 28, 28, 1], 0 to 255, on which ranges are measured.
+    Ranges are measured on the images, float32 [N, 28, 28, 1], 0 to 255.
     """
     rest, equalised = list(steps), []
     x = tf.constant(images)
@@ -203,10 +198,7 @@ def correct(
 ) -> list[Step]:
     """Subtracts the mean error of 8 bits from the bias of each layer, in order.
 
-    Args:
-      steps: a chain from `equalise`.
-      images: float32 [N, 28, 28, 1], 0 to 255, to measure the error on.
-      quantise: quantises the first steps.
+    It is measured on the images, float32 [N, 28, 28, 1], 0 to 255.
     """
     x = tf.constant(images)
     corrected = list(steps)
@@ -239,9 +231,7 @@ class Ranking(NamedTuple):
 def ranking(steps: Sequence[Step], images: np.ndarray) -> Ranking:
     """The step that ranks the classes, in place of the last one, the logits.
 
-    Args:
-      steps: a network.
-      images: float32 [N, 28, 28, 1], 0 to 255, on which ranges are measured.
+    Ranges are measured on the images, float32 [N, 28, 28, 1], 0 to 255.
     """
     last = steps[-1]
     centred = Linear(last.w - last.w.mean(1, keepdims=True), last.b - last.b.mean())

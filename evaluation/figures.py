@@ -69,12 +69,9 @@ LOWEST_RATE_SHARE = 0.9e-3
 def learning_curves(
     rows: Sequence[Mapping[str, float]], scored_epoch: float | None = None
 ) -> Figure:
-    """Loss, accuracy and learning rate against the epoch.
+    """Loss, accuracy and learning rate against the epoch; the scored one may be marked.
 
-    Args:
-      rows: rows of metrics.csv, at least one, with `<split>_loss` and
-        `<split>_accuracy` of some of `SPLITS`.
-      scored_epoch: epoch to mark, if any.
+    Each row of metrics.csv has `<split>_loss` and `<split>_accuracy` of some `SPLITS`.
     """
     heights = [2.0, 2.3, 1.1]
     figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
@@ -121,15 +118,12 @@ def _plot_splits(
 
 
 def _log_if_wide(axes: Axes, ticks: Sequence[int], deepest: float = 0) -> bool:
-    """Uses a log scale for curves that span a wide range.
+    """Uses a log scale for curves that span a wide range; returns whether it does.
 
     Args:
       axes: panel with the curves.
       ticks: ticks in each decade, 1 to 9; over many decades only 1 is used.
       deepest: share of the largest value below which the smallest forbids a log scale.
-
-    Returns:
-      Whether the scale is logarithmic.
     """
     values = _plotted(axes)
     least, largest = values.min(), values.max()
@@ -172,12 +166,9 @@ def _stretch_towards_one(axes: Axes) -> None:
 
 @styled
 def confusion_matrix(matrix: np.ndarray) -> Figure:
-    """Counts by true class (rows) and predicted class, coloured by errors alone.
+    """Counts [C, C] by true class (rows) and predicted class, coloured by errors alone.
 
     The diagonal is grey: its counts are a hundred times larger.
-
-    Args:
-      matrix: integers [C, C].
     """
     diagonal = np.eye(len(matrix), dtype=bool)
     errors = np.where(diagonal, 0, matrix)
@@ -265,10 +256,7 @@ def _plot_reliability(axes: Axes, binned: calibration.Bins) -> None:
 
 @styled
 def confidence_histogram(confidences: np.ndarray, correct: np.ndarray) -> Figure:
-    """Histogram of the confidence, apart for correct and wrong predictions.
-
-    Arguments: see `calibration.sort_into_bins`.
-    """
+    """Histogram of the confidence, apart for correct and wrong predictions."""
     figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
     axes = figure.subplots()
     edges = np.linspace(0, 1, 26).tolist()

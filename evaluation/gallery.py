@@ -24,17 +24,9 @@ def score(
     log: summaries.Summaries,
     epoch: int,
 ) -> dict[str, float]:
-    """Scores a network after an epoch.
+    """Scores a network after an epoch, and logs its misclassified digits.
 
-    Args:
-      predict: the network's graph.
-      scored: images and labels of each split.
-      loss: a key of `losses.LOSSES`.
-      log: gets the misclassified digits.
-      epoch: number of the epoch.
-
-    Returns:
-      Loss and accuracies on each split, by column of metrics.csv.
+    Returns loss and accuracies on each split, by column of metrics.csv.
     """
     row = {}
     for split, (images, labels) in scored.items():
@@ -49,12 +41,7 @@ def score(
 def draw(images: np.ndarray, scores: scoring.Scores) -> np.ndarray:
     """Draws the digits that were misclassified with the highest confidence.
 
-    Args:
-      images: uint8 [N, 28, 28, 1].
-      scores: scores of the images.
-
-    Returns:
-      uint8 [H, W, 1], always of the same size.
+    Takes images uint8 [N, 28, 28, 1]; returns uint8 [H, W, 1], always of the same size.
     """
     import cv2  # here, because a run does not need it to start
 

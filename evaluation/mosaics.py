@@ -27,9 +27,8 @@ GAP = 6  # pixels between two tiles
 def filters(kernel: np.ndarray) -> Figure:
     """Weights of the first `MAX_FILTERS` units of a layer, red above 0, blue below.
 
-    Args:
-      kernel: float [h, w, 1, units] of a convolution, or [784, units] of a dense layer,
-        where each unit is drawn as an image.
+    The kernel is float [h, w, 1, units], or [784, units] of a dense layer, of which
+    each unit is drawn as an image.
     """
     if kernel.ndim == 2:
         kernel = kernel.reshape(28, 28, 1, -1)
@@ -90,13 +89,7 @@ def feature_maps(images: np.ndarray, maps: np.ndarray) -> Figure:
 def worst_errors(
     images: np.ndarray, captions: Sequence[str], columns: int = 6
 ) -> Figure:
-    """The first `MAX_WORST` of some misclassified digits, with captions below.
-
-    Args:
-      images: uint8 [N, 28, 28, 1], at least one.
-      captions: N texts.
-      columns: digits per row.
-    """
+    """The first `MAX_WORST` of some misclassified digits, with captions below."""
     count = min(len(images), MAX_WORST)
     rows = -(-count // columns)
     figure = Figure(figsize=(1.1 * columns, 1.5 * rows), layout="constrained")

@@ -11,11 +11,7 @@ FOLDERS = ("export_dir", "annotated_dir")
 
 
 def check(values: Mapping[str, Any]) -> None:
-    """Raises UserError if an output cannot be written.
-
-    Args:
-      values: flags by name.
-    """
+    """Raises UserError if an output that the flags name cannot be written."""
     for name in (*FILES, *FOLDERS):
         if values[name]:
             files.check_writable(values[name], name, is_folder=name in FOLDERS)

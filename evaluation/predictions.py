@@ -23,11 +23,7 @@ _DAMAGE = (
 
 
 def write(run_dir: Path, scores: Scores) -> None:
-    """Writes predictions.npz.
-
-    Raises:
-      UserError: it cannot be written.
-    """
+    """Writes predictions.npz."""
     content = io.BytesIO()
     np.savez(content, labels=scores.labels, probabilities=scores.probabilities)
     runs.write_atomically(run_dir / PREDICTIONS, content.getvalue())
@@ -36,8 +32,7 @@ def write(run_dir: Path, scores: Scores) -> None:
 def read(run_dir: Path) -> tuple[np.ndarray, np.ndarray]:
     """Reads predictions.npz: labels uint8 [N], probabilities float32 [N, 10].
 
-    Raises:
-      RunError: the file is missing or damaged.
+    Raises RunError if the file is missing or damaged.
     """
     path = run_dir / PREDICTIONS
     remedy = (

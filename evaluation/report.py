@@ -30,18 +30,10 @@ _NBSP = "\N{NO-BREAK SPACE}"
 
 @dataclasses.dataclass(frozen=True)
 class Error:
-    """A misclassified digit.
+    """A misclassified digit: its place in its set, and what the network thinks of it."""
 
-    Attributes:
-      index: place in its set, counted from 0.
-      true: its label.
-      predicted: the class predicted.
-      true_probability: probability of the label.
-      predicted_probability: probability of the class predicted.
-    """
-
-    index: int
-    true: int
+    index: int  # from 0
+    true: int  # its label
     predicted: int
     true_probability: float
     predicted_probability: float
@@ -63,15 +55,11 @@ def write(
       split: the digits scored, "test" or "validation".
       result: contents of result.json.
       rows: rows of metrics.csv, at least one.
-      scores: scores of the split.
-      images: uint8 [N, 28, 28, 1], the split.
+      scores, images: of the split; images uint8 [N, 28, 28, 1].
       layer: the first layer.
 
     Returns:
       The page's pictures for TensorBoard, by tag: uint8 [H, W, 3].
-
-    Raises:
-      UserError: it cannot be written.
     """
     errors = find_errors(scores)
     charts = _charts(split, result, rows, scores)
@@ -189,11 +177,8 @@ def confusions(
 ) -> list[tuple[int, int, int]]:
     """The most frequent confusions: label, class predicted, count.
 
-    Equally frequent ones are all named or none is, unless all are equally frequent.
-
-    Args:
-      matrix: integers [C, C], labels in rows.
-      limit: how many, at most.
+    Of a matrix of integers [C, C] with labels in rows. Equally frequent ones are all
+    named or none is, unless all are equally frequent.
     """
     wrong = [
         (true, predicted, int(count))

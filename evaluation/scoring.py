@@ -63,16 +63,10 @@ def predict_logits(
     training: layers.Training,
     seed: tf.Tensor | None = None,
 ) -> tf.Tensor:
-    """Logits, float32 [N, 10], where N may be 0.
+    """Logits, float32 [N, 10], of images uint8 [N, 28, 28, 1], where N may be 0.
 
     TensorFlow's pooling and batch norm refuse an empty batch, so that one is given a
     blank image, whose logits are cut off again.
-
-    Args:
-      network: one of `models`.
-      images: uint8 [N, 28, 28, 1].
-      training: passed to the network.
-      seed: passed to the network.
     """
     count = tf.shape(images)[0]
     blank = tf.zeros([tf.cast(count < 1, tf.int32), *images.shape[1:]], images.dtype)
@@ -119,14 +113,9 @@ def score(
     loss: str = "softmax_cross_entropy",
     batch_size: int = 1000,
 ) -> Scores:
-    """Scores images, `batch_size` at a time to bound the memory.
+    """Scores images, uint8 [N, 28, 28, 1], `batch_size` at a time to bound the memory.
 
-    Args:
-      predict: uint8 images [N, 28, 28, 1] → logits [N, 10].
-      images: uint8 [N, 28, 28, 1].
-      labels: uint8 [N].
-      loss: a name in `losses.LOSSES`.
-      batch_size: images per call of `predict`.
+    `predict` takes such images to logits [N, 10]; `loss` is a name in `losses.LOSSES`.
     """
     logits = predict_all(predict, images, batch_size)
     mean_loss = losses.LOSSES[loss](tf.constant(logits), labels)

@@ -16,14 +16,10 @@ CONFIDENCE = 0.95
 
 
 def share_interval(successes: int, count: int) -> tuple[float, float]:
-    """95 % interval of a share, in [0, 1].
+    """95 % interval of a share, in [0, 1]: of the successes in a count of 1 or more.
 
     Wilson, "Probable Inference, the Law of Succession, and Statistical Inference",
     1927.
-
-    Args:
-      successes: 0 to `count`.
-      count: at least 1.
     """
     interval = stats.binomtest(successes, count).proportion_ci(CONFIDENCE, "wilson")
     return float(interval.low), float(interval.high)
@@ -53,12 +49,9 @@ class McNemar(NamedTuple):
 def mcnemar(one: np.ndarray, other: np.ndarray) -> McNemar:
     """McNemar's exact two-sided test: each disagreement is the toss of a coin.
 
-    McNemar, "Note on the sampling error of the difference between correlated
-    proportions or percentages", 1947.
-
-    Args:
-      one: bool [N], the digits that a network classifies correctly.
-      other: bool [N], the same for another network.
+    Each network has bool [N], the digits that it classifies correctly. McNemar, "Note
+    on the sampling error of the difference between correlated proportions or
+    percentages", 1947.
     """
     b, c = int((one & ~other).sum()), int((other & ~one).sum())
     p = float(stats.binomtest(min(b, c), b + c, 0.5).pvalue) if b + c else 1.0

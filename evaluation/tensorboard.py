@@ -45,14 +45,7 @@ NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
 def tabs(
     name: str, split: str, config: Mapping[str, Any], scores: Scores
 ) -> Iterator[Message]:
-    """Yields the Summary protocol buffers of HParams and PR Curves.
-
-    Args:
-      name: name of the run.
-      split: the digits scored, "test" or "validation".
-      config: settings of the run.
-      scores: scores of the split.
-    """
+    """Yields the Summary protocol buffers of HParams and PR Curves."""
     yield hparams.hparams_pb(hyperparameters(config), trial_id=name)
     for digit in range(CLASSES):
         yield pr_curve.pb(
@@ -91,14 +84,7 @@ def write_projector(
 ) -> None:
     """Writes the points of the Projector tab, with their pictures and classes.
 
-    Args:
-      folder: event directory of the score.
-      scores: scores of the images.
-      images: uint8 [N, 28, 28, 1].
-      layer: the points.
-
-    Raises:
-      UserError: a file cannot be written.
+    The images are uint8 [N, 28, 28, 1]. Raises UserError if a file cannot be written.
     """
     points = ["\t".join(f"{x:.4g}" for x in point) for point in layer.points]
     rows = ["true\tpredicted\tverdict\tindex"]

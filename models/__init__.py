@@ -79,26 +79,14 @@ class UnitsParser(flags.ArgumentParser):
 
 
 def options(network: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the arguments of a network out of the settings of a run.
+    """Returns the arguments of a network of `NETWORKS` out of the settings of a run.
 
-    Args:
-      network: a key of `NETWORKS`.
-      settings: by name; the network's default replaces a missing option or None.
-
-    Raises:
-      errors.UsageError: an option belongs to other networks only.
+    The network's default replaces a missing option or None. Raises UsageError if an
+    option belongs to other networks only.
     """
     return cli.options(NETWORKS[network], OPTIONS, settings, f"--network={network}")
 
 
 def build(network: str, **settings: Any) -> tf.Module:
-    """Builds a network with initial weights.
-
-    Args:
-      network: a key of `NETWORKS`.
-      settings: its options; what is no option of any network is ignored.
-
-    Raises:
-      errors.UsageError: see `options`.
-    """
+    """Builds a network with initial weights; arguments as of `options`."""
     return NETWORKS[network](**options(network, settings))

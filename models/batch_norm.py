@@ -93,11 +93,9 @@ class BatchNorm(tf.Module):
         return y, [(self.mean, mean), (self.variance, variance)]
 
     def updates(self, mean: tf.Tensor, variance: tf.Tensor) -> layers.UpdateOps:
-        """Pairs each moving average with its next value.
+        """Pairs each moving average with its next value, given the batch's, [channels].
 
-        Args:
-          mean: float32 [channels], the batch's.
-          variance: float32 [channels], the batch's, unbiased.
+        The variance is unbiased.
         """
         decay = self.decay
         return [
@@ -155,9 +153,7 @@ def _moments_over_replicas(
     That is one exchange for both moments, and one for their gradient, since the
     gradient of a sum over replicas is the sum over replicas of the gradients.
 
-    Args:
-      x: float32 [N, H, W, C].
-      axes: all axes but that of C.
+    x is float32 [N, H, W, C]; the axes are all but that of C.
     """
     replica = tf.distribute.get_replica_context()
     row = tf.stack(tf.nn.moments(x, axes))  # [2, C]

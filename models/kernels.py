@@ -19,13 +19,9 @@ KERNELS = ("native", "tensorflow")
 def conv_pool(
     x: tf.Tensor, conv: layers.Conv, *, is_data: bool, native: bool
 ) -> tf.Tensor:
-    """Convolution without bias, then 3×3 max pool of stride 2.
+    """Convolution without bias, then 3×3 max pool of stride 2, of float32 [N, H, W, C].
 
-    Args:
-      x: float32 [N, H, W, C].
-      conv: 3×3 convolution with "SAME" padding.
-      is_data: x is a batch of images, whose gradient nobody needs.
-      native: whether to use `native.ops`.
+    The kernel is 3×3, with "SAME" padding. If x is data, nobody needs its gradient.
     """
     if native:
         return ops.conv_pool(x, conv.w, data=is_data)

@@ -30,11 +30,8 @@ def lecun_normal(shape: Sequence[int], seed: Sequence[int]) -> tf.Tensor:
 
     LeCun, Bottou, Orr and Müller, "Efficient BackProp", 1998. SELU needs exactly this
     variance to keep activations at mean 0 and variance 1. Keras' initialiser of the
-    same name redraws weights beyond two standard deviations; this one does not.
-
-    Args:
-      shape: kernel shape; fan-in is the product of all dimensions but the last.
-      seed: two integers; the same seed gives the same weights.
+    same name redraws weights beyond two standard deviations; this one does not. Fan-in
+    is the product of all dimensions but the last.
     """
     fan_in = math.prod(shape[:-1])
     return tf.random.stateless_normal(shape, seed) / math.sqrt(fan_in)
@@ -43,14 +40,10 @@ def lecun_normal(shape: Sequence[int], seed: Sequence[int]) -> tf.Tensor:
 def glorot_uniform(shape: Sequence[int], seed: Sequence[int]) -> tf.Tensor:
     """Uniform weights of mean 0 and variance 2 / (fan-in + fan-out), float32 `shape`.
 
-    Glorot and Bengio, "Understanding the difficulty of training deep feedforward
-    neural networks", 2010, equation 16: limits ±√(6 / (fan-in + fan-out)). This is
-    Keras' default, so we take it for every write-up that names no initialiser.
-
-    Args:
-      shape: kernel shape, [inputs, outputs] or [height, width, inputs, outputs]; the
-        receptive field, height · width, multiplies both fans.
-      seed: two integers; the same seed gives the same weights.
+    Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural
+    networks", 2010, equation 16: limits ±√(6 / (fan-in + fan-out)). This is Keras'
+    default, so we take it for every write-up that names no initialiser. The receptive
+    field, height · width, multiplies both fans.
     """
     *field, inputs, outputs = shape
     limit = math.sqrt(6 / (math.prod(field) * (inputs + outputs)))
@@ -66,9 +59,7 @@ def scale_pixels(network: tf.Module, images: tf.Tensor) -> tf.Tensor:
     """uint8 images [N, 28, 28, 1] → float32 of the same shape, 0 to 1.
 
     Every network starts with it, so training, evaluation and export cannot disagree.
-
-    Raises:
-      ValueError: wrong dtype or shape; the message names the network.
+    Raises ValueError for another dtype or shape.
     """
     if images.dtype != tf.uint8 or images.shape[1:] != [28, 28, 1]:
         raise ValueError(
@@ -100,8 +91,7 @@ class Conv(tf.Module):
     """Convolution, [N, H, W, inputs] → [N, H', W', outputs].
 
     Args:
-      inputs: number of input channels.
-      outputs: number of output channels.
+      inputs, outputs: numbers of channels.
       size: height and width of the kernel, in pixels.
       seed: two integers for `init`.
       init: returns the initial kernel, given shape and seed; biases start at 0.
@@ -199,19 +189,14 @@ def check_rate(rate: float | None) -> None:
 def mask_seed(seed: tf.Tensor | None, number: int) -> tf.Tensor | None:
     """Seed of one of a step's dropout masks; None if `seed` is None.
 
-    Args:
-      seed: int32 [2], the run's seed and the step; a run has fewer than 2^28 steps.
-      number: number of the mask, 1 to `MASKS` − 1; augmentation draws from `MASKS` on.
+    `seed` is int32 [2], the run's seed and the step; a run has fewer than 2^28 steps.
+    Masks are numbered 1 to `MASKS` − 1; augmentation draws from `MASKS` on.
     """
     return None if seed is None else seed + [0, number << 28]
 
 
 def check_dropout(rate: float) -> float:
-    """Returns the rate.
-
-    Raises:
-      ValueError: the rate is outside [0, `MAX_DROPOUT`].
-    """
+    """Returns the rate; ValueError if it is outside [0, `MAX_DROPOUT`]."""
     if not 0 <= rate <= MAX_DROPOUT:  # written this way, it also rejects NaN
         raise ValueError(f"a dropout rate of {rate}: expected {DROPOUT_RANGE}")
     return rate
@@ -244,13 +229,10 @@ def dropout(
 
     Args:
       x: float32, any shape.
-      rate: probability, 0 to `MAX_DROPOUT`.
+      rate: probability, 0 to `MAX_DROPOUT`; any other raises ValueError.
       training: False returns x unchanged.
-      seed: int32 [2]; the same seed gives the same mask. May be None if `rate` is 0
-        or `training` is a Python False.
-
-    Raises:
-      ValueError: the rate is out of range, or the seed is missing.
+      seed: int32 [2]; the same seed gives the same mask. May be None if `rate` is 0 or
+        `training` is a Python False.
     """
     if check_dropout(rate) == 0 or training is False:
         return x

@@ -68,10 +68,8 @@ def is_suited() -> bool:
 def start() -> None:
     """Starts to compile in the background if the library is missing or damaged.
 
-    `library` reports the outcome. The program does not wait for it when it ends.
-
-    Raises:
-      NativeError: there is no compiler.
+    `library` reports the outcome. The program does not wait for it when it ends. Raises
+    NativeError if there is no compiler.
     """
     global _job
     tensorflow = toolchain.tensorflow()
@@ -88,8 +86,7 @@ def start() -> None:
 def library() -> Path:
     """Returns the library's path; compiles it if it is missing or damaged.
 
-    Raises:
-      NativeError: there is no compiler, or it fails.
+    Raises NativeError if there is no compiler, or it fails.
     """
     global _job
     start()
@@ -144,13 +141,7 @@ def _folder() -> Iterator[Path]:
 
 
 class _Job:
-    """Compiles a library in a background thread.
-
-    Args:
-      compiler: command of the C++ compiler.
-      tensorflow: the TensorFlow to compile for.
-      path: path of the library.
-    """
+    """Compiles a library for a TensorFlow in a background thread."""
 
     def __init__(
         self, compiler: list[str], tensorflow: toolchain.TensorFlow, path: Path
@@ -165,11 +156,7 @@ class _Job:
         self._thread.start()
 
     def wait(self) -> None:
-        """Returns when the library is there; Ctrl-C stops the compiler.
-
-        Raises:
-          NativeError: the compiler fails.
-        """
+        """Returns when the library is there; Ctrl-C stops the compiler."""
         try:
             self._thread.join()
         finally:

@@ -26,17 +26,11 @@ from native.toolchain import NativeError
 
 
 class Normalised(NamedTuple):
-    """Output of `selu_norm`.
+    """Output of `selu_norm`."""
 
-    Attributes:
-      y: float32, the shape of the input.
-      mean: float32 [C], the batch's.
-      variance: float32 [C], the batch's, unbiased.
-    """
-
-    y: tf.Tensor
-    mean: tf.Tensor
-    variance: tf.Tensor
+    y: tf.Tensor  # float32, the shape of the input
+    mean: tf.Tensor  # float32 [C], the batch's
+    variance: tf.Tensor  # float32 [C], the batch's, unbiased
 
 
 def conv_pool(x: tf.Tensor, w: tf.Tensor, *, data: bool = False) -> tf.Tensor:
@@ -49,10 +43,7 @@ def conv_pool(x: tf.Tensor, w: tf.Tensor, *, data: bool = False) -> tf.Tensor:
 
     Returns:
       float32 [N, (H − 1) // 2, (W − 1) // 2, outputs]. The first of equal values in a
-      window gets the gradient, as in TensorFlow.
-
-    Raises:
-      NativeError: see `load`.
+        window gets the gradient, as in TensorFlow.
     """
     return load().conv_pool(x=x, w=w, data=data).y
 
@@ -67,13 +58,7 @@ def selu_norm(
 ) -> Normalised:
     """Batch norm of SELU(x + bias), with the batch's mean and variance.
 
-    Args:
-      x: float32 [..., C].
-      bias, scale, offset: float32 [C].
-      epsilon: added to the variance.
-
-    Raises:
-      NativeError: see `load`.
+    x is float32 [..., C]; bias, scale and offset are float32 [C].
     """
     result = load().selu_norm(
         x=x, bias=bias, scale=scale, offset=offset, epsilon=epsilon
@@ -82,16 +67,7 @@ def selu_norm(
 
 
 def dropout(x: tf.Tensor, rate: float, *, seed: tf.Tensor) -> tf.Tensor:
-    """`models.layers.dropout` in training, with the same random numbers.
-
-    Args:
-      x: float32, any shape.
-      rate: probability, 0 to 0.999.
-      seed: int32 [2]; the same seed gives the same mask.
-
-    Raises:
-      NativeError: see `load`.
-    """
+    """`models.layers.dropout` in training, with the same random numbers."""
     philox = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
     return load().dropout(x=x, rate=rate, key=philox.key, counter=philox.counter).y
 
@@ -121,21 +97,10 @@ def adam(
         w ← shrink · w − rate · m / (√v + ε)
         a ← a + approach · (w − a)
 
-    Args:
-      weights, m, v, averages: float32 variables, equal in number and shapes; averages
-        may be empty.
-      gradients: float32, one per weight.
-      rate: float32 scalar, learning rate with Adam's bias correction.
-      beta1, beta2, epsilon: Adam's.
-      decays: whether each weight decays; shrink is 1 for the others.
-      shrink, approach: float32 scalars.
-      threads: maximum number of threads; the bits do not depend on it.
-
-    Returns:
-      float32 [weights], the norm of each gradient.
-
-    Raises:
-      NativeError: see `load`.
+    All are float32, equal in number and shapes; averages may be empty. The rate
+    includes Adam's bias correction; shrink is 1 where `decays` is False. The bits do
+    not depend on the number of threads. Returns float32 [weights], the norm of each
+    gradient.
     """
     return load().adam_update(
         weight=[w.handle for w in weights],

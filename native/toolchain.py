@@ -37,12 +37,7 @@ class NativeError(errors.UserError):
 
 
 class TensorFlow(NamedTuple):
-    """An installed TensorFlow, as a compiler sees it.
-
-    Attributes:
-      version: version, such as 2.21.0.
-      compile_flags, link_flags: see `tf.sysconfig`.
-    """
+    """An installed TensorFlow, as a compiler sees it; flags as of `tf.sysconfig`."""
 
     version: str
     compile_flags: tuple[str, ...]
@@ -52,8 +47,7 @@ class TensorFlow(NamedTuple):
 def tensorflow() -> TensorFlow:
     """Returns what TensorFlow says, or what it will say once it is loaded.
 
-    Raises:
-      NativeError: it is neither loaded nor installed as a package.
+    Raises NativeError if it is neither loaded nor installed as a package.
     """
     if tf := sys.modules.get("tensorflow"):
         said = tf.sysconfig.get_compile_flags(), tf.sysconfig.get_link_flags()
@@ -88,11 +82,7 @@ def processor() -> str:
 
 
 def find_compiler() -> list[str]:
-    """Returns the command that compiles C++: $CXX, which may be several words, or c++.
-
-    Raises:
-      NativeError: there is none.
-    """
+    """Returns the command that compiles C++: $CXX, which may be several words, or c++."""
     try:
         command = shlex.split(os.environ.get("CXX", ""))
     except ValueError as error:
@@ -107,11 +97,9 @@ def find_compiler() -> list[str]:
 
 
 def failure(printed: str, code: int) -> str:
-    """Returns one line that says why a compiler failed.
+    """Returns one line that says why a compiler failed, from its standard error.
 
-    Args:
-      printed: its standard error.
-      code: its exit code, or minus the number of the signal that killed it.
+    The code is its exit code, or minus the number of the signal that killed it.
     """
     if code < 0:
         return f"killed by {signal.Signals(-code).name}"

@@ -15,8 +15,7 @@ from system import errors, files
 def name_files(paths: Sequence[Path], folder: Path) -> list[Path]:
     """Names the annotated picture of each photo: like the photo, numbered if need be.
 
-    Raises:
-      UsageError: photos lie in this folder, and we might overwrite one.
+    Raises UsageError if photos lie in this folder, and we might overwrite one.
     """
     for path in paths:
         if path.parent.resolve() == folder.resolve():
@@ -36,9 +35,7 @@ def name_files(paths: Sequence[Path], folder: Path) -> list[Path]:
 def write(path: Path, page: reading.Page) -> None:
     """Draws the readings of a photo on it and writes it as a PNG file.
 
-    Raises:
-      PhotoError: the photo cannot be read a second time.
-      errors.UserError: the picture cannot be written.
+    Raises PhotoError if the photo cannot be read again, UserError if writing fails.
     """
     photo = decode.read(page.path)
     picture = draw(photo.pixels, page.readings, photo.scale)
@@ -58,15 +55,10 @@ _SMALL_PICTURE_PIXELS = 800  # longer side; smaller pictures are enlarged
 def draw(
     picture: np.ndarray, readings: Sequence[reading.Reading], reduced: int = 1
 ) -> np.ndarray:
-    """Draws a box around each digit, labelled with its class.
+    """Draws a box around each digit, labelled with its class: uint8 [H, W, 3], RGB.
 
-    Args:
-      picture: uint8 [H, W, 3], RGB; enlarged if it is small.
-      readings: readings of this photo.
-      reduced: how many times smaller the picture is than the photo, each way.
-
-    Returns:
-      uint8 [H', W', 3].
+    A small picture is enlarged. `reduced` says how many times smaller the picture is
+    than the photo, each way.
     """
     scale = max(1, _SMALL_PICTURE_PIXELS // max(picture.shape[:2]))
     canvas = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)

@@ -17,18 +17,12 @@ class PageError(errors.UserError):
 
 @dataclasses.dataclass(eq=False)
 class Mark:
-    """Connected ink, or several such marks joined.
+    """Connected ink, or several such marks joined."""
 
-    Attributes:
-      left, top: place of its box on the page, in pixels.
-      pixels: bool [height, width], its ink in the box.
-      stroke: width of its widest stroke, in pixels.
-    """
-
-    left: int
+    left: int  # of its box on the page, in pixels
     top: int
-    pixels: np.ndarray
-    stroke: float
+    pixels: np.ndarray  # bool [height, width], its ink in the box
+    stroke: float  # width of its widest stroke, in pixels
 
     @property
     def width(self) -> int:
@@ -61,13 +55,9 @@ _MAX_DISTANCE_PIXELS = 500_000_000
 
 
 def find(mask: np.ndarray) -> list[Mark]:
-    """Finds the connected ink of a page, except for specks.
+    """Finds the connected ink of a page, uint8 [H, W] of 0 and 1, except for specks.
 
-    Args:
-      mask: uint8 [H, W] of 0 and 1.
-
-    Raises:
-      PageError: there are thousands of marks, or marks nested in one another.
+    Raises PageError for thousands of marks, or marks nested in one another.
     """
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     large = np.flatnonzero(stats[1:, 2:4].max(1) >= _SMALLEST_MARK_PIXELS) + 1
@@ -94,11 +84,7 @@ def _nested() -> PageError:
 
 
 def join(marks: Sequence[Mark]) -> list[Mark]:
-    """Joins the marks that belong to one digit.
-
-    Raises:
-      PageError: marks are nested in one another.
-    """
+    """Joins the marks that belong to one digit; PageError if marks are nested."""
     group = list(range(len(marks)))
 
     def root(i: int) -> int:

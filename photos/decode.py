@@ -52,13 +52,9 @@ class PhotoError(errors.UserError):
 def expand(names: Iterable[str]) -> list[Path]:
     """Expands names of files, folders and patterns such as `*.jpg` to files.
 
-    From folders and patterns we take only files with a picture's suffix.
-
-    Returns:
-      Each file once, in the order of the names; within a folder or pattern, sorted.
-
-    Raises:
-      PhotoError: a folder or pattern holds no picture.
+    From folders and patterns we take only files with a picture's suffix, sorted. Each
+    file comes once, in the order of the names. Raises PhotoError if a folder or pattern
+    holds no picture.
     """
     found: dict[Path, None] = {}
     for name in names:
@@ -99,17 +95,13 @@ _DAMAGE = (
 
 
 def read(path: Path) -> Photo:
-    """Reads a photo, after checking its size by its header.
+    """Reads a photo, after checking its size by its header; its suffix does not matter.
 
     The photo is turned upright by its EXIF data, transparency becomes white, 16 bits
     become 8. Photos of more than `LARGE_PIXELS` are halved each way: their digits stay
     large enough, and all later work takes a quarter of the memory and time.
 
-    Args:
-      path: file; its suffix does not matter.
-
-    Raises:
-      PhotoError: the file cannot be read, is damaged, too large, or not a photo.
+    Raises PhotoError if the file cannot be read, is damaged, too large, or not a photo.
     """
     # Imported here to spare eval.py the time when it reads no photos.
     from PIL import Image

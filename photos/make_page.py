@@ -48,11 +48,9 @@ class Page(NamedTuple):
 
 
 def draw(images: np.ndarray, seed: int) -> Page:
-    """Draws a page of the first digits, as many as fit.
+    """Draws a page of the first digits, uint8 [N, 28, 28, 1], as many as fit.
 
-    Args:
-      images: uint8 [N, 28, 28, 1], 0 paper.
-      seed: 0 or more; equal arguments give equal pages.
+    Equal arguments give equal pages.
     """
     rng = np.random.Generator(np.random.PCG64(seed))
     sizes = rng.integers(SMALLEST, LARGEST + 1, len(images)) * SIZE / INK_SIZE
@@ -128,19 +126,9 @@ def store(path: Path, picture: np.ndarray) -> Path:
 
 
 def write(folder: Path, images: np.ndarray, labels: np.ndarray, pages: int) -> int:
-    """Writes pages of randomly chosen digits, and their key.
+    """Writes pages of randomly chosen digits, and their key; returns how many digits.
 
-    Args:
-      folder: created if it does not exist.
-      images: uint8 [N, 28, 28, 1].
-      labels: uint8 [N].
-      pages: number of pages.
-
-    Returns:
-      The number of digits on all pages.
-
-    Raises:
-      DataError: a file cannot be written.
+    Images are uint8 [N, 28, 28, 1]. Raises DataError if a file cannot be written.
     """
     lines = ["file,row,column,digit"]
     order = np.random.Generator(np.random.PCG64(0)).permutation(len(images))

@@ -63,16 +63,10 @@ class Page:
 def read(
     predict: Callable[..., tf.Tensor], paths: Sequence[Path], ink: str = "auto"
 ) -> list[Page]:
-    """Reads the digits of photos.
+    """Reads the digits of photos with a network that takes uint8 images [N, 28, 28, 1].
 
-    Args:
-      predict: uint8 images [N, 28, 28, 1] → logits [N, 10].
-      paths: photos.
-      ink: a name in `paper.INKS`.
-
-    Raises:
-      PhotoError: a photo cannot be read.
-      PageError: a photo has thousands of marks, or marks nested in one another.
+    Raises PhotoError or PageError if a photo cannot be read, or has thousands of marks,
+    or marks nested in one another.
     """
     pages = [_find(path, ink) for path in paths]
     images = [digit.image for digits in pages for digit in digits]
@@ -158,9 +152,6 @@ def write(path: Path, pages: Sequence[Page]) -> None:
 
     CSV has a row per digit, with the columns of `COLUMNS`; JSON a list of pages, also
     of those without digits: `{"file": …, "digits": [{"row": 1, …}]}`.
-
-    Raises:
-      errors.UserError: the file cannot be written.
     """
     content = _json(pages) if path.suffix.lower() == ".json" else _csv(pages)
     # The user chose this name, so it may be a link.

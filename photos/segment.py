@@ -34,21 +34,14 @@ class Digit:
 
 
 def find(grey: np.ndarray, ink: str = "auto") -> list[Digit]:
-    """Finds the digits of a page.
+    """Finds the digits of a page, uint8 [H, W], 0 black, 255 white, in reading order.
 
     A digit of MNIST, given as a page of its own, comes out as it went in, except for
     its faintest pixels: of 1,000 test digits, half differ by less than 0.5 grey levels
     on average, and 98 % by less than 8 (tests/test_segment.py).
 
-    Args:
-      grey: uint8 [H, W], 0 black, 255 white.
-      ink: a name in `paper.INKS`: darker than the paper, lighter, or whichever we see.
-
-    Returns:
-      The digits in reading order: rows from the top, each from the left.
-
-    Raises:
-      PageError: there are thousands of marks, or marks nested in one another.
+    Ink is a name in `paper.INKS`. Raises PageError for thousands of marks, or marks
+    nested in one another.
     """
     darkness = _lift_ink(grey, ink)
     digits = []

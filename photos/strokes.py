@@ -13,17 +13,11 @@ _CERTAIN_INK_SHARE = 0.35  # the upper threshold
 
 
 def threshold(darkness: np.ndarray, factor: float = 1) -> np.ndarray:
-    """Marks the ink, by two thresholds.
+    """Marks the ink, by two thresholds: uint8 [H, W] of 0 and 1.
 
-    Faint ink counts if it is connected to ink beyond doubt (the hysteresis of Canny,
-    "A Computational Approach to Edge Detection", 1986).
-
-    Args:
-      darkness: uint8 [H, W] from `paper.lift_ink`.
-      factor: raises the lower threshold.
-
-    Returns:
-      uint8 [H, W] of 0 and 1.
+    Faint ink counts if it is connected to ink beyond doubt (the hysteresis of Canny, "A
+    Computational Approach to Edge Detection", 1986). Darkness comes from
+    `paper.lift_ink`; the factor raises the lower threshold.
     """
     smooth = cv2.GaussianBlur(darkness, (3, 3), 0)
     noise = _noise_deviation(smooth)

@@ -77,14 +77,7 @@ class _TextPathParser(_PathParser):
 
 
 def define_path(name: str, default: str | None, text: str, **options: Any) -> None:
-    """Defines a flag for a path; a leading ~ is expanded.
-
-    Args:
-      name: name of the flag.
-      default: default path.
-      text: help.
-      options: options of `flags.DEFINE`, such as `required`.
-    """
+    """Defines a flag for a path; a leading ~ is expanded. Options: of `flags.DEFINE`."""
     serializer = flags.ArgumentSerializer[str]()
     flags.DEFINE(
         _TextPathParser(), name, default, text, serializer=serializer, **options
@@ -103,9 +96,8 @@ def define_paths(name: str, text: str, **options: Any) -> None:
 def validator(check: Callable[[Any], object]) -> Callable[[Any], bool]:
     """Turns a check that raises `errors.UserError` into an absl validator.
 
-    Args:
-      check: takes the value of a flag or, for `flags.register_multi_flags_validator`,
-        the values of several by name; its result is ignored.
+    The check takes the value of a flag or, for `flags.register_multi_flags_validator`,
+    the values of several by name; its result is ignored.
     """
 
     def accepts(value: Any) -> bool:
@@ -189,8 +181,7 @@ def _check_shown() -> None:
 def help_text(groups: Groups) -> str:
     """Text of --help: the program's docstring, its flags, the exit codes.
 
-    Args:
-      groups: headings, each with its flags; flags without a heading come last.
+    Groups are headings, each with its flags; flags without a heading come last.
     """
     foreign = ("absl.", "tensorflow.", "tensorboard.")
     own = {

@@ -85,12 +85,8 @@ def program() -> str:
 class Output:
     """A text stream that records errors in writing instead of raising them.
 
-    Args:
-      stream: the stream to write to.
-      escape: whether to escape control characters, which file names may contain.
-
-    Attributes:
-      error: the first error; that text and all later text is lost.
+    `escape` escapes control characters, which file names may contain. After the first
+    `error`, all text is lost.
     """
 
     def __init__(self, stream: Any, escape: bool = False):
@@ -144,9 +140,7 @@ def outputs() -> Iterator[None]:
 def command(program: str, *arguments: object) -> str:
     """A command that can be pasted into a shell: python eval.py '--run_dir=a b'.
 
-    Args:
-      program: train.py, eval.py, or -m with a module as the first argument.
-      arguments: further arguments, unquoted.
+    The program is train.py, eval.py, or -m with a module as the first argument.
     """
     python, on_path = sys.executable, shutil.which("python") or ""
     same = on_path and os.path.realpath(on_path) == os.path.realpath(python)

@@ -93,15 +93,11 @@ tf = _load_tensorflow()
 
 
 def tensor(array: np.ndarray) -> Any:  # a tf.Tensor
-    """An array as a tensor, in the same memory if possible.
+    """An array as a tensor, in the same memory if possible: do not write to it again.
 
     `tf.constant` copies an array twice: with a set of 1 GB, there would be two more GB
-    for a moment, and one for good.
-
-    Args:
-      array: any shape and number type; must not be written to afterwards. Arrays of
-        `data.dataset.empty` share their memory; one that is read-only, not contiguous
-        or not aligned is copied.
+    for a moment, and one for good. Arrays of `data.dataset.empty` share their memory;
+    one that is read-only, not contiguous or not aligned is copied.
     """
     if not array.flags.carray or array.ctypes.data % ALIGNMENT:
         return tf.constant(array)
@@ -111,12 +107,8 @@ def tensor(array: np.ndarray) -> Any:  # a tf.Tensor
 def set_threads(threads: int, replicas: int = 1) -> None:
     """Sets how many threads TensorFlow uses; call it before the first operation.
 
-    Each replica runs one operation at a time: two were no faster with networks of this
-    size.
-
-    Args:
-      threads: threads in all; 0 for one per core.
-      replicas: parts of a batch that are trained on in parallel.
+    Each replica, a part of the batch, runs one operation at a time: two were no faster
+    with networks of this size. No threads, 0, stand for one per core.
     """
     threads = max(threads or cores(), replicas)
     tf.config.threading.set_intra_op_parallelism_threads(threads // replicas)

@@ -26,15 +26,11 @@ def replacing(
     """Opens a temporary file that replaces `path` at the end, unless there is an error.
 
     A reader sees the old file or the new one, never a part. Hard links to the old file
-    keep its content.
+    keep its content. With `follow`, for a path that the user typed, a symbolic link
+    stays and its target is replaced; otherwise the link is.
 
-    Args:
-      path: path of the file.
-      follow: whether a symbolic link stays and its target is replaced, as for a path
-        that the user typed; otherwise the link is replaced.
-
-    Raises:
-      OSError: disk full, folder not writable, path is a device or a pipe, …
+    Raises OSError if the disk is full, the folder not writable, path a device or pipe,
+    …
     """
     path = Path(os.path.realpath(path) if follow else path)
     if os.path.lexists(path) and not (
@@ -63,16 +59,9 @@ def write(
     follow: bool = False,
     remedy: str = "choose another place",
 ) -> None:
-    """Writes a file with `replacing`: a reader sees the old file or the new one.
+    """Writes bytes, or text as UTF-8, with `replacing`; UserError if that fails.
 
-    Args:
-      path: path of the file.
-      content: bytes, or text to store as UTF-8.
-      follow: see `replacing`.
-      remedy: what to do if it fails, for the message.
-
-    Raises:
-      errors.UserError: the file cannot be written.
+    The remedy says what to do then, for the message.
     """
     content = content.encode() if isinstance(content, str) else content
     try:
@@ -88,15 +77,12 @@ def write(
 def check_writable(
     path: str | os.PathLike[str], flag: str, *, is_folder: bool = False
 ) -> None:
-    """Checks that a file can be written; call it before long work.
+    """Raises UserError if a file cannot be written; call it before long work.
 
     Args:
-      path: path of the file, which is left as it is; links are followed.
+      path: file, which is left as it is; links are followed.
       flag: name of the flag that chose the path, for the message.
       is_folder: whether `path` is a folder, to be created if missing, for any files.
-
-    Raises:
-      errors.UserError: the file cannot be written.
     """
     real = Path(os.path.realpath(path))
     try:
@@ -122,9 +108,8 @@ def check_writable(
 def append(path: str | os.PathLike[str]) -> BinaryIO:
     """Opens a file for reading and appending; creates it if it is missing.
 
-    Raises:
-      OSError: it is a symbolic link or has a hard link, so that a file elsewhere would
-        be altered; it is a pipe or a device; or it cannot be opened.
+    Raises OSError if it is a symbolic link or has a hard link, so that a file elsewhere
+    would be altered; if it is a pipe or a device; or if it cannot be opened.
     """
     options = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
     # O_NONBLOCK: opening a pipe would otherwise wait for its other end.
@@ -147,16 +132,9 @@ def append(path: str | os.PathLike[str]) -> BinaryIO:
 def find_link(folder: Path, names: Iterable[str]) -> tuple[Path, str] | None:
     """Finds a link that leads out of a folder, or a file that may never end.
 
-    Args:
-      folder: folder to look in; it may be a link itself.
-      names: names in it of files, and of folders that are searched to the bottom.
-
-    Returns:
-      Path of the first link, pipe, socket or device and what it is; None if there is
-      none.
-
-    Raises:
-      OSError: a folder cannot be read.
+    Looks at these names in the folder, and searches those of folders to the bottom. The
+    folder may be a link itself. Returns the first link, pipe, socket or device and what
+    it is; None if there is none.
     """
     waiting = [folder / name for name in names]
     while waiting:
@@ -199,13 +177,8 @@ def is_running(pid: int) -> bool:
 def flush(path: str | os.PathLike[str], *, forget: bool = False) -> None:
     """Waits until a file, or the names in a folder, would survive a power cut.
 
-    Args:
-      path: file or folder.
-      forget: whether the system should drop its copy in memory, if it can, so that the
-        next reader reads the disk.
-
-    Raises:
-      OSError: there is no such file, or the disk failed.
+    With `forget`, the system drops its copy in memory, if it can, so that the next
+    reader reads the disk. Raises OSError if there is no such file, or the disk failed.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # it may be a pipe
     try:

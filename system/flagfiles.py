@@ -38,12 +38,8 @@ def expand(arguments: Sequence[str]) -> list[str]:
     For the flags.txt of a run directory, we add --run_dir=FOLDER as its last argument:
     the directory may have been moved since the file was written.
 
-    Args:
-      arguments: arguments of a command line, without the program's name.
-
-    Raises:
-      flags.Error: a flagfile cannot be read, is not text, or includes itself; or a
-        flag's name is too long.
+    Raises flags.Error if a flagfile cannot be read, is not text, or includes itself, or
+    if a flag's name is too long.
     """
     return list(_expand(list(arguments), (), [0]))
 
@@ -51,14 +47,8 @@ def expand(arguments: Sequence[str]) -> list[str]:
 def unset(arguments: Sequence[str], known: flags.FlagValues) -> list[str]:
     """Removes each --unset=NAME,… and all arguments before it that set those flags.
 
-    So we can drop a flag that a flagfile sets, whatever values it takes.
-
-    Args:
-      arguments: arguments after `expand`.
-      known: flags of the program.
-
-    Raises:
-      flags.Error: no flag has that name.
+    So we can drop a flag that a flagfile sets, whatever values it takes. Call it after
+    `expand`. Raises flags.Error if no flag of the program has that name.
     """
     kept: list[tuple[str, list[str]]] = []  # name of a flag, its words
     rest = iter(arguments)
@@ -101,8 +91,7 @@ def line(argument: str) -> str:
 def _argument(text: str) -> str:
     """Argument in a line of a flagfile.
 
-    Raises:
-      ValueError: it holds more than one, or text that only a shell understands.
+    Raises ValueError if it holds more than one, or text that only a shell understands.
     """
     quotes = ("'", '"')
     name, equals, value = text.partition("=")

@@ -16,26 +16,18 @@ Check = tuple[Sequence[str], Callable[[Mapping[str, Any]], object]]
 
 
 def setting(default: Any, text: str, **limits: Any) -> Any:
-    """A field of a class of settings.
+    """A field of a class of settings: its default, its text for --help, its limits.
 
-    Args:
-      default: value if the flag is not given.
-      text: for --help.
-      limits: `choices`; `least` and `most`; `share=True` for [0, 1); `positive=True`;
-        `check`, a function that raises UserError; `parser` with `parse`; `path=True`;
-        `decides=False` if it cannot change the result of a run; `local=True` if the
-        workers of one run may differ in it.
+    Limits are `choices`; `least` and `most`; `share=True` for [0, 1); `positive=True`;
+    `check`, a function that raises UserError; `parser` with `parse`; `path=True`;
+    `decides=False` if it cannot change the result of a run; `local=True` if the workers
+    of one run may differ in it.
     """
     return dataclasses.field(default=default, metadata={"text": text, **limits})
 
 
 def define_flags(*classes: type, checks: Sequence[Check] = ()) -> None:
-    """Defines a flag for each field of the classes.
-
-    Args:
-      classes: of settings.
-      checks: what must hold between flags.
-    """
+    """Defines a flag for each field of the classes, and what must hold between flags."""
     for class_ in classes:
         for field in dataclasses.fields(class_):
             _define(field)

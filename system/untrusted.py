@@ -25,8 +25,7 @@ _INTEGER_DIGITS = 19  # of the largest int64
 def open_file(path: Path) -> io.BufferedReader:
     """Opens a regular file for reading; a pipe or a device might never end.
 
-    Raises:
-      OSError: it is not a regular file, cannot be opened, or no file can have its name.
+    Raises OSError if it is none, cannot be opened, or no file can have its name.
     """
     # O_NONBLOCK: opening a pipe would otherwise wait for its other end.
     options = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -47,15 +46,7 @@ def open_file(path: Path) -> io.BufferedReader:
 
 
 def read(path: Path, most: int) -> bytes:
-    """Content of a file.
-
-    Args:
-      path: path of the file.
-      most: largest size to accept, in bytes.
-
-    Raises:
-      OSError: see `open_file`; or the file is longer than `most`.
-    """
+    """Content of a file; OSError if it cannot be read or is longer than `most` bytes."""
     with open_file(path) as file:
         content = file.read(most + 1)
     if len(content) > most:
@@ -64,14 +55,9 @@ def read(path: Path, most: int) -> bytes:
 
 
 def sha256(path: Path, most: int | None = None) -> str:
-    """SHA-256 of a file in hex, read chunk by chunk.
+    """SHA-256 of a file in hex, read chunk by chunk, no further than its first length.
 
-    Args:
-      path: file, of which no more is read than it held when it was opened.
-      most: largest size to accept, in bytes.
-
-    Raises:
-      OSError: see `open_file`; or the file is longer than `most`.
+    Raises OSError if it is unreadable, or longer than `most`.
     """
     digest = hashlib.sha256()
     with open_file(path) as file:
@@ -85,12 +71,7 @@ def sha256(path: Path, most: int | None = None) -> str:
 
 
 def read_json(path: Path, most: int = JSON_BYTES) -> Any:
-    """Value in a JSON file of at most `most` bytes.
-
-    Raises:
-      OSError: see `read`.
-      ValueError: see `parse_json`.
-    """
+    """Value in a JSON file; the errors are those of `read` and `parse_json`."""
     return parse_json(read(path, most))
 
 
@@ -98,10 +79,8 @@ def parse_json(content: bytes) -> Any:
     """Value of a JSON text in UTF-8, if it can be written as JSON again.
 
     Python's own parser also accepts NaN, infinity, 1e999, a name twice in an object,
-    half a surrogate pair, integers of thousands of digits, and UTF-16.
-
-    Raises:
-      ValueError: it is not valid JSON.
+    half a surrogate pair, integers of thousands of digits, and UTF-16: these are
+    ValueErrors.
     """
     try:
         value = json.loads(
