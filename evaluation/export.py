@@ -74,7 +74,7 @@ def choose(names: Sequence[str] | None) -> list[str]:
 
 
 def check(export_dir: Path, formats: Sequence[str]) -> None:
-    """Raises ExportError if the folder is not empty, or a converter is not installed."""
+    """Raises ExportError if the folder is not empty or a converter is missing."""
     try:
         free = not export_dir.exists() or (
             export_dir.is_dir() and not any(export_dir.iterdir())
@@ -145,7 +145,6 @@ def export(
     """Writes a network in several formats and keeps those that pass their check.
 
     Args:
-      network: the network.
       export_dir: new or empty folder.
       formats: names in `FORMATS`.
       images, labels: uint8 [N, 28, 28, 1] and [N], on which each file is compared with
@@ -155,8 +154,7 @@ def export(
       facts: further entries of export.json.
 
     Returns:
-      A table of sizes, accuracies and latencies, and for each format that failed a line
-        that says why.
+      A table of sizes, accuracies and latencies, and why other formats failed.
 
     Raises:
       ExportError: all formats failed, or the folder cannot be written; nothing is left.

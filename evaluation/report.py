@@ -30,7 +30,7 @@ _NBSP = "\N{NO-BREAK SPACE}"
 
 @dataclasses.dataclass(frozen=True)
 class Error:
-    """A misclassified digit: its place in its set, and what the network thinks of it."""
+    """A misclassified digit: its place in its set, and two probabilities."""
 
     index: int  # from 0
     true: int  # its label

@@ -82,7 +82,7 @@ def processor() -> str:
 
 
 def find_compiler() -> list[str]:
-    """Returns the command that compiles C++: $CXX, which may be several words, or c++."""
+    """The command that compiles C++: $CXX, which may be several words, or c++."""
     try:
         command = shlex.split(os.environ.get("CXX", ""))
     except ValueError as error:

@@ -77,7 +77,7 @@ class _TextPathParser(_PathParser):
 
 
 def define_path(name: str, default: str | None, text: str, **options: Any) -> None:
-    """Defines a flag for a path; a leading ~ is expanded. Options: of `flags.DEFINE`."""
+    """Defines a flag for a path, with options of `flags.DEFINE`; ~ is expanded."""
     serializer = flags.ArgumentSerializer[str]()
     flags.DEFINE(
         _TextPathParser(), name, default, text, serializer=serializer, **options

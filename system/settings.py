@@ -27,7 +27,7 @@ def setting(default: Any, text: str, **limits: Any) -> Any:
 
 
 def define_flags(*classes: type, checks: Sequence[Check] = ()) -> None:
-    """Defines a flag for each field of the classes, and what must hold between flags."""
+    """Defines a flag for each field of the classes, and checks between flags."""
     for class_ in classes:
         for field in dataclasses.fields(class_):
             _define(field)

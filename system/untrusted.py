@@ -46,7 +46,7 @@ def open_file(path: Path) -> io.BufferedReader:
 
 
 def read(path: Path, most: int) -> bytes:
-    """Content of a file; OSError if it cannot be read or is longer than `most` bytes."""
+    """Content of a file; OSError if it is unreadable or longer than `most` bytes."""
     with open_file(path) as file:
         content = file.read(most + 1)
     if len(content) > most:
