@@ -20,21 +20,15 @@ class OnlineSettings:
     of an angle, not its tangent, and lengthens the stroke; does not round to whole grey
     levels; and repeats the border where we have 0, which shows only if there is ink on
     it, as in 813 of MNIST's 60,000 training images.
-
-    Attributes:
-      rotation: largest angle, in degrees, either way.
-      zoom: width and height change by factors in 1 ± zoom, a draw for each.
-      shift: largest shift along each axis, as a share of the side, either way.
-      shear: largest slant of an upright stroke, in degrees, either way.
-      elastic_alpha: factor of the smoothed displacements, in pixels.
-      elastic_sigma: standard deviation of the smoothing Gaussian, in pixels.
     """
 
-    rotation: float = 0.0
-    zoom: float = 0.0
+    rotation: float = 0.0  # largest angle, in degrees, either way
+    zoom: float = 0.0  # width and height change by factors in 1 ± zoom, a draw for each
+    # Largest shift along each axis, as a share of the side, either way.
     shift: float = 0.0
-    shear: float = 0.0
-    elastic_alpha: float = 0.0
+    shear: float = 0.0  # largest slant of an upright stroke, in degrees, either way
+    elastic_alpha: float = 0.0  # factor of the smoothed displacements, in pixels
+    # Standard deviation of the smoothing Gaussian, in pixels.
     elastic_sigma: float = 0.0
 
 

@@ -25,31 +25,17 @@ COPY = "#"  # precedes the number of a deformed copy in the name of its part
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Transforms that make up an enlarged set.
-
-    Attributes:
-      shift_directions: some of up, down, left, right; empty for no shifts.
-      shift_pixels: largest shift along each axis.
-      shift_diagonal: whether to shift along both axes at once as well.
-      flip_codes: some of 0 (upside down) and 1 (left-right); empty for no flips.
-      flip_labels: digits to flip; empty for no flips.
-      flip_shifted: whether to flip the shifted images as well as the originals.
-      keep_originals: whether the originals are part of the set.
-      deform: some of elastic and affine, instead of shifts and flips; empty for none.
-      multiply: size of a deformed set, in times the originals: deformed copies, and
-        the originals if they are kept.
-      deform_seed: seed of the deformations.
-    """
+    """Transforms that make up an enlarged set; empty tuples for none of a kind."""
 
     shift_directions: tuple[str, ...] = tuple(DIRECTIONS)
-    shift_pixels: int = 1
-    shift_diagonal: bool = False
-    flip_codes: tuple[int, ...] = (1,)
-    flip_labels: tuple[int, ...] = DIGITS
-    flip_shifted: bool = False
-    keep_originals: bool = True
-    deform: tuple[str, ...] = ()
-    multiply: int = 1
+    shift_pixels: int = 1  # largest shift along each axis
+    shift_diagonal: bool = False  # whether to shift along both axes at once as well
+    flip_codes: tuple[int, ...] = (1,)  # 0 upside down, 1 left-right
+    flip_labels: tuple[int, ...] = DIGITS  # digits to flip
+    flip_shifted: bool = False  # whether to flip the shifted images as well
+    keep_originals: bool = True  # whether the originals are part of the set
+    deform: tuple[str, ...] = ()  # some of `KINDS`, instead of shifts and flips
+    multiply: int = 1  # size of a deformed set, in times the originals
     deform_seed: int = 0
 
 
@@ -60,19 +46,13 @@ Transform = Callable[[np.ndarray], np.ndarray]  # uint8 [n, 28, 28, 1] → the s
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """One transform and the images it is applied to.
+    """One transform and the images it is applied to."""
 
-    Attributes:
-      name: name of the transform, such as "flip(1) of shift(+0,+1)".
-      indices: int32 [n], ascending indices of the originals.
-      apply: the transform, a pure function.
-      piecewise: whether applying it to a few images at a time gives the same result; a
-        transform that draws random numbers for all of them at once needs them all.
-    """
-
-    name: str
-    indices: np.ndarray
-    apply: Transform
+    name: str  # such as "flip(1) of shift(+0,+1)"
+    indices: np.ndarray  # int32 [n], ascending, of the originals
+    apply: Transform  # a pure function
+    # Whether applying it to a few images at a time gives the same result; a transform
+    # that draws random numbers for all of them at once needs them all.
     piecewise: bool = False
 
 

@@ -16,31 +16,20 @@ MAX_VALUES = 1 << 20  # of all points together; only a very wide layer has more
 
 
 class FirstLayer(NamedTuple):
-    """What the first layer does, for the report.
+    """What the first layer does, for the report."""
 
-    Attributes:
-      kernel: float32 weights.
-      digits: uint8 [n, 28, 28, 1], the first image of each of the first classes.
-      maps: float32 [n, …], outputs of the layer's block.
-    """
-
-    kernel: np.ndarray
+    kernel: np.ndarray  # float32 weights
+    # uint8 [n, 28, 28, 1], the first image of each of the first classes.
     digits: np.ndarray
-    maps: np.ndarray
+    maps: np.ndarray  # float32 [n, …], outputs of the layer's block
 
 
 class LastLayer(NamedTuple):
-    """The layer before the logits, for the projector.
+    """The layer before the logits, for the projector."""
 
-    Attributes:
-      name: name of the layer; "images" if the logits are the only layer.
-      indices: int64 [n], the digits shown, in order.
-      points: [n, width], their outputs.
-    """
-
-    name: str
-    indices: np.ndarray
-    points: np.ndarray
+    name: str  # name of the layer; "images" if the logits are the only layer
+    indices: np.ndarray  # int64 [n], the digits shown, in order
+    points: np.ndarray  # [n, width], their outputs
 
 
 def compute(

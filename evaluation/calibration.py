@@ -13,19 +13,12 @@ BINS = 15  # as Guo et al.
 
 
 class Bins(NamedTuple):
-    """Predictions in bins of equal width by confidence.
+    """Predictions in bins of equal width by confidence."""
 
-    Attributes:
-      edges: float64 [B + 1], from 0 to 1.
-      counts: int64 [B], predictions.
-      correct: float64 [B], correct predictions.
-      confidence: float64 [B], sum of the confidences.
-    """
-
-    edges: np.ndarray
-    counts: np.ndarray
-    correct: np.ndarray
-    confidence: np.ndarray
+    edges: np.ndarray  # float64 [B + 1], from 0 to 1
+    counts: np.ndarray  # int64 [B], predictions
+    correct: np.ndarray  # float64 [B], correct predictions
+    confidence: np.ndarray  # float64 [B], sum of the confidences
 
 
 def sort_into_bins(

@@ -95,19 +95,12 @@ def _run_table(groups: Mapping[str, Sequence[Run]], names: Mapping[Path, str]) -
 
 
 class Pair(NamedTuple):
-    """Two networks or two recipes, and the test between them.
+    """Two networks or two recipes, and the test between them."""
 
-    Attributes:
-      names: of both.
-      errors: of both; for recipes, the mean over seeds.
-      cells: one column of the table for each.
-      p: p value of the test.
-    """
-
-    names: tuple[str, str]
-    errors: tuple[float, float]
-    cells: tuple[str, str]
-    p: float
+    names: tuple[str, str]  # of both
+    errors: tuple[float, float]  # of both; for recipes, the mean over seeds
+    cells: tuple[str, str]  # one column of the table for each
+    p: float  # p value of the test
 
 
 def verdict(pair: Pair) -> str:

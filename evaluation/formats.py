@@ -161,21 +161,14 @@ def _read_onnx(path: Path) -> Read:
 
 
 class Format(NamedTuple):
-    """An export format.
+    """An export format."""
 
-    Attributes:
-      file: its file or folder in the export directory.
-      write: writes it; the last argument is uint8 [M, 28, 28], digits to calibrate on.
-      read: loads it.
-      exact: whether it must classify every digit as the network does.
-      needs: packages that the project does not require.
-    """
-
-    file: str
+    file: str  # its file or folder in the export directory
+    # Writes it; the last argument is uint8 [M, 28, 28], digits to calibrate on.
     write: Callable[[Path, Exported, np.ndarray], None]
-    read: Callable[[Path], Read]
-    exact: bool = True
-    needs: tuple[str, ...] = ()
+    read: Callable[[Path], Read]  # loads it
+    exact: bool = True  # whether it must classify every digit as the network does
+    needs: tuple[str, ...] = ()  # packages that the project does not require
 
 
 FORMATS = {

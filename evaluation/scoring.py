@@ -17,17 +17,11 @@ CLASSES = 10
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """What a network predicts for some images, next to their labels.
+    """What a network predicts for some images, next to their labels."""
 
-    Attributes:
-      labels: uint8 [N].
-      probabilities: float32 [N, 10].
-      loss: mean training loss, without label smoothing.
-    """
-
-    labels: np.ndarray
-    probabilities: np.ndarray
-    loss: float
+    labels: np.ndarray  # uint8 [N]
+    probabilities: np.ndarray  # float32 [N, 10]
+    loss: float  # mean training loss, without label smoothing
 
     @property
     def predictions(self) -> np.ndarray:

@@ -33,17 +33,11 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 class McNemar(NamedTuple):
-    """Result of McNemar's test.
+    """Result of McNemar's test."""
 
-    Attributes:
-      only_one: digits that only the first network classifies correctly.
-      only_other: digits that only the second one does.
-      p: probability of a split at least as uneven if both were equally good.
-    """
-
-    only_one: int
-    only_other: int
-    p: float
+    only_one: int  # digits that only the first network classifies correctly
+    only_other: int  # digits that only the second one does
+    p: float  # probability of a split at least as uneven if both were equally good
 
 
 def mcnemar(one: np.ndarray, other: np.ndarray) -> McNemar:

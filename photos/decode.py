@@ -34,15 +34,10 @@ LARGE_PIXELS = 16_000_000  # we read larger pictures at half their size
 
 
 class Photo(NamedTuple):
-    """A decoded photo.
+    """A decoded photo."""
 
-    Attributes:
-      pixels: uint8 [H, W, 3], RGB, upright.
-      scale: 2 if the photo was large and therefore halved each way, else 1.
-    """
-
-    pixels: np.ndarray
-    scale: int
+    pixels: np.ndarray  # uint8 [H, W, 3], RGB, upright
+    scale: int  # 2 if the photo was large and therefore halved each way, else 1
 
 
 class PhotoError(errors.UserError):

@@ -33,17 +33,12 @@ SMALLEST, LARGEST = 20, 200  # pixels, longer side of a digit's ink
 
 
 class Page(NamedTuple):
-    """A drawn page.
+    """A drawn page."""
 
-    Attributes:
-      picture: uint8 [H, W].
-      rows: for each row the indices of its digits, from the left.
-      boxes: int64 [n, 4], left, top, width, height of each digit's frame (its ink and
-        the paper around it, as in MNIST), in reading order.
-    """
-
-    picture: np.ndarray
-    rows: list[list[int]]
+    picture: np.ndarray  # uint8 [H, W]
+    rows: list[list[int]]  # for each row the indices of its digits, from the left
+    # int64 [n, 4], left, top, width, height of each digit's frame (its ink and the
+    # paper around it, as in MNIST), in reading order.
     boxes: np.ndarray
 
 

@@ -30,21 +30,15 @@ class ReadingError(errors.UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """A digit of a photo as the network classifies it.
+    """A digit of a photo as the network classifies it."""
 
-    Attributes:
-      row, column: place in reading order, counted from 1.
-      box: left, top, width, height in pixels of the upright photo.
-      digit, probability: the most probable class.
-      runner_up, runner_up_probability: the second one.
-    """
-
-    row: int
+    row: int  # place in reading order, counted from 1
     column: int
+    # Left, top, width, height in pixels of the upright photo.
     box: tuple[int, int, int, int]
-    digit: int
+    digit: int  # the most probable class
     probability: float
-    runner_up: int
+    runner_up: int  # the second one
     runner_up_probability: float
 
     @property

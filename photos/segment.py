@@ -19,18 +19,12 @@ from photos.components import Mark
 
 @dataclasses.dataclass(frozen=True)
 class Digit:
-    """A digit of a page.
+    """A digit of a page."""
 
-    Attributes:
-      row, column: place in reading order, counted from 1.
-      box: left, top, width, height in pixels of the page.
-      image: uint8 [28, 28] in MNIST's form.
-    """
-
-    row: int
+    row: int  # place in reading order, counted from 1
     column: int
-    box: tuple[int, int, int, int]
-    image: np.ndarray
+    box: tuple[int, int, int, int]  # left, top, width, height in pixels of the page
+    image: np.ndarray  # uint8 [28, 28] in MNIST's form
 
 
 def find(grey: np.ndarray, ink: str = "auto") -> list[Digit]:

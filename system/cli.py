@@ -110,31 +110,6 @@ def validator(check: Callable[[Any], object]) -> Callable[[Any], bool]:
     return accepts
 
 
-# Limits within which float32 does not round to 1, 0 or infinity.
-_LARGEST_SHARE = 0.9999999
-_SMALLEST_POSITIVE, _LARGEST_POSITIVE = 1e-37, 1e38
-
-
-def require_share(*names: str) -> None:
-    """Requires that these flags, if set, are in [0, 1), also in float32."""
-    for name in names:
-        flags.register_validator(
-            name,
-            lambda x: x is None or 0 <= x <= _LARGEST_SHARE,
-            f"expected a number in [0, 1), up to {_LARGEST_SHARE}",
-        )
-
-
-def require_positive(*names: str) -> None:
-    """Requires that these flags, if set, are above 0 and finite, also in float32."""
-    for name in names:
-        flags.register_validator(
-            name,
-            lambda x: x is None or _SMALLEST_POSITIVE <= x <= _LARGEST_POSITIVE,
-            f"expected a number above 0, {_SMALLEST_POSITIVE} to {_LARGEST_POSITIVE}",
-        )
-
-
 def _parse_flags(argv: Sequence[str], arguments: bool, groups: Groups) -> list[str]:
     """A flags parser for `app.run`: returns what are no flags, exits on a bad flag."""
     before = argv[1 : argv.index("--")] if "--" in argv else argv[1:]

@@ -2,6 +2,7 @@
 """Settings as fields of frozen dataclasses, and a flag of the command line for each."""
 
 import dataclasses
+import functools
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -49,6 +50,17 @@ def headings(*classes: type) -> cli.Groups:
     }
 
 
+# Limits within which float32 does not round to 1, 0 or infinity.
+_RANGES = {
+    "share": (0, 0.9999999, "expected a number in [0, 1), up to 0.9999999"),
+    "positive": (1e-37, 1e38, "expected a number above 0, 1e-37 to 1e+38"),
+}
+
+
+def _is_within(low: float, high: float, value: float | None) -> bool:
+    return value is None or low <= value <= high
+
+
 def _define(field: dataclasses.Field) -> None:
     name, limits = field.name, field.metadata
     default: Any = field.default
@@ -70,9 +82,9 @@ def _define(field: dataclasses.Field) -> None:
         flags.DEFINE_float(name, default, text)
     else:  # list[str]
         flags.DEFINE_list(name, default and list(default), text)
-    if limits.get("share"):
-        cli.require_share(name)
-    if limits.get("positive"):
-        cli.require_positive(name)
+    for limit, (low, high, expected) in _RANGES.items():
+        if limits.get(limit):
+            check = functools.partial(_is_within, low, high)
+            flags.register_validator(name, check, expected)
     if "check" in limits:
         flags.register_validator(name, cli.validator(limits["check"]))
