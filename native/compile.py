@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compiles the operations, once per processor and version of TensorFlow.
 
-The library is kept in `build`, next to a file with its SHA-256. If the two do not match
-it is compiled again: loading a damaged library would crash the process.
+The library is kept in `build`, next to a file with its SHA-256. If the two do not
+match, it is compiled again: loading a damaged library would crash the process.
 
 `start` compiles in the background while a run reads its data; `foresee` starts even
 before TensorFlow is loaded, so this module does not import it.
@@ -43,7 +43,7 @@ KERNEL_FLAGS = ("-std=c++17", "-fPIC", "-O3", "-march=native", "-Wno-psabi")
 _NO_GARBAGE = ("--param=ggc-min-expand=10000", "--param=ggc-min-heapsize=4000000")
 OPS_FLAGS = ("-fPIC", "-w", *_NO_GARBAGE)
 
-# Arguments of a run that does not use the operations.
+# Arguments that mean a run does not use the operations.
 _WITHOUT = r"--?(help.*|only_check_args.*|network=(?!lenet$).*|kernels=tensorflow)"
 
 
@@ -99,8 +99,8 @@ def library() -> Path:
 
 
 def library_path(tensorflow: toolchain.TensorFlow) -> Path:
-    """Where the library lies: its name hashes everything that it depends on."""
-    # All but TensorFlow's place.
+    """Path of the library; its name is a hash of everything that it depends on."""
+    # Without the folder of TensorFlow.
     parts = [f for f in tensorflow.compile_flags if not f.startswith("-I")]
     parts += [tensorflow.version, *OPS_FLAGS, *KERNEL_FLAGS]
     parts += [platform.machine(), toolchain.processor()]
@@ -156,7 +156,7 @@ class _Job:
         self._thread.start()
 
     def wait(self) -> None:
-        """Returns when the library is there; Ctrl-C stops the compiler."""
+        """Waits until the library is there; Ctrl-C stops the compiler."""
         try:
             self._thread.join()
         finally:
@@ -186,12 +186,12 @@ class _Job:
             self._error = error
 
     def _build(self, path: Path) -> None:
-        """Compiles and links the library, in a folder of its own."""
+        """Compiles and links the library in the folder of `path`."""
         objects = [path.with_name(f"{source}.o") for source in (*KERNELS, OPS)]
-        # Not with the kernels' flags: -march=native would make Eigen align its arrays
-        # differently from TensorFlow.
+        # Without -march=native, which would make Eigen align arrays differently from
+        # TensorFlow.
         ops = [*OPS_FLAGS, *self._tensorflow.compile_flags, "-c", str(FOLDER / OPS)]
-        # ops.cc takes about as long as all kernels, so it is compiled next to them.
+        # ops.cc takes about as long as all kernels, so we compile both at once.
         with self._compiling(ops, objects[-1]) as process:
             for kernel, output in zip(KERNELS, objects):
                 self._run([*KERNEL_FLAGS, "-c", str(FOLDER / kernel)], output)
@@ -218,7 +218,7 @@ class _Job:
     def _compiling(
         self, arguments: list[str], output: Path
     ) -> Iterator[subprocess.Popen[str]]:
-        """Starts a compiler; kills it at the end of the block, if it still runs."""
+        """Starts a compiler; kills it at the end of the block if it is still running."""
         with self._lock:
             if self._stopped:
                 raise NativeError("the C++ compiler was stopped")

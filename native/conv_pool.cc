@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A 3x3 convolution and its 3x3 max pool of stride 2, in one pass. x is padded with zeros.
+// A 3x3 convolution with zero padding and a 3x3 max pool of stride 2, in one pass.
 //   conv[r, q, o]  = sum over i, j, c of x[r + i, q + j, c] * w[i, j, c, o]
 //   y[p, q, o]     = max over i, j of conv[2p + i, 2q + j, o]
 //   where[p, q, o] = 3k + l, with k, l the i, j of that maximum, the first of equals
@@ -11,7 +11,7 @@
 //               |_0_|   |_2_|
 //                   |_1_|
 //
-// Backward, each window has one maximum; all other gradients are zero and not visited.
+// Backward, only the maximum of each window gets a gradient; the zeros are not visited.
 
 #include <algorithm>
 
@@ -27,13 +27,13 @@ constexpr int kTaps = kSize * kSize;  // weights of a kernel; also places in a w
 int Lanes(int channels, int block) { return std::min(kLanes, channels - block * kLanes); }
 
 // out[t] = sum over i, j, c of x[i, t + j, c] * w[i, j, c], for columns t = 0 ... T - 1 of
-// one row of the convolution. A lane is an output map; a pixel is the same in all lanes:
+// one row of the convolution. A lane is an output map; a pixel is copied to all lanes:
 //
 //   pixel      p0    p1      p2      p3      p4      of row i and channel c,
 //   out[0] +=  left  middle  right                   times these weights
 //   out[1] +=        left    middle  right
 //   out[2] +=                left    middle  right
-// x: padded image from that row and column on. I: inputs, or 0 if only known at run time.
+// x: padded image, from that row and column on. I: inputs, or 0 if only known at run time.
 template <int T, int I>
 void Tile(const float* x, int row, int inputs, const Floats* w, Floats* out) {
   const ptrdiff_t stride = I ? I : inputs;
@@ -44,7 +44,7 @@ void Tile(const float* x, int row, int inputs, const Floats* w, Floats* out) {
       const float* at = x + c;
 #pragma GCC unroll 16
       for (int t = 0; t < T + 2; ++t, at += stride) {
-        const Floats pixel = *at - Floats{};  // in all lanes, once for its three sums
+        const Floats pixel = *at - Floats{};  // copied to all lanes once, for three sums
         if (t < T) sums[t] += left * pixel;
         if (t > 0 && t <= T) sums[t - 1] += middle * pixel;
         if (t > 1) sums[t - 2] += right * pixel;
@@ -53,7 +53,7 @@ void Tile(const float* x, int row, int inputs, const Floats* w, Floats* out) {
   for (int t = 0; t < T; ++t) out[t] = sums[t];
 }
 
-// By number of columns. The widest fills 18 of AVX-512's 32 registers; some are left.
+// Tiles by number of columns. The widest uses 18 of AVX-512's 32 registers.
 using TileFunction = void (*)(const float*, int, int, const Floats*, Floats*);
 constexpr int kWidest = 14;
 template <int I>
@@ -144,8 +144,8 @@ class ConvPooler {
 
 // dw[i, j, c, o] = sum over p, q of x[2p + k + i, 2q + l + j, c] * dy[p, q, o]
 //
-// For the first layer, whose images need no gradient. A lane is an output map. Each picks
-// its own 3 x 3 pixels out of the 5 x 5 of a window, which are kept in rows of eight:
+// For the first layer, whose input needs no gradient. A lane is an output map. Each lane
+// picks its own 3 x 3 of a window's 5 x 5 pixels, which are kept in rows of eight:
 //
 //    0  1  2  3  4  .  .  .        lane o starts at 8k + l:
 //    8  9 10 11 12  .  .  .        if k = 1 and l = 2, it picks
@@ -269,7 +269,7 @@ class FullGradient {
   }
 
  private:
-  // Lists, for each window, dy and the position `at` of the first pixel under the maximum.
+  // Lists dy of each window, and the position `at` of the first pixel under its maximum.
   void Sort(const float* dy, const uint8_t* where) {
     Ints* at = at_.get();
     Floats* d = d_.get();

@@ -17,7 +17,7 @@
 namespace lenet {
 namespace {
 
-using Words = uint64_t __attribute__((vector_size(64)));  // 32-bit numbers and room for products
+using Words = uint64_t __attribute__((vector_size(64)));  // 32-bit numbers, with room for products
 constexpr int kCounters = 8;
 constexpr int kDraws = 8 * kCounters;  // four numbers per counter, two draws per number
 

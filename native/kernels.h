@@ -12,7 +12,7 @@
 namespace lenet {
 
 constexpr int kLanes = 16;  // floats in a vector
-constexpr int kSize = 3;    // of kernel and pool window, in pixels; the pool has stride 2
+constexpr int kSize = 3;    // kernel and pool window, in pixels; the pool has stride 2
 
 inline int Blocks(int channels) { return (channels + kLanes - 1) / kLanes; }
 
@@ -30,16 +30,16 @@ struct ConvPoolShape {
   int64_t places() const { return int64_t{rows()} * columns() * output_blocks() * kLanes; }
 };
 
-// Convolution with w [3, 3, inputs, outputs] and zero padding, then max pool. where: which
-// of a window's nine places had the maximum, the first of equals.
+// Convolution with w [3, 3, inputs, outputs] and zero padding, then max pool. where: place
+// of the maximum in each window, 0 to 8; the first of equals.
 void ConvPool(const ConvPoolShape& shape, int64_t images, const float* x, const float* w,
               float* y, uint8_t* where);
 
-// Gradient of w only.
+// Computes the gradient of w only.
 void ConvPoolWeightGradient(const ConvPoolShape& shape, int64_t images, const float* dy,
                             const uint8_t* where, const float* x, float* dw);
 
-// Gradients of x and w.
+// Computes the gradients of x and w.
 void ConvPoolGradient(const ConvPoolShape& shape, int64_t images, const float* dy,
                       const uint8_t* where, const float* x, const float* w, float* dx,
                       float* dw);
@@ -54,20 +54,20 @@ void SeluNormGradient(int64_t rows, int channels, const float* dy, const float* 
                       const float* mean, const float* inverse, const float* scale, float* dx,
                       float* dbias, float* dscale, float* doffset);
 
-// y = x * scale where keep is 1, else 0. keep = draw >= least: draws are 0 ... 65535, two
-// from each number of Philox with this key and 128-bit counter, the low half first.
+// y = x * scale where keep is 1, else 0; keep = draw >= least. Draws are 0 ... 65535: each
+// number of Philox with this key and 128-bit counter gives two, the low half first.
 void Dropout(int64_t count, const float* x, uint64_t key, const uint64_t* counter,
              uint16_t least, float scale, float* y, uint8_t* keep);
 
 void DropoutGradient(int64_t count, const float* dy, const uint8_t* keep, float scale,
                      float* dx);
 
-// Settings of an update: see update.cc.
+// Settings of an update; update.cc has the formulas.
 struct Rule {
   float rate, beta1, beta2, epsilon, shrink, average;
 };
 
-// Updates weight, m, v and average, which may be null. Returns the gradient's sum of
+// Updates weight, m, v and average; average may be null. Returns the sum of the gradient's
 // squares.
 double Update(const Rule& rule, int64_t count, const float* gradient, float* weight, float* m,
               float* v, float* average);

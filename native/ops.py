@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our own operations for the training of LeNet-SELU.
+"""Operations in C++ for the training of LeNet-SELU.
 
 - `conv_pool`: convolution and max pool in one pass;
 - `selu_norm`: bias, SELU and batch norm in few passes;
 - `dropout`: random numbers, mask and product in one;
 - `adam`: weight decay, Adam and the weight average in one, for all weights.
 
-Values and gradients are those of TensorFlow's operations, up to rounding. For layers
-this small, TensorFlow spends most of its time writing what the next operation reads
-again, and on the three quarters of a pool's gradient that are zero.
+Values and gradients are those of TensorFlow's operations, up to rounding. With layers
+this small, TensorFlow spends most of its time on writing values that the next operation
+reads back, and on a pool's gradient, three quarters of which are zeros.
 
 `compile` builds a library from the sources when a run first needs it. Without a C++
 compiler, or without AVX-512 (where ours take twice as long as TensorFlow's), a run uses
-TensorFlow's and says so. Evaluation and export do so always.
+TensorFlow's operations and says so. Evaluation and export always use them.
 """
 
 import functools
@@ -29,8 +29,8 @@ class Normalised(NamedTuple):
     """Output of `selu_norm`."""
 
     y: tf.Tensor  # float32, the shape of the input
-    mean: tf.Tensor  # float32 [C], the batch's
-    variance: tf.Tensor  # float32 [C], the batch's, unbiased
+    mean: tf.Tensor  # float32 [C], mean of the batch
+    variance: tf.Tensor  # float32 [C], unbiased variance of the batch
 
 
 def conv_pool(x: tf.Tensor, w: tf.Tensor, *, data: bool = False) -> tf.Tensor:
@@ -39,7 +39,7 @@ def conv_pool(x: tf.Tensor, w: tf.Tensor, *, data: bool = False) -> tf.Tensor:
     Args:
       x: float32 [N, H, W, inputs], H and W 3 or more.
       w: float32 [3, 3, inputs, outputs].
-      data: whether `x` is data, whose gradient nobody needs; it has none then.
+      data: whether `x` is input data; if so, it gets no gradient.
 
     Returns:
       float32 [N, (H − 1) // 2, (W − 1) // 2, outputs]. The first of equal values in a
@@ -88,7 +88,7 @@ def adam(
     approach: tf.Tensor | float = 0.0,
     threads: int = 1,
 ) -> tf.Tensor:
-    """Updates weights by weight decay and Adam, then their averages.
+    """Applies weight decay and Adam to all weights, then updates their averages.
 
     For a weight w with gradient g, slots m and v, and average a:
 
@@ -97,10 +97,10 @@ def adam(
         w ← shrink · w − rate · m / (√v + ε)
         a ← a + approach · (w − a)
 
-    All are float32, equal in number and shapes; averages may be empty. The rate
+    All are float32 and equal in number and shapes, but averages may be empty. The rate
     includes Adam's bias correction; shrink is 1 where `decays` is False. The bits do
-    not depend on the number of threads. Returns float32 [weights], the norm of each
-    gradient.
+    not depend on the number of threads. Returns the norm of each gradient, float32
+    [weights].
     """
     return load().adam_update(
         weight=[w.handle for w in weights],

@@ -11,7 +11,7 @@
 //   dx = dz * SELU'(x + bias),  dbias = sum dx
 //
 // A lane is a number in memory, whatever its channel, so no lane is idle. The channels
-// of a vector repeat after lcm(16, channels) numbers, the period; here of 12 channels:
+// of a vector repeat after lcm(16, channels) numbers, the period. With 12 channels:
 //
 //   lane        0   1   2   3   4   5   6   7   8   9  10  11  12  13  14  15
 //   vector 0    0   1   2   3   4   5   6   7   8   9  10  11   0   1   2   3
@@ -19,7 +19,7 @@
 //   vector 2    8   9  10  11   0   1   2   3   4   5   6   7   8   9  10  11
 //   vector 3    0   1   2 ...                               (channels, as vector 0)
 //
-// So each vector of a period has its own sums, and bias, mean, ... are laid out the same.
+// So each vector of a period has its own sums; bias, mean, ... are laid out the same way.
 
 #include <cmath>
 #include <numeric>
@@ -37,9 +37,9 @@ constexpr float kSeluScaleAlpha = kSeluScale * 1.6732632423543772f;
 // exp(x) for x <= 0, to the last bit or two: exp(x) = 2^n * exp(r), with n = x / ln 2
 // rounded and r = x - n * ln 2, as in Cephes' expf (Moshier 1989).
 inline Floats Exp(Floats x) {
-  const Floats least = Floats{} - 87.0f;  // below it, the result is not a normal number
+  const Floats least = Floats{} - 87.0f;  // below this, exp(x) is denormal
   x = x < least ? least : x;
-  // Adding it leaves no bits for a fraction: the sum is rounded, with n in its low bits.
+  // Adding this rounds: it leaves no bits for a fraction, and n in the low bits.
   const float round = 12582912.0f;  // 1.5 * 2^23
   const Floats shifted = x * 1.44269504088896341f + round;
   const Floats n = shifted - round;
@@ -71,7 +71,7 @@ class Normaliser {
  public:
   Normaliser(int64_t rows, int channels)
       : rows_(rows), channels_(channels), period_(channels / std::gcd(channels, kLanes)) {
-    // An addition waits for the last one to the same sum, so use eight sums or more.
+    // An addition waits for the one before to the same sum, so use at least eight sums.
     period_ *= (7 + period_) / period_;
   }
 
@@ -156,14 +156,14 @@ class Normaliser {
     if (whole < size) f(whole, whole / kLanes % period_, static_cast<int>(size - whole));
   }
 
-  // The first lanes of v, then zeros.
+  // Sets all lanes of v after the first `lanes` to 0.
   static Floats First(Floats v, int lanes) {
     if (lanes < kLanes)
       for (int lane = lanes; lane < kLanes; ++lane) v[lane] = 0;
     return v;
   }
 
-  // Lays a value per channel out over a period.
+  // Lays out one value per channel over a period.
   Buffer<Floats> Repeat(const float* by_channel) const {
     Buffer<Floats> repeated(period_);
     float* to = reinterpret_cast<float*>(repeated.get());

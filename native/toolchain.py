@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The processor, the TensorFlow and the C++ compiler that are installed here.
+"""The processor, TensorFlow and C++ compiler of this machine.
 
 Does not import TensorFlow.
 """
@@ -37,7 +37,7 @@ class NativeError(errors.UserError):
 
 
 class TensorFlow(NamedTuple):
-    """An installed TensorFlow, as a compiler sees it; flags as of `tf.sysconfig`."""
+    """An installed TensorFlow, with the compiler's flags from `tf.sysconfig`."""
 
     version: str
     compile_flags: tuple[str, ...]
@@ -45,7 +45,7 @@ class TensorFlow(NamedTuple):
 
 
 def tensorflow() -> TensorFlow:
-    """Returns what TensorFlow says, or what it will say once it is loaded.
+    """Returns TensorFlow's version and flags, whether it is loaded yet or not.
 
     Raises NativeError if it is neither loaded nor installed as a package.
     """
@@ -73,7 +73,7 @@ def _predicted(version: str, folder: str) -> TensorFlow:
 
 
 def processor() -> str:
-    """Names of the processor's instruction sets, where the system lists them."""
+    """Names of the processor's instruction sets, if the system lists them."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:  # not Linux
@@ -97,9 +97,9 @@ def find_compiler() -> list[str]:
 
 
 def failure(printed: str, code: int) -> str:
-    """Returns one line that says why a compiler failed, from its standard error.
+    """Returns the line of a compiler's standard error that says why it failed.
 
-    The code is its exit code, or minus the number of the signal that killed it.
+    `code` is the exit code, or minus the number of the signal that killed it.
     """
     if code < 0:
         return f"killed by {signal.Signals(-code).name}"

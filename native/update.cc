@@ -6,7 +6,7 @@
 //   w <- shrink * w - rate * m / (sqrt(v) + epsilon)
 //   a <- a + average * (w - a)
 //
-// A lane is a weight: gradient, m, v, w and a of 16 neighbours are five vectors.
+// A lane is a weight: 16 neighbours take a vector each for g, m, v, w and a.
 
 #include <algorithm>
 

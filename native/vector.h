@@ -54,8 +54,8 @@ inline Floats Load(const float* from) {
 
 inline void Store(float* to, Floats v) { std::memcpy(to, &v, sizeof v); }
 
-// Only the first `lanes`, 1 to 16: memory after them is not touched, and the other lanes
-// are loaded as 0.
+// Loads only the first `lanes`, 1 to 16, and does not touch the memory after them; the other
+// lanes are 0.
 inline Floats Load(const float* from, int lanes) {
   if (lanes == kLanes) return Load(from);
 #ifdef __AVX512F__
@@ -67,6 +67,7 @@ inline Floats Load(const float* from, int lanes) {
 #endif
 }
 
+// Stores only the first `lanes`, 1 to 16.
 inline void Store(float* to, Floats v, int lanes) {
   if (lanes == kLanes) return Store(to, v);
 #ifdef __AVX512F__
