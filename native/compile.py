@@ -218,7 +218,7 @@ class _Job:
     def _compiling(
         self, arguments: list[str], output: Path
     ) -> Iterator[subprocess.Popen[str]]:
-        """Starts a compiler; kills it at the end of the block if it is still running."""
+        """Starts a compiler; kills it at the end of the block if it still runs."""
         with self._lock:
             if self._stopped:
                 raise NativeError("the C++ compiler was stopped")

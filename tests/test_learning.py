@@ -39,8 +39,8 @@ def test_guessing_knows_the_shares():
 @pytest.mark.parametrize(
     "loss, accuracy, said",
     [
-        (76_367_543.0, 0.45, "loss, 7.637e+07, is above that of guessing, 2.3"),
-        (2.30, 0.101, "accuracy, 10.10%, is that of guessing, 10.00%"),
+        (76_367_543.0, 0.45, "loss, 7.637e+07, is no better than guessing, 2.3"),
+        (2.30, 0.101, "accuracy, 10.10%, is no better than guessing, 10.00%"),
         (2.30, 0.2, ""),
         (0.01, 0.999, ""),
     ],

@@ -231,7 +231,7 @@ def test_other_settings_are_refused_by_all(tmp_path):
         for code, out, lines in ends(processes):
             assert code == 1 and "epoch" not in out
             assert lines == [
-                "train.py: worker 1 has --seed 3, and worker 0 has 0: start all with"
+                "train.py: worker 1 has --seed 3, but worker 0 has 0: start all with"
                 " the same flags, version and data"
             ]
     assert not run_dir.exists()
@@ -280,7 +280,7 @@ def test_what_workers_exchange():
             out, err = process.communicate(timeout=SECONDS)
             assert process.returncode == 0, err
             assert (
-                "worker 1 has version 0.4.9, and worker 0 has 0.4.0: start all" in out
+                "worker 1 has version 0.4.9, but worker 0 has 0.4.0: start all" in out
             )
             assert "worker 1 differ from those of worker 0 at step 7" in out
 
@@ -310,7 +310,7 @@ def test_a_worker_that_vanishes_after_the_meeting():
         _, err = left.communicate(timeout=SECONDS)
         assert gone.wait(SECONDS) == 0
     assert left.returncode == 1 and len(err.splitlines()) == 1, err
-    assert "could not connect this worker with the others, which were there" in err
+    assert "could not connect this worker to the others, which were there" in err
 
 
 def test_the_benchmark_reports_the_cost_of_the_exchange():

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Mini-batches as pure functions of (seed, step), in the graph.
 
-No iterator, no state: a run that is resumed at a step draws what it would have drawn.
+There is no iterator and no state: a resumed run draws the batches that it would have
+drawn anyway.
 """
 
 from collections.abc import Callable
@@ -17,10 +18,10 @@ from models import layers
 def random_draws(
     seed: int, step: tf.Tensor, batch_size: int, set_size: int
 ) -> tf.Tensor:
-    """Draws each image of a batch independently: the write-up's helper function.
+    """Draws each image of a batch independently, as the write-up's helper does.
 
     Args:
-      seed: of the run.
+      seed: seed of the run.
       step: scalar int64, counted from 0.
       batch_size: number of images to draw.
       set_size: number of images to draw from.
@@ -36,17 +37,17 @@ def random_draws(
 def shuffled_epochs(
     seed: int, step: tf.Tensor, batch_size: int, set_size: int
 ) -> tf.Tensor:
-    """Every image once per pass over the set, in an order that is new in each pass.
+    """Draws every image once per pass over the set, in a new order for each pass.
 
-    Image number n of the endless sequence of passes is the (n mod set_size)-th of
-    pass n div set_size, so a batch may span two passes and no image is left out. The
-    order is a keyed permutation (the block cipher Simon) evaluated where it is
-    needed; no shuffled list exists. Args and result as of `random_draws`.
+    Passes follow each other without a gap, so a batch may span two of them, and no
+    image is left out. The order is a keyed permutation (the block cipher Simon) that we
+    evaluate at the places we need; no shuffled list exists. Arguments and result are
+    those of `random_draws`.
     """
     n = step * batch_size + tf.range(batch_size, dtype=tf.int64)
     passes = n // set_size
     first = step * batch_size // set_size
-    # The cipher looks at a few bits of each key word only: hence hashed, not counted.
+    # The cipher uses only a few bits of each key word, so we hash pass numbers to keys.
     keys = tf.stack(
         [
             tf.random.stateless_uniform(
@@ -60,7 +61,7 @@ def shuffled_epochs(
         index=n % set_size,
         seed=tf.gather(keys, passes - first),
         max_index=tf.constant(set_size - 1, tf.int64),
-        rounds=8,  # at the default of 4 the orders of two passes correlate by 0.8
+        rounds=8,  # with the default of 4, the orders of two passes correlate by 0.8
     )
 
 
@@ -75,8 +76,8 @@ def make_augment(
 ) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     """Returns the online augmentation: uint8 [N, 28, 28, 1], step seed → the same.
 
-    The step seed, int32 [2], also seeds dropout, which keeps clear of these numbers:
-    see models.layers.mask_seed.
+    The step seed, int32 [2], also seeds dropout; `models.layers.mask_seed` makes sure
+    that both draw different numbers.
     """
     settings = online_settings.settings_from(vars(config))
     return lambda images, seed: online.transform(
@@ -85,7 +86,7 @@ def make_augment(
 
 
 def samples(config: Any, images: tf.Tensor) -> np.ndarray:
-    """A hundred training images as the network gets them, uint8 [100, 28, 28, 1]."""
+    """A hundred training images as the network sees them, uint8 [100, 28, 28, 1]."""
     indices = np.random.default_rng(0).integers(len(images), size=100)
     seed = tf.zeros([2], tf.int32)
     return make_augment(config)(tf.gather(images, indices), seed).numpy()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where this process stands among the workers of a run: TF_CONFIG, cores, directories.
+"""This process among the workers of a run: TF_CONFIG, cores, directories.
 
-Worker 0 alone has the run directory, prints and scores. The others go through the same
-motions in a scratch directory, which is as fast as waiting.
+Only worker 0 writes to the run directory, prints and scores. The others do the same
+work in a scratch directory, which is as fast as waiting.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ _LOST = (
 
 
 class ClusterError(errors.UserError):
-    """Workers that cannot train together, or no longer can."""
+    """The workers of a run cannot train together, or no longer can."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,14 +63,14 @@ class Place:
 
 
 def find_place(kind: str, tf_config: str | None) -> Place:
-    """Finds this process's place.
+    """Finds the place of this process.
 
     Args:
       kind: one of `KINDS`.
       tf_config: the environment variable, or None.
 
     Raises:
-      ClusterError: TF_CONFIG is needed, and is missing or makes no sense.
+      ClusterError: TF_CONFIG is needed, but is missing or makes no sense.
     """
     if kind != "multi_worker":
         return Place()
@@ -108,9 +108,9 @@ def _parse(tf_config: str) -> Place:
 
 
 def check_alone(tf_config: str | None) -> None:
-    """Makes sure that TF_CONFIG does not make this process one of several.
+    """Makes sure that TF_CONFIG does not name other processes.
 
-    Clusters set it for every job, even for one of a single process.
+    Clusters set it for every job, even if it is a single process.
 
     Args:
       tf_config: the environment variable, or None.
@@ -169,10 +169,9 @@ def quiet_unless_first(place: Place) -> Iterator[None]:
 
 @contextlib.contextmanager
 def own_directory(place: Place, run_dir: Path) -> Iterator[Path]:
-    """Directory that this worker writes to: worker 0's is the run directory.
+    """Directory that this worker writes to; for worker 0 it is the run directory.
 
-    Other workers get a temporary folder. Their errors name the run directory all the
-    same.
+    Other workers get a temporary folder, but their errors name the run directory.
     """
     if place.number == 0:
         yield run_dir
@@ -188,7 +187,7 @@ def own_directory(place: Place, run_dir: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def reporting_lost_workers(place: Place, run_dir: Path) -> Iterator[None]:
-    """Raises ClusterError in place of what TensorFlow says when a worker is gone."""
+    """Raises ClusterError in place of TensorFlow's errors when a worker is gone."""
     try:
         yield
     except _LOST as error:
@@ -197,8 +196,8 @@ def reporting_lost_workers(place: Place, run_dir: Path) -> Iterator[None]:
         raise ClusterError(
             f"worker {place.number} of {place.workers} ({place.address}) has lost"
             " another worker, which has ended or cannot be reached"
-            f" ({type(error).__name__}): see what that one printed, then start all"
-            " again with the same flags; they resume from the last checkpoint in"
+            f" ({type(error).__name__}): see what the other worker printed, then start"
+            " all again with the same flags; they resume from the last checkpoint in"
             f" {run_dir}"
         ) from None
 
@@ -206,7 +205,7 @@ def reporting_lost_workers(place: Place, run_dir: Path) -> Iterator[None]:
 def resume_command(place: Place, run_dir: Path) -> str:
     """Shell command that resumes a run, with all its workers if they are on this host.
 
-    Workers on machines of their own are started as they were the first time.
+    If they are not, each worker has to be started as it was the first time.
     """
     if place.workers == 1 or place.on_host < place.workers:
         return runs.resume_command(run_dir)

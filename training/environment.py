@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a result depends on besides flags and data: versions, processor, threads."""
+"""The environment of a run, which affects its result: versions, processor, threads."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 
 def current_environment() -> dict[str, Any]:
-    """The environment of this process, as run.json has it."""
+    """Environment of this process, for run.json."""
     return {
         "version": cli.VERSION,
         "commit": _commit(),

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TensorBoard's event files: written, checked, and cut back when a run resumes.
+"""TensorBoard's event files: writes and checks them, truncates them on resuming.
 
-TensorBoard must never show a point twice. It can be told to forget what follows a step,
-but knows only one kind of step; so a resumed run first truncates its events to their
-length at the checkpoint. TensorFlow's writer keeps silent about a full disk or a
-missing folder, so we read what it wrote.
+TensorBoard must never show a point twice. It can be told to forget all points after a
+step, but our tags count different things as steps. So a resumed run first truncates its
+events to their length at the checkpoint. TensorFlow's writer says nothing of a full
+disk or a missing folder, so we read back what it wrote.
 """
 
 import contextlib
@@ -20,8 +20,8 @@ from training import runs
 
 TRAINING_SUFFIX = ".training.v2"
 SCORE_SUFFIX = ".score.v2"
-# TensorBoard reads the files of a folder by name, and TensorFlow's names start with
-# the time, zero-padded: this one sorts before all others.
+# TensorBoard reads the files of a folder in order of name, and TensorFlow's names start
+# with the zero-padded time, so this one comes first.
 KEPT = f"events.out.tfevents.0000000000.kept{TRAINING_SUFFIX}"
 
 HEADER_BYTES, FOOTER_BYTES = 12, 4  # of a record, around its data
@@ -30,7 +30,7 @@ HEADER_BYTES, FOOTER_BYTES = 12, 4  # of a record, around its data
 def rewind(run_dir: Path, split: str, length: int) -> None:
     """Truncates a split's training events to whole records within `length` bytes.
 
-    Afterwards they are in one file. If killed, it can be called again.
+    Afterwards they are in one file. If it is killed, it can be called again.
 
     Raises:
       RunError: the folder cannot be written.
@@ -53,15 +53,15 @@ def rewind(run_dir: Path, split: str, length: int) -> None:
 
 
 def lost(run_dir: Path, lengths: Mapping[str, int]) -> list[str]:
-    """Splits that have fewer bytes of events than they had.
+    """Splits that have lost some of their events.
 
     Args:
       run_dir: run directory.
-      lengths: `total_bytes` of each split.
+      lengths: earlier `total_bytes` of each split.
 
     Raises:
       RunError: the events cannot be read.
-      TypeError, ValueError: these are no lengths.
+      TypeError, ValueError: a length is not a number of bytes.
     """
     shorter = []
     for split, length in lengths.items():
@@ -91,14 +91,14 @@ def _read(parts: Iterable[Path], length: int) -> bytes:
     content = b""
     for part in parts:
         with untrusted.open_file(part) as file:
-            # `length` may be absurd, so read no more than there is.
+            # `length` may be absurd, so do not read more than the file has.
             size = os.fstat(file.fileno()).st_size
             content += file.read(min(length - len(content), size))
     return content[: _end_of_records(content)]
 
 
 def _end_of_records(content: bytes) -> int:
-    """Where the last whole record ends: length, its checksum, data, their checksum."""
+    """Position after the last whole record: length, checksum, data, checksum."""
     end = 0
     while end + HEADER_BYTES <= len(content):
         length, checksum = content[end : end + 8], content[end + 8 : end + HEADER_BYTES]
@@ -119,7 +119,7 @@ def _not_written(folder: Path, reason: str) -> runs.RunError:
 
 
 class Writer:
-    """TensorFlow's event writer, with a check of what it wrote.
+    """TensorFlow's event writer, but checks what was written.
 
     Args:
       folder: a split's folder; created if missing.
@@ -150,7 +150,7 @@ class Writer:
 
     @contextlib.contextmanager
     def at(self, step: int) -> Iterator[None]:
-        """Makes `tf.summary`'s operations write here, at this step."""
+        """Makes `tf.summary`'s operations write to this file, at this step."""
         self._dirty = True
         try:
             with self._writer.as_default(step):
@@ -159,7 +159,7 @@ class Writer:
             raise _not_written(self._folder, errors.reason(error)) from None
 
     def flush(self) -> None:
-        """Writes everything to disk, and checks that it is there and whole."""
+        """Writes everything to disk and checks that it is complete."""
         if not self._dirty:
             return
         try:

@@ -2,7 +2,7 @@
 """metrics.csv: one row per epoch, checked against the checkpoint.
 
 An epoch's figures cannot be computed again once its weights are gone. So we refuse a
-history that has lost epochs, or a result would cover fewer than were trained.
+history that has lost epochs: a result would cover fewer epochs than were trained.
 """
 
 import math
@@ -103,7 +103,7 @@ def epochs(
     if len(rows) < epochs_done:
         raise runs.RunError(
             f"{path} has lost its history: the checkpoint at step {step:,} comes after"
-            f" {epochs_done:,} epochs, of which {len(rows):,} are there; restore a copy"
+            f" {epochs_done:,} epochs, but the file has {len(rows):,}; restore a copy"
             " of the file, or train again in another --run_dir"
         )
     return rows

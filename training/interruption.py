@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ctrl-C and SIGTERM: stop training after saving, or end a process that waits.
 
-Python's own handlers run only when a call into TensorFlow returns. That may take
-seconds, or for ever if the call waits for another worker. So a thread, which the system
-wakes, hears a signal at once.
+Python's own handlers run only after a call into TensorFlow has returned. That may take
+seconds, or for ever if the call waits for another worker. So we listen in a thread,
+which hears a signal at once.
 
 While training, the first signal asks for a stop: we finish the steps in hand and save.
 A second Ctrl-C ends the process at once, like kill -9, and loses only the steps since
@@ -29,7 +29,7 @@ class Stopped(errors.UserError):
     """A signal stopped training, after a checkpoint was saved.
 
     Args:
-      message: message with the command that resumes the run.
+      message: message, with the command that resumes the run.
       number: number of the signal.
     """
 
@@ -56,7 +56,7 @@ def native_call() -> Iterator[None]:
 
 
 class _Listener:
-    """Hears signals in a thread, whatever the main one does; a context manager."""
+    """Listens for signals in a thread of its own; a context manager."""
 
     def __enter__(self):
         self._reader, self._writer = socket.socketpair()
@@ -84,7 +84,7 @@ class _Listener:
                 self._note(byte[0])
 
     def _handle(self, number: int, _: FrameType | None) -> None:
-        """Handles a signal in the main thread, once that is in Python."""
+        """Handles a signal in the main thread, once Python has control there."""
 
     def _note(self, number: int) -> None:
         """Handles a signal in the listening thread, at once."""
@@ -119,7 +119,7 @@ class Departure(_Listener):
     """Ends the process at the first signal, even while TensorFlow waits for others.
 
     The main thread exits by an exception, so that temporary files are removed. If that
-    takes longer than `GRACE_SECONDS`, the process ends all the same.
+    takes longer than `GRACE_SECONDS`, the process ends without it.
     """
 
     def __init__(self) -> None:

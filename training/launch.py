@@ -4,9 +4,9 @@
     python -m training.launch --workers=2 -- --flagfile=lenet.flags
 
 The flags after -- are train.py's. Each worker gets a TF_CONFIG with a free port. Ctrl-C
-and SIGTERM are passed on to all workers. The exit code is that of the first worker to
-fail; the others notice that it is gone, and exit. If one does not, it is named and
-ended.
+and SIGTERM are passed on to all workers. The exit code is that of the first worker that
+fails. The other workers notice that it is gone, and exit; if one does not, we name it
+and end it.
 """
 
 if __name__ == "__main__":  # first, since the other imports take a while
@@ -33,24 +33,24 @@ from training import interruption
 
 PROGRAM = Path(__file__).resolve().parent.parent / "train.py"
 HOST = "127.0.0.1"
-PORTS = 20_000, 32_768  # Linux hands out higher ones to anyone
+PORTS = 20_000, 32_768  # Linux gives higher ones to any process
 MAX_WORKERS = 1000
-GRACE_SECONDS = 30  # to exit after another worker failed, and again after SIGTERM
+GRACE_SECONDS = 30  # to exit after another worker has failed, and again after SIGTERM
 POLL_SECONDS = 0.1
 
 
 class LaunchError(errors.UserError):
-    """Workers that cannot be started on this machine."""
+    """The workers cannot be started on this machine."""
 
 
 def free_ports(count: int) -> list[int]:
-    """Finds ports of this machine that nobody listens to now.
+    """Finds free ports of this machine.
 
-    They are below the range that the system hands out freely: a worker takes seconds to
-    open its port, and until then another process might be given it.
+    They are below the range from which the system gives ports to any process: a worker
+    takes seconds to open its port, and another process could get it before.
 
     Raises:
-      LaunchError: there are not that many.
+      LaunchError: there are not enough free ports.
     """
     ports: list[int] = []
     for port in random.sample(range(*PORTS), PORTS[1] - PORTS[0]):
@@ -61,15 +61,15 @@ def free_ports(count: int) -> list[int]:
             ports.append(port)
     raise LaunchError(
         f"only {len(ports)} of the ports {PORTS[0]} to {PORTS[1] - 1} of this machine"
-        f" are free, and {count} workers need one each: end what uses them"
+        f" are free, but {count} workers need one each: end the programs that use them"
     )
 
 
 def tf_config(ports: Sequence[int], number: int) -> str:
-    """TF_CONFIG of a worker.
+    """Makes the TF_CONFIG of a worker.
 
     Args:
-      ports: port of each worker, all on this machine.
+      ports: ports of all workers on this machine.
       number: number of this worker.
     """
     addresses = [f"{HOST}:{port}" for port in ports]
@@ -78,7 +78,7 @@ def tf_config(ports: Sequence[int], number: int) -> str:
 
 
 def start(workers: int, arguments: Sequence[str]) -> Iterator[subprocess.Popen]:
-    """Starts workers, each in its own process group, so that only we get Ctrl-C.
+    """Starts workers, each in its own process group, so that only we receive Ctrl-C.
 
     Args:
       workers: number of workers.
@@ -95,8 +95,8 @@ def wait(processes: Sequence[subprocess.Popen]) -> int:
     """Waits until all workers have ended.
 
     Returns:
-      The exit code of the first to fail, or 0. If a signal killed it, 128 plus the
-      signal's number.
+      The exit code of the first worker that failed, or 0. If a signal killed it, that
+      is 128 plus the signal's number.
     """
     failure, deadline, ask = 0, float("inf"), signal.SIGTERM
     running = dict(enumerate(processes))

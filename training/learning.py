@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a run learns, judged by what guessing would achieve."""
+"""Tells whether a run learns anything, by comparing it with guessing."""
 
 import math
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ from training import losses
 
 
 class Guess(NamedTuple):
-    """What a network that does not look at the images can achieve.
+    """Best results of a network that ignores its images.
 
     Attributes:
-      loss: of always giving each class its share of the labels, the best constant
-        answer to both cross-entropies.
-      accuracy: of always answering with the commonest class.
+      loss: loss of answering with each class's share of the labels, the best constant
+        answer for both cross-entropies.
+      accuracy: accuracy of always answering with the most common class.
     """
 
     loss: float
@@ -25,11 +25,11 @@ class Guess(NamedTuple):
 
 
 def guess(labels: np.ndarray, config: Any) -> Guess:
-    """The best guess for a training set.
+    """Returns the best guess for a training set.
 
     Args:
       labels: integers [N].
-      config: its `loss` and `label_smoothing`.
+      config: `config.Config` with the loss and the label smoothing.
     """
     shares = np.bincount(labels) / len(labels)  # [classes]
     smoothing = config.label_smoothing
@@ -42,20 +42,21 @@ def guess(labels: np.ndarray, config: Any) -> Guess:
 
 
 def complaint(row: Mapping[str, float], images: int, guessing: Guess) -> str:
-    """What is wrong with an epoch that did no better than guessing, "" if it did.
+    """Message about an epoch that was no better than guessing; "" if it was better.
+
+    An accuracy within three standard deviations of guessing may be luck.
 
     Args:
-      row: of metrics.csv.
-      images: that the epoch had. So many guesses are right in a share that varies by
-        chance: an accuracy within three standard deviations of it proves nothing.
+      row: row of metrics.csv.
+      images: number of images of the epoch.
       guessing: see `guess`.
     """
     loss, accuracy, share = row["train_loss"], row["train_accuracy"], guessing.accuracy
     luck = share + 3 * math.sqrt(share * (1 - share) / images)
     if loss >= guessing.loss:
-        fault = f"loss, {loss:.4g}, is above that of guessing, {guessing.loss:.4g}"
+        fault = f"loss, {loss:.4g}, is no better than guessing, {guessing.loss:.4g}"
     elif accuracy <= luck:
-        fault = f"accuracy, {accuracy:.2%}, is that of guessing, {share:.2%}"
+        fault = f"accuracy, {accuracy:.2%}, is no better than guessing, {share:.2%}"
     else:
         return ""
     return (
@@ -66,12 +67,12 @@ def complaint(row: Mapping[str, float], images: int, guessing: Guess) -> str:
 
 
 class Judge:
-    """Says once when a run has begun not to learn.
+    """Complains, once, about a run that has stopped learning or never started.
 
     Args:
-      labels: integers [N], what is trained on or, of a set that stays on disk, some.
+      labels: integers [N], labels of the training set; some of them if it is on disk.
       config: see `guess`.
-      epoch_images: that an epoch has.
+      epoch_images: number of images per epoch.
     """
 
     def __init__(self, labels: np.ndarray, config: Any, epoch_images: int):
@@ -80,14 +81,14 @@ class Judge:
         self._complained = False
 
     def judge(self, row: Mapping[str, float], last: bool) -> str:
-        """What is to be said after an epoch, "" for nothing.
+        """Returns what to say after an epoch; "" for nothing.
 
-        Nothing before the training set was seen once, or the run is at its end: the
-        first steps of a sound run are no better than guessing.
+        Waits until the training set was seen once or the run has ended, since a sound
+        run starts no better than guessing.
 
         Args:
-          row: of metrics.csv.
-          last: whether no epoch follows.
+          row: row of metrics.csv.
+          last: whether this is the last epoch.
         """
         fault = complaint(row, self._images, self._guess)
         if not last and row["images"] < self._soon:

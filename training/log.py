@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run reports while it trains: progress bar, console, TensorBoard, profiler."""
+"""Reports of a run as it trains: progress bar, console, TensorBoard, profiler."""
 
 import contextlib
 import sys
@@ -16,24 +16,25 @@ from system import console
 from training import history, profiling, summaries
 from training.state import Resumed, Totals
 
-HISTOGRAM_IMAGES = 32  # 65,000 activations of LeNet's first layer
+HISTOGRAM_IMAGES = 32  # enough for 65,000 activations of LeNet's first layer
 
 
 class Log:
     """The reports of a training loop; a context manager around it.
 
     Args:
-      run_dir: gets metrics.csv and TensorBoard events.
+      run_dir: run directory; gets metrics.csv and TensorBoard events.
       splits: "train", and the splits that are scored.
-      resumed: where the run continues.
-      total_steps: length of the run.
+      resumed: state in which the run continues.
+      total_steps: number of steps of the run.
       batch_size: images per step.
-      profile_steps: first step to profile, and the first after them.
-      quiet: no progress bar and no warnings, for all workers but the first.
+      profile_steps: the first step to profile, and the first after them.
+      quiet: whether to show no progress bar and no warnings, as on workers but the
+        first.
 
     Attributes:
-      summaries: TensorBoard.
-      seconds: time that the last call of the graph took.
+      summaries: writer of TensorBoard events.
+      seconds: duration of the last call of the graph.
     """
 
     def __init__(
@@ -76,16 +77,16 @@ class Log:
         self._stack.__exit__(*error)
 
     def begin_epoch(self, epoch: int) -> None:
-        """Names the epoch in front of the bar."""
+        """Shows the epoch in front of the progress bar."""
         self._bar.set_description(f"epoch {epoch}")
 
     def cut(self, step: int, count: int) -> int:
-        """Steps the next call may take: fewer where profiling begins or ends."""
+        """Number of steps for the next call: up to where profiling begins or ends."""
         return self._profile.cut(step, count)
 
     @contextlib.contextmanager
     def timed(self, step: int) -> Iterator[None]:
-        """Times, and if asked to profiles, a call of the graph from step `step`."""
+        """Times a call of the graph that starts at `step`, and profiles it if asked."""
         self._profile.begin(step)
         began = time.perf_counter()
         yield
@@ -124,10 +125,10 @@ class Log:
         """Reports an epoch, and adds it to metrics.csv.
 
         Args:
-          row: of metrics.csv.
-          network: whose weights TensorBoard gets histograms of.
-          totals: of the last call of the graph.
-          images: uint8 [n, 28, 28, 1], whose activations TensorBoard gets.
+          row: row of metrics.csv.
+          network: the network, for histograms of its weights.
+          totals: totals of the last call of the graph.
+          images: uint8 [n, 28, 28, 1], for histograms of the network's activations.
         """
         self._rows.append(dict(row))
         self.say(_describe(row))
@@ -140,11 +141,11 @@ class Log:
         history.write(self._run_dir, self._rows)
 
     def say(self, text: str) -> None:
-        """Prints a line above the bar."""
+        """Prints a line above the progress bar."""
         self._bar.write(text)
 
     def warn(self, text: str) -> None:
-        """Prints a warning, if it is not empty, above the bar on standard error."""
+        """Prints a warning to standard error, above the bar; "" prints nothing."""
         if text and not self._quiet:
             with self._bar.external_write_mode(file=sys.stderr):
                 console.warn(text)

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Losses and the accuracy that goes with them."""
+"""Losses, and the count of correct answers."""
 
 from collections.abc import Callable
 
 import tensorflow as tf
 
-# No probability counts as nearer to 0 or 1, so that no answer costs more than 16.2
-# nats: Keras' own bound, which the published systems trained with.
+# Probabilities are kept this far from 0 and 1, so no answer costs more than 16.2 nats.
+# It is Keras' constant, and the published systems trained with it.
 CLIP = 1e-7
 
 
@@ -18,8 +18,8 @@ def softmax_cross_entropy(
     Args:
       logits: float32 [N, classes].
       labels: integers [N].
-      smoothing: share of the target that is spread evenly over all classes (Szegedy
-        et al., "Rethinking the Inception Architecture", 2016); 0 for none.
+      smoothing: share of the target that is spread evenly over all classes; 0 for none.
+        Szegedy et al., "Rethinking the Inception Architecture", 2016.
 
     Returns:
       float32 scalar.
@@ -39,10 +39,10 @@ def binary_cross_entropy(
 ) -> tf.Tensor:
     """Mean of −t · log p − (1 − t) · log(1 − p) over batch and classes, in nats.
 
-    p is the softmax of the logits, kept within [1e-7, 1 − 1e-7]; t the target of its
-    class. Each output is taken for the answer to a yes/no question of its own, as by
-    the write-ups that put Keras' binary cross-entropy behind a softmax. Args and
-    result as of `softmax_cross_entropy`.
+    p is the softmax of the logits, clipped to [1e-7, 1 − 1e-7]; t is the target. Each
+    output counts as the answer to a yes-or-no question, as in write-ups that use Keras'
+    binary cross-entropy after a softmax. Arguments and result are those of
+    `softmax_cross_entropy`.
     """
     p = tf.clip_by_value(tf.nn.softmax(logits), CLIP, 1 - CLIP)
     t = _targets(labels, logits.shape[-1], smoothing)
@@ -50,7 +50,7 @@ def binary_cross_entropy(
 
 
 def _targets(labels: tf.Tensor, classes: int, smoothing: float) -> tf.Tensor:
-    """One-hot rows with `smoothing` of each spread evenly: float32 [N, classes]."""
+    """One-hot rows with smoothing: float32 [N, classes]."""
     return tf.one_hot(
         labels, classes, 1 - smoothing + smoothing / classes, smoothing / classes
     )
@@ -63,6 +63,6 @@ LOSSES: dict[str, Callable[..., tf.Tensor]] = {
 
 
 def correct(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """How many labels have the highest logit, ties and all: int64 scalar."""
+    """Number of labels that have the highest logit, ties included: int64 scalar."""
     hits = tf.math.in_top_k(tf.cast(labels, tf.int32), logits, k=1)
     return tf.reduce_sum(tf.cast(hits, tf.int64))

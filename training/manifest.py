@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""manifest.json of a checkpoint: proves that the checkpoint is whole.
+"""manifest.json of a checkpoint: proves that the checkpoint is complete.
 
 It has the size and SHA-256 of each file, the step, a hash of the settings, versions,
-and the training loop's progress. Its last entry is the SHA-256 of all the others, and a
-manifest that differs by a byte from what `make` writes is refused.
+and the training loop's progress. Its last entry is the SHA-256 of all the others. A
+manifest is refused if it differs by a byte from what `make` would write.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ import tensorflow as tf
 from system import cli, untrusted
 
 NAME = "manifest.json"
-STATE = "state"  # how the names of TensorFlow's files begin
+STATE = "state"  # prefix of the names of TensorFlow's files
 
 FORMAT = 1
 MAX_BYTES = 1 << 20
@@ -32,7 +32,7 @@ _TYPES = {
 
 
 class Unusable(Exception):
-    """Why a checkpoint cannot be used; the second half of a sentence."""
+    """A checkpoint cannot be used; the message continues "Checkpoint X …"."""
 
 
 def describe_files(place: Path) -> dict[str, dict[str, Any]]:
@@ -52,7 +52,7 @@ def make(
       files: see `describe_files`.
       step: number of steps taken.
       fingerprint: hash of the settings.
-      progress: what the loop keeps besides variables; JSON types.
+      progress: what the loop keeps besides variables, as JSON types.
     """
     versions = {"lenet-selu": cli.VERSION, "tensorflow": tf.__version__}
     return render(
@@ -68,7 +68,7 @@ def make(
 
 
 def render(entries: Mapping[str, Any]) -> bytes:
-    """A manifest as it is stored, with its own SHA-256 at the end."""
+    """Bytes of a manifest as it is stored, with its own SHA-256 at the end."""
     own = hashlib.sha256(json.dumps(entries).encode()).hexdigest()
     return (json.dumps({**entries, "sha256": own}, indent=1) + "\n").encode()
 
@@ -77,7 +77,7 @@ def read(place: Path) -> dict[str, Any]:
     """Entries of a checkpoint's manifest, without its own hash.
 
     Raises:
-      Unusable: the manifest is damaged, missing, too long, or of another form.
+      Unusable: the manifest is damaged, missing, too long, or of another format.
     """
     try:
         content = untrusted.read(place / NAME, MAX_BYTES)
@@ -97,7 +97,7 @@ def read(place: Path) -> dict[str, Any]:
 
 
 def _is_complete(entries: Mapping[str, Any]) -> bool:
-    """Whether these are entries of the form that `make` writes."""
+    """Whether these are all the entries that `make` writes, with their types."""
     if entries.keys() != _TYPES.keys():
         return False
     if not all(isinstance(entries[name], type_) for name, type_ in _TYPES.items()):
@@ -114,7 +114,7 @@ def _is_complete(entries: Mapping[str, Any]) -> bool:
 
 
 def verify(place: Path, step: int, fingerprint: str) -> None:
-    """Makes sure that a checkpoint is whole, and of this step and these settings.
+    """Makes sure that a checkpoint is complete, and of this step and these settings.
 
     Raises:
       Unusable: it is not.
@@ -127,7 +127,7 @@ def verify(place: Path, step: int, fingerprint: str) -> None:
     for name, expected in entries["files"].items():
         file = place / name
         try:
-            # Size first, so that no more than this is read.
+            # The size first, so that we never read more than that.
             if not file.is_file() or file.stat().st_size != expected["bytes"]:
                 what = f"is not {expected['bytes']:,} bytes long"
             elif untrusted.sha256(file) != expected["sha256"]:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Update rules as pure functions, and a thin holder of their slot variables.
 
-A rule takes weight, gradient and slots, float32 of one shape each, the `step`, a
-scalar integer counted from 0, and the `rate`, a float32 scalar; it returns the next
-weight and the next slots.
+A rule takes a weight, its gradient and its slots, all float32 and of one shape, and
+`step`, a scalar integer counted from 0, and `rate`, a float32 scalar. It returns the
+next weight and the next slots.
 """
 
 import functools
@@ -15,7 +15,7 @@ import tensorflow as tf
 from native import ops
 from system import cli
 
-# Adam's, as its paper has them.
+# Adam's constants, from its paper.
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
 
@@ -31,14 +31,14 @@ def adam(
     beta2: float = BETA2,
     epsilon: float = EPSILON,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Adam, with t = step + 1 and the slots m and v:
+    """Adam, with slots m and v, and t = step + 1:
 
         m ← β1 m + (1 − β1) g
         v ← β2 v + (1 − β2) g²
         w ← w − rate · √(1 − β2ᵗ) / (1 − β1ᵗ) · m / (√v + ε)
 
-    Kingma and Ba, "Adam", 2015, in the efficient form at the end of its section 2,
-    as TensorFlow 1 had it.
+    Kingma and Ba, "Adam", 2015, in the efficient form at the end of section 2, which
+    TensorFlow 1 used, too.
     """
     rate *= adam_correction(step, beta1, beta2)
     m = m + (gradient - m) * (1 - beta1)
@@ -47,7 +47,7 @@ def adam(
 
 
 def adam_correction(step: tf.Tensor, beta1: float, beta2: float) -> tf.Tensor:
-    """√(1 − β2ᵗ) / (1 − β1ᵗ), t = step + 1: for slots that began at 0."""
+    """√(1 − β2ᵗ) / (1 − β1ᵗ), t = step + 1: corrects for slots that start at 0."""
     t = tf.cast(step + 1, tf.float32)
     return tf.sqrt(1 - beta2**t) / (1 - beta1**t)
 
@@ -64,7 +64,7 @@ def adam_in_place(
     beta2: float = BETA2,
     epsilon: float = EPSILON,
 ) -> None:
-    """`adam` in a single pass over variables, by TensorFlow's own kernel."""
+    """`adam` in a single pass over the variables, by TensorFlow's own kernel."""
     t = tf.cast(step + 1, tf.float32)
     tf.raw_ops.ResourceApplyAdam(
         var=weight.handle,
@@ -90,13 +90,13 @@ def rmsprop(
     rho: float = 0.9,
     epsilon: float = 1e-7,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """RMSprop, with the slot v:
+    """RMSprop, with slot v:
 
         v ← ρ v + (1 − ρ) g²
         w ← w − rate · g / (√v + ε)
 
-    Tieleman and Hinton, "Lecture 6.5 - rmsprop", 2012, with ε outside of the root, as
-    the Keras of the published systems had it.
+    Tieleman and Hinton, "Lecture 6.5 - rmsprop", 2012, with ε outside the root, as in
+    the Keras that the published systems used.
     """
     v = v + (tf.square(gradient) - v) * (1 - rho)
     return weight - rate * gradient / (tf.sqrt(v) + epsilon), v
@@ -111,14 +111,14 @@ def momentum_sgd(
     rate: tf.Tensor,
     momentum: float = 0.9,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Gradient descent with momentum μ, with the slot m:
+    """Gradient descent with momentum μ, with slot m:
 
         m ← μ m + g
         w ← w − rate · m
 
     Polyak, "Some Methods of Speeding up the Convergence of Iteration Methods", 1964,
-    in the form of Sutskever, Martens, Dahl and Hinton 2013 with the rate outside of
-    the sum, so that a change of rate acts at once. μ = 0 is plain gradient descent.
+    in the form of Sutskever, Martens, Dahl and Hinton 2013, but with the rate outside
+    the sum, so that a new rate acts at once. μ = 0 is plain gradient descent.
     """
     m = momentum * m + gradient
     return weight - rate * m, m
@@ -133,15 +133,15 @@ def weight_average(
     TensorFlow 1's `ExponentialMovingAverage`.
 
     Args:
-      average, weight: float32 of one shape.
+      average, weight: float32, of one shape.
       step: scalar integer t, counted from 0.
-      decay: in [0, 1).
+      decay: number in [0, 1).
     """
     return average + (weight - average) * (1 - warm_decay(step, decay))
 
 
 def warm_decay(step: tf.Tensor, decay: float) -> tf.Tensor:
-    """The decay of `weight_average` at a step."""
+    """Decay d of `weight_average` at a step."""
     t = tf.cast(step, tf.float32)
     return tf.minimum(decay, (1 + t) / (10 + t))
 
@@ -151,9 +151,9 @@ class Rule(NamedTuple):
 
     Attributes:
       update: the rule, a pure function.
-      slots: the names of its slots, in the order of its arguments.
-      in_place: the same on variables, where there is a faster way than to assign what
-        `update` returns.
+      slots: names of its slots, in the order of its arguments.
+      in_place: does the same to variables, where that is faster than to assign what
+        `update` returns; or None.
     """
 
     update: Callable[..., tuple[tf.Tensor, ...]]
@@ -167,19 +167,19 @@ RULES = {
     "rmsprop": Rule(rmsprop, ("v",)),
 }
 
-# Flags that are arguments of a rule, by the same name.
+# Flags that are arguments of a rule and have the same name.
 OPTIONS = ("epsilon", "momentum", "rho")
 
 
 def options(rule: str, settings: Mapping[str, Any]) -> dict[str, float]:
-    """The arguments of an update rule: those given, else its own defaults.
+    """Arguments for an update rule: those that are set, else its own defaults.
 
     Args:
-      rule: a key of `RULES`.
-      settings: of a run, by name.
+      rule: key of `RULES`.
+      settings: settings of a run, by name.
 
     Raises:
-      UserError: an option of another rule is given.
+      UserError: an option of another rule is set.
     """
     return cli.options(RULES[rule].update, OPTIONS, settings, f"--optimizer={rule}")
 
@@ -189,11 +189,11 @@ def build(
     variables: Sequence[tf.Variable],
     averages: Sequence[tf.Variable] = (),
 ) -> "Optimizer":
-    """The optimizer of a run.
+    """Creates the optimizer of a run.
 
     Args:
-      config: its `config.Config`.
-      variables, averages: as of `Optimizer`.
+      config: the run's `config.Config`.
+      variables, averages: see `Optimizer`.
     """
     return Optimizer(
         config.optimizer,
@@ -210,16 +210,16 @@ class Optimizer(tf.Module):
     """Holds the slot variables of an update rule.
 
     Args:
-      rule: a key of `RULES`.
-      variables: to be updated, in the order in which gradients will come.
-      weight_decay: share of each kernel (not of biases, scales and offsets) that is
-        taken off per step and unit of rate: Loshchilov and Hutter, "Decoupled Weight
-        Decay Regularization", 2019.
-      averages: one for each variable, to follow it as `weight_average` says; or none.
-      average_decay: of these averages.
-      threads: with how many `ops.adam` does it all at once; 0: with operations of
-        TensorFlow, as every other rule.
-      options: arguments of the rule; its own defaults hold for those not given.
+      rule: key of `RULES`.
+      variables: variables to update, in the order of the gradients.
+      weight_decay: share of each kernel that is taken off per step and unit of rate;
+        biases, scales and offsets do not decay. Loshchilov and Hutter, "Decoupled
+        Weight Decay Regularization", 2019.
+      averages: a `weight_average` of each variable, or none at all.
+      average_decay: decay of these averages.
+      threads: number of threads for `ops.adam`, which does everything at once; 0 to
+        use TensorFlow's operations, as all other rules do.
+      options: arguments of the rule, in place of its defaults.
     """
 
     def __init__(
@@ -242,8 +242,8 @@ class Optimizer(tf.Module):
         self._apply = functools.partial(
             in_place or functools.partial(_assign, update), **options
         )
-        # Wrapped, because the weights belong to the network: as an attribute they
-        # would become this module's too, and be stored twice in a checkpoint.
+        # Wrapped, because the weights belong to the network: as attributes they would
+        # be tracked here as well, and stored twice in a checkpoint.
         self._weights = lambda: variables
         self._averages = lambda: averages
         with self.name_scope:
@@ -264,7 +264,7 @@ class Optimizer(tf.Module):
             self._weights(), gradients, slots_of_weights, strict=True
         ):
             if self._decays(w):
-                # First: no rule's step depends on the weight, so the sum is the same.
+                # No rule's step depends on the weight, so this may come first.
                 w.assign(w * (1 - rate * self.weight_decay))
             self._apply(w, g, *slots, step=step, rate=rate)
         for slow, w in zip(self._averages(), self._weights()):

@@ -12,13 +12,13 @@ from training import runs
 
 
 def parse(words: Sequence[str] | None) -> tuple[int, int] | None:
-    """Parses --profile_steps: first step to profile, and the first not to.
+    """Parses --profile_steps: the first step to profile, and the first after them.
 
     Args:
-      words: the flag's value, or None.
+      words: value of the flag, or None.
 
     Raises:
-      UserError: these are not two steps in ascending order.
+      UserError: the words are not two steps in ascending order.
     """
     if words is None:
         return None
@@ -55,8 +55,8 @@ class Profile:
         self._stop()  # if the loop ended within the range
         if self.first >= 0 and not self.ran and not error:
             console.warn(
-                f"nothing was profiled, since step {self.first:,} was not trained: give"
-                " other --profile_steps"
+                f"nothing was profiled, since step {self.first:,} was not trained here:"
+                " give other --profile_steps"
             )
 
     def cut(self, step: int, count: int) -> int:
@@ -65,13 +65,13 @@ class Profile:
         return min([count, *ends])
 
     def begin(self, step: int) -> None:
-        """Starts the profiler if the range starts at the call's first step."""
+        """Starts the profiler if the range starts at this step."""
         if step == self.first:
             tf.profiler.experimental.start(str(self.folder))
             self.running = self.ran = True
 
     def finish(self, step: int) -> None:
-        """Stops the profiler if the range ends at the call's end."""
+        """Stops the profiler if the range ends at this step."""
         if step == self.end:
             self._stop()
 

@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """The workers of a run meet before TensorFlow connects them.
 
-TensorFlow's servers wait for each other silently and without limit, and meanwhile
-neither Ctrl-C nor SIGTERM stops them. So the workers first meet in Python. Each opens
-its port of TF_CONFIG, which proves that the port is free. Worker 0 listens there; the
-others connect to it and send their TF_CONFIG. Once all have come, the ports are closed,
-and TensorFlow's servers open them a moment later.
+TensorFlow's servers wait for each other silently and without limit, and neither Ctrl-C
+nor SIGTERM stops them. So the workers first meet in Python. Each opens its port in
+TF_CONFIG, which proves that the port is free. The others connect to worker 0 and send
+their TF_CONFIG. Once all have come, the ports are closed, and TensorFlow's servers open
+them a moment later.
 
 A message is a line of JSON:
 
     worker n to worker 0    {"number": n, "workers": all addresses}
-    worker 0 to worker n    {"missing": numbers of missing workers; [] when all came}
+    worker 0 to worker n    {"missing": numbers of missing workers, [] if there is none}
                             {"refused": why the workers cannot train together}
 
-A worker that leaves while others wait may come again. If the TF_CONFIG of a worker
-differs from worker 0's, all are sent away.
+A worker that leaves while others wait may come back. If a worker's TF_CONFIG differs
+from worker 0's, all are sent away.
 """
 
 import contextlib
@@ -29,8 +29,8 @@ from typing import Any
 
 from system import console, errors, untrusted
 
-NOTICE_SECONDS = 2  # of waiting before we say for whom
-REPEAT_SECONDS = 60  # before we say it again
+NOTICE_SECONDS = 2  # of waiting until we say for whom
+REPEAT_SECONDS = 60  # until we say it again
 POLL_SECONDS = 0.1
 MESSAGE_SECONDS = 5  # to connect, or for a whole message
 MESSAGE_BYTES = 1 << 20  # 64 bytes for each of 16,000 addresses
@@ -38,7 +38,7 @@ MAX_NAMED = 5  # missing workers listed by name
 
 
 class RendezvousError(errors.UserError):
-    """Workers that cannot meet."""
+    """The workers cannot meet."""
 
 
 class _Differs(RendezvousError):
@@ -59,7 +59,7 @@ class _Wait:
         self._deadline, self._notice = now + seconds, now + NOTICE_SECONDS
 
     def check(self, missing: Sequence[int], reason: str = "") -> None:
-        """Call this repeatedly while waiting.
+        """Says whom we wait for, if it is time; call it repeatedly while waiting.
 
         Args:
           missing: numbers of the missing workers.
@@ -142,7 +142,7 @@ def _listen(address: str, number: int) -> socket.socket:
 
 
 def _receive_all(server: socket.socket, workers: Sequence[str], wait: _Wait) -> None:
-    """Admits workers until all have come; what worker 0 does."""
+    """Admits workers until all have come; worker 0 calls this."""
     guests: dict[int, socket.socket] = {}
     missing = list(range(1, len(workers)))
     try:
@@ -151,7 +151,7 @@ def _receive_all(server: socket.socket, workers: Sequence[str], wait: _Wait) -> 
             sources = [server, *guests.values()]
             ready, _, _ = select.select(sources, [], [], POLL_SECONDS)
             for number, guest in list(guests.items()):
-                if guest in ready:  # it has left, for it has nothing more to say
+                if guest in ready:  # it has left; workers say nothing else
                     guests.pop(number).close()
             if server in ready:
                 _admit(server, workers, guests)
@@ -206,7 +206,7 @@ def _refuse(guest: socket.socket, why: str) -> None:
 
 
 def _join(workers: Sequence[str], number: int, wait: _Wait) -> None:
-    """Connects to worker 0, and waits with it; what the other workers do.
+    """Connects to worker 0 and waits with it; all other workers call this.
 
     Raises:
       RendezvousError: worker 0 refuses us, or we have waited long enough.
@@ -236,7 +236,7 @@ def _join(workers: Sequence[str], number: int, wait: _Wait) -> None:
 
 
 def _send(receiver: socket.socket, message: dict[str, Any]) -> None:
-    """Sends a message; if the receiver has gone, reading its answer will show it."""
+    """Sends a message; if the receiver is gone, reading its answer will show that."""
     with contextlib.suppress(OSError):
         receiver.settimeout(MESSAGE_SECONDS)
         receiver.sendall(json.dumps(message).encode() + b"\n")

@@ -2,11 +2,11 @@
 """Replicas: parts of a batch that are trained on side by side, in one graph.
 
 Our networks are so small that a second thread inside an operation saves next to
-nothing. So a batch is cut into parts; each part goes through the same weights on its
-own thread, and the gradients are added up. The network does not know: batch norm takes
-its statistics over a replica's part of the batch, and the moving averages become the
-mean of those of the replicas. With one replica, batch norm is exact. Everything else
-computes the same whatever the number of replicas.
+nothing. So we cut a batch into parts. Each part goes through the same weights on its
+own thread, and the gradients are added up. The network knows nothing of it. Batch norm
+takes its statistics over a replica's part of the batch, and the moving averages become
+the mean over the replicas; with one replica, batch norm is exact. Everything else
+computes the same for any number of replicas.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-# With fewer, an operation takes longer to start than to run.
+# With fewer images, an operation takes longer to start than to run.
 MIN_IMAGES_PER_REPLICA = 16
 
 
@@ -40,10 +40,10 @@ PartStep = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], Part]
 
 
 def choose(config: Any, cores: int, workers: int = 1) -> int:
-    """Number of replicas: --replicas, or if that is 0, as many as are fast.
+    """Number of replicas: --replicas, or a fast choice if that is 0.
 
-    That is one per thread, with at least `MIN_IMAGES_PER_REPLICA` images each, and the
-    same number on each worker.
+    The choice is one per thread, the same number on each worker, with at least
+    `MIN_IMAGES_PER_REPLICA` images each.
 
     Args:
       config: the run's `config.Config`.
@@ -64,10 +64,10 @@ def sizes(batch_size: int, replicas: int) -> list[int]:
 
 
 def function(step: Callable[..., Part], *, in_line: bool) -> Callable[..., Part]:
-    """Turns a step on part of a batch into a `tf.function`, traced once for all.
+    """Turns a step on part of a batch into a `tf.function`, traced once for all parts.
 
     Args:
-      step: takes the arguments of `PartStep`, and others that all replicas share.
+      step: function of the arguments of `PartStep`, and others that replicas share.
       in_line: whether to inline it, which saves a twentieth of a step. Must be False
         with TensorFlow's max pool: in a loop's cyclic graph, whether its gradient goes
         to oneDNN depends on the order in which TensorFlow visits the nodes, and about
@@ -87,11 +87,11 @@ def run(
     replicas: int,
     own: range | None = None,
 ) -> Part:
-    """Takes a step on a batch, or on the parts of it that belong to some replicas.
+    """Takes a step on a batch, or on the parts that belong to some replicas.
 
     Args:
-      step: takes a step on part of the batch; best a `function`, which is traced once
-        for all parts of a size.
+      step: takes a step on part of the batch; best made by `function`, to be traced
+        only once for all parts of one size.
       indices: int64 [B], the images of the batch; B is static.
       seed: int32 [2], the step's seed. Replica 0 gets it as it is, the others with
         their number folded in.
@@ -100,8 +100,8 @@ def run(
 
     Returns:
       Sums of the parts' losses, counts and gradients, and the mean of each moving
-      average, weighted by the parts' shares. If `own` is not all, these are summands of
-      the batch's.
+      average, weighted by the parts' shares. If `own` does not name all replicas, these
+      are contributions to the batch's.
     """
     batch_size = indices.shape[0]
     counts = sizes(batch_size, replicas)
@@ -121,9 +121,9 @@ def _add_up(parts: Sequence[Part], shares: Sequence[tf.Tensor]) -> Part:
     losses, corrects, gradients, averages = zip(*parts, strict=True)
     # Not `tf.add_n` for the losses. With inlined parts on MNIST, TensorFlow merged it
     # with the loop's total into one sum and made an AssignAdd of each summand. These
-    # run in whatever order they become ready, so each run had other bits. We believe
-    # that its memory optimizer may do so to any sum of three or more tensors, once it
-    # estimates that a graph takes more than four fifths of a CPU's 256 MB.
+    # run in whatever order they become ready, so the bits differed from run to run. We
+    # believe that TensorFlow's memory optimizer may do this to any sum of three or more
+    # tensors, once it estimates that a graph takes over four fifths of a CPU's 256 MB.
     return Part(
         tf.reduce_sum(tf.stack(losses)),
         tf.add_n(corrects),

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Learning-rate schedules: step → factor on the peak rate.
+"""Learning-rate schedules: step → factor by which the peak rate is multiplied.
 
-The smooth ones take `progress`, a float32 scalar that is 0 at the first step and grows
-to 1 behind the last, and return a float32 scalar in [0, 1]. `build` makes a function
-of the step of any of them.
+The smooth schedules take `progress`, a float32 scalar that grows from 0 at the first
+step to 1 after the last, and return a float32 scalar in [0, 1]. `build` turns any
+schedule into a function of the step.
 """
 
 import math
@@ -16,11 +16,11 @@ from system import errors
 
 Schedule = Callable[[tf.Tensor], tf.Tensor]
 
-MAX_STEPS = 2**28  # of a run: `models.layers.mask_seed` counts on fewer
+MAX_STEPS = 2**28  # per run; `models.layers.mask_seed` has no room for more
 
 
 def constant(progress: tf.Tensor) -> tf.Tensor:
-    """1 throughout."""
+    """Always 1."""
     return tf.ones_like(progress)
 
 
@@ -30,9 +30,13 @@ def cosine(progress: tf.Tensor) -> tf.Tensor:
 
 
 def one_cycle(progress: tf.Tensor, warm_up: float = 0.25) -> tf.Tensor:
-    """A half cosine from 1/25 to 1 in the first `warm_up` of the run, then one to 0.
+    """Half a cosine from 1/25 up to 1, then half a cosine down to 0.
 
     Smith and Topin, "Super-Convergence", 2018, in the shape that is common today.
+
+    Args:
+      progress: see above.
+      warm_up: share of the run in which the rate rises.
     """
     up = 1 / 25 + (1 - 1 / 25) * (1 - cosine(progress / warm_up))
     down = cosine((progress - warm_up) / (1 - warm_up))
@@ -48,51 +52,51 @@ NAMES = (*SMOOTH, "plateau", "step")
 
 
 def check_factor(factor: float) -> None:
-    """Raises UserError for a --decay_factor that is none."""
+    """Raises UserError if this cannot be a --decay_factor."""
     if not 0 < factor <= 1:
         raise errors.UserError("expected a number in (0, 1]")
 
 
 def count_steps(config: Any, train_count: int) -> tuple[int, int]:
-    """Steps of an epoch, and of the whole run.
+    """Number of steps per epoch, and of the whole run.
 
     Args:
       config: the run's `config.Config`.
-      train_count: images in the training set.
+      train_count: number of images in the training set.
 
     Raises:
-      errors.UsageError: `MAX_STEPS` or more.
+      errors.UsageError: the run has `MAX_STEPS` steps or more.
     """
     images = config.epoch_images or train_count
     epoch_steps = math.ceil(images / config.batch_size)
     total_steps = config.epochs * epoch_steps
     if total_steps >= MAX_STEPS:
         raise errors.UsageError(
-            f"--epochs={config.epochs} of {epoch_steps:,} steps are"
-            f" {total_steps:,} steps, and a run has at most {MAX_STEPS - 1:,}: lower"
-            " --epochs or --epoch_images, or raise --batch_size"
+            f"--epochs={config.epochs} of {epoch_steps:,} steps make"
+            f" {total_steps:,} steps, but a run can have at most {MAX_STEPS - 1:,}:"
+            " lower --epochs or --epoch_images, or raise --batch_size"
         )
     return epoch_steps, total_steps
 
 
 def step_decay(step: tf.Tensor, every: int, factor: float) -> tf.Tensor:
-    """`factor` to the power of (step div every): a staircase, float32 scalar.
+    """A staircase: `factor` to the power of (step div every), a float32 scalar.
 
     Args:
       step: scalar integer, counted from 0.
-      every: steps on one stair.
-      factor: from one stair to the next.
+      every: steps per stair.
+      factor: ratio of each stair to the one before.
     """
     return factor ** tf.cast(step // every, tf.float32)
 
 
 class Watch(tf.Module):
-    """Follows the validation accuracy: the state of all that is decided by it.
+    """Watches the validation accuracy, for all that depends on it.
 
     Attributes:
-      best: float32 scalar, the highest accuracy so far; −1 before the first epoch.
-      waited: int64 scalar, epochs since.
-      factor: float32 scalar, on the peak rate; `plateau` lowers it.
+      best: float32 scalar, highest accuracy so far; −1 before the first epoch.
+      waited: int64 scalar, number of epochs since then.
+      factor: float32 scalar by which the peak rate is multiplied; see `plateau`.
     """
 
     def __init__(self):
@@ -105,7 +109,7 @@ class Watch(tf.Module):
             self.factor = tf.Variable(1.0, trainable=False, name="factor")
 
     def update(self, accuracy: float) -> bool:
-        """Takes in the accuracy after an epoch; returns whether it is the best yet."""
+        """Notes the accuracy after an epoch; returns whether it is the best so far."""
         better = bool(accuracy > self.best)
         if better:
             self.best.assign(accuracy)
@@ -113,16 +117,15 @@ class Watch(tf.Module):
         return better
 
     def plateau(self, patience: int, factor: float, floor: float) -> None:
-        """Lowers the rate once `patience` epochs brought no better accuracy.
+        """Lowers the rate after every `patience` epochs without a better accuracy.
 
-        And again after as many more, as Keras' ReduceLROnPlateau does, save that any
-        better accuracy counts, and not only one that is better by 0.0001. To be called
-        after each `update`.
+        Call it after each `update`. It does what Keras' ReduceLROnPlateau does, except
+        that any improvement counts, not only one of 0.0001 or more.
 
         Args:
-          patience: epochs to wait.
-          factor: what the rate is multiplied by.
-          floor: the least factor on the peak rate.
+          patience: number of epochs to wait.
+          factor: number by which the rate is multiplied.
+          floor: lower limit of `self.factor`.
         """
         if self.waited > 0 and self.waited % patience == 0:
             lower = tf.maximum(self.factor * factor, floor)
@@ -130,13 +133,13 @@ class Watch(tf.Module):
 
 
 def build(config: Any, watch: Watch, *, total_steps: int, epoch_steps: int) -> Schedule:
-    """The schedule that a run's configuration names, as a function of the step.
+    """Returns a run's schedule as a function of the step.
 
     Args:
       config: the run's `config.Config`.
-      watch: whose factor is the rate's under the schedule `plateau`.
-      total_steps: of the run.
-      epoch_steps: of an epoch.
+      watch: the watch whose factor the schedule `plateau` returns.
+      total_steps: number of steps of the run.
+      epoch_steps: number of steps per epoch.
 
     Returns:
       Scalar int64 step, counted from 0 → float32 scalar.

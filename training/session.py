@@ -22,10 +22,10 @@ class Session:
     """The run that this process trains.
 
     Attributes:
-      run_dir: where this process writes.
+      run_dir: directory that this process writes to.
       workers: the processes that train the run together.
-      signal: asked before each call of the graph; the number of a signal that asks
-        the run to stop, 0 to continue. All workers get the same answer.
+      signal: returns the number of a signal that asks the run to stop, or 0. We call it
+        before each call of the graph, and all workers get the same number.
     """
 
     run_dir: Path
@@ -39,12 +39,12 @@ class Session:
 
         Args:
           resolved: the run's settings.
-          dataset: where its images come from.
-          count: images in the training set.
-          seconds: time that loading and enlarging the data took.
+          dataset: the dataset that the images come from.
+          count: number of images in the training set.
+          seconds: time that it took to load and enlarge the data.
 
         Raises:
-          RunError: the directory holds another run, or cannot be made.
+          RunError: the directory holds another run, or cannot be created.
           ClusterError: another worker has other settings, data or versions.
         """
         facts = {
@@ -65,10 +65,10 @@ class Session:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """SIGINT and SIGTERM ask the loop in here to save and stop.
+        """Makes SIGINT and SIGTERM ask the training loop to save and stop.
 
         Raises:
-          interruption.Stopped: one came during the last epoch.
+          interruption.Stopped: a signal came during the last epoch.
         """
         with interruption.Interruption() as asked:
             self.signal = lambda: self.workers.agree(asked.received)
@@ -76,23 +76,23 @@ class Session:
             signal = self.signal()
         if signal:
             raise self.stopped(
-                f"stopped with {self.run_dir} trained to its last step; to score it",
+                f"stopped after the last step of {self.run_dir}; to score it",
                 signal,
             )
 
     def stopped(self, what: str, signal: int) -> interruption.Stopped:
-        """The error of a run that a signal stopped; `what` opens its message."""
+        """Error of a run that a signal stopped; `what` is the start of its message."""
         resume = cluster.resume_command(self.workers.place, self.run_dir)
         return interruption.Stopped(f"{what}: {resume}", signal)
 
 
 @contextlib.contextmanager
 def joined(kind: str, given: bool) -> Iterator[cluster.Place]:
-    """Finds out where this process stands among the workers of its run.
+    """Finds the place of this process among the workers of its run.
 
     Args:
-      kind: --distribute.
-      given: whether the command line says so.
+      kind: value of --distribute.
+      given: whether the user set --distribute.
 
     Raises:
       UserError: the flag and the environment contradict each other.
@@ -113,7 +113,7 @@ def opened(config: Any, place: cluster.Place) -> Iterator[Session]:
 
     Args:
       config: the run's `config.Config`.
-      place: where this process stands.
+      place: place of this process among the workers.
 
     Raises:
       RunError: the directory holds another run, or another process trains it.
@@ -125,6 +125,6 @@ def opened(config: Any, place: cluster.Place) -> Iterator[Session]:
         if config.deterministic:
             tf.config.experimental.enable_op_determinism()
         with cluster.own_directory(place, directory) as run_dir, runs.lock(run_dir):
-            # Before the data, which may take minutes.
+            # Before we load the data, which may take minutes.
             runs.check_settings(run_dir, config.deciding())
             yield Session(run_dir, workers)

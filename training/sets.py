@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The data of a run: held-out images set apart, the rest enlarged."""
+"""The data of a run: held-out images, and the other ones enlarged for training."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -14,13 +14,13 @@ from training import windows
 
 
 class Sets(NamedTuple):
-    """uint8 images [N, 28, 28, 1] and labels [N].
+    """Images and labels of a run: uint8 [N, 28, 28, 1] and [N].
 
     Attributes:
-      train_images: enlarged, without the held-out ones.
-      train_labels: their labels.
-      scored: images and labels of "validation" and "test", where there are any.
-      stored: the training set if it stays on disk; the two above are then empty.
+      train_images: the enlarged training set, without the held-out images.
+      train_labels: its labels.
+      scored: images and labels of "validation" and "test", if there are any.
+      stored: the training set if it stays on disk; the first two are then empty.
     """
 
     train_images: np.ndarray
@@ -30,17 +30,17 @@ class Sets(NamedTuple):
 
     @property
     def train(self) -> tuple[np.ndarray, np.ndarray, windows.Source | None]:
-        """The training set, as `windows.feed` takes it."""
+        """The training set, as `windows.feed` expects it."""
         return self.train_images, self.train_labels, self.stored
 
     @property
     def train_count(self) -> int:
-        """How many images there are to train on."""
+        """Number of images in the training set."""
         return len(self.train_labels if self.stored is None else self.stored)
 
 
 def load(dataset: data.Dataset, config: Any) -> Sets:
-    """Splits a data set and enlarges its training images, as the settings say."""
+    """Splits a dataset and enlarges its training images by the run's settings."""
     size, seed = config.validation_size, config.split_seed
     settings, memory_mb = plan.settings_from(vars(config)), config.memory_mb
     train, _ = data.split(len(dataset.train_labels), size, seed)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`tf.distribute` strategies: a device for each replica, or a process.
+"""`tf.distribute` strategies: one device per replica, or several processes.
 
-TensorFlow counts a worker as lost if its process has ended, or if it has shown no sign
-of life for ten seconds, as when it is suspended; a slow worker is not lost. Each worker
-runs a TensorFlow server at its port of TF_CONFIG. That server obeys anyone who reaches
-it, so it belongs in a private network.
+TensorFlow counts a worker as lost if its process has ended, or has shown no sign of
+life for ten seconds, for example because it is suspended; a slow worker is not lost.
+Each worker runs a TensorFlow server at its port in TF_CONFIG. The server obeys anyone
+who can reach it, so it belongs in a private network.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ CONNECT_SECONDS = 60  # for TensorFlow's servers to connect, once all have start
 
 
 def _mirrored(replicas: int) -> tf.distribute.Strategy:
-    """A logical CPU for each replica; call before TensorFlow's first operation."""
+    """One logical CPU per replica; call it before TensorFlow's first operation."""
     (cpu,) = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(
         cpu, [tf.config.LogicalDeviceConfiguration()] * replicas
@@ -44,7 +44,7 @@ def _multi_worker(_: int) -> tf.distribute.Strategy:
 def _limit_registration(eager: context.Context) -> None:
     """Makes TensorFlow's servers fail if one is missing after `CONNECT_SECONDS`.
 
-    They would wait for ever. TensorFlow has such a limit, but
+    Otherwise they would wait for ever. TensorFlow has a setting for this, but
     MultiWorkerMirroredStrategy does not pass it on.
     """
     configure = eager.configure_coordination_service
@@ -75,14 +75,14 @@ def start(kind: str, replicas: int) -> tf.distribute.Strategy:
         except tf.errors.OpError as error:
             failure = error
     raise ClusterError(
-        "TensorFlow could not connect this worker with the others, which were there a"
+        "TensorFlow could not connect this worker to the others, which were there a"
         f" moment ago ({errors.reason(failure)}): see what they printed, then start all"
         " again"
     )
 
 
 def all_sum(vector: tf.Tensor) -> tf.Tensor:
-    """Adds up a vector over all replicas; call it in a replica."""
+    """Adds up a vector over all replicas; call it inside a replica."""
     replica = tf.distribute.get_replica_context()
     return replica.all_reduce(tf.distribute.ReduceOp.SUM, vector)
 
@@ -94,7 +94,7 @@ def run_distributed(
     seed: tf.Tensor,
     replicas: int,
 ) -> Part:
-    """Does what `replicas.run` does, on all devices and with one exchange.
+    """Does what `replicas.run` does, on all devices and with a single exchange.
 
     Loss, count, gradients and moving averages are packed into one vector, which is
     added up over all devices.
@@ -107,7 +107,7 @@ def run_distributed(
         replica = tf.distribute.get_replica_context()
         first = own * int(tf.get_static_value(replica.replica_id_in_sync_group))
         part = run(part_step, indices, seed, replicas, range(first, first + own))
-        # The count in float32, too: exact up to 2²⁴ images.
+        # The count is float32 as well, which is exact up to 2²⁴ images.
         values = [part.loss, tf.cast(part.correct, tf.float32)]
         values += [*part.gradients, *part.averages]
         shapes[:] = [value.shape for value in values]

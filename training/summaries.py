@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What TensorBoard shows of a run.
 
-Four writers: `train`, `validation` and `test`, so that their curves share a plot, and
-`final` for the score at the end, in a folder of its own for the HParams tab.
-TensorBoard sorts tags, and ours make it open on the accuracy. The horizontal axis of a
-tag that ends in `by_step` is steps, of one in `by_images` images seen so far, of all
-others epochs. The description behind the (i) next to a plot says what to look for.
+There are four writers: `train`, `validation` and `test`, so that their curves share a
+plot, and `final` for the score at the end, in a folder of its own for the HParams tab.
+TensorBoard sorts tags, and with ours it opens on the accuracy. Tags that end in
+`by_step` are plotted against steps, those in `by_images` against images seen, all
+others against epochs. The description behind a plot's (i) says what to look for.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,19 +36,19 @@ STEP_SCALARS = {
     "gradient_norm": "Norm of all gradients together. A jump is an early warning.",
 }
 EPOCH_SCALARS = {
-    "accuracy": "Validation and test accuracy should follow training; if they fall"
-    " behind and stay there, the network overfits.",
+    "accuracy": "Validation and test accuracy should follow training accuracy; if they"
+    " fall behind and stay there, the network overfits.",
     "binary_accuracy": "Share of correct answers to ten yes-or-no questions: is it a 0,"
     " …, is it a 9? A flattering figure; compare it only with itself.",
-    "loss": "Mean loss. Falls as the errors do; if it rises again on validation or test"
-    " images, the network memorises its training images.",
+    "loss": "Mean loss. Should fall with the errors; if it rises again on validation or"
+    " test images, the network memorises its training images.",
 }
 AXES = {"epoch": "epochs, from 0", "images": "images seen"}
 FINAL_SCALARS = {
     "accuracy": "Accuracy after the last step: the result of the run.",
     "binary_accuracy": "As binary_accuracy/by_epoch, after the last step.",
     "errors": "Errors after the last step; ten more or fewer in 10,000 are chance.",
-    "loss": "Mean loss after the last step. High with few errors: wrong, and sure.",
+    "loss": "Mean loss after the last step. High with few errors: confidently wrong.",
     "training_seconds": "Time in training steps, without evaluation and logging.",
 }
 # One plot for each layer.
@@ -58,7 +58,7 @@ NETWORK_SUMMARIES = {
     "batch_norm_averages": "Moving averages that are used for evaluation. Should settle"
     " as the learning rate falls.",
     "activations": "Outputs for a few training images. All at one value: a dead layer."
-    " Ever wider: it explodes. SELU's stay near mean 0 and variance 1.",
+    " Ever wider: activations explode. SELU's stay near mean 0 and variance 1.",
     "gradient_norms": "From the last step of the epoch. Should fall slowly; no layer's"
     " should be a thousandth of another's.",
     "weight_norms": "Grow at first, then level off; weight decay pulls them down.",
@@ -69,7 +69,7 @@ PICTURES = {
     "calibration": "Points below the diagonal: overconfident.",
     "confidence": "Errors should be on the left, where the network is unsure.",
     "filters": "Strokes and edges are learned features; noise is not.",
-    "feature_maps": "Maps that are equal or empty are of no use.",
+    "feature_maps": "Maps that are alike or empty are of no use.",
     "worst_errors": "Errors furthest from their label: hard, or mislabelled?",
 }
 
@@ -88,7 +88,7 @@ CHARTS = {
 def grid(images: np.ndarray, columns: int) -> np.ndarray:
     """Tiles uint8 [N, 28, 28, 1] into one picture [1, rows · 28, columns · 28, 1].
 
-    Images that do not fill a row are left out.
+    Leaves out images that do not fill a row.
     """
     rows = len(images) // columns
     tiles = images[: rows * columns].reshape(rows, columns, 28, 28)
@@ -100,9 +100,9 @@ class Summaries:
 
     Args:
       run_dir: run directory; gets a folder for each split.
-      splits: "train", and those of "validation" and "test" that are scored.
-      lengths: what `flush` returned at the checkpoint that the run resumes from. Events
-        beyond that are removed.
+      splits: "train", and "validation" and "test" if they are scored.
+      lengths: result of `flush` at the checkpoint that the run resumes from; later
+        events are removed.
 
     Raises:
       RunError: here and in its methods: the events cannot be written.
@@ -133,7 +133,7 @@ class Summaries:
     def start(
         self, config: Mapping[str, Any], graph: tf.Graph, images: np.ndarray
     ) -> None:
-        """Writes the first plots, the flags, the graph and some training images."""
+        """Writes the chart layout, the flags, the graph and some training images."""
         rows = [f"| `--{name}` | `{value}` |" for name, value in config.items()]
         with self.train.at(0):
             tf.summary.write(
@@ -144,8 +144,8 @@ class Summaries:
             tf.summary.text(
                 "flags",
                 "\n".join(["| flag | value |", "|---|---|", *rows]),
-                description="All flags that affect the result; also in flags.txt in"
-                " the run directory.",
+                description="All flags that affect the result. They are in the run"
+                " directory's flags.txt, too.",
             )
             tf.summary.graph(graph)
             tf.summary.image(
@@ -156,7 +156,7 @@ class Summaries:
             )
 
     def steps(self, step: int, values: Mapping[str, float]) -> None:
-        """Writes scalars named in `STEP_SCALARS`."""
+        """Writes scalars by their names in `STEP_SCALARS`."""
         with self.train.at(step):
             _write(
                 scalar_pb(f"{name}/by_step", value, STEP_SCALARS[name])
@@ -164,7 +164,7 @@ class Summaries:
             )
 
     def epoch(self, row: Mapping[str, float]) -> None:
-        """Writes each split's loss and accuracy against epoch and images seen.
+        """Writes each split's loss and accuracy against epochs and images seen.
 
         Args:
           row: a row of metrics.csv, with `epoch`, `images` and `<split>_<metric>`.
@@ -210,7 +210,7 @@ class Summaries:
                 "errors",
                 picture[np.newaxis],
                 description="Errors, the most confident first, each with its label and"
-                " the prediction. Move the slider: those that stay to the last epoch"
+                " the prediction. Move the slider: errors that stay to the last epoch"
                 " are hard, or mislabelled.",
             )
 
@@ -231,18 +231,18 @@ def write_score(
     pictures: Mapping[str, np.ndarray],
     others: Iterable[Message] = (),
 ) -> None:
-    """Writes the score at a run's last step in place of an earlier one.
+    """Writes the score at a run's last step, and removes any earlier score.
 
     Args:
       run_dir: run directory.
       step: the last step.
       text: tables.
-      summary: figures; has those named in `FINAL_SCALARS`.
+      summary: figures by name, among them those of `FINAL_SCALARS`.
       pictures: uint8 [H, W, 3], by the names in `PICTURES`.
       others: Summary protocol buffers for plugins of TensorBoard.
 
     Raises:
-      RunError: it cannot be written.
+      RunError: the score cannot be written.
     """
     for earlier in (run_dir / FINAL).glob(f"*{events.SCORE_SUFFIX}"):
         earlier.unlink(missing_ok=True)
@@ -256,7 +256,7 @@ def write_score(
         tf.summary.text(
             "final/tables",
             "\n".join(f"    {s}" for s in text.split("\n")),
-            description="Confusions, precision and recall by digit. Which digit has"
+            description="Confusions, and precision and recall by digit. Which digit has"
             " the lowest recall?",
         )
         for other in others:
@@ -266,7 +266,7 @@ def write_score(
 
 
 def _write(summaries: Iterable[Message]) -> None:
-    """Writes all in one operation, which takes most of a millisecond."""
+    """Writes all summaries in one operation, since each takes most of a millisecond."""
     together = Summary()
     for summary in summaries:
         together.MergeFrom(summary)
@@ -296,7 +296,7 @@ def _histogram(kind: str, name: str, values: np.ndarray) -> Message:
 
 
 def _layout() -> layout_pb2.Layout:
-    """Contents of the Custom Scalars tab."""
+    """Layout of the Custom Scalars tab."""
     charts = [
         layout_pb2.Chart(
             title=title, multiline=layout_pb2.MultilineChartContent(tag=[f"^{tag}$"])

@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training sets that are larger than memory, a window of their images at a time.
+"""Training on sets that are larger than memory, one window of images at a time.
 
-The set is thought of as a ring, cut anew in each pass into blocks of images that follow
-each other. Blocks are shuffled; so many steps' worth of them make a window, and within
-it the sampler of `training.batches` draws as it does from a whole set. So a batch
-remains a function of (seed, step). A thread reads a window while the one before is
-trained on: there are never more than two.
+The set is a ring, which each pass cuts into blocks of neighbouring images. The blocks
+are shuffled, and enough of them for some steps make a window. Within a window, the
+sampler of `training.batches` draws as it would from a whole set, so a batch is still a
+function of (seed, step). A thread reads the next window while we train on this one;
+there are never more than two.
 
-How well that shuffles, with --sampler=epochs: each image comes once in a pass. Of
-960,000 images in windows of 36,608 (60 MB) 0.18 % of the pairs of a batch lie within a
-block of each other, by pure chance 0.01 %; copies of one original come a median of 321
-steps apart, 318 by chance; the digits of a window are as mixed (chi-square 6.7, 7.6 by
-chance). After 600 steps on 240,000 images system A1, seeds 1 to 5, misread 145, 145,
-152, 168 and 145 digits with windows of 9,728 (16 MB); 140, 166, 134, 161 and 154 with
-all in memory.
+With --sampler=epochs each image comes once per pass, and the shuffling is close to that
+in memory. With 960,000 images in windows of 36,608 (60 MB), 0.18 % of the pairs in a
+batch lie within a block of each other (0.01 % in memory), copies of one original are
+321 steps apart in the median (318), and the classes are as mixed (chi-square of a
+window 6.7, 7.6 by chance). After 600 steps on 240,000 images, seeds 1 to 5 of system A1
+had 145, 145, 152, 168 and 145 errors with windows of 9,728 (16 MB), and 140, 166, 134,
+161 and 154 in memory.
 """
 
 import concurrent.futures
@@ -30,41 +30,41 @@ from data.dataset import empty
 from system import device, errors
 from training import batches
 
-BLOCK = 64  # images; half of it takes twice as long to read, and shuffles twice as well
-LEAST = 64 * BLOCK  # images of a window
+BLOCK = 64  # images; half as many would read half as fast and shuffle twice as well
+LEAST = 64 * BLOCK  # images per window
 ITEM_BYTES = 28 * 28 + 1  # an image and its label
-ORDER_BYTES = 64  # per image, while a window's order is worked out
+ORDER_BYTES = 64  # per image, while we compute a window's order
 MB = 10**6
 
 
 class Source(Protocol):
-    """A set that can be read from anywhere on, such as augment.stored.Stored."""
+    """A set that can be read from any image on, such as augment.stored.Stored."""
 
     def __len__(self) -> int: ...
 
     def read(
         self, pieces: Sequence[tuple[int, int]], images: np.ndarray, labels: np.ndarray
     ) -> None:
-        """Fills uint8 [n, 28, 28, 1] and [n] with pieces, one behind the other.
+        """Fills uint8 [n, 28, 28, 1] and [n] with pieces of the set, one after another.
 
         Args:
-          pieces: of images that follow each other: number of the first, and how many.
+          pieces: number of the first image and count of images of each piece.
 
         Raises:
-          errors.UserError: they cannot be read.
+          errors.UserError: the set cannot be read.
         """
 
     def verify(self, stop: threading.Event) -> None:
-        """Raises UserError if it is damaged; is left early when `stop` is set."""
+        """Raises UserError if the set is damaged; returns early once `stop` is set."""
 
 
 class Window(NamedTuple):
-    """What is trained on for some steps.
+    """Images to train on for some steps.
 
     Attributes:
-      images: uint8 [W, 28, 28, 1], on the device; all windows of a set have one W.
+      images: uint8 [W, 28, 28, 1], on the device; W is the same for all windows.
       labels: uint8 [W].
-      end: the first step that it is not for.
+      end: first step after this window.
     """
 
     images: tf.Tensor
@@ -73,7 +73,7 @@ class Window(NamedTuple):
 
 
 class Whole:
-    """A set that is in memory: one window for all steps.
+    """A set in memory: one window for all steps.
 
     Args:
       images: uint8 [N, 28, 28, 1].
@@ -81,19 +81,19 @@ class Whole:
     """
 
     def __init__(self, images: np.ndarray, labels: np.ndarray):
-        # Once over to the device, as bytes.
+        # Copied to the device once, as bytes.
         self._window = Window(device.tensor(images), device.tensor(labels), sys.maxsize)
 
     def at(self, step: int) -> Window:
-        """The window of a step."""
+        """Returns the window of a step."""
         return self._window
 
     def first(self, count: int) -> tf.Tensor:
-        """The first images of the set, uint8 [count or less, 28, 28, 1]."""
+        """Returns the first images of the set, uint8 [up to `count`, 28, 28, 1]."""
         return self._window.images[:count]
 
     def verified(self) -> None:
-        """It was when it was read."""
+        """Does nothing: the set was verified when it was read."""
 
     def __enter__(self) -> "Whole":
         return self
@@ -103,15 +103,15 @@ class Whole:
 
 
 class Windows:
-    """A set that is not; a context manager, of the interface of `Whole`.
+    """A set on disk, with the interface of `Whole`; a context manager.
 
     Args:
       source: the set; larger than a window.
-      sampler: a key of `ORDERS`.
-      seed: of the run.
+      sampler: key of `ORDERS`.
+      seed: seed of the run.
       batch_size: images per step.
-      length: of a window, in steps.
-      steps: of the run; no window is read that begins after them.
+      length: length of a window in steps.
+      steps: steps of the run; windows after its end are not read.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class Windows:
         self._length, self._steps = length, steps
         size = length * batch_size
         self._arrays = [(empty((size, 28, 28, 1)), empty((size,))) for _ in range(2)]
-        # In the same memory, written to only while no step reads it.
+        # They share the arrays' memory, which we write to only while no step reads it.
         self._tensors = [tuple(map(device.tensor, pair)) for pair in self._arrays]
         self._fills: dict[int, concurrent.futures.Future] = {}
         self._stop = threading.Event()
@@ -136,17 +136,17 @@ class Windows:
         self._verified = self._pool.submit(source.verify, self._stop)
 
     def at(self, step: int) -> Window:
-        """The window of a step, whose images hold until the next one is asked for.
+        """Returns the window of a step; it is valid until the next call.
 
-        Waits for it, and lets the one behind it be read.
+        Waits for the window, and starts to read the one after it.
 
         Raises:
-          errors.UserError: it cannot be read, or the set was meanwhile found damaged.
+          errors.UserError: the window cannot be read, or the set is damaged.
         """
         if self._verified.done():
             self._verified.result()
         number = step // self._length
-        if number not in self._fills:  # the run begins, or goes on, with it
+        if number not in self._fills:  # the run starts or resumes here
             concurrent.futures.wait(self._fills.values())
             self._fills = {number: self._pool.submit(self._fill, number)}
         self._fills[number].result()
@@ -158,14 +158,14 @@ class Windows:
         return Window(images, labels, end)
 
     def _fill(self, number: int) -> None:
-        """Reads a window into its place."""
+        """Reads a window into one of the two pairs of arrays."""
         images, labels = self._arrays[number % 2]
         content = self._order(self._seed, number, len(labels), len(self._source))
         if content.places is None:
             self._read(content.pieces, images, labels)
             return
         done = 0
-        for piece in content.pieces:  # one at a time: they go to many places
+        for piece in content.pieces:  # each goes to scattered places
             some = empty((piece[1], 28, 28, 1)), empty((piece[1],))
             self._read([piece], *some)
             places = content.places[done : done + piece[1]]
@@ -186,19 +186,19 @@ class Windows:
         self._source.read(whole, images, labels)
 
     def first(self, count: int) -> tf.Tensor:
-        """As of `Whole`: the same images, whatever the step."""
+        """Returns the first images of the set, as `Whole.first` does."""
         count = min(count, len(self._source))
         images = empty((count, 28, 28, 1))
         self._source.read([(0, count)], images, empty((count,)))
         return device.tensor(images)
 
     def verified(self) -> None:
-        """Waits until every byte of the set is known to be as it was written.
+        """Waits until the SHA-256 of the whole set has been checked.
 
-        To be asked before what it was trained on is kept.
+        Call it before keeping anything that was trained on the set.
 
         Raises:
-          errors.UserError: one is not.
+          errors.UserError: the set is damaged.
         """
         self._verified.result()
 
@@ -211,30 +211,29 @@ class Windows:
 
 
 class Content(NamedTuple):
-    """What a window is filled with.
+    """Content of a window.
 
     Attributes:
-      pieces: of images that follow each other in the ring: number of the first one, to
-        be taken modulo the size of the set, and how many.
-      places: int64 [W], where in the window each of their images goes; None: in order.
+      pieces: number of the first image, modulo the size of the set, and count of images
+        of each piece of the ring.
+      places: int64 [W], place of each of these images in the window; None: in order.
     """
 
     pieces: list[tuple[int, int]]
     places: np.ndarray | None = None
 
 
-# (seed, number of the window, images of a window, images of the set) → its content
+# (seed, number of the window, images per window, images of the set) → Content
 Order = Callable[[int, int, int, int], Content]
 
 
 def shuffled_blocks(seed: int, window: int, window_size: int, set_size: int) -> Content:
-    """Every image once per pass over the set, blocks in an order new in each pass.
+    """Takes every image once per pass over the set, in a new order of blocks each time.
 
-    Image number n of the endless sequence of passes belongs to window n div
-    window_size, of which `batches.shuffled_epochs` then draws each image once. A pass
-    begins anywhere in the ring, so that its blocks are others than those of the pass
-    before. What is left when the ring has been cut into whole blocks, less than one,
-    comes last.
+    Passes follow each other without a gap, and each window takes the next `window_size`
+    images; `batches.shuffled_epochs` then draws each of them once. Each pass starts
+    somewhere else in the ring, so its blocks differ from those of other passes. The
+    images that fill no block come last.
     """
     pieces, ends = [], []
     at, end = window * window_size, (window + 1) * window_size
@@ -246,7 +245,8 @@ def shuffled_blocks(seed: int, window: int, window_size: int, set_size: int) -> 
         ends.append(at - window * window_size)
     if len(ends) == 1:
         return Content(pieces)
-    # The rest of a pass goes where the sampler draws first. A window is a pass to it.
+    # The end of the old pass goes where the sampler, to which a window is a pass, draws
+    # first.
     number = tf.constant(window, tf.int64)
     drawn = batches.shuffled_epochs(seed, number, window_size, window_size).numpy()
     return Content(pieces, np.concatenate([*map(np.sort, np.split(drawn, ends))]))
@@ -255,7 +255,7 @@ def shuffled_blocks(seed: int, window: int, window_size: int, set_size: int) -> 
 def _of_pass(
     seed: int, number: int, start: int, stop: int, set_size: int
 ) -> list[tuple[int, int]]:
-    """The pieces that hold images `start` to `stop` of a pass."""
+    """Pieces that hold images `start` to `stop` of a pass."""
     *key, turn = _random(seed, number, 4)
     blocks = set_size // BLOCK
     places = np.arange(start // BLOCK, math.ceil(stop / BLOCK))
@@ -266,7 +266,7 @@ def _of_pass(
         max_index=np.int64(blocks - 1),
         rounds=8,
     ).numpy()
-    order[places == blocks] = blocks  # what is left stays where it is
+    order[places == blocks] = blocks  # the incomplete block stays at the end
     firsts = np.maximum(start, places * BLOCK)
     counts = np.minimum(stop, (places + 1) * BLOCK) - firsts
     firsts += turn % set_size + (order - places) * BLOCK
@@ -274,28 +274,28 @@ def _of_pass(
 
 
 def drawn_blocks(seed: int, window: int, window_size: int, set_size: int) -> Content:
-    """Blocks that begin anywhere in the ring, each drawn independently."""
+    """Draws blocks that start anywhere in the ring, independently of each other."""
     firsts = _random(seed, window, math.ceil(window_size / BLOCK))
     counts = [min(BLOCK, window_size - BLOCK * i) for i in range(len(firsts))]
     return Content(list(zip(firsts, counts, strict=True)))
 
 
-# By the sampler that draws from the window.
+# By the name of the sampler that draws from the window.
 ORDERS: dict[str, Order] = {"epochs": shuffled_blocks, "random": drawn_blocks}
 
 
 def _random(seed: int, number: int, count: int) -> list[int]:
-    """Random int64; none that a step draws, because those have numbers from 0 up."""
+    """Random int64, independent of those of steps, whose numbers are 0 or more."""
     shape, seeds = [count], tf.constant([seed, -1 - number], tf.int64)
     drawn = tf.random.stateless_uniform(shape, seeds, None, None, tf.int64)
     return drawn.numpy().tolist()
 
 
 def length(memory_mb: int, batch_size: int) -> int:
-    """The steps of a window, if two windows are to have so much memory.
+    """Number of steps per window if two windows take `memory_mb`.
 
     Raises:
-      errors.UserError: it is too little for windows that are worth shuffling.
+      errors.UserError: windows of that size would not shuffle well enough.
     """
     step_bytes = (2 * ITEM_BYTES + ORDER_BYTES) * batch_size
     steps = memory_mb * MB // step_bytes
@@ -304,14 +304,14 @@ def length(memory_mb: int, batch_size: int) -> int:
         needed = math.ceil(step_bytes * least / MB)
         raise errors.UserError(
             f"memory_mb={memory_mb} is too little for two windows of"
-            f" {least * batch_size:,} images: give {needed} or more, or 0 for the whole"
-            " set in memory"
+            f" {least * batch_size:,} images: give {needed} or more, or 0 to keep the"
+            " whole set in memory"
         )
     return steps
 
 
 def fits(count: int, memory_mb: int) -> bool:
-    """Whether so many images can be in memory all together."""
+    """Whether `count` images fit into `memory_mb`."""
     return count * ITEM_BYTES <= memory_mb * MB
 
 
@@ -322,13 +322,13 @@ def feed(
     config: Any,
     steps: int,
 ) -> Whole | Windows:
-    """What a run is trained on, by step.
+    """Returns the training set of a run, in memory or in windows.
 
     Args:
-      images, labels: the set if it is in memory, as of `Whole`.
-      source: the set if it is not.
+      images, labels: see `Whole`; unused if there is a source.
+      source: the set if it stays on disk, else None.
       config: the run's `config.Config`.
-      steps: of the run.
+      steps: number of steps of the run.
     """
     if source is None:
         return Whole(images, labels)

@@ -5,16 +5,15 @@
     --distribute=mirrored       one process, a logical CPU for each replica
     --distribute=multi_worker   as many processes as TF_CONFIG names, on any machines
 
-All three train the same run: the flags give the batch and how many replicas share it,
-and each worker takes its share of the replicas, with the images and random numbers that
-they would get in one process.
+All three train the same run. Flags set the batch and the number of replicas that share
+it; each worker takes its share of the replicas, with the images and random numbers that
+these would get in one process.
 
-Each worker has its own, plain variables. They start with worker 0's bits and change by
-equal sums in equal ways, so they stay equal; their hashes are compared after each
-epoch. A strategy's mirrored variables would have to be kept in step instead, and every
-save would be a collective operation, which hangs if one worker stays away. Here a
-checkpoint is that of one process, written by worker 0, which also tells the others what
-it restored and what its scores are.
+Each worker has plain variables of its own. They start with worker 0's bits and are
+updated in the same way with the same sums, so they stay equal; we compare their hashes
+after each epoch. With a strategy's mirrored variables, every save would be a collective
+operation, which hangs if one worker is missing. Our checkpoints are those of a single
+process: worker 0 writes them, and tells the others its restored weights and its scores.
 """
 
 import functools
@@ -34,7 +33,7 @@ Step = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor, bool], replicas.Par
 
 
 class Workers:
-    """All workers of a run, seen from one of them; a single process is one worker.
+    """All workers of a run, seen by one of them; a single process is one worker.
 
     Args:
       kind: one of `cluster.KINDS`.
@@ -43,7 +42,7 @@ class Workers:
       wait_seconds: how long to wait for the other workers.
 
     Raises:
-      errors.UserError: they did not start in time, or cannot be connected.
+      errors.UserError: a worker did not start in time, or cannot be connected.
     """
 
     def __init__(
@@ -61,7 +60,7 @@ class Workers:
 
     @property
     def environment(self) -> dict[str, Any]:
-        """Entries for the environment in run.json; none for one process, one graph."""
+        """Entries for the environment in run.json; none with --distribute=none."""
         if not self.strategy:
             return {}
         return {"distribute": f"{self.kind}, {self.place.workers} workers"}
@@ -77,11 +76,11 @@ class Workers:
         """Turns a step on part of a batch into a step on the whole batch.
 
         Args:
-          part_step: takes images and labels, the arguments of a `replicas.PartStep`,
+          part_step: function of images, labels, the arguments of a `replicas.PartStep`,
             and `training`.
           count: number of replicas of the run.
-          sync: whether replicas exchange anything within a part. TensorFlow allows
-            that only in the outermost function.
+          sync: whether replicas exchange anything within a part, which TensorFlow
+            allows only in the outermost function.
           in_line: see `replicas.function`.
         """
         if not sync:
@@ -97,10 +96,10 @@ class Workers:
         )
 
     def gather(self, value: Any) -> list[Any]:
-        """Collects a value of JSON types from each worker; all must call this.
+        """Collects a value of JSON types from each worker; all workers must call this.
 
         Returns:
-          The values by worker number, the same list on every worker.
+          The values by worker number; the same list on every worker.
         """
         if self.place.workers == 1:
             return [value]
@@ -114,7 +113,7 @@ class Workers:
         ]
 
     def agree(self, number: int) -> int:
-        """Returns the highest number that any worker gave."""
+        """Returns the highest of all workers' numbers; all workers must call this."""
         if self.place.workers == 1:
             return number
         return int(self._stack(np.array([number])).max())
@@ -149,33 +148,32 @@ class Workers:
         if others:
             raise ClusterError(
                 f"the weights of worker {others[0]} differ from those of worker 0"
-                f" {when}: their machines compute differently, or one of them is"
-                " faulty; start all again on machines of one kind, and they resume from"
-                " the last checkpoint"
+                f" {when}: their machines compute differently, or one is faulty; start"
+                " all again on machines of one kind, and they resume from the last"
+                " checkpoint"
             )
 
     def check_alike(self, facts: Mapping[str, Any]) -> None:
         """Makes sure that all workers are about to train the same run.
 
         Args:
-          facts: values of JSON types that must be equal, by the name that a user
-            knows them by.
+          facts: values of JSON types that must be equal, by names for the user.
 
         Raises:
-          ClusterError: one differs; all workers name the same one.
+          ClusterError: a value differs; all workers name the same one.
         """
         first, *others = self.gather(dict(facts))
         for number, other in enumerate(others, 1):
             for name in sorted(first.keys() | other.keys()):
                 if first.get(name) != other.get(name):
                     raise ClusterError(
-                        f"worker {number} has {name} {other.get(name)}, and worker 0"
+                        f"worker {number} has {name} {other.get(name)}, but worker 0"
                         f" has {first.get(name)}: start all with the same flags,"
                         " version and data"
                     )
 
     def _stack(self, values: np.ndarray) -> np.ndarray:
-        """Each worker's integers [n] → int32 [workers, n]."""
+        """Collects each worker's integers [n] into int32 [workers, n]."""
         table = np.zeros([self.place.workers, *values.shape], np.int32)
         table[self.place.number] = values
         return self._sum(table)
@@ -194,7 +192,7 @@ class Workers:
         assert strategy  # a single worker has nothing to add up
 
         def graph(values):
-            # A copy, for TensorFlow knows no device of an argument.
+            # Copied, because TensorFlow does not know the device of an argument.
             return strategy.run(lambda: strategies.all_sum(tf.identity(values)))
 
         signature = [tf.TensorSpec([None], tf.int32)]
