@@ -104,7 +104,7 @@ def test_rounds_are_the_seeds_of_ours(monkeypatch, capsys):
     assert "fast99, seed 1: 50.00% after 10.0 s" in capsys.readouterr().out
 
 
-def test_stopwatch_counts_while_it_runs(monkeypatch):
+def test_stopwatch_counts_only_while_it_runs(monkeypatch):
     clock = iter([0.0, 1.0, 5.0, 7.0, 20.0, 24.0])
     monkeypatch.setattr(examples.time, "perf_counter", lambda: next(clock))
     watch = examples.Stopwatch().start()

@@ -110,7 +110,7 @@ def test_no_source_is_too_long():
     assert not [n for _, n in counts.long_files() if not n.startswith("tests/")]
 
 
-def test_counts():
+def test_lines_and_lookups_are_counted():
     path = Path("tests/programs.py")
     assert counts.count_lines(path) > counts.count_code(path) > 10
     assert counts.is_test(path) and path in counts.sources()
@@ -152,7 +152,7 @@ def unsafe(source):
 
 
 @pytest.mark.parametrize("path", ALL_SOURCES, ids=str)
-def test_no_file_is_run_as_code(path):
+def test_no_file_is_executed_as_code(path):
     if path.as_posix() == "tests/test_architecture.py":
         return  # it names them
     assert not words(path) & PICKLES
@@ -174,7 +174,7 @@ def test_unsafe_code_is_found(source, found):
     assert unsafe(ast.parse(source)) == ({found} if found else set())
 
 
-def test_tensorboard_listens_to_this_machine_only():
+def test_tensorboard_listens_on_this_machine_only():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert "-m evaluation.dashboard" in makefile and "/tensorboard" not in makefile
     source = (ROOT / "evaluation" / "dashboard.py").read_text(encoding="utf-8")
@@ -182,14 +182,14 @@ def test_tensorboard_listens_to_this_machine_only():
 
 
 @pytest.mark.parametrize("path", ALL_SOURCES, ids=str)
-def test_every_file_opens_with_licence_and_docstring(path):
+def test_every_file_starts_with_licence_and_docstring(path):
     first = (ROOT / path).read_text(encoding="utf-8").partition("\n")[0]
     assert first == "# SPDX-License-Identifier: Apache-2.0"
     assert ast.get_docstring(tree(path))
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_programs_load_tensorflow_by_device_first(program):
+def test_programs_load_tensorflow_through_device(program):
     first = next(
         node
         for node in tree(f"{program}.py").body

@@ -74,7 +74,7 @@ def program(tmp_path, *arguments):
     )
 
 
-def test_workers_end_with_their_program_and_the_next_goes_on(tmp_path):
+def test_workers_end_with_their_program_and_the_next_one_continues(tmp_path):
     flags = ["--multiply=30", "--workers=2"]
     killed = program(tmp_path, *flags)
     while not list(tmp_path.glob(".*.unfinished/finished.jsonl")):
@@ -91,7 +91,7 @@ def test_workers_end_with_their_program_and_the_next_goes_on(tmp_path):
 # --- Dask ---
 
 
-def test_dask_that_is_not_installed_is_one_line(dataset, tmp_path, monkeypatch):
+def test_a_missing_dask_gives_one_line(dataset, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     engine = functools.partial(workers.dask, "tcp://127.0.0.1:1")
     with pytest.raises(errors.UserError, match="extra named dask"):
@@ -99,7 +99,7 @@ def test_dask_that_is_not_installed_is_one_line(dataset, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("address", ["", "8786", "127.0.0.1:8786", "http://a:1", "a b"])
-def test_impossible_addresses(address):
+def test_impossible_addresses_are_refused(address):
     with pytest.raises(errors.UserError, match="dask_scheduler"):
         workers.check_scheduler(address)
 
@@ -123,7 +123,7 @@ def test_dask_writes_the_same_bytes(dataset, tmp_path, expected, cluster):
     assert contents(make(dataset, DEFORMED, tmp_path, engine)) == expected
 
 
-def test_dask_goes_on_without_a_killed_worker(
+def test_dask_continues_without_a_killed_worker(
     dataset, tmp_path, monkeypatch, expected, cluster
 ):
     note, killed = folder._note, []
@@ -149,7 +149,7 @@ def test_dask_workers_of_another_version_are_refused(
         make(dataset, DEFORMED, tmp_path, engine)
 
 
-def test_a_scheduler_that_is_not_there_is_one_line(dataset, tmp_path, monkeypatch):
+def test_a_missing_scheduler_gives_one_line(dataset, tmp_path, monkeypatch):
     pytest.importorskip("distributed", reason="the extra dask is missing")
     monkeypatch.setattr(workers, "CONNECT_SECONDS", 1)
     engine = functools.partial(workers.dask, "tcp://127.0.0.1:1")

@@ -53,7 +53,7 @@ def normalised(x, mean, variance, norm, epsilon=EPSILON):
 
 
 @LAYOUTS
-def test_starts_as_plain_normalisation(shape, axis):
+def test_initially_only_normalises(shape, axis):
     norm = BatchNorm(3, decay=0.9, axis=axis)
     y, _ = norm(tf.constant(batch_of(shape, axis), tf.float32), training=True)
     assert y.shape == shape
@@ -132,7 +132,7 @@ def test_a_call_changes_no_variable(norm, shape, axis, training):
 
 @LAYOUTS
 @TRAINING
-def test_fed_bool_is_the_fixed_bool(norm, shape, axis, training):
+def test_a_fed_bool_acts_like_a_fixed_one(norm, shape, axis, training):
     @tf.function
     def graph(x, training):
         y, updates = norm(x, training=training)

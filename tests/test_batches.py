@@ -36,7 +36,7 @@ def test_shape_and_range(sample):
 
 
 @REGISTRY
-def test_a_function_of_seed_and_step(sample):
+def test_draws_are_a_function_of_seed_and_step(sample):
     first = draw(sample, 3, 10, 50, 1000)
     np.testing.assert_array_equal(draw(sample, 3, 10, 50, 1000), first)
     assert (draw(sample, 3, 11, 50, 1000) != first).any()
@@ -44,13 +44,13 @@ def test_a_function_of_seed_and_step(sample):
 
 
 @REGISTRY
-def test_largest_seed_and_a_late_step(sample):
+def test_draws_work_with_the_largest_seed_at_a_late_step(sample):
     indices = draw(sample, 2**31 - 1, 10**9, 128, 300_000)
     assert len(set(indices.tolist())) > 120
 
 
 @REGISTRY
-def test_same_in_a_graph(sample):
+def test_draws_are_the_same_in_a_graph(sample):
     @tf.function(input_signature=[tf.TensorSpec([], tf.int64)])
     def graph(step):
         return sample(3, step, 50, 70)
@@ -78,7 +78,7 @@ def test_a_large_pass_is_a_permutation():
     assert sorted(draws(0, 1, 60_000, 60_000)) == list(range(60_000))
 
 
-def test_passes_and_seeds_have_orders_of_their_own():
+def test_each_pass_and_seed_has_its_own_order():
     set_size = 10_000
     orders = [
         np.arange(set_size),

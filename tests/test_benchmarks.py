@@ -82,7 +82,7 @@ def cells(markdown):
 # --- peers ---
 
 
-def test_peer_answers_until_it_is_closed(stand_ins):
+def test_a_peer_answers_until_it_is_closed(stand_ins):
     with peers.Peer(stand_ins, "double", {"factor": 3}) as peer:
         assert [peer.ask(4), peer.ask(0.5)] == [12, 1.5]
     assert peer._process.returncode == 0
@@ -92,7 +92,7 @@ def test_peer_answers_until_it_is_closed(stand_ins):
 @pytest.mark.parametrize(
     "name, reason", [("missing", "no_such_library"), ("helpless", "needs a compiler")]
 )
-def test_missing_peer(stand_ins, name, reason):
+def test_a_missing_peer_is_reported(stand_ins, name, reason):
     with pytest.raises(peers.Missing, match=reason):
         peers.Peer(stand_ins, name, {})
 
@@ -111,7 +111,7 @@ def test_a_peer_that_fails_later_gives_one_line(stand_ins):
             peer.ask(1)
 
 
-def test_killed_peer(stand_ins):
+def test_a_killed_peer_is_reported(stand_ins):
     with peers.Peer(stand_ins, "double", {}) as peer:
         peer._process.kill()
         peer._process.wait()

@@ -13,7 +13,7 @@ from training import checkpoints
     "value, equal",
     [(1.0, True), (np.nextafter(np.float32(1), np.float32(2)), False), (-1.0, False)],
 )
-def test_a_last_bit_is_seen(tmp_path, value, equal):
+def test_a_difference_in_the_last_bit_is_noticed(tmp_path, value, equal):
     def saved(name, value):
         folder = tmp_path / name
         state = tf.train.Checkpoint(w=tf.Variable([value, 0.0]))
@@ -23,6 +23,6 @@ def test_a_last_bit_is_seen(tmp_path, value, equal):
     assert (saved("ours", 1.0) == saved("theirs", value)) is equal
 
 
-def test_a_tree_that_cannot_train_is_named():
+def test_a_tree_that_cannot_train_is_reported():
     with pytest.raises(bits.BitsError, match="nonesuch"):
         bits.digest(bits.ROOT, ["--nonesuch"])

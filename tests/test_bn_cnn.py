@@ -83,7 +83,7 @@ def plain_bn_cnn(network, images, training, activation, bn_axis):
 @TRAINING
 @pytest.mark.parametrize("bn_axis", [-1, 1])
 @ACTIVATION
-def test_is_the_plain_formulation(activation, bn_axis, training):
+def test_network_equals_its_plain_formulation(activation, bn_axis, training):
     network = build("bn_cnn", activation=activation, bn_axis=bn_axis, conv_dropout=0.0)
     unsettle(network)
     for norm in (network.norm1, network.norm2, network.norm3):

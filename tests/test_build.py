@@ -28,7 +28,7 @@ def test_a_preview_that_cannot_be_written_is_refused_before_the_set(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_program(tmp_path):
+def test_program_builds_a_set_and_a_preview(tmp_path):
     sheet = tmp_path / "sheet.png"
     settings = ["--shift_directions=up", "--flip_labels="]
     done = run(tmp_path, f"--preview={sheet}", *settings)
@@ -37,7 +37,7 @@ def test_program(tmp_path):
     assert sheet.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
 
-def test_program_draws_online_transforms_and_says_nothing_of_it(tmp_path):
+def test_program_previews_online_transforms_without_a_warning(tmp_path):
     sheet = tmp_path / "sheet.png"
     plain = ["--shift_directions=", "--flip_codes="]
     done = run(tmp_path, *plain, "--rotation=20", "--zoom=0.2", f"--preview={sheet}")
@@ -55,7 +55,7 @@ def test_program_draws_online_transforms_and_says_nothing_of_it(tmp_path):
         "--deform=elastic --multiply=2 --flip_codes=0",
     ],
 )
-def test_bad_flag_is_one_line(tmp_path, flags):
+def test_a_bad_flag_gives_one_line(tmp_path, flags):
     done = run(tmp_path, *flags.split())
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
@@ -67,7 +67,7 @@ def test_copies_share_a_line_of_the_table(dataset):
     assert [size for _, size in rows] == [40, 5 * 40, 6 * 40]
 
 
-def test_full_disk_is_one_line_and_leaves_nothing(tmp_path):
+def test_a_full_disk_gives_one_line_and_leaves_nothing(tmp_path):
     # A limit on the size of files fails in write(), as a full disk does.
     code = (
         "import resource, runpy; "

@@ -26,7 +26,7 @@ def test_edges_belong_to_the_bin_below():
     assert found.confidence == pytest.approx([0.25, 0.76, 0.75, 1])
 
 
-def test_perfect_and_worst():
+def test_error_of_perfect_and_of_worst_confidence():
     sure = np.ones(5)
     right, wrong = np.ones(5, bool), np.zeros(5, bool)
     assert calibration.expected_calibration_error(sure, right) == 0

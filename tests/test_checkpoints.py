@@ -73,7 +73,7 @@ def passed_over(folder, capsys):
     return line
 
 
-def test_restores_the_last_bit_for_bit(folder):
+def test_the_last_checkpoint_is_restored_bit_for_bit(folder):
     odd = np.array([-0.0, np.inf, 1e-45, np.pi, -1e38], np.float32)
     saved = make_state(3)
     saved.network.w.assign(odd)
@@ -92,7 +92,7 @@ def test_without_a_checkpoint_nothing_changes(tmp_path):
     assert content(state) == before
 
 
-def test_keeps_the_last_two(folder):
+def test_the_last_two_are_kept(folder):
     for step in (9, 100_000_000):  # the latter is longer than the padding
         checkpoints.save(make_state(), folder, step)
     assert checkpoints.steps(folder) == [9, 100_000_000]
@@ -105,7 +105,7 @@ def test_folders_with_other_names_are_ignored(folder):
     assert checkpoints.steps(folder) == [1, 2]
 
 
-def test_a_step_may_be_saved_twice(folder):
+def test_a_step_can_be_saved_twice(folder):
     again = make_state(7)
     checkpoints.save(again, folder, 2)
     restored = make_state()
@@ -154,7 +154,7 @@ def test_any_flipped_bit_is_detected(folder, name, capsys):
         passed_over(folder, capsys)
 
 
-def test_without_a_whole_one_restoring_fails(folder):
+def test_without_a_whole_checkpoint_restoring_fails(folder):
     for step in (1, 2):
         (checkpoints.path(folder, step) / "state.index").unlink()
     message = refused(make_state(), folder)
@@ -185,7 +185,7 @@ def test_files_of_another_run_are_detected(folder, tmp_path, capsys):
     assert "is of step 1" in passed_over(folder, capsys)
 
 
-def test_progress_is_kept_to_the_last_bit(tmp_path):
+def test_progress_is_restored_to_the_last_bit(tmp_path):
     progress = {"loss": 0.1 + 0.2, "events": {"train": 2**53 + 1}}
     checkpoints.save(make_state(), tmp_path, 1, progress=progress)
     assert checkpoints.progress(tmp_path, 1) == progress
@@ -194,7 +194,7 @@ def test_progress_is_kept_to_the_last_bit(tmp_path):
         checkpoints.progress(tmp_path, 1)
 
 
-def test_the_last_whole_one_is_never_removed(folder):
+def test_the_last_whole_checkpoint_is_never_removed(folder):
     for step in (3, 4, 5):
         checkpoints.save(make_state(step), folder, step)
         if step < 5:
@@ -224,7 +224,7 @@ def test_a_file_that_reads_back_differently_fails_the_save(folder, monkeypatch):
     assert names_in(folder) == ["step-00000001", "step-00000002"]
 
 
-def test_tidy_puts_back_what_a_killed_save_had_renamed(folder):
+def test_tidy_restores_what_a_killed_save_had_renamed(folder):
     place = checkpoints.path(folder, 2)
     place.rename(folder / ".replaced-00000002")
     checkpoints.tidy(folder)
@@ -235,7 +235,7 @@ def test_tidy_puts_back_what_a_killed_save_had_renamed(folder):
     assert names_in(folder) == ["step-00000001", "step-00000002"]
 
 
-def test_an_empty_folder_is_passed_over(folder, capsys):
+def test_an_empty_folder_is_skipped(folder, capsys):
     checkpoints.path(folder, 1).rename(checkpoints.path(folder, 3))
     for file in checkpoints.path(folder, 3).iterdir():
         file.unlink()
@@ -253,11 +253,11 @@ def test_another_network_is_refused(folder, other):
 
 
 @pytest.mark.parametrize("other", [{"names": "wbx"}, {"shape": (6,)}])
-def test_another_network_is_refused_even_partially(folder, other):
+def test_another_network_is_refused_even_for_a_partial_restore(folder, other):
     refused(make_state(**other), folder, partial=True)
 
 
-def test_partial_restores_the_network_alone(tmp_path):
+def test_a_partial_restore_is_of_the_network_alone(tmp_path):
     saved = make_state(1, optimizer=make_state(2).network)
     checkpoints.save(saved, tmp_path, 5)
     restored = make_state()
@@ -279,7 +279,7 @@ def test_a_deleted_run_directory(tmp_path):
     assert not (tmp_path / "gone").exists()
 
 
-def test_a_failed_save_leaves_the_old_ones(folder, monkeypatch):
+def test_a_failed_save_leaves_the_old_checkpoints(folder, monkeypatch):
     def full(file, **options):
         raise OSError(28, "No space left on device")
 
@@ -292,7 +292,7 @@ def test_a_failed_save_leaves_the_old_ones(folder, monkeypatch):
     assert content(restored) == content(make_state(2))
 
 
-def test_an_error_of_tensorflow_is_reported_without_its_operations(folder):
+def test_tensorflow_errors_are_reported_without_their_operations(folder):
     class State:
         def write(self, prefix):
             tf.io.write_file(prefix, tf.constant("x"))

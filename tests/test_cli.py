@@ -274,7 +274,7 @@ def test_help_of_eval_has_every_flag_in_a_group(evaluations):
     assert "--export_formats: a comma separated list\n" in out
 
 
-def test_the_reader_of_help_may_stop_early():
+def test_help_survives_a_reader_that_stops_early():
     """As `head` does after ten lines."""
     with subprocess.Popen(
         [sys.executable, "train.py", "--help"],

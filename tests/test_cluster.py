@@ -15,7 +15,7 @@ from training import cluster, launch
     ("task", "number", "on_host"),
     [(("chief", 0), 0, 1), (("worker", 0), 1, 2), (("worker", 1), 2, 2)],
 )
-def test_place(task, number, on_host):
+def test_find_place(task, number, on_host):
     jobs = {"worker": ["a:1", "a:2"], "chief": ["b:1"]}
     task = {"type": task[0], "index": task[1]}
     place = cluster.find_place(
@@ -39,7 +39,7 @@ def test_place(task, number, on_host):
         "[" * 10**5,
     ],
 )
-def test_a_bad_tf_config_is_one_line(tf_config):
+def test_a_bad_tf_config_gives_one_line(tf_config):
     assert cluster.find_place("none", tf_config) == cluster.Place()
     with pytest.raises(cluster.ClusterError, match="TF_CONFIG"):
         cluster.find_place("multi_worker", tf_config)
@@ -63,7 +63,7 @@ def test_a_single_process_trains_alone(tf_config):
         ('{"cluster": {"worker": 3}}', "TF_CONFIG makes no sense"),
     ],
 )
-def test_one_of_several_does_not_train_alone_unasked(tf_config, message):
+def test_one_of_several_processes_does_not_train_alone(tf_config, message):
     with pytest.raises(errors.UsageError, match=message) as caught:
         cluster.check_alone(tf_config)
     assert "give --distribute=multi_worker to train with" in str(caught.value)
@@ -83,7 +83,9 @@ def test_one_of_several_does_not_train_alone_unasked(tf_config, message):
         ("multi_worker", 34, 34, False, "one image for each of 34"),
     ],
 )
-def test_what_cannot_be_shared_is_refused(kind, workers, replicas, sync, message):
+def test_batches_that_cannot_be_shared_are_refused(
+    kind, workers, replicas, sync, message
+):
     config = Config(
         replicas=replicas, sync_batch_norm=sync, batch_size=33, distribute=kind
     )

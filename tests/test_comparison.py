@@ -117,7 +117,7 @@ def test_two_networks_that_differ_beyond_chance(make_run):
     assert row(text, "a", "0,") == expected.split()
 
 
-def test_no_chance_is_none_at_all(make_run):
+def test_p_is_never_printed_as_0(make_run):
     labels = np.zeros(2000, np.uint8)
     runs = [make_run("a", range(2000), labels), make_run("b", (), labels, seed=1)]
     assert "is significant at 5 % (p < 1e-307)." in comparison.compare(runs)
@@ -165,7 +165,7 @@ def test_three_recipes_have_tables_of_both_tests(make_run):
     assert "a | b | c differ in: --network (a | b | c)." in text
 
 
-def test_too_many_pairs_are_left_out_and_that_is_said(make_run):
+def test_too_many_pairs_are_left_out_with_a_note(make_run):
     folders = [make_run(f"a-s{seed}", [seed], seed=seed) for seed in range(9)]
     assert "36 pairs of networks" in comparison.compare(folders)
     eight = comparison.compare(folders[:8])
@@ -183,14 +183,14 @@ def refused(error, *run_dirs):
     return message
 
 
-def test_fewer_than_two(make_run):
+def test_fewer_than_two_runs_are_refused(make_run):
     for run_dirs in ([], [make_run("a")]):
         message = refused(errors.UsageError, *run_dirs)
         assert "python eval.py --compare RUN RUN" in message
     assert errors.UsageError.exit_code == 2
 
 
-def test_no_run_or_no_scores(make_run, tmp_path):
+def test_folders_without_runs_or_scores_are_refused(make_run, tmp_path):
     a, b = make_run("a"), make_run("b", seed=1)
     assert "holds no run" in refused(RunError, a, tmp_path / "nowhere")
     for name in ("result.json", "predictions.npz"):
@@ -211,14 +211,14 @@ def test_no_run_or_no_scores(make_run, tmp_path):
 
 
 @pytest.mark.parametrize("errors", ["-1", "1.5", "true", "1e400", "NaN", '"1"'])
-def test_errors_that_cannot_be_counted(make_run, errors):
+def test_impossible_error_counts_are_refused(make_run, errors):
     a, b = make_run("a", {1}), make_run("b", {1}, seed=1)
     path = b / "result.json"
     path.write_text(path.read_text().replace('"errors": 1', f'"errors": {errors}'))
     assert "result.json is missing, damaged" in refused(RunError, a, b)
 
 
-def test_a_result_without_its_predictions(make_run):
+def test_a_result_without_predictions_is_refused(make_run):
     a, b = make_run("a", {1}), make_run("b", {1, 2}, seed=1)
     (b / "predictions.npz").write_bytes((a / "predictions.npz").read_bytes())
     message = refused(RunError, a, b)
@@ -226,7 +226,7 @@ def test_a_result_without_its_predictions(make_run):
     assert f"python eval.py --run_dir={b}" in message
 
 
-def test_the_same_run_twice(make_run):
+def test_the_same_run_twice_is_refused(make_run):
     a = make_run("a")
     assert "the same directory" in refused(RunError, a, a / ".." / "a")
     assert "would count twice" in refused(RunError, a, make_run("copy"))
@@ -244,13 +244,13 @@ def test_the_same_run_twice(make_run):
         ({"labels": LABELS[:99]}, "the same --split_seed and --validation_size"),
     ],
 )
-def test_other_digits(make_run, other, what):
+def test_runs_on_other_digits_are_refused(make_run, other, what):
     a, b = make_run("a"), make_run("b", seed=1, **other)
     message = refused(RunError, a, b)
     assert what in message and f"{a} and {b}" in message
 
 
-def test_a_run_that_is_not_at_its_end(make_run):
+def test_an_unfinished_run_is_refused(make_run):
     # Early stopping may come yet, and is no excuse.
     a, b = make_run("a"), make_run("b", finished=False, early_stopping=3)
     message = refused(RunError, a, b)

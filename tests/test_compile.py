@@ -25,13 +25,13 @@ def nothing_compiled(monkeypatch, tmp_path):
     ops.load.cache_clear()
 
 
-def test_a_compiler_that_fails(nothing_compiled, monkeypatch):
+def test_a_failing_compiler_is_reported(nothing_compiled, monkeypatch):
     monkeypatch.setenv("CXX", "false")
     assert ops.missing() == "the C++ compiler false fails: exit code 1"
     assert not list(nothing_compiled.iterdir())  # no partial files
 
 
-def test_no_compiler(nothing_compiled, monkeypatch):
+def test_a_missing_compiler_is_reported(nothing_compiled, monkeypatch):
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", str(nothing_compiled))
     assert ops.missing() == toolchain.NO_COMPILER
@@ -39,12 +39,12 @@ def test_no_compiler(nothing_compiled, monkeypatch):
         ops.conv_pool(tf.zeros([1, 5, 5, 1]), tf.zeros([3, 3, 1, 1]))
 
 
-def test_a_compiler_that_does_not_exist(nothing_compiled, monkeypatch):
+def test_a_compiler_that_does_not_exist_is_named(nothing_compiled, monkeypatch):
     monkeypatch.setenv("CXX", str(nothing_compiled / "c++"))
     assert "c++, which does not exist" in ops.missing()
 
 
-def test_a_compiler_of_two_words(nothing_compiled, monkeypatch):
+def test_the_compiler_may_be_several_words(nothing_compiled, monkeypatch):
     monkeypatch.setenv("CXX", "env false")
     assert ops.missing() == "the C++ compiler env fails: exit code 1"
 
@@ -171,11 +171,13 @@ NO_SPACE = (
         ("", "exit code 1"),
     ],
 )
-def test_the_reason_of_a_compiler_that_fails(printed, reason):
+def test_the_reason_for_a_failure_is_found(printed, reason):
     assert toolchain.failure(printed, 1) == reason
 
 
-def test_a_compiler_that_is_killed_or_never_ends(nothing_compiled, monkeypatch):
+def test_a_compiler_that_is_killed_or_never_ends_is_reported(
+    nothing_compiled, monkeypatch
+):
     monkeypatch.setenv("CXX", "sh -c 'kill -9 $$'")
     assert ops.missing() == "the C++ compiler sh fails: killed by SIGKILL"
     monkeypatch.setenv("CXX", "sh -c 'exec sleep 60'")
@@ -184,7 +186,7 @@ def test_a_compiler_that_is_killed_or_never_ends(nothing_compiled, monkeypatch):
     assert not list(nothing_compiled.iterdir())
 
 
-def test_a_compiler_in_the_background_is_ended(nothing_compiled, monkeypatch):
+def test_stopping_ends_the_background_compiler(nothing_compiled, monkeypatch):
     """Its children end as well, its folder is removed, and nobody waits."""
     monkeypatch.setenv("CXX", "sh -c 'sleep 60; true'")
     began = time.perf_counter()
@@ -200,7 +202,9 @@ def test_a_compiler_in_the_background_is_ended(nothing_compiled, monkeypatch):
     assert compile._job is None
 
 
-def test_a_compiler_that_fails_in_the_background(nothing_compiled, monkeypatch, capfd):
+def test_a_failure_in_the_background_is_reported_later(
+    nothing_compiled, monkeypatch, capfd
+):
     """The choice of kernels does not wait for it; its failure is reported later."""
     monkeypatch.setattr(toolchain, "processor", lambda: "flags : avx512f")
     monkeypatch.setenv("CXX", "false")
@@ -214,7 +218,7 @@ def test_a_compiler_that_fails_in_the_background(nothing_compiled, monkeypatch, 
     assert machine.settle(None, {}) is None
 
 
-def test_kernels_without_a_compiler(nothing_compiled, monkeypatch):
+def test_without_a_compiler_tensorflows_kernels_are_used(nothing_compiled, monkeypatch):
     monkeypatch.setenv("CXX", str(nothing_compiled / "c++"))
     with pytest.raises(machine.MachineError, match="not exist.*--kernels=tensorflow"):
         machine.start_kernels()
@@ -232,7 +236,7 @@ def test_a_full_disk_is_named(nothing_compiled, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     "processor, reason", [("flags : fma avx2", "no AVX-512"), ("flags : avx512f", "")]
 )
-def test_the_better_choice_depends_on_the_processor(monkeypatch, processor, reason):
+def test_the_choice_of_kernels_depends_on_the_processor(monkeypatch, processor, reason):
     monkeypatch.setattr(toolchain, "processor", lambda: processor)
     monkeypatch.setattr(compile, "start", lambda: None)
     assert ops.unsuited() == reason

@@ -150,7 +150,7 @@ LOST = "-c: cannot write standard output ({}): its text is lost, the work is don
         ("PYTHONIOENCODING=latin-1 {} 2>&1 | cat", 0, ""),
     ],
 )
-def test_the_work_survives_any_output(tmp_path, line, code, error):
+def test_a_run_survives_any_failing_output(tmp_path, line, code, error):
     """Outputs that are full, closed, unread, or of another encoding."""
     program = f'"{sys.executable}" -c "$PROGRAM" "{tmp_path}/work"'
     done = subprocess.run(
@@ -176,7 +176,7 @@ def test_output_does_not_move_the_cursor():
     assert (said.stdout, said.returncode) == ("a\\x1b[2J\\r\\u202eb\t·\n", 0)
 
 
-def test_ctrl_c_while_tensorflow_loads():
+def test_ctrl_c_ends_a_program_that_loads_tensorflow():
     # It then waits for input, as a busy machine may send the signal late.
     starts = "from system import console; console.start(); print(flush=True)"
     loads = f"{starts}; from system import device; input()"
@@ -195,7 +195,7 @@ def test_ctrl_c_while_tensorflow_loads():
     assert (process.returncode, error) == (130, "-c: interrupted\n")
 
 
-def test_every_program_starts_with_its_console():
+def test_every_program_starts_its_console_first():
     """Before its imports, which may take seconds."""
     programs = [path for path in SOURCES if "\n    cli.run(" in path.read_text("utf-8")]
     assert len(programs) == 13

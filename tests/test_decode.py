@@ -33,7 +33,7 @@ def read_grey(path):
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_formats_without_loss(tmp_path, suffix):
+def test_lossless_formats_are_decoded_exactly(tmp_path, suffix):
     image = Image.fromarray(np.stack([PICTURE, PICTURE // 2, 255 - PICTURE], -1))
     path = stored(tmp_path, image, suffix, **FORMATS[suffix])
     np.testing.assert_array_equal(decode.read(path).pixels, np.asarray(image))
@@ -73,7 +73,7 @@ def test_exif_says_which_way_is_up(tmp_path, suffix, orientation, upright):
 
 
 @pytest.mark.parametrize("mode", ["LA", "RGBA", "P"])
-def test_transparency_is_laid_on_white(tmp_path, mode):
+def test_transparent_pixels_become_white(tmp_path, mode):
     """Black everywhere, but opaque in one half only."""
     alpha = np.zeros((4, 6), np.uint8)
     alpha[:, :3] = 255
@@ -88,7 +88,7 @@ def test_transparency_is_laid_on_white(tmp_path, mode):
     np.testing.assert_array_equal(read_grey(path), 255 - alpha)
 
 
-def test_partly_transparent_is_partly_dark(tmp_path):
+def test_a_partly_transparent_pixel_is_partly_dark(tmp_path):
     image = Image.new("LA", (1, 1), (0, 51))
     assert read_grey(stored(tmp_path, image)).tolist() == [[204]]
 
@@ -232,21 +232,21 @@ def test_a_jpeg_of_many_scans_is_refused(tmp_path):
     refused(path, "scans than a JPEG needs")
 
 
-def test_a_tile_counts_in_full(tmp_path):
+def test_a_tile_counts_with_all_its_pixels(tmp_path):
     (tmp_path / "bomb.tif").write_bytes(tiled_tiff(65_520))
     refused(tmp_path / "bomb.tif", "scale it down")
     (tmp_path / "small.tif").write_bytes(tiled_tiff(16))
     refused(tmp_path / "small.tif", "damaged")  # it has no pixels
 
 
-def test_a_file_of_too_many_bytes(tmp_path, monkeypatch):
+def test_a_file_with_too_many_bytes_is_refused(tmp_path, monkeypatch):
     path = stored(tmp_path, Image.fromarray(PICTURE))
     monkeypatch.setattr(decode, "MAX_BYTES", path.stat().st_size - 1)
     refused(path, "more than .* bytes")
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tif", "webp"])
-def test_truncated(tmp_path, suffix):
+def test_truncated_photos_are_refused(tmp_path, suffix):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     path = stored(tmp_path, Image.fromarray(noise), suffix)
     content = path.read_bytes()
@@ -255,7 +255,7 @@ def test_truncated(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("content", [b"", b"7 3 1\n", b"\x89PNG\r\n\x1a\n", b"GIF89a"])
-def test_other_files(tmp_path, content):
+def test_other_files_are_refused(tmp_path, content):
     (tmp_path / "photo.png").write_bytes(content)
     refused(tmp_path / "photo.png", "not a photo; expected a PNG, JPEG|damaged")
 
@@ -269,14 +269,14 @@ def test_floats_are_refused(tmp_path):
     refused(stored(tmp_path, image, "tif"), "32 bits per pixel")
 
 
-def test_a_missing_file(tmp_path):
+def test_a_missing_file_is_refused(tmp_path):
     refused(tmp_path / "photo.png", "No such file")
 
 
 # --- Names ---
 
 
-def test_names_of_files_folders_and_patterns(tmp_path):
+def test_files_folders_and_patterns_are_expanded(tmp_path):
     for name in ("b.PNG", "a.jpg", ".hidden.png", "notes.txt", "c.tiff"):
         (tmp_path / name).touch()
     a, b, c = (tmp_path / name for name in ("a.jpg", "b.PNG", "c.tiff"))
@@ -287,20 +287,20 @@ def test_names_of_files_folders_and_patterns(tmp_path):
     assert decode.expand([str(tmp_path / "notes.txt")]) == [tmp_path / "notes.txt"]
 
 
-def test_a_file_with_a_star_in_its_name(tmp_path):
+def test_a_file_may_have_a_star_in_its_name(tmp_path):
     (tmp_path / "[1]*.png").touch()
     assert decode.expand([f"{tmp_path}/[1]*.png"]) == [tmp_path / "[1]*.png"]
 
 
 @pytest.mark.parametrize("name", ["a" * 300, "*" * 300])
-def test_names_that_no_file_can_have(name):
+def test_impossible_file_names_are_refused(name):
     """Refused when the file is read, or as a pattern without a match."""
     with pytest.raises(decode.PhotoError, match="too long|no picture in this pattern"):
         for path in decode.expand([name]):
             decode.read(path)
 
 
-def test_folders_and_patterns_without_pictures(tmp_path):
+def test_folders_and_patterns_without_pictures_are_refused(tmp_path):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(decode.PhotoError, match="no picture in this folder"):
         decode.expand([str(tmp_path)])

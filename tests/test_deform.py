@@ -25,7 +25,7 @@ def moved(images, *draws, **how):
 
 
 @pytest.mark.parametrize("kinds", [(), *[(kind,) for kind in KINDS], KINDS])
-def test_nothing_moves_by_nothing(kinds):
+def test_zero_deformation_changes_nothing(kinds):
     np.testing.assert_array_equal(deform(noise(3), kinds, 0, 1, STILL), noise(3))
 
 
@@ -59,7 +59,7 @@ def test_zoom_enlarges():
     assert rows.mean() == columns.mean() == geometry.CENTRE
 
 
-def test_sampling_is_bilinear_and_each_image_its_own():
+def test_sampling_is_bilinear_and_separate_for_each_image():
     images = noise(50)
     places = np.random.default_rng(1).uniform(-20, 20, (50, 2, 28, 28))
     units = np.clip(np.rint(32 * (places + 13.5)), -32, 28 * 32).astype(int)
@@ -77,7 +77,7 @@ def test_sampling_is_bilinear_and_each_image_its_own():
     np.testing.assert_array_equal(sampled[..., 0], expected)
 
 
-def test_elastic_displacements_are_those_that_the_docstring_says():
+def test_elastic_displacements_follow_the_docstring():
     draws = np.random.default_rng(0).uniform(-1, 1, (200, 2, 28, 28))
     field = module._elastic(draws.astype(np.float32), Deformation())
     middle = field[..., 10:18, 10:18]
@@ -98,7 +98,7 @@ def test_no_two_images_share_a_draw():
     assert len(np.unique(results, axis=0)) == 6 * 300
 
 
-def test_an_image_depends_on_its_place_and_on_none_behind_it(monkeypatch):
+def test_an_image_does_not_depend_on_later_ones(monkeypatch):
     whole = deform(noise(300), KINDS, 3, 5)
     np.testing.assert_array_equal(deform(noise(300)[:150], KINDS, 3, 5), whole[:150])
     monkeypatch.setattr(module, "IMAGES_AT_A_TIME", 7)
@@ -112,7 +112,7 @@ def test_draws_do_not_depend_on_the_kinds():
     )
 
 
-def test_the_bytes_of_a_set_stay():
+def test_the_bytes_of_a_set_are_golden():
     images = np.frombuffer(hashlib.shake_256(b"").digest(9 * 784), np.uint8)
     result = deform(images.reshape(9, 28, 28, 1), KINDS, 1, 2)
     assert hashlib.sha256(result).hexdigest().startswith("fc3b0ce344ddff3c")

@@ -141,7 +141,7 @@ def test_a_tensor_of_another_array_is_a_copy():
         aligned[:] = 7
 
 
-def test_cores():
+def test_cores_are_at_most_those_of_the_machine():
     assert 1 <= device.cores() <= (os.cpu_count() or 1)
 
 

@@ -32,7 +32,7 @@ def ink_size(image):
     return np.ptp(rows) + 1, np.ptp(columns) + 1
 
 
-def test_digits_have_mnists_form(dataset):
+def test_digits_have_the_form_of_mnist(dataset):
     assert dataset.train_images.shape == (1437, 28, 28, 1)
     assert dataset.test_images.shape == (360, 28, 28, 1)
     assert dataset.train_images.dtype == dataset.train_labels.dtype == np.uint8
@@ -40,7 +40,7 @@ def test_digits_have_mnists_form(dataset):
     assert set(np.bincount(dataset.test_labels)) <= set(range(33, 38))
 
 
-def test_digits_lie_as_mnists_do(dataset):
+def test_digits_are_centred_as_in_mnist(dataset):
     for image in dataset.test_images[..., 0]:
         centre = centre_of_mass(image)
         assert np.all((centre > 13.5) & (centre <= 14.5))
@@ -56,7 +56,7 @@ def test_digits_are_the_same_each_time(dataset):
     assert len(dataset.hashes) == 4
 
 
-def test_digits_take_no_folder(tmp_path):
+def test_digits_need_no_folder(tmp_path):
     with pytest.raises(data.DataError, match="comes with scikit-learn"):
         data.load("digits", str(tmp_path))
 
@@ -97,7 +97,7 @@ def test_normalise_refuses_an_empty_image():
         normalise(specks)
 
 
-def test_an_unknown_name_lists_the_known():
+def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(
         data.DataError, match="'cifar'; expected one of digits, kaggle, mnist"
     ):

@@ -39,7 +39,7 @@ def test_taps():
 
 
 @ACTIVATION
-def test_is_the_plain_formulation(activation):
+def test_network_equals_its_plain_formulation(activation):
     network = build("double_conv", activation=activation)
     unsettle(network)
     images = tf.constant(digits(3))

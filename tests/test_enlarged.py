@@ -24,7 +24,7 @@ from tests.test_plan import DEFORMED
 
 
 @pytest.mark.parametrize("keep_originals", [True, False])
-def test_every_image_is_its_transform_of_its_source(dataset, tmp_path, keep_originals):
+def test_every_image_is_the_transform_of_its_source(dataset, tmp_path, keep_originals):
     settings = Settings(
         shift_directions=("down",),
         flip_labels=(2, 4),
@@ -58,7 +58,7 @@ def test_shards_are_plain_idx_files(dataset, tmp_path):
     np.testing.assert_array_equal(labels, dataset.train_labels)
 
 
-def test_a_set_that_was_just_built_is_not_read(dataset, tmp_path, monkeypatch):
+def test_a_newly_built_set_is_not_read_back(dataset, tmp_path, monkeypatch):
     def read(*_):
         raise AssertionError("read")
 
@@ -71,7 +71,7 @@ def test_a_set_that_was_just_built_is_not_read(dataset, tmp_path, monkeypatch):
     np.testing.assert_array_equal(built.source, stored.source)
 
 
-def test_second_call_reads(dataset, tmp_path):
+def test_the_second_call_reads_the_set(dataset, tmp_path):
     first = enlarge(dataset, Settings(), tmp_path)
     times = {path: path.stat().st_mtime_ns for path in first.directory.iterdir()}
     second = enlarge(dataset, Settings(), tmp_path)
@@ -81,7 +81,7 @@ def test_second_call_reads(dataset, tmp_path):
     np.testing.assert_array_equal(second.source, first.source)
 
 
-def test_built_again_byte_for_byte(dataset, tmp_path):
+def test_a_second_build_has_the_same_bytes(dataset, tmp_path):
     one = enlarge(dataset, Settings(), tmp_path / "one").directory
     two = enlarge(dataset, Settings(), tmp_path / "two").directory
     assert one.name == two.name
@@ -92,7 +92,7 @@ def test_built_again_byte_for_byte(dataset, tmp_path):
     assert manifests[0] == manifests[1]
 
 
-def test_other_settings_and_other_sources_are_other_folders(dataset, tmp_path):
+def test_each_setting_and_source_has_its_own_folder(dataset, tmp_path):
     other = dataclasses.replace(dataset, hashes={"file": "cd" * 32})
     folders = {
         enlarge(dataset, Settings(), tmp_path).directory,
@@ -103,7 +103,7 @@ def test_other_settings_and_other_sources_are_other_folders(dataset, tmp_path):
     assert len(folders) == 4
 
 
-def test_plain_originals_are_not_stored(dataset, tmp_path):
+def test_a_set_of_plain_originals_is_not_stored(dataset, tmp_path):
     root = tmp_path / "augmented"
     enlarged = enlarge(dataset, Settings((), flip_codes=()), root)
     assert enlarged.directory is None
@@ -112,7 +112,7 @@ def test_plain_originals_are_not_stored(dataset, tmp_path):
     np.testing.assert_array_equal(enlarged.source, np.arange(40))
 
 
-def test_two_builders_at_once(dataset, tmp_path):
+def test_several_builders_at_once_build_one_set(dataset, tmp_path):
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         sets = list(
             pool.map(lambda _: enlarge(dataset, Settings(), tmp_path), range(4))
@@ -127,7 +127,7 @@ def test_two_builders_at_once(dataset, tmp_path):
 
 @pytest.mark.parametrize("settings", [Settings(), Settings((), flip_codes=())])
 @pytest.mark.parametrize("moved_together", [7, 10_000])
-def test_keep_has_the_images_of_some_originals_in_order(
+def test_keep_selects_the_images_of_some_originals_in_order(
     dataset, tmp_path, monkeypatch, settings, moved_together
 ):
     monkeypatch.setattr(module, "_MOVED_AT_A_TIME", moved_together)
@@ -172,7 +172,7 @@ def test_a_set_is_not_built_through_a_link(dataset, tmp_path, unfinished):
     assert [p.read_text() for p in outside.iterdir()] == ["mine"]
 
 
-def test_root_that_cannot_be_written(dataset, tmp_path):
+def test_an_unwritable_folder_gives_one_line(dataset, tmp_path):
     root = tmp_path / "file"
     root.touch()
     with pytest.raises(errors.UserError, match="--augmented_dir"):
@@ -180,7 +180,7 @@ def test_root_that_cannot_be_written(dataset, tmp_path):
 
 
 @pytest.mark.parametrize("keep", [True, False])
-def test_a_deformed_set_is_k_times_the_source(dataset, tmp_path, keep):
+def test_a_deformed_set_has_k_images_per_original(dataset, tmp_path, keep):
     settings = dataclasses.replace(DEFORMED, keep_originals=keep)
     enlarged = enlarge(dataset, settings, tmp_path)
     images = enlarged.images.reshape(6, 40, 28, 28, 1)

@@ -8,7 +8,7 @@ import tensorflow as tf
 from training.environment import current_environment
 
 
-def test_environment_is_json_and_says_what_matters():
+def test_environment_is_json_and_complete():
     environment = current_environment()
     assert json.loads(json.dumps(environment)) == environment
     assert environment["tensorflow"] == tf.__version__

@@ -45,7 +45,7 @@ def scatter(network):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_function_stays_the_same(name, digits):
+def test_equalising_keeps_the_function(name, digits):
     network = NETWORKS[name]
     scatter(network)
     images = digits.test_images[:200]
@@ -59,7 +59,7 @@ def test_the_function_stays_the_same(name, digits):
     assert np.abs(equalised - own).max() < 0.02 * np.abs(own).max()
 
 
-def test_channels_are_as_large_as_each_other(digits):
+def test_channels_get_equal_ranges(digits):
     scatter(NETWORKS["norm behind"])
     pixels = digits.test_images[:200].astype(np.float32)
     steps = chain.read(NETWORKS["norm behind"])
@@ -71,14 +71,14 @@ def test_channels_are_as_large_as_each_other(digits):
     assert 0.5 < after.min() and after.max() < 1.001
 
 
-def test_a_network_that_is_no_chain_is_refused(digits):
+def test_a_network_that_is_not_a_chain_is_refused(digits):
     network = MLP()
     network.activation = lambda x: x + tf.sin(x)
     with pytest.raises(export.ExportError, match="known operations, .* part of one$"):
         chain.read(network)
 
 
-def test_the_mean_error_is_taken_off():
+def test_the_mean_error_is_subtracted():
     layer = chain.Linear(np.eye(2, dtype=np.float32), np.float32([1, 2]))
     x = np.float32([[1, 2], [3, 4]])
 
@@ -91,7 +91,7 @@ def test_the_mean_error_is_taken_off():
     np.testing.assert_array_equal(corrected.w, layer.w)
 
 
-def test_the_ranking_has_the_largest_logit_where_the_network_has(digits):
+def test_the_ranking_keeps_the_largest_logit(digits):
     steps = chain.read(MLP())
     x = digits.test_images.astype(np.float32)
     ranks = equalise.ranking(steps, x[:100])

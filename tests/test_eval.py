@@ -53,7 +53,7 @@ def stored_values(prefix, *names):
     return [reader.get_tensor(f"{name}/.ATTRIBUTES/VARIABLE_VALUE") for name in names]
 
 
-def test_train_scores_what_it_trained(trained):
+def test_train_scores_the_trained_network(trained):
     run_dir, done = trained
     assert "errors of 360" in done.stdout
     assert {p.name for p in run_dir.iterdir()} == {
@@ -71,7 +71,7 @@ def test_train_scores_what_it_trained(trained):
     assert stored["environment"]["onednn"]
 
 
-def test_eval_finds_the_same_score(trained):
+def test_eval_gives_the_same_score(trained):
     run_dir, _ = trained
     before = result(run_dir)
     (run_dir / "result.json").unlink()
@@ -83,7 +83,7 @@ def test_eval_finds_the_same_score(trained):
     assert f"{before['test']['errors']} errors of 360" in done.stdout
 
 
-def test_eval_exports_the_network_and_says_how_it_reads(trained, tmp_path):
+def test_eval_exports_the_network_and_prints_its_errors(trained, tmp_path):
     run_dir, _ = trained
     # Not int8: of a network that has hardly begun to learn, it may misread a few more.
     export = ("--export_formats=saved_model,float", f"--export_dir={tmp_path / 'e'}")
@@ -101,7 +101,7 @@ def test_eval_exports_the_network_and_says_how_it_reads(trained, tmp_path):
     assert "exists already: choose another --export_dir" in again.stderr
 
 
-def test_one_output_that_fails_costs_none_of_the_others():
+def test_an_output_that_fails_leaves_the_others_intact():
     def write(name):
         if name != "c.csv":
             raise RunError(f"cannot write {name}")
@@ -116,7 +116,7 @@ def test_one_output_that_fails_costs_none_of_the_others():
     outputs.Outputs().report()
 
 
-def test_a_finished_run_once_more_is_one_sentence(trained):
+def test_restarting_a_finished_run_prints_one_sentence(trained):
     run_dir, _ = trained
     before = contents(run_dir)
     done = command("train.py", f"--flagfile={run_dir / 'flags.txt'}")
@@ -129,7 +129,7 @@ def test_a_finished_run_once_more_is_one_sentence(trained):
     assert contents(run_dir) == before
 
 
-def test_nothing_in_a_run_directory_names_its_place(trained):
+def test_nothing_in_a_run_directory_contains_its_path(trained):
     run_dir, first = trained
     assert str(run_dir) in first.stdout
     for path, content in contents(run_dir).items():
@@ -160,9 +160,7 @@ def test_the_loaded_network_is_the_average(trained):
     assert np.any(stored[0] != stored[1])
 
 
-def test_a_damaged_checkpoint_is_not_scored_but_the_one_before(
-    trained, tmp_path, capsys
-):
+def test_the_checkpoint_before_a_damaged_one_is_scored(trained, tmp_path, capsys):
     """Of a run that has one epoch, that is the state before the first step."""
     run_dir = shutil.copytree(trained[0], tmp_path / "run")
     assert checkpoints.steps(run_dir / "checkpoints") == [0, 10]
@@ -180,7 +178,7 @@ def test_a_damaged_checkpoint_is_not_scored_but_the_one_before(
 
 
 @pytest.mark.parametrize("damage", [{"batch_norm_decay": "x"}, {"dropout": []}])
-def test_a_setting_that_no_network_can_have(trained, tmp_path, damage):
+def test_a_setting_that_no_network_can_have_is_damage(trained, tmp_path, damage):
     """One that a network is not built with, or does not compute with."""
     run = runs.read_run(trained[0])
     run["config"]["batch_norm"] = "all"
@@ -195,7 +193,7 @@ def test_a_setting_that_no_network_can_have(trained, tmp_path, damage):
         load(tmp_path)
 
 
-def test_determinism_is_a_flag_of_its_own(tmp_path):
+def test_determinism_is_a_separate_flag(tmp_path):
     """TensorFlow then stops at any operation that cannot promise the same bits."""
     done = command(
         *("train.py", "--flagfile=flags/digits.flags", "--deterministic", "--epochs=1"),
@@ -206,7 +204,7 @@ def test_determinism_is_a_flag_of_its_own(tmp_path):
     assert runs.read_run(tmp_path / "run")["config"]["deterministic"] is True
 
 
-def test_a_run_without_a_checkpoint(trained, tmp_path):
+def test_a_run_without_a_checkpoint_is_refused(trained, tmp_path):
     run = (trained[0] / "run.json").read_text()
     runs.write_atomically(tmp_path / "run.json", run)
     with pytest.raises(RunError, match="has no checkpoint yet: train it first"):
@@ -216,7 +214,7 @@ def test_a_run_without_a_checkpoint(trained, tmp_path):
         load(tmp_path)
 
 
-def test_no_run_at_all(tmp_path):
+def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(RunError, match="holds no run"):
         load(tmp_path)
 
@@ -233,7 +231,7 @@ def competition(tmp_path_factory):
     return folder
 
 
-def test_a_competition_from_its_files_to_the_submission(competition, tmp_path):
+def test_kaggle_from_its_files_to_the_submission(competition, tmp_path):
     run_dir, submission = tmp_path / "run", tmp_path / "submission.csv"
     trained = command(
         *("train.py", "--dataset=kaggle", f"--data_dir={competition}"),
@@ -260,9 +258,7 @@ def test_a_competition_from_its_files_to_the_submission(competition, tmp_path):
     assert right > 50  # 10 would be chance
 
 
-def test_an_export_that_nothing_checks_is_refused_before_the_submission(
-    competition, tmp_path
-):
+def test_an_export_without_labels_to_check_it_is_refused_first(competition, tmp_path):
     run_dir, submission = tmp_path / "run", tmp_path / "submission.csv"
     trained = command(
         *("train.py", "--dataset=kaggle", f"--data_dir={competition}"),
@@ -281,7 +277,7 @@ def test_an_export_that_nothing_checks_is_refused_before_the_submission(
 
 
 @pytest.mark.parametrize("flag", [*outputs.FILES, *outputs.FOLDERS])
-def test_an_output_that_cannot_be_written_is_refused_first(tmp_path, flag):
+def test_an_unwritable_output_is_refused_first(tmp_path, flag):
     (tmp_path / "file").touch()
     none = dict.fromkeys((*outputs.FILES, *outputs.FOLDERS))
     outputs.check({**none, flag: str(tmp_path / "new")})

@@ -40,7 +40,7 @@ def test_events_after_the_checkpoint_are_removed(tmp_path):
     assert len(files_in(tmp_path / "train")) == 1
 
 
-def test_the_other_loader_sees_each_point_once(tmp_path):
+def test_tensorboards_data_server_sees_each_point_once(tmp_path):
     """TensorBoard's data server has its own rules for reading files."""
     server = pytest.importorskip("tensorboard_data_server")
     if not server.server_binary():
@@ -79,7 +79,7 @@ def test_a_killed_rewind_can_be_repeated(tmp_path):
     assert files_in(tmp_path / "train") == [events.KEPT]
 
 
-def test_half_a_record_is_removed(tmp_path):
+def test_an_incomplete_record_is_removed(tmp_path):
     log_steps(tmp_path, [1, 2])
     (own,) = files_in(tmp_path / "train")
     content = (tmp_path / "train" / own).read_bytes()
@@ -96,7 +96,7 @@ def test_the_clock_does_not_matter(tmp_path):
     assert list(losses(tmp_path)) == [1, 2, 3]
 
 
-def test_events_that_cannot_be_written_are_one_line(tmp_path):
+def test_unwritable_events_give_one_line(tmp_path):
     """TensorFlow's writer itself would be silent."""
     with summaries.Summaries(tmp_path, ["train"]) as log:
         (tmp_path / "train").rename(tmp_path / "elsewhere")

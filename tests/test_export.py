@@ -104,7 +104,7 @@ def own_classes(network, digits):
     return logits.argmax(1)
 
 
-def test_what_is_stored_and_shown(exported, network, digits):
+def test_export_stores_and_prints_its_checks(exported, network, digits):
     folder, table = exported
     assert [p.name for p in folder.iterdir()] == ["exported"]
     assert {p.name for p in (folder / "exported").iterdir()} == {
@@ -138,7 +138,9 @@ def test_what_is_stored_and_shown(exported, network, digits):
     ],
     ids=["saved_model", "float", "int8"],
 )
-def test_three_lines_of_somebody_elses(exported, network, digits, three_lines):
+def test_three_lines_run_the_network_without_this_project(
+    exported, network, digits, three_lines
+):
     folder, _ = exported
     done = subprocess.run(
         [sys.executable, "-I", "-c", PROGRAM.format(three_lines=three_lines)],
@@ -154,7 +156,7 @@ def test_three_lines_of_somebody_elses(exported, network, digits, three_lines):
     assert differing <= (8 if "int8" in three_lines else 0)
 
 
-def test_the_saved_model_has_operations_of_tensorflow_alone(exported):
+def test_the_saved_model_has_only_tensorflows_operations(exported):
     folder, _ = exported
     loaded = tf.saved_model.load(str(folder / "exported" / "saved_model"))
     signature = loaded.signatures["serving_default"]
@@ -174,7 +176,7 @@ def tensors(path):
     return interpreter, interpreter.get_tensor_details()
 
 
-def test_no_images_have_no_classes(exported, network):
+def test_an_empty_batch_gives_an_empty_answer(exported, network):
     folder, _ = exported
     none = np.zeros([0, 28, 28], np.uint8)
     loaded = tf.saved_model.load(str(folder / "exported" / "saved_model"))
@@ -186,7 +188,7 @@ def test_no_images_have_no_classes(exported, network):
     assert scoring.predict_all(predict, none[..., np.newaxis]).shape == (0, 10)
 
 
-def test_int8_is_in_whole_numbers_throughout(exported):
+def test_int8_uses_integers_throughout(exported):
     folder, _ = exported
     interpreter, details = tensors(folder / "exported" / "int8.tflite")
     kinds = {np.dtype(d["dtype"]).kind for d in details}
@@ -199,7 +201,7 @@ def test_int8_is_in_whole_numbers_throughout(exported):
     assert probabilities["quantization"] == (1 / 256, 0)
 
 
-def test_float_is_in_float(exported):
+def test_float_uses_floats_throughout(exported):
     folder, _ = exported
     interpreter, details = tensors(folder / "exported" / "float.tflite")
     assert np.int8 not in {d["dtype"] for d in details}
@@ -229,7 +231,7 @@ def test_every_network_can_be_exported(other, digits, tmp_path, monkeypatch):
         ("int8", r"int8.tflite is not kept: it misclassifies \d+ of 360 digits"),
     ],
 )
-def test_what_is_good_is_kept_when_something_else_is_not(
+def test_good_formats_are_kept_when_another_fails(
     network, digits, tmp_path, monkeypatch, name, message
 ):
     form = formats.FORMATS[name]
@@ -256,7 +258,7 @@ def test_what_is_good_is_kept_when_something_else_is_not(
     assert [p.name for p in tmp_path.iterdir()] == ["e"]
 
 
-def test_a_converter_that_fails_costs_its_own_file_only(
+def test_a_failing_converter_costs_only_its_own_file(
     network, digits, tmp_path, monkeypatch
 ):
     def fail(path, *_):
@@ -288,7 +290,7 @@ def test_nothing_is_overwritten(network, digits, tmp_path):
     assert (tmp_path / "empty" / "export.json").exists()
 
 
-def test_the_formats_that_are_asked_for(monkeypatch):
+def test_only_requested_formats_are_exported(monkeypatch):
     assert export.choose(["int8", "float"]) == ["float", "int8"]
     with pytest.raises(
         errors.UsageError, match="=float16: expected some of saved_model"
@@ -304,7 +306,7 @@ def test_a_missing_converter_is_named(monkeypatch, tmp_path):
         export.check(tmp_path / "e", ["onnx"])
 
 
-def test_onnx(network, digits, tmp_path):
+def test_onnx_is_written(network, digits, tmp_path):
     if formats.missing("onnx"):
         pytest.skip("the extra onnx is not installed")
     write(network, tmp_path / "e", digits, ["onnx"])

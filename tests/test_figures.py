@@ -62,7 +62,7 @@ def rate_panel(rates):
     return axes, (pixels - axes.bbox.y0) / axes.bbox.height
 
 
-def test_a_rate_that_falls_in_stairs_is_readable():
+def test_a_staircase_rate_is_readable():
     # A plateau schedule: halved every third epoch, from 1e-3 to its floor of 1e-5.
     rates = [max(1e-3 * 0.5 ** (epoch // 3), 1e-5) for epoch in range(25)]
     axes, heights = rate_panel(rates)
@@ -96,7 +96,7 @@ def test_ticks_of_a_rate_on_a_log_scale(last, ticks):
         [4e-5, 5e-4, 1e-3, 8.5e-4, 5e-4, 1.5e-4, 6e-9],  # one cycle
     ],
 )
-def test_a_rate_that_ends_at_nothing_or_hardly_moves_is_drawn_from_zero(rates):
+def test_a_rate_that_ends_at_0_or_hardly_changes_is_drawn_from_0(rates):
     axes, heights = rate_panel(rates)
     assert axes.get_yscale() == "linear"
     assert heights == pytest.approx(np.array(rates) / axes.get_ylim()[1])
@@ -177,13 +177,13 @@ def test_reliability_diagram():
     assert upper.get_title("left") == "expected calibration error 29.00 %"
 
 
-def test_confidence_histogram_separates_right_from_wrong():
+def test_confidence_histogram_separates_correct_from_wrong():
     legend = figures.confidence_histogram(CONFIDENCES, HITS).axes[0].get_legend()
     assert [t.get_text() for t in legend.get_texts()] == ["correct: 4", "wrong: 2"]
 
 
 @pytest.mark.parametrize("right", [True, False])
-def test_all_right_and_all_wrong(right):
+def test_figures_survive_all_correct_and_all_wrong(right):
     hits = np.full(6, right)
     for draw in (figures.reliability, figures.confidence_histogram):
         assert figures.raster(draw(CONFIDENCES, hits)).std() > 0
@@ -213,19 +213,19 @@ def test_filters_share_a_symmetrical_scale():
 
 
 @pytest.mark.parametrize("units, rows", [(10, 3), (64, 8), (300, 8)])
-def test_units_of_a_dense_layer_are_pictures(units, rows):
+def test_units_of_a_dense_layer_are_drawn_as_pictures(units, rows):
     kernel = np.random.default_rng(0).normal(size=(784, units))
     figure = mosaics.filters(kernel)
     height = figure.axes[0].images[0].get_array().shape[0]
     assert height == rows * (mosaics.TILE + mosaics.GAP)
 
 
-def test_weights_of_nothing_but_zeros_are_white():
+def test_all_zero_weights_are_white():
     figure = mosaics.filters(np.zeros((3, 3, 1, 4)))
     assert figure.axes[0].images[0].get_array().min() > 240
 
 
-def test_feature_maps_begin_with_the_digit():
+def test_feature_maps_start_with_the_digit():
     images = np.zeros((2, 28, 28, 1), np.uint8)
     images[1, 14:] = 255
     maps = np.zeros((2, 7, 7, 20))
@@ -242,13 +242,13 @@ def test_feature_maps_begin_with_the_digit():
 
 
 @pytest.mark.parametrize("shape", [(1, 7, 7, 4), (1, 20)])
-def test_outputs_of_nothing_but_zeros_are_white(shape):
+def test_all_zero_outputs_are_white(shape):
     images = np.zeros((1, 28, 28, 1), np.uint8)
     figure = mosaics.feature_maps(images, np.zeros(shape, np.float32))
     assert figure.axes[0].images[0].get_array().min() > 240
 
 
-def test_outputs_of_a_dense_layer_are_one_map_in_the_order_of_its_units():
+def test_outputs_of_a_dense_layer_are_one_map_in_unit_order():
     outputs = np.zeros((1, 20))
     outputs[0, 9] = -1  # second row, second of eight columns
     figure = mosaics.feature_maps(np.zeros((1, 28, 28, 1), np.uint8), outputs)
@@ -266,7 +266,7 @@ def test_worst_errors(count, shown):
     assert [texts(axes)[0] for axes in drawn] == [f"error {i}" for i in range(shown)]
 
 
-def test_svg_is_well_formed_the_same_each_time_and_needs_no_font():
+def test_svg_is_well_formed_reproducible_and_needs_no_font():
     first, again = (figures.svg(figures.learning_curves(make_rows(3))) for _ in "ab")
     assert first == again
     root = ElementTree.fromstring(first)

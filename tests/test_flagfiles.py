@@ -109,7 +109,7 @@ def test_a_value_may_be_quoted(tmp_path, line, argument):
         "--run_dir='a' b",
     ],
 )
-def test_text_that_only_a_shell_understands_is_refused(tmp_path, line):
+def test_shell_syntax_is_refused(tmp_path, line):
     (tmp_path / "mine.flags").write_text(f"# mine\n{line}\n", encoding="utf-8")
     with pytest.raises(flags.Error, match="line 2 has .*expected one --name=value"):
         flagfiles.expand([f"--flagfile={tmp_path / 'mine.flags'}"])
@@ -135,7 +135,7 @@ def test_a_written_line_reads_back(tmp_path, value):
         ("--unset=seed --no --none b --seed=4", "--no --none b --seed=4"),
     ],
 )
-def test_a_flag_is_unset(parse, arguments, left):
+def test_a_flag_can_be_unset(parse, arguments, left):
     kept = flagfiles.unset(arguments.split(), flags.FLAGS)
     assert " ".join(kept).startswith(left)
     assert bool(kept) and len(kept) == len(left.split())
@@ -146,7 +146,7 @@ def test_unsetting_an_unknown_flag_is_refused(parse):
         flagfiles.unset(["--unset=no_such"], flags.FLAGS)
 
 
-def test_another_network_with_a_flagfile(parse):
+def test_the_suggestion_for_another_network_works(parse):
     """The error suggests --unset, and that works."""
     words = [f"--flagfile={ROOT / 'lenet.flags'}", "--network=mlp"]
     with pytest.raises(errors.UsageError, match="mlp has no --batch_norm") as caught:
@@ -182,7 +182,7 @@ def test_flagfiles_are_expanded_in_place(tmp_path):
         ("--" + "e" * 3000, "unknown flag --eee"),  # found: absl's RecursionError
     ],
 )
-def test_bad_flagfiles(tmp_path, content, reason):
+def test_bad_flagfiles_are_refused(tmp_path, content, reason):
     path = tmp_path / "mine"
     (tmp_path / "link").symlink_to("mine")
     text = content.replace("{path}/..", str(tmp_path)).replace("{path}", str(path))

@@ -20,7 +20,7 @@ def test_one_pixel():
 
 @pytest.mark.parametrize("code, axis", [(1, 2), (0, 1)])
 @pytest.mark.parametrize("count", [0, 1, 28, 50])
-def test_every_image_is_mirrored_in_its_place(code, axis, count):
+def test_images_are_mirrored_and_keep_their_order(code, axis, count):
     images = random_images(count)
     before = images.copy()
     flipped = flip(images, code)
@@ -30,6 +30,6 @@ def test_every_image_is_mirrored_in_its_place(code, axis, count):
 
 
 @pytest.mark.parametrize("code", [-1, 2, "1"])
-def test_unknown_code(code):
+def test_an_unknown_code_is_refused(code):
     with pytest.raises(ValueError, match="flip code"):
         flip(random_images(1), code)

@@ -83,17 +83,17 @@ def test_valid_files_are_accepted(name):
 
 
 @pytest.mark.parametrize("name", SEEDS)
-def test_arbitrary_bytes(name):
+def test_arbitrary_bytes_are_accepted_or_refused(name):
     check_all(name, st.binary(max_size=200))
 
 
 @pytest.mark.parametrize("name", SEEDS)
-def test_damaged_files(name):
+def test_damaged_files_are_accepted_or_refused(name):
     check_all(name, damaged(SEEDS[name]()))
 
 
 @pytest.mark.parametrize("name", SEEDS)
-def test_truncated_files(name):
+def test_truncated_files_are_accepted_or_refused(name):
     for seed in SEEDS[name]():
         for length in {*range(0, len(seed), max(1, len(seed) // 25)), len(seed) - 1}:
             readers.check(name, seed[: max(length, 0)])
@@ -127,7 +127,7 @@ def refused(name, content):
     ],
     ids=range(14),
 )
-def test_invalid_json_that_python_accepts_or_cannot_handle(name, content):
+def test_invalid_json_is_refused(name, content):
     refused(name, content)
 
 
@@ -139,7 +139,7 @@ def test_invalid_json_that_python_accepts_or_cannot_handle(name, content):
         ("worker", b'{"refused": "\\u001b[2J"}\n'),
     ],
 )
-def test_messages_of_others_do_not_move_the_cursor(name, content):
+def test_messages_from_strangers_do_not_move_the_cursor(name, content):
     refused(name, content)
 
 
@@ -162,7 +162,7 @@ def test_damaged_metrics(content):
     refused("metrics", content)
 
 
-def test_a_cell_of_many_zeros():
+def test_a_cell_of_many_zeros_is_handled():
     header = ",".join(kaggle.PIXELS)
     zeros = "0" * 40 + "5" + ",0" * 783
     readers.check("csv", f"{header}\n{zeros}\n".encode())
@@ -213,7 +213,7 @@ LABELS = np.zeros(2, np.uint8)
     ],
     ids=range(15),
 )
-def test_archives_that_are_not_predictions(content):
+def test_archives_that_are_not_predictions_are_refused(content):
     refused("predictions", content)
 
 

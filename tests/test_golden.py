@@ -13,7 +13,7 @@ from training import batches, optimizers
 
 
 @pytest.mark.parametrize("name", golden.GOLDEN)
-def test_results_are_the_golden_ones(name):
+def test_results_equal_the_golden_ones(name):
     lines = golden.changes(name, golden.GOLDEN[name].make())
     assert not lines, (
         f"{len(lines)} results in tests/golden/{name}.json have changed. If they were"
@@ -23,7 +23,7 @@ def test_results_are_the_golden_ones(name):
 
 
 @pytest.mark.native
-def test_native_operations_train_as_those_of_tensorflow():
+def test_native_operations_train_like_tensorflows():
     assert not golden.changes("curves", golden.curves("native"))
 
 
@@ -47,7 +47,7 @@ def changes(**results):
 
 
 @pytest.mark.usefixtures("folder")
-def test_what_roundings_may_do_is_no_change():
+def test_rounding_is_not_a_change():
     assert not changes()
     assert not changes(curve=[1.0009, 2.02, -4.08])
 
@@ -67,7 +67,7 @@ def test_what_roundings_may_do_is_no_change():
         ),
     ],
 )
-def test_a_change_is_told(results, line):
+def test_a_change_is_reported(results, line):
     assert changes(**results) == [line]
 
 
@@ -77,12 +77,12 @@ def test_nan_is_a_change():
 
 
 @pytest.mark.usefixtures("folder")
-def test_a_result_that_is_gone_is_a_change():
+def test_a_missing_result_is_a_change():
     lines = golden.changes("some", {"hash": "ab", "count": 3})
     assert lines == ["curve: is gone"]
 
 
-def test_declaring_writes_what_differs_and_nothing_else(folder, monkeypatch):
+def test_declaring_writes_only_what_differs(folder, monkeypatch):
     results = {"hash": "ab", "count": 3, "curve": [1.0005, 2, -4]}
     monkeypatch.setitem(golden.GOLDEN, "some", golden.Golden(lambda: results))
     before = (folder / "some.json").read_text()
@@ -100,7 +100,7 @@ def altered(name):
     return golden.changes(name, golden.GOLDEN[name].make())
 
 
-def test_a_sampler_that_runs_ahead_is_found(monkeypatch):
+def test_a_sampler_that_runs_ahead_is_noticed(monkeypatch):
     def ahead(seed, step, batch_size, set_size):
         return batches.shuffled_epochs(seed, step + 1, batch_size, set_size)
 
@@ -108,7 +108,7 @@ def test_a_sampler_that_runs_ahead_is_found(monkeypatch):
     assert any("sampler epochs" in line for line in altered("draws"))
 
 
-def test_masks_with_other_seeds_are_found(monkeypatch):
+def test_masks_with_other_seeds_are_noticed(monkeypatch):
     draws = layers._dropout_draws
     monkeypatch.setattr(
         layers,
@@ -118,7 +118,7 @@ def test_masks_with_other_seeds_are_found(monkeypatch):
     assert any("mask" in line for line in altered("draws"))
 
 
-def test_a_larger_epsilon_of_adam_is_found(monkeypatch):
+def test_a_larger_epsilon_of_adam_is_noticed(monkeypatch):
     def larger(*variables, epsilon=1e-7, **settings):
         optimizers.adam_in_place(*variables, epsilon=epsilon, **settings)
 
@@ -127,7 +127,7 @@ def test_a_larger_epsilon_of_adam_is_found(monkeypatch):
     assert any("adam: bias" in line for line in altered("trajectories"))
 
 
-def test_shards_of_another_transform_are_found(monkeypatch):
+def test_shards_of_another_transform_are_noticed(monkeypatch):
     shift = plan.shift
     monkeypatch.setattr(plan, "shift", lambda images, dy, dx: shift(images, dx, dy))
     assert len(altered("shards")) > 20

@@ -140,7 +140,7 @@ def test_shared_points_are_measured_once_and_failed_ones_dropped(monkeypatch):
     ]
 
 
-def test_a_few_steps_in_a_process():
+def test_a_process_takes_a_few_steps():
     settings = {"batch_size": 32, "width": 2, "set_size": 100_000}
     with peers.Peer("benchmarks.growth", "point", settings) as peer:
         found = peer.ask(64)

@@ -35,13 +35,13 @@ def error_of(function, *arguments):
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
-def test_reads_raw_and_gzip_whatever_the_name(tmp_path, pack):
+def test_raw_and_gzip_are_read_under_any_name(tmp_path, pack):
     array = read(tmp_path, pack(raw(IMAGES)))
     assert array.dtype == np.uint8
     np.testing.assert_array_equal(array, IMAGES)
 
 
-def test_reads_files_longer_than_one_chunk(tmp_path):
+def test_files_longer_than_a_chunk_are_read(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (1500, 28, 28), np.uint8)
     assert images.size > idx._CHUNK_BYTES
     np.testing.assert_array_equal(read(tmp_path, raw(images)), images)
@@ -124,7 +124,7 @@ def test_a_bomb_is_not_inflated(tmp_path, images):
     assert peak < 4 << 20
 
 
-def test_images_labels_and_pairs(tmp_path):
+def test_images_and_labels_are_read_in_pairs(tmp_path):
     idx.write_idx(tmp_path / "images", IMAGES)
     idx.write_idx(tmp_path / "labels", LABELS)
     images, labels = idx.read_pair(tmp_path / "images", tmp_path / "labels")
@@ -140,7 +140,7 @@ def test_the_first_wrong_label_is_named(tmp_path):
     assert "label 10 at index 2" in error_of(idx.read_labels, tmp_path / "labels")
 
 
-def test_writes_the_bytes_of_the_format(tmp_path):
+def test_written_bytes_are_those_of_the_format(tmp_path):
     idx.write_idx(tmp_path / "out", IMAGES[..., np.newaxis])
     assert (tmp_path / "out").read_bytes() == raw(IMAGES)
     idx.write_idx(tmp_path / "out", IMAGES.transpose(0, 2, 1))

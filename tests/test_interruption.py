@@ -69,7 +69,7 @@ def test_ctrl_c_and_sigterm_ask_once(busy):
 
 # The call must be longer than any delay between the two signals.
 @pytest.mark.parametrize("busy", [100_000_000], indirect=True)
-def test_a_second_ctrl_c_ends_the_process_within_a_call(busy):
+def test_a_second_ctrl_c_ends_the_process_even_during_a_call(busy):
     busy.send_signal(signal.SIGINT)
     assert "stopping" in busy.stderr.readline()
     began = time.monotonic()

@@ -55,7 +55,7 @@ def spoil(path, line, column, cell):
 # --- what is read ---
 
 
-def test_what_is_written_is_read_back(tmp_path, digits):
+def test_written_files_are_read_back(tmp_path, digits):
     images, labels = digits.train_images[:1000], digits.train_labels[:1000]
     kaggle.write_digits(tmp_path / "train.csv", images, labels)
     kaggle.write_digits(tmp_path / "test.csv", digits.test_images)
@@ -82,7 +82,7 @@ def test_pixels_are_read_row_by_row(folder):
 @pytest.mark.parametrize("block", [1, 100, 5000, 5001, 1 << 22])
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
 @pytest.mark.parametrize("last", [True, False])
-def test_blocks_and_ends_of_lines_do_not_matter(folder, monkeypatch, block, end, last):
+def test_block_sizes_and_line_ends_do_not_matter(folder, monkeypatch, block, end, last):
     sound = kaggle.load(str(folder))
     monkeypatch.setattr(kaggle, "_BLOCK_BYTES", block)
     path = folder / "train.csv"
@@ -92,7 +92,7 @@ def test_blocks_and_ends_of_lines_do_not_matter(folder, monkeypatch, block, end,
     np.testing.assert_array_equal(dataset.train_labels, sound.train_labels)
 
 
-def test_the_extremes_of_each_column_are_sound(folder):
+def test_the_extreme_values_of_each_column_are_accepted(folder):
     for cell, value in ((b"0", 0), (b"9", 9), (b"007", 7), (b"0" * 5000 + b"1", 1)):
         spoil(folder / "train.csv", 3, 0, cell)
         assert kaggle.load(str(folder)).train_labels[1] == value
@@ -130,7 +130,7 @@ def test_the_extremes_of_each_column_are_sound(folder):
     ],
 )
 @pytest.mark.parametrize("column", [0, 1, 784])
-def test_a_cell_that_is_no_byte_is_named(folder, cell, shown, column):
+def test_a_cell_that_is_not_a_byte_is_named(folder, cell, shown, column):
     path = folder / "train.csv"
     spoil(path, 4, column, cell)
     message = error_of(kaggle.load, str(folder))
@@ -175,7 +175,7 @@ def test_lines_are_counted_across_blocks(folder, monkeypatch, line):
         (lambda row: b"\n" + row, "is blank; expected 785 values"),
     ],
 )
-def test_rows_of_another_length_are_named(folder, line, change, expected):
+def test_a_row_of_another_length_is_named(folder, line, change, expected):
     path = folder / "train.csv"
     lines = lines_of(path)
     lines[line - 1] = change(lines[line - 1])
@@ -245,7 +245,7 @@ def test_swapped_files_are_noticed(folder):
         (",".join(HEADER[1:]).encode() + b"\r0" * 784, "column 784 is named 'pixel783"),
     ],
 )
-def test_what_is_no_such_file_is_refused(folder, content, expected):
+def test_other_kinds_of_file_are_refused(folder, content, expected):
     (folder / "test.csv").write_bytes(content)
     message = error_of(kaggle.load, str(folder))
     assert message.startswith(f"{folder / 'test.csv'}: ") and expected in message
@@ -282,7 +282,7 @@ def test_an_endless_line_does_not_fill_the_memory(folder, monkeypatch, cell):
     assert peak < 4 << 20
 
 
-def test_a_damaged_file_is_refused_or_read_as_it_stands(folder):
+def test_a_damaged_file_is_refused_or_read_literally(folder):
     path = folder / "test.csv"
     sound = path.read_bytes()
     rng = np.random.default_rng(0)
@@ -309,7 +309,7 @@ def test_a_damaged_file_is_refused_or_read_as_it_stands(folder):
 # --- what is written ---
 
 
-def test_digits_are_written_as_kaggle_does(tmp_path):
+def test_digits_are_written_in_kaggles_format(tmp_path):
     images = np.arange(2 * 784).astype(np.uint8).reshape(2, 28, 28, 1)
     kaggle.write_digits(tmp_path / "train.csv", images, np.array([7, 0], np.uint8))
     kaggle.write_digits(tmp_path / "test.csv", images)
@@ -324,7 +324,7 @@ def test_digits_are_written_as_kaggle_does(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64])
-def test_a_submission_is_written_as_kaggle_takes_it(tmp_path, dtype):
+def test_a_submission_has_kaggles_format(tmp_path, dtype):
     path = tmp_path / "submission.csv"
     path.write_text("an older one")
     kaggle.write_submission(path, np.array([2, 0, 9], dtype))
@@ -336,7 +336,7 @@ def test_a_submission_is_written_as_kaggle_takes_it(tmp_path, dtype):
 
 
 @pytest.mark.parametrize("wrong", [[0.0, 1.0], [[1, 2]], [True], [3, 10], [-1]])
-def test_a_submission_is_of_digits(tmp_path, wrong):
+def test_a_submission_contains_only_digits(tmp_path, wrong):
     with pytest.raises(ValueError, match="predictions are .*; expected"):
         kaggle.write_submission(tmp_path / "submission.csv", np.array(wrong))
     assert not os.listdir(tmp_path)

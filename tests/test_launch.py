@@ -38,7 +38,7 @@ cli.run(launch.main, arguments=True)
 
 
 @pytest.mark.parametrize("fails", ["none", "2"])
-def test_the_launcher_passes_signals_and_codes_on(tmp_path, fails):
+def test_the_launcher_passes_on_signals_and_exit_codes(tmp_path, fails):
     program = tmp_path / "worker.py"
     program.write_text(WORKER.replace("{fails}", fails))
     command = [sys.executable, "-c", LAUNCH, "--workers=3", "--", "--seed=3", program]

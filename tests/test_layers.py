@@ -152,14 +152,14 @@ def test_max_pool_by_hand():
     np.testing.assert_array_equal(y[0, :, :, 0], [[99, 14], [22, 24]])
 
 
-def test_max_pool_leaves_out_what_fills_no_window():
+def test_max_pool_drops_incomplete_windows():
     x = tf.constant(normal(1, 6, 6, 2))
     y = layers.max_pool(x, 3, 2)
     assert y.shape == [1, 2, 2, 2]
     np.testing.assert_array_equal(y, layers.max_pool(x[:, :5, :5], 3, 2))
 
 
-def test_pad_lays_one_zero_on_each_side():
+def test_pad_adds_one_zero_on_each_side():
     x = normal(2, 3, 4, 5)
     y = layers.pad(tf.constant(x)).numpy()
     assert y.shape == (2, 5, 6, 5)

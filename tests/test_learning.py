@@ -20,13 +20,13 @@ def row(loss, accuracy, epoch=0, images=100):
 
 
 @pytest.mark.parametrize("classes", [2, 3, 10, 47])
-def test_guessing_among_equal_classes(classes):
+def test_guess_among_equal_classes(classes):
     labels = np.tile(np.arange(classes, dtype=np.uint8), 7)
     guess = learning.guess(labels, CROSS_ENTROPY)
     assert guess == pytest.approx((math.log(classes), 1 / classes), rel=1e-6)
 
 
-def test_guessing_knows_the_shares():
+def test_guess_uses_the_shares_of_classes():
     labels = np.array([0, 0, 0, 1], np.uint8)
     entropy = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
     assert learning.guess(labels, CROSS_ENTROPY) == pytest.approx((entropy, 0.75))
@@ -45,7 +45,7 @@ def test_guessing_knows_the_shares():
         (0.01, 0.999, ""),
     ],
 )
-def test_what_is_said_of_an_epoch(loss, accuracy, said):
+def test_complaint_about_an_epoch(loss, accuracy, said):
     guess = learning.Guess(math.log(10), 0.1)
     complaint = learning.complaint(row(loss, accuracy), 10_000, guess)
     assert said in complaint and bool(said) == bool(complaint)
@@ -57,7 +57,7 @@ def test_a_few_lucky_guesses_prove_nothing():
     assert not learning.complaint(row(2.0, 0.3), 100, guess)
 
 
-def test_it_is_said_once_and_not_too_early():
+def test_the_complaint_comes_once_and_not_too_early():
     labels = np.tile(np.arange(10, dtype=np.uint8), 10)
     judge = learning.Judge(labels, CROSS_ENTROPY, 50)
     assert not judge.judge(row(9.0, 0.1, 0, 50), last=False)  # half of the set

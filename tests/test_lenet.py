@@ -35,7 +35,7 @@ def test_parameters(batch_norm, batch_norm_first, count):
     assert layers.count_parameters(network) == count
 
 
-def test_wider():
+def test_wider_networks_have_more_maps():
     # 24·9 + 24, 24·9·32 + 32, 6·6·32·288 + 288; dense2 and logits as before.
     network = build("lenet", width=2)
     count = 240 + 6_944 + 332_064 + 41_616 + 1_450
@@ -102,7 +102,7 @@ def plain_lenet(network, images, training, activation, batch_norm_first):
 @pytest.mark.parametrize("batch_norm_first", [True, False])
 @pytest.mark.parametrize("batch_norm", ["none", "conv", "all"])
 @ACTIVATION
-def test_is_the_plain_formulation(
+def test_network_equals_its_plain_formulation(
     activation, batch_norm, batch_norm_first, training, kernels
 ):
     """Compares logits and gradients, up to float32 rounding."""

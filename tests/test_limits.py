@@ -86,7 +86,7 @@ def parse():
     flags.FLAGS.unparse_flags()
 
 
-def test_every_flag_that_is_a_number_has_its_edges_here(parse):
+def test_every_numeric_flag_has_its_limits_here(parse):
     numbers = {
         name
         for name in vars(Config())
@@ -98,7 +98,7 @@ def test_every_flag_that_is_a_number_has_its_edges_here(parse):
 
 
 @pytest.mark.parametrize("name", sorted(EDGES))
-def test_edges(name, parse):
+def test_limits_of_flags(name, parse):
     taken, refused = EDGES[name]
     for value in taken:
         assert parse(f"--{name}={value}")[name] in (value, [value])
@@ -119,7 +119,7 @@ def test_edges(name, parse):
         ),
     ],
 )
-def test_numbers_that_contradict_each_other(arguments, says, parse):
+def test_contradicting_numbers_are_refused(arguments, says, parse):
     with pytest.raises(flags.Error, match=says):
         parse(*arguments.split())
 
@@ -145,7 +145,7 @@ def test_steps_of_a_run_are_bounded(epochs, epoch_images, steps):
     assert last[1] == 2**31 - 1
 
 
-def test_decays_at_their_edge_follow_the_formulas():
+def test_decays_at_their_limit_follow_the_formulas():
     """In float32, where 1 − 0.9999999 has one digit left, and is not 0."""
     highest = 0.9999999
     one, two = tf.constant(1.0), tf.constant(2.0)
@@ -176,7 +176,7 @@ def test_no_epsilon_divides_by_0(rule, epsilon):
 
 
 @pytest.mark.parametrize("sigma", [1e-300, 1e-3, 28.0])
-def test_elastic_at_its_edges_is_scipys(sigma):
+def test_elastic_at_its_limits_matches_scipy(sigma):
     ndimage = pytest.importorskip("scipy.ndimage")
     noise = np.random.default_rng(0).uniform(-1, 1, (28, 28)).astype(np.float32)
     settings = online_settings.settings_from(
@@ -190,7 +190,7 @@ def test_elastic_at_its_edges_is_scipys(sigma):
 
 
 @pytest.mark.parametrize("seed", [0, plan.MAX_SEED])
-def test_split_at_the_edges_of_its_seed(seed):
+def test_split_at_the_limits_of_its_seed(seed):
     train_indices, held_out = data.split(10, 9, seed)
     assert sorted([*train_indices, *held_out]) == list(range(10))
     for size in (-1, 10, 10**40):
@@ -198,7 +198,7 @@ def test_split_at_the_edges_of_its_seed(seed):
             data.split(10, size, seed)
 
 
-def test_a_run_at_the_upper_edges_is_that_of_ordinary_numbers(parse, tmp_path):
+def test_upper_limits_give_the_same_run_as_ordinary_numbers(parse, tmp_path):
     """Numbers that decide nothing in a run of one epoch may be as large as can be."""
     sets = data.load("digits")
     images, labels = sets.train_images, sets.train_labels
@@ -227,7 +227,7 @@ def test_a_run_at_the_upper_edges_is_that_of_ordinary_numbers(parse, tmp_path):
     assert hashes[0] == hashes[1]
 
 
-def test_a_network_at_its_widest(parse):
+def test_the_widest_network_is_built(parse):
     """Its parameters are those that the formula counts; it is built in a second."""
     width = max(INTEGERS["width"][0])
     with tf.Graph().as_default():  # the variables take no memory

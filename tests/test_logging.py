@@ -23,5 +23,5 @@ def test_both_parts_of_an_epoch_are_timed():
         assert all(0 < seconds < 60 for seconds in found["seconds"][name])
 
 
-def test_it_logs_as_often_as_train():
+def test_the_benchmark_logs_as_often_as_train_py():
     assert ours.train_config().log_steps == logging.LOG_STEPS

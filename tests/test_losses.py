@@ -43,7 +43,7 @@ def test_smoothed_loss_is_least_at_the_smoothed_target():
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("size", [1e3, 1e30])
-def test_finite_at_extreme_logits(smoothing, size):
+def test_losses_are_finite_at_extreme_logits(smoothing, size):
     logits = tf.Variable([[size, -size, 0.0], [-size, size, 0.0]])
     with tf.GradientTape() as tape:
         loss = losses.softmax_cross_entropy(logits, tf.constant([0, 0]), smoothing)
@@ -60,7 +60,7 @@ def test_gradient_is_softmax_minus_target():
 
 
 @pytest.mark.parametrize("dtype", [tf.uint8, tf.int32, tf.int64])
-def test_correct_counts(dtype):
+def test_correct_by_hand(dtype):
     logits = tf.constant([[3.0, 1.0, 2.0], [0.0, -1.0, 5.0], [-3.0, -1.0, -2.0]])
     for labels, count in [([0, 2, 1], 3), ([0, 1, 1], 2), ([1, 0, 2], 0)]:
         hits = losses.correct(logits, tf.constant(labels, dtype))
@@ -68,7 +68,7 @@ def test_correct_counts(dtype):
         assert hits == count
 
 
-def test_nan_is_never_right():
+def test_nan_is_never_correct():
     nan = math.nan
     logits = tf.constant([[nan, nan], [nan, 1.0], [1.0, nan], [nan, 1.0]])
     assert losses.correct(logits, tf.constant([0, 0, 0, 1])) == 0

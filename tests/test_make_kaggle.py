@@ -68,21 +68,21 @@ def test_labels_belong_to_images(tmp_path, digits):
 
 
 @pytest.mark.parametrize("name", ["train.csv", "test.csv", "test_labels.csv"])
-def test_the_program_replaces_nothing(tmp_path, digits, name):
+def test_the_program_never_overwrites(tmp_path, digits, name):
     (tmp_path / name).write_text("Kaggle's own")
     message = error_of(make_kaggle.write, str(tmp_path), digits, 3, 2)
     assert message.startswith(f"{tmp_path / name}: exists already")
     assert os.listdir(tmp_path) == [name]
 
 
-def test_the_program_wants_a_folder(tmp_path, digits):
+def test_the_program_needs_a_folder(tmp_path, digits):
     path = tmp_path / "file"
     path.touch()
     message = error_of(make_kaggle.write, str(path / "new"), digits, 3, 2)
     assert "cannot be created" in message
 
 
-def test_the_program_as_a_command(tmp_path):
+def test_the_program_runs_as_a_command(tmp_path):
     command = [
         *(sys.executable, "-m", "data.make_kaggle", "--dataset=digits"),
         *(f"--kaggle_dir={tmp_path}", "--train_rows=20", "--test_rows=10"),

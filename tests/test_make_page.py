@@ -35,7 +35,7 @@ def test_digits_lie_in_their_boxes(dataset):
     assert taken.max() == 1
 
 
-def test_pages_and_their_key(dataset, tmp_path):
+def test_pages_come_with_their_key(dataset, tmp_path):
     folder = tmp_path / "pages"
     count = make_page.write(folder, dataset.test_images, dataset.test_labels, 2)
     header, *rows = (folder / make_page.KEY).read_text("utf-8").splitlines()
@@ -47,7 +47,7 @@ def test_pages_and_their_key(dataset, tmp_path):
     assert {row.split(",")[3] for row in rows} == set("0123456789")
 
 
-def test_a_folder_that_cannot_be_created(dataset, tmp_path):
+def test_a_folder_that_cannot_be_created_gives_one_line(dataset, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(data.DataError, match="choose another --pages_dir"):
         make_page.write(

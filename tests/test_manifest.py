@@ -23,7 +23,7 @@ def place(tmp_path):
     return tmp_path
 
 
-def test_entries(place):
+def test_a_manifest_has_its_entries(place):
     manifest.verify(place, 2, SETTINGS)
     entries = manifest.read(place)
     assert (entries["step"], entries["config"]) == (2, SETTINGS)
@@ -38,7 +38,7 @@ def test_entries(place):
     ("step", "settings", "message"),
     [(3, SETTINGS, "is of step 2"), (2, "another hash", "other settings")],
 )
-def test_another_step_or_other_settings(place, step, settings, message):
+def test_another_step_or_other_settings_are_refused(place, step, settings, message):
     with pytest.raises(Unusable, match=message):
         manifest.verify(place, step, settings)
 
@@ -56,7 +56,7 @@ def test_another_step_or_other_settings(place, step, settings, message):
     ],
     ids=str,
 )
-def test_another_form_is_refused_even_with_its_own_hash(place, change):
+def test_another_format_is_refused_even_with_its_own_hash(place, change):
     entries = manifest.read(place)
     (place / manifest.NAME).write_bytes(manifest.render(entries))
     manifest.verify(place, 2, SETTINGS)

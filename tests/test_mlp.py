@@ -49,7 +49,7 @@ def test_taps():
 
 
 @ACTIVATION
-def test_is_the_plain_formulation(activation):
+def test_network_equals_its_plain_formulation(activation):
     network = build("mlp", activation=activation, hidden_units=[20, 12])
     unsettle(network)
     images = digits(6)

@@ -137,7 +137,7 @@ def error_of(function, *arguments):
     return str(caught.value)
 
 
-def test_loads_a_given_folder(tiny):
+def test_a_given_folder_is_loaded(tiny):
     dataset = mnist.load(str(tiny))
     assert dataset.train_images.shape == (3, 28, 28, 1)
     assert dataset.test_images.shape == (2, 28, 28, 1)
@@ -147,7 +147,7 @@ def test_loads_a_given_folder(tiny):
     assert dataset.source == str(tiny)
 
 
-def test_places_are_searched_in_order(tiny, tmp_path, monkeypatch, capsys):
+def test_folders_are_searched_in_order(tiny, tmp_path, monkeypatch, capsys):
     cache = copy(tiny, tmp_path / "cache")
     assert mnist.load().source == str(cache)
     beside = copy(tiny, tmp_path / "beside")
@@ -169,7 +169,7 @@ def test_a_given_folder_without_mnist_is_an_error(tmp_path, tiny):
 
 @pytest.mark.parametrize("place", ["given", "MNIST_DIR", "beside"])
 @pytest.mark.parametrize("fault", ["missing", "altered", "folder"])
-def test_a_faulty_place_is_an_error(tiny, tmp_path, monkeypatch, place, fault):
+def test_a_faulty_folder_is_an_error(tiny, tmp_path, monkeypatch, place, fault):
     copy(tiny, tmp_path / "cache")
     faulty = copy(tiny, tmp_path / "beside" if place == "beside" else tmp_path / "x")
     if place == "MNIST_DIR":
@@ -185,7 +185,7 @@ def test_a_faulty_place_is_an_error(tiny, tmp_path, monkeypatch, place, fault):
     assert message.startswith(f"{path}: ") and reason[fault] in message
 
 
-def test_downloads_what_the_cache_lacks(tiny, tmp_path, server, monkeypatch):
+def test_missing_files_are_downloaded_to_the_cache(tiny, tmp_path, server, monkeypatch):
     monkeypatch.setattr(mnist, "MIRRORS", (server + "good/",))
     cache = copy(tiny, tmp_path / "cache")
     (cache / mnist.TRAIN_IMAGES).unlink()
@@ -246,7 +246,7 @@ def test_a_server_is_not_trusted(tmp_path, server, monkeypatch, folder, reason):
     assert os.listdir(cache) == []
 
 
-def test_only_tls(tmp_path, server, monkeypatch):
+def test_downloads_use_tls_only(tmp_path, server, monkeypatch):
     monkeypatch.setattr(mnist, "_SCHEMES", ("https://",))
     Handler.asked.clear()
     assert "not https://" in error_of(
@@ -255,7 +255,7 @@ def test_only_tls(tmp_path, server, monkeypatch):
     assert Handler.asked == []
 
 
-def test_what_is_pinned(monkeypatch):
+def test_hosts_and_hashes_are_pinned(monkeypatch):
     monkeypatch.undo()
     assert all(mirror.startswith("https://") for mirror in mnist.MIRRORS)
     assert mnist._SCHEMES == ("https://",)
@@ -273,7 +273,7 @@ def test_a_link_in_the_cache_is_not_written_through(tiny, tmp_path, server):
     assert not (cache / mnist.TRAIN_LABELS).is_symlink()
 
 
-def test_a_longer_file_is_not_even_summed(tmp_path):
+def test_a_file_that_is_too_long_is_not_hashed(tmp_path):
     with open(tmp_path / "file", "wb") as file:
         file.truncate(1 << 33)
     assert "longer than" in error_of(mnist._verify, str(tmp_path / "file"), "00")
@@ -296,14 +296,14 @@ def test_nothing_is_left_when_every_mirror_fails(tmp_path, server, monkeypatch):
     assert os.listdir(tmp_path / "cache") == []
 
 
-def test_a_cache_that_cannot_be_written_is_said(tmp_path, server):
+def test_an_unwritable_cache_is_reported(tmp_path, server):
     (tmp_path / "file").write_bytes(b"")
     cache = str(tmp_path / "file" / "cache")
     message = error_of(mnist.fetch, cache, [server + "good/"])
     assert message.startswith(f"{cache}: MNIST cannot be stored there")
 
 
-def test_the_program_tells_unavailable_from_bad(tiny, tmp_path, capsys):
+def test_the_exit_code_distinguishes_unavailable_from_bad(tiny, tmp_path, capsys):
     """By the exit code of its error, which make goes by."""
 
     def exit_code(*arguments):
@@ -322,7 +322,7 @@ def test_the_program_tells_unavailable_from_bad(tiny, tmp_path, capsys):
     assert exit_code("kaggle") == 2  # which nobody can load by its name alone
 
 
-def test_the_real_files(monkeypatch):
+def test_the_real_files_are_loaded(monkeypatch):
     monkeypatch.undo()
     if not os.path.isdir(mnist._NEXT_TO_PROJECT):
         pytest.skip("MNIST is not beside the project")

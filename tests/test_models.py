@@ -99,7 +99,7 @@ def test_logits(network, count, training):
         ([2, 28, 28, 3], tf.uint8),
     ],
 )
-def test_other_images_are_refused(name, shape, dtype):
+def test_images_of_another_shape_are_refused(name, shape, dtype):
     with pytest.raises(ValueError, match="uint8 images") as error:
         build(name)(tf.zeros(shape, dtype), training=False)
     assert str(error.value) == (
@@ -193,7 +193,7 @@ MASKS = {
 }
 
 
-def test_each_dropout_mask_has_its_place_and_seed(name, monkeypatch):
+def test_each_dropout_mask_has_its_own_seed(name, monkeypatch):
     drawn, draws = [], layers._dropout_draws
 
     def record(x, rate, training, seed):
@@ -238,7 +238,7 @@ def test_checkpoint_round_trip(variant, network, tmp_path):
     )
 
 
-def test_fed_bool_is_the_fixed_bool(network):
+def test_a_fed_bool_acts_like_a_fixed_one(network):
     @tf.function
     def graph(images, training):
         logits, updates = network(images, training=training, seed=tf.constant(SEED))
@@ -253,7 +253,7 @@ def test_fed_bool_is_the_fixed_bool(network):
             close(fed_value, value)
 
 
-def test_gradients_are_all_there_and_finite(network):
+def test_all_gradients_exist_and_are_finite(network):
     with tf.GradientTape() as tape:
         logits, _ = call(network, digits(8), True)
         loss = losses.softmax_cross_entropy(logits, tf.range(8))
@@ -267,7 +267,7 @@ def test_gradients_are_all_there_and_finite(network):
         assert np.any(g), v.name
 
 
-def test_gradients_are_central_differences(network):
+def test_gradients_match_central_differences(network):
     """Compares each variable's gradient along a random half of its elements.
 
     The logits are float32, and activations and pools have kinks, so differences are
@@ -328,7 +328,7 @@ def test_learns_32_images_without_an_error(variant):
 
 
 @pytest.mark.parametrize("name", ["bn_cnn", "double_conv", "mlp"])
-def test_initial_weights_are_those_of_keras(name):
+def test_initial_weights_match_keras(name):
     network = build(name)
     for layer in (getattr(network, tap) for tap in tapped(network)[1]):
         *field, inputs, outputs = layer.w.shape.as_list()

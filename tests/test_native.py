@@ -182,7 +182,7 @@ def test_selu_norm_refuses_other_shapes():
         )
 
 
-def test_evaluation_and_export_do_not_use_it():
+def test_evaluation_and_export_do_not_use_native_operations():
     network = models.build(
         "lenet", kernels="native", batch_norm="all", batch_norm_first=False
     )
@@ -233,7 +233,7 @@ def test_threads_share_a_batch():
 
 @pytest.mark.parametrize("average", [0.0, 0.9])
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_adam_matches_the_optimizer_without_it(average, threads):
+def test_adam_matches_tensorflows_operations(average, threads):
     """Step by step, with weight decay and average, for several sizes."""
 
     def trained(threads):

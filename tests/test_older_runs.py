@@ -62,7 +62,7 @@ def stored(run_dir):
     return json.loads((run_dir / result.RESULT).read_text())
 
 
-def test_an_older_run_is_scored_as_it_was(copy, digits):
+def test_an_older_run_gets_the_same_score(copy, digits):
     run_dir = copy()
     (run_dir / result.RESULT).unlink()
     run = trained.load(run_dir)
@@ -79,7 +79,7 @@ def test_an_older_run_is_scored_as_it_was(copy, digits):
 
 
 @pytest.mark.parametrize("version", ["0.4.9", "0.6.0", None])
-def test_the_version_of_a_run_refuses_nothing(copy, digits, version):
+def test_runs_of_any_version_are_accepted(copy, digits, version):
     run_dir = copy(version=version)
     run = trained.load(run_dir)
     scores = scoring.score(run.predict, digits.test_images, digits.test_labels)
@@ -87,7 +87,7 @@ def test_the_version_of_a_run_refuses_nothing(copy, digits, version):
     assert recipes.read(run_dir).errors == ERRORS
 
 
-def test_an_older_run_reads_photos_and_is_exported(copy, digits, tmp_path):
+def test_an_older_run_can_read_photos_and_be_exported(copy, digits, tmp_path):
     run = trained.load(copy())
     assert run.step == 24
     images, labels = digits.test_images, digits.test_labels
@@ -116,7 +116,7 @@ def test_an_older_run_is_compared_with_a_newer_one(copy):
     )
 
 
-def test_a_setting_that_came_later_makes_no_run_foreign(copy, monkeypatch):
+def test_a_new_setting_does_not_invalidate_older_runs(copy, monkeypatch):
     monkeypatch.setitem(settings.ADDED, "colour", 3)
     older = copy("mlp-s0")
     newer = copy("mlp-s1", format=runs.FORMAT, config={"seed": 1, "colour": 3})
@@ -135,7 +135,7 @@ def test_a_setting_that_came_later_makes_no_run_foreign(copy, monkeypatch):
         runs.open_run(older, {**config, "colour": 5}, "", facts)
 
 
-def test_whoever_adds_a_setting_says_what_older_runs_had():
+def test_every_new_setting_states_the_value_of_older_runs():
     now = set(Config().deciding())
     then = runs.read_run(GOLDEN)["config"].keys()
     assert now <= then | settings.ADDED.keys(), "give it a line in training.settings"
@@ -158,7 +158,7 @@ def test_an_older_run_is_resumed_where_it_was_left(copy, digits, capsys):
     assert checkpoints.steps(run_dir / checkpoints.FOLDER) == [12, 24]
 
 
-def test_a_run_of_a_format_that_came_later_is_refused_in_one_line(copy):
+def test_a_run_of_a_later_format_gives_one_line(copy):
     run_dir = copy(format=runs.FORMAT + 1, version="7.2", data=[], config={"seed": "x"})
     for read in (runs.read_run, trained.load, recipes.read):
         with pytest.raises(runs.RunError) as caught:
@@ -171,6 +171,6 @@ def test_a_run_of_a_format_that_came_later_is_refused_in_one_line(copy):
 
 
 @pytest.mark.parametrize("number", ["1", -1, 1.0, True, [1]])
-def test_a_format_that_is_no_number_is_damage(copy, number):
+def test_a_format_that_is_not_a_number_is_damage(copy, number):
     with pytest.raises(runs.RunError, match="its format is not a number"):
         runs.read_run(copy(format=number))

@@ -92,7 +92,7 @@ def test_whole_pixels_are_exact(matrix, image, expected):
     ],
     ids=["rotation", "shear", "zoom", "shift"],
 )
-def test_matrices_invert_what_is_seen(affine, amounts, point):
+def test_matrices_invert_the_visible_transform(affine, amounts, point):
     (matrix,) = affine(tf.constant(amounts)[:, tf.newaxis]).numpy()
     np.testing.assert_allclose(matrix @ [*point, 1], [0, -10, 1], atol=1e-5)
 
@@ -102,7 +102,7 @@ def test_zoom_has_a_factor_for_each_axis():
     np.testing.assert_allclose(matrix, np.diag([1 / 1.25, 2, 1]))
 
 
-def test_affine_is_that_of_scipy():
+def test_affine_matches_scipy():
     amounts = tf.constant([[25.0, -70.0], [0.0, 0.0]])
     matrices = online.shift(amounts / 500) @ online.rotation(amounts)
     images = noise(2)
@@ -120,7 +120,7 @@ def test_affine_is_that_of_scipy():
         assert abs(own[..., 0] - expected).max() <= 0.501
 
 
-def test_sampling_is_that_of_scipy():
+def test_sampling_matches_scipy():
     rng = np.random.default_rng(1)
     # From far beyond one border to far beyond the other.
     x, y = rng.uniform(-40, 70, (2, 3, 784)).astype(np.float32)
@@ -134,7 +134,7 @@ def test_sampling_is_that_of_scipy():
         assert abs(own.ravel() - expected).max() <= 0.501
 
 
-def test_from_the_frame_on_all_is_0():
+def test_everything_outside_the_frame_is_0():
     line = np.float32([-1e9, -1.5, -1, *range(21), 27, 28, 28.5, 1e9])
     x, y = (places.reshape(1, 784) for places in np.meshgrid(line, line))
     images = np.full((1, 28, 28, 1), 255, np.uint8)
@@ -147,7 +147,7 @@ def test_from_the_frame_on_all_is_0():
 
 
 @pytest.mark.parametrize("sigma", [0.5, 1.0, 4.0, 10.0])
-def test_displacements_are_blurred_as_by_scipy(sigma):
+def test_displacements_are_blurred_like_scipys(sigma):
     field = np.random.default_rng(2).uniform(-1, 1, (3, 2, 28, 28)).astype(np.float32)
     settings = OnlineSettings(elastic_alpha=34.0, elastic_sigma=sigma)
     expected = 34 * ndimage.gaussian_filter(
@@ -157,7 +157,7 @@ def test_displacements_are_blurred_as_by_scipy(sigma):
     np.testing.assert_allclose(ours, expected, atol=1e-4)
 
 
-def test_noise_is_uniform_and_has_no_mean():
+def test_noise_is_uniform_with_mean_0():
     field = online._noise(tf.constant([1, 2]), 100).numpy()
     assert field.shape == (100, 2, 28, 28)
     assert abs(field).max() == 127.5 / 128
@@ -171,7 +171,7 @@ def test_noise_is_uniform_and_has_no_mean():
     assert abs((field[..., 1:] * field[..., :-1]).mean()) < 0.01
 
 
-def test_displacements_of_simard_are_of_the_size_that_is_told():
+def test_simards_displacements_have_the_stated_size():
     field = online.elastic(online._noise(tf.constant([1, 2]), 200), ELASTIC).numpy()
     # 34 · √(1/3) · Σ of the squares of the weights of a line, 1 / (2 σ √π).
     expected = 34 / math.sqrt(3) / (8 * math.sqrt(math.pi))
@@ -203,7 +203,7 @@ def test_elastic_is_sampled_where_the_displacements_say():
 # --- draws ---
 
 
-def test_nothing_on_is_the_same_tensor():
+def test_without_transforms_the_tensor_is_the_same():
     images = tf.constant(noise(3))
     assert online.transform(images, tf.constant([0, 0]), OnlineSettings()) is images
 
@@ -229,7 +229,7 @@ def test_images_are_a_function_of_the_seed(settings):
         "elastic": [117.97, 113.74, 115.93, 121.82],
     }.items(),
 )
-def test_draws_stay_what_they_are(name, means):
+def test_draws_are_golden(name, means):
     # Published results depend on them.
     images = transform(noise(4), 3, ALONE[name])
     np.testing.assert_allclose(images.mean(axis=(1, 2, 3)), means, atol=0.02)
@@ -247,14 +247,14 @@ def test_seed_may_be_int64():
     assert (online.transform(images, seed, ALL) != images).numpy().any()
 
 
-def test_a_transform_draws_alike_in_company():
+def test_a_transform_draws_the_same_next_to_others():
     images = smooth(3)
     alone = transform(images, 0, OnlineSettings(rotation=30.0))
     company = transform(images, 0, OnlineSettings(rotation=30.0, zoom=1e-6))
     assert abs(alone.astype(int) - company).max() <= 1
 
 
-def test_shifts_fill_their_range_and_no_more():
+def test_shifts_fill_exactly_their_range():
     images = np.zeros((400, 28, 28, 1), np.uint8)
     images[:, 14, 14] = 255
     moves = mean_places(transform(images, 0, OnlineSettings(shift=0.25))) - 14
@@ -265,7 +265,7 @@ def test_shifts_fill_their_range_and_no_more():
     assert abs(np.corrcoef(moves.T)[0, 1]) < 0.2
 
 
-def test_rotations_fill_their_range_and_no_more():
+def test_rotations_fill_exactly_their_range():
     images = np.zeros((400, 28, 28, 1), np.uint8)
     images[:, 3, 13:15] = 255  # above the centre
     y, x = (mean_places(transform(images, 0, OnlineSettings(rotation=40.0))) - 13.5).T
@@ -326,7 +326,7 @@ def test_grey_levels_change_after_the_geometry_and_move_no_draw(grey):
 # --- in the graph ---
 
 
-def test_in_a_loop_of_the_graph():
+def test_transforms_work_in_a_loop_of_the_graph():
     images = tf.constant(smooth(4))
 
     @tf.function(autograph=False)

@@ -45,7 +45,7 @@ def test_every_registered_transform_is_turned_on_by_a_setting():
     assert set(online_settings._FLAGS) == names
 
 
-def test_each_alone():
+def test_each_setting_turns_on_one_transform():
     assert each_alone(OnlineSettings()) == []
     labels, settings = zip(*each_alone(ALL), strict=True)
     assert settings == tuple(ALONE.values())

@@ -33,7 +33,7 @@ def adam_steps(weight, steps):
     return weight, m, v
 
 
-def test_adam_by_its_formula():
+def test_adam_follows_its_formula():
     start = np.array([1.0, -2.0, 0.0, 3.0])
     w, m, v = start, 0.0, 0.0
     for t, g in enumerate(gradients(7).astype(np.float64), 1):
@@ -48,7 +48,7 @@ def test_adam_by_its_formula():
     np.testing.assert_allclose(ours[2], v, rtol=1e-4)
 
 
-def test_adam_is_tensorflows_own():
+def test_adam_equals_tensorflows():
     start = tf.constant([1.0, -2.0, 0.0, 3.0])
     w, m, v = tf.Variable(start), tf.Variable(start * 0), tf.Variable(start * 0)
     for t, gradient in enumerate(gradients(7), 1):
@@ -68,7 +68,7 @@ def test_adam_is_tensorflows_own():
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
-def test_adams_first_step_is_the_rate_whatever_the_gradient():
+def test_adams_first_step_is_the_rate_for_any_gradient():
     w = tf.zeros([3])
     step = tf.constant(0, tf.int64)
     g = tf.constant([1e-3, -1.0, 1e4])
@@ -76,7 +76,7 @@ def test_adams_first_step_is_the_rate_whatever_the_gradient():
     np.testing.assert_allclose(w, [-0.5, 0.5, -0.5], rtol=1e-3)
 
 
-def test_rmsprop_by_its_formula():
+def test_rmsprop_follows_its_formula():
     start = np.array([1.0, -2.0, 0.0, 3.0])
     w, v = start, 0.0
     ours, ours_v = tf.constant(start, tf.float32), tf.zeros([4])
@@ -90,7 +90,7 @@ def test_rmsprop_by_its_formula():
     np.testing.assert_allclose(ours_v, v, rtol=1e-5)
 
 
-def test_rmsprops_epsilon_stands_outside_of_the_root():
+def test_rmsprops_epsilon_is_outside_the_root():
     w, _ = optimizers.rmsprop(
         *(tf.zeros([1]), tf.constant([1e-3]), tf.zeros([1])),
         **{"step": STEP, "rate": tf.constant(1.0), "rho": 0.0, "epsilon": 1e-3},
@@ -98,7 +98,7 @@ def test_rmsprops_epsilon_stands_outside_of_the_root():
     np.testing.assert_allclose(w, [-0.5], rtol=1e-5)  # inside, it would be −0.03
 
 
-def test_momentum_by_its_formula():
+def test_momentum_follows_its_formula():
     start = np.array([1.0, -2.0, 0.0, 3.0])
     w, m = start, 0.0
     ours, ours_m = tf.constant(start, tf.float32), tf.zeros([4])
@@ -113,7 +113,7 @@ def test_momentum_by_its_formula():
 
 
 @pytest.mark.parametrize("rule", optimizers.RULES)
-def test_reaches_the_minimum(rule):
+def test_optimizers_reach_the_minimum(rule):
     w = tf.Variable([0.1, -0.2, -0.1])
     target = tf.constant([0.4, 0.2, -0.5])
     optimizer = optimizers.Optimizer(rule, [w])
@@ -136,7 +136,7 @@ def rosenbrock(w):
 @pytest.mark.parametrize(
     "rule, rate", [("adam", 0.1), ("momentum", 1e-3), ("rmsprop", 0.01)]
 )
-def test_follows_a_bent_valley_to_its_end(rule, rate):
+def test_optimizers_follow_a_bent_valley_to_its_end(rule, rate):
     """Rosenbrock's, from his own start, at a rate that falls to 0."""
     w = tf.Variable([-1.2, 1.0])
     optimizer = optimizers.Optimizer(rule, [w])
@@ -153,7 +153,7 @@ def test_follows_a_bent_valley_to_its_end(rule, rate):
     np.testing.assert_allclose(w, [1, 1], atol=0.02)
 
 
-def test_options_are_those_given_else_the_rules_own():
+def test_options_default_to_those_of_the_rule():
     assert optimizers.options("adam", {}) == {"epsilon": 1e-8}
     rmsprop = optimizers.options("rmsprop", {"epsilon": 1e-6, "rho": None})
     assert rmsprop == {"epsilon": 1e-6, "rho": 0.9}
@@ -167,7 +167,7 @@ def test_an_option_of_another_rule_is_refused():
     assert str(caught.value).startswith(says)
 
 
-def test_built_with_its_options():
+def test_an_optimizer_is_built_with_its_options():
     w = tf.Variable([[1.0]])
     chosen = Config(optimizer="momentum", momentum=0.5, weight_decay=0.1)
     optimizer = optimizers.build(chosen, [w])
@@ -176,7 +176,7 @@ def test_built_with_its_options():
         np.testing.assert_allclose(w, [[expected]], rtol=1e-6)
 
 
-def test_weight_decay_is_of_kernels_only():
+def test_only_kernels_decay():
     shapes = [[3, 3, 1, 2], [2, 2], [2]]
     weights = [tf.Variable(tf.fill(shape, 4.0)) for shape in shapes]
     adam = optimizers.Optimizer("adam", weights, weight_decay=0.5)
@@ -189,7 +189,7 @@ def test_weight_decay_is_of_kernels_only():
         np.testing.assert_allclose(w, np.full(w.shape, value), rtol=1e-6)
 
 
-def test_weight_decay_is_taken_off_beside_the_step():
+def test_weight_decay_is_separate_from_the_step():
     pair = [tf.Variable([[4.0, -2.0]]), tf.Variable([[4.0, -2.0]])]
     for w, decay in zip(pair, [0.0, 0.5], strict=True):
         optimizers.Optimizer("adam", [w], weight_decay=decay).apply(
@@ -201,7 +201,7 @@ def test_weight_decay_is_taken_off_beside_the_step():
     np.testing.assert_allclose(plain - decayed, [[0.2, -0.1]], atol=1e-6)
 
 
-def test_adam_holds_its_slots_and_nothing_else():
+def test_adam_tracks_only_its_slots():
     weights = [tf.Variable(tf.ones([2, 3])), tf.Variable(tf.ones([3]))]
     adam = optimizers.Optimizer("adam", weights)
     slots = {v.ref() for v in adam.variables}

@@ -172,7 +172,7 @@ def claims():
     ]
 
 
-def test_what_the_pages_say_in_words():
+def test_statements_in_words_hold():
     r = recipes()
     mean = {name: statistics.mean(recipe.errors) for name, recipe in r.items()}
     base = mean["lenet_one_thread"]
@@ -248,7 +248,7 @@ def pages():
 
 
 @pytest.mark.parametrize("claim", claims())
-def test_claim_is_that_of_the_results(claim, pages):
+def test_claims_match_the_results(claim, pages):
     whole = " ".join(flat(text) for text in pages.values())
     if flat(claim) not in whole:
         sentences = re.split(r"(?<=\.) |(?<=\|) (?=\|)| - |; ", whole)
@@ -284,7 +284,7 @@ def rows(text):
             yield name[1], line
 
 
-def test_rows_are_those_of_the_results(pages):
+def test_rows_match_the_results(pages):
     seen, said = set(), []
     for page, text in pages.items():
         for name, line in rows(text):
@@ -301,7 +301,7 @@ def test_rows_are_those_of_the_results(pages):
 
 
 @pytest.mark.parametrize("path", FLAGFILES, ids=lambda path: path.stem)
-def test_header_of_a_flagfile_is_that_of_its_results(path):
+def test_flagfile_headers_match_the_results(path):
     lines = path.read_text("utf-8").splitlines()
     header = flat(" ".join(line[1:] for line in lines if line.startswith("#")))
     if path.stem not in recipes():
@@ -329,7 +329,7 @@ def test_header_of_a_flagfile_is_that_of_its_results(path):
             assert int(first) == pytest.approx(median, rel=0.1, abs=0.5)
 
 
-def test_no_other_figure_stands_between_the_marks(pages):
+def test_no_unchecked_figure_is_between_the_marks(pages):
     known = [flat(claim) for claim in claims()]
     regions = 0
     for page, text in pages.items():
@@ -344,7 +344,7 @@ def test_no_other_figure_stands_between_the_marks(pages):
     assert regions
 
 
-def test_an_offence_is_named():
+def test_a_wrong_figure_is_named():
     recipe = recipes()["fast99"]
     line = "| `fast99.flags` | 99.277 ± 0.097 % | 73, 61, 73, 67, 88 | 212,027 |"
     first, second, third = offences(line, recipe)

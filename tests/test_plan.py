@@ -36,7 +36,7 @@ def test_settings_from_flags_and_from_json():
     assert settings_from(stored) == settings
 
 
-def test_lists_are_sets():
+def test_lists_count_as_sets():
     values = strings(Settings())
     values["shift_directions"] = ["right", "up", "right"]
     values["flip_labels"] = ["8", "0"]
@@ -56,7 +56,7 @@ def test_lists_are_sets():
         ("flip_labels", [""]),
     ],
 )
-def test_impossible_settings(name, value):
+def test_impossible_settings_are_refused(name, value):
     with pytest.raises(errors.UserError, match=name):
         settings_from({**strings(Settings()), name: value})
 
@@ -90,7 +90,7 @@ def test_plan_without_flips(dataset, empty):
     assert len(plan(dataset.train_labels, settings)) == 5
 
 
-def test_plan_leaves_out_parts_without_images():
+def test_plan_skips_parts_without_images():
     settings = Settings(shift_directions=(), flip_labels=(3,))
     assert names(plan(np.array([1, 2], np.uint8), settings)) == ["original"]
 
@@ -129,6 +129,6 @@ def test_settings_of_deformations():
         ({"flip_labels": (0, 8)}, "flip_labels"),
     ],
 )
-def test_impossible_deformations(changed, word):
+def test_impossible_deformations_are_refused(changed, word):
     with pytest.raises(errors.UserError, match=word):
         settings_from({**vars(Settings()), **deformation(), **changed})

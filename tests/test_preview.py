@@ -69,7 +69,7 @@ def test_preview_shows_the_mirrored_digit(dataset, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["sheet.png"]
 
 
-def test_preview_that_cannot_be_written(dataset, tmp_path):
+def test_an_unwritable_preview_gives_one_line(dataset, tmp_path):
     with pytest.raises(errors.UserError, match="--preview"):
         preview.write(
             dataset, Settings(), OnlineSettings(), tmp_path / "no" / "sheet.png"

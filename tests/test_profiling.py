@@ -25,7 +25,7 @@ def test_bad_ranges_are_refused(words):
         profiling.parse(words)
 
 
-def test_a_range():
+def test_a_range_is_parsed():
     assert profiling.parse(["100", "120"]) == (100, 120)
     assert profiling.parse(None) is None
 
@@ -49,7 +49,7 @@ def calls(profile, total, at_most):
         ((300, 310), [0, 100, 200, 250]),
     ],
 )
-def test_calls_end_where_the_range_does(tmp_path, steps, wanted):
+def test_calls_end_where_the_range_begins_or_ends(tmp_path, steps, wanted):
     assert calls(profiling.Profile(steps, tmp_path), 250, 100) == wanted
 
 
@@ -80,7 +80,7 @@ def test_a_range_that_is_never_reached_is_reported(tmp_path, capsys):
     assert "since step 5 was not trained" in capsys.readouterr().err
 
 
-def test_a_profile_that_cannot_be_written_is_one_line(tmp_path):
+def test_an_unwritable_profile_gives_one_line(tmp_path):
     (tmp_path / "plugins").write_text("in the way")
     with pytest.raises(
         runs.RunError, match="cannot write the profile to .*; make room"

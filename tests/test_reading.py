@@ -24,7 +24,7 @@ PAGES = [
 ]
 
 
-def test_table():
+def test_readings_as_a_table():
     lines = reading.show(PAGES).splitlines()
     assert [line.split() for line in lines[2:4]] == [
         ["a,b.png", "1.1", "7", "98.8%", "1", "1.0%"],
@@ -34,7 +34,7 @@ def test_table():
     assert lines[5].startswith("1 of 2 marked ?")
 
 
-def test_csv(tmp_path):
+def test_readings_as_csv(tmp_path):
     reading.write(tmp_path / "readings.csv", PAGES)
     with open(tmp_path / "readings.csv", encoding="utf-8", newline="") as file:
         header, first, second = csv.reader(file)
@@ -57,7 +57,7 @@ NAMES = {
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_file_names_are_no_formulas_and_move_no_cursor(tmp_path, name):
+def test_file_names_cannot_act_as_formulas_or_move_the_cursor(tmp_path, name):
     pages = [reading.Page(Path(name), [SURE])]
     reading.write(tmp_path / "readings.csv", pages)
     text = (tmp_path / "readings.csv").read_text("utf-8")
@@ -71,7 +71,7 @@ def test_file_names_are_no_formulas_and_move_no_cursor(tmp_path, name):
     assert reading.show(pages).replace("\n", "").isprintable()
 
 
-def test_json(tmp_path):
+def test_readings_as_json(tmp_path):
     reading.write(tmp_path / "readings.JSON", PAGES)
     first, empty = json.loads((tmp_path / "readings.JSON").read_text("utf-8"))
     assert empty == {"file": "empty.png", "digits": []}
@@ -80,7 +80,7 @@ def test_json(tmp_path):
     assert first["digits"][0]["digit"] == 7 and first["digits"][1]["left"] == 80
 
 
-def test_a_folder_that_is_missing(tmp_path):
+def test_a_missing_folder_gives_one_line(tmp_path):
     with pytest.raises(errors.UserError, match="No such file.* another place"):
         reading.write(tmp_path / "nowhere" / "readings.csv", PAGES)
     assert not list(tmp_path.iterdir())
@@ -223,7 +223,7 @@ def test_accuracy_on_photos_is_measured(mnist, run_dir):
     assert total.accuracy > 0.9
 
 
-def test_the_command(run_dir, tmp_path):
+def test_the_command_reads_photos(run_dir, tmp_path):
     made = command("-m", "photos.make_page", f"--pages_dir={tmp_path}/pages")
     assert made.returncode == 0, made.stderr
     Image.new("L", (300, 200), 230).save(tmp_path / "empty.png")
@@ -244,7 +244,7 @@ def test_the_command(run_dir, tmp_path):
     assert len(set(key) - set(answers)) <= 0.1 * len(key)
 
 
-def test_an_empty_page_is_no_error(run_dir, tmp_path):
+def test_an_empty_page_is_not_an_error(run_dir, tmp_path):
     path = tmp_path / "empty.png"
     Image.new("L", (300, 200), 230).save(path)
     done = command("eval.py", f"--run_dir={run_dir}", "--images", path)
@@ -252,7 +252,7 @@ def test_an_empty_page_is_no_error(run_dir, tmp_path):
     assert done.stdout == f"{path}: no digits found\n"
 
 
-def test_one_file_that_is_no_photo_and_nothing_is_written(run_dir, tmp_path):
+def test_a_file_that_is_not_a_photo_prevents_all_output(run_dir, tmp_path):
     page = np.full((100, 100), 255, np.uint8)
     page[20:80, 40:48] = 0
     Image.fromarray(page).save(tmp_path / "a.png")

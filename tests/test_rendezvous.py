@@ -58,7 +58,7 @@ def until(lines, text):
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)])
-def test_all_come(workers, said, pool, order):
+def test_all_workers_meet(workers, said, pool, order):
     meetings = []
     for number in order:
         meetings.append(pool.submit(rendezvous.meet, workers, number, SECONDS))
@@ -68,7 +68,7 @@ def test_all_come(workers, said, pool, order):
         socket.create_server(rendezvous.host_and_port(address)).close()
 
 
-def test_each_says_whom_it_waits_for_and_gives_up(workers, said, pool):
+def test_workers_say_whom_they_wait_for_and_give_up(workers, said, pool):
     first = pool.submit(rendezvous.meet, workers, 0, 1.5)
     third = pool.submit(rendezvous.meet, workers, 2, 1)
     assert f"waited 1 s for worker 1 ({workers[1]}): start all" in outcome(third)
@@ -78,7 +78,7 @@ def test_each_says_whom_it_waits_for_and_gives_up(workers, said, pool):
     assert f"for worker 0 ({workers[0]}) [Connection refused]: start all" in lone
 
 
-def test_one_that_leaves_may_come_again(workers, said, pool):
+def test_a_worker_that_left_may_come_back(workers, said, pool):
     first = pool.submit(rendezvous.meet, workers, 0, SECONDS)
     until(said, "waiting for worker 1")
     with socket.create_connection(rendezvous.host_and_port(workers[0])) as stranger:
@@ -107,7 +107,7 @@ def test_another_tf_config_sends_all_away(workers, said, pool):
         assert f"worker 0 one with {', '.join(workers)}: give" in message
 
 
-def test_a_worker_is_started_twice(workers, said, pool):
+def test_a_second_worker_with_the_same_number_is_refused(workers, said, pool):
     first = pool.submit(rendezvous.meet, workers, 0, SECONDS)
     second = pool.submit(rendezvous.meet, workers, 1, SECONDS)
     until(said, "worker 2")
@@ -123,12 +123,12 @@ def test_a_worker_is_started_twice(workers, said, pool):
 
 
 @pytest.mark.parametrize("address", ["", "a", ":1", "a:", "a:0", "a:65536", "a:-1"])
-def test_bad_addresses(address):
+def test_bad_addresses_are_refused(address):
     with pytest.raises(ValueError, match="not like host:port"):
         rendezvous.host_and_port(address)
 
 
-def test_an_address():
+def test_an_address_is_split():
     assert rendezvous.host_and_port("[::1]:7000") == ("::1", 7000)
 
 

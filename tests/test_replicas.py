@@ -28,7 +28,7 @@ def test_choose(batch_size, threads, replicas):
     assert choose(batch_size, threads) == replicas
 
 
-def test_choose_takes_the_cores_unless_told():
+def test_choose_uses_the_cores_by_default():
     assert choose(128, 0, cores=3) == 3
     assert choose(128, 0, replicas=5) == 5
 
@@ -56,7 +56,7 @@ def run(replicas):
 
 
 @pytest.mark.parametrize("replicas", [1, 2, 3, 7])
-def test_parts_make_up_the_batch(replicas):
+def test_parts_add_up_to_the_batch(replicas):
     part, _ = run(replicas)
     np.testing.assert_allclose(part.loss, 13, rtol=1e-6)
     assert part.correct == 7
@@ -65,7 +65,7 @@ def test_parts_make_up_the_batch(replicas):
     np.testing.assert_allclose(part.averages, [13], rtol=1e-6)
 
 
-def test_seeds_are_those_of_the_step_and_differ():
+def test_each_replica_has_its_own_seed():
     assert run(1)[1] == [(3, 8)]
     first, *others = run(7)[1]
     assert first == (3, 8)

@@ -179,7 +179,7 @@ def test_errors_by_the_gap_to_the_true_class():
     assert errors[1].predicted_probability == pytest.approx(0.7)
 
 
-def test_confusions_name_all_of_equal_count_or_none():
+def test_confusions_list_all_pairs_of_equal_count_or_none():
     matrix = np.diag([90, 80, 70, 60])
     matrix[3, 0], matrix[1, 2] = 5, 3
     assert report.confusions(matrix) == [(3, 0, 5), (1, 2, 3)]
@@ -209,7 +209,7 @@ def told(split, scored_epoch=2, finished=True, **config):
     return report.describe_weights(split, {**result, "config": {**CONFIG, **config}})
 
 
-def test_what_is_scored_is_told():
+def test_the_report_says_which_weights_are_scored():
     last = told("test")
     assert "the network after the last step, at the end of epoch 2" in last
     assert "No choice was made on the test digits" in last and "Training" not in last
@@ -221,7 +221,7 @@ def test_what_is_scored_is_told():
     assert "optimistic" not in told("validation")
 
 
-def test_what_ended_training_is_told():
+def test_the_report_says_what_ended_training():
     early = told("test", epochs=9, early_stopping=2)
     assert "Training stopped early, after 3 of 9 epochs." in early
     # Interrupted: so may be one that would stop early.
@@ -259,7 +259,7 @@ def test_words_for_values(function, value, text):
 # --- the page ---
 
 
-def test_what_the_page_says(pages):
+def test_the_page_has_its_figures(pages):
     text = pages["full"].text
     for phrase in (
         "60.00 % accuracy on 300 test digits",
@@ -289,7 +289,7 @@ def test_what_the_page_says(pages):
     assert re.search(r"Its mean is 82\.\d\d %; the accuracy is 60\.00 %", text)
 
 
-def test_the_least_page_says_what_is_missing(pages):
+def test_the_smallest_page_says_what_is_missing(pages):
     text = pages["least"].text
     for phrase in (
         "100.00 % accuracy on 20 held-out digits",
@@ -302,7 +302,7 @@ def test_the_least_page_says_what_is_missing(pages):
 
 
 @pytest.mark.parametrize("name", ["full", "least"])
-def test_the_page_is_whole_and_loads_nothing(pages, name):
+def test_the_page_is_self_contained(pages, name):
     page = pages[name]
     assert page.source.startswith("<!DOCTYPE html>")
     assert [a["lang"] for a in page.all("html")] == ["en"]
@@ -322,7 +322,7 @@ def test_the_page_is_whole_and_loads_nothing(pages, name):
     assert len(page.source) < 2_000_000
 
 
-def test_words_from_outside_are_escaped(pages):
+def test_text_from_outside_is_escaped(pages):
     assert '<img src="x">' in pages["full"].text
     assert '<img src="x">' not in pages["full"].source
 
@@ -340,7 +340,7 @@ def test_the_pictures_for_tensorboard(written):
         assert picture.shape[2] == 3 and picture.std() > 0
 
 
-def test_a_page_that_cannot_be_written_is_told(tmp_path):
+def test_an_unwritable_page_is_reported(tmp_path):
     (tmp_path / report.REPORT).mkdir()  # a folder in the file's place
     with pytest.raises(UserError, match="cannot write .*report.html"):
         write(
@@ -417,7 +417,7 @@ in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 
 
 @in_a_browser
-def test_no_picture_is_broken_and_nothing_sticks_out(written, tmp_path):
+def test_no_picture_is_broken_and_nothing_overflows(written, tmp_path):
     pages = [written[0] / name / report.REPORT for name in ("full", "least")]
     found = look_at(tmp_path, pages, (PHONE, DESKTOP))
     assert [f["problems"] for f in found] == [[], [], [], []]
@@ -427,7 +427,7 @@ def test_no_picture_is_broken_and_nothing_sticks_out(written, tmp_path):
 
 
 @in_a_browser
-def test_the_browser_does_find_what_is_broken(tmp_path):
+def test_the_browser_would_notice_a_broken_page(tmp_path):
     page = tmp_path / "broken.html"
     page.write_text(
         '<!DOCTYPE html><html lang="en"><head><title>broken</title></head><body>'

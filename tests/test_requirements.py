@@ -79,7 +79,7 @@ def pinned(lock: str, python: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("python", PYTHONS)
 @pytest.mark.parametrize("lock", LOCKS)
-def test_a_lock_has_one_fitting_version_of_each(lock, python):
+def test_a_lock_has_one_version_in_range_of_each_package(lock, python):
     pins = pinned(lock, python)
     groups = wanted()
     for requirement in [r for extra in ["", *LOCKS[lock]] for r in groups[extra]]:
@@ -90,7 +90,7 @@ def test_a_lock_has_one_fitting_version_of_each(lock, python):
 
 
 @pytest.mark.parametrize("python", PYTHONS)
-def test_developing_adds_to_running_and_changes_nothing(python):
+def test_the_development_lock_only_adds_packages(python):
     running, developing = (pinned(lock, python) for lock in LOCKS)
     assert running.items() < developing.items()
     assert {"pytest", "mypy", "coverage"} <= developing.keys() - running.keys()

@@ -100,7 +100,7 @@ def test_the_score_and_the_history_are_stored(tmp_path, capsys, images, split):
         ({"epochs": 4, "keep_best": True}, 34, False, 1),
     ],
 )
-def test_what_came_to_its_end_and_what_was_scored(
+def test_the_result_says_what_ended_and_what_was_scored(
     tmp_path, images, changes, step, finished, scored_epoch
 ):
     config = {**CONFIG, "epochs": 3, **changes}
@@ -126,7 +126,7 @@ def test_what_came_to_its_end_and_what_was_scored(
     assert (f"after step {step}, within epoch" in page) == (scored_epoch == 3)
 
 
-def test_a_score_cut_short_leaves_no_result_without_predictions(
+def test_an_interrupted_score_leaves_no_result_without_predictions(
     tmp_path, images, monkeypatch
 ):
     runs.open_run(tmp_path, CONFIG, "", {"data": {}, "environment": {}})

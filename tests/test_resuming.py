@@ -113,7 +113,7 @@ def test_the_folder_of_flags_txt_is_the_run(interrupted, tmp_path, monkeypatch):
     assert run_dir_of("--flagfile=../b/flags.txt") == "../b"
 
 
-def test_a_run_dir_that_follows_is_another_run(interrupted):
+def test_a_later_run_dir_is_another_run(interrupted):
     flagfile = f"--flagfile={interrupted}/flags.txt"
     assert run_dir_of(flagfile, "--run_dir=c") == "c"
     assert run_dir_of("--run_dir=c", flagfile) == str(interrupted)
@@ -124,7 +124,7 @@ def test_flags_txt_without_its_run_is_a_flagfile(tmp_path):
     assert run_dir_of(f"--flagfile={tmp_path}/flags.txt") == "runs/mlp-s0"
 
 
-def test_no_name_of_a_directory_is_more_than_a_name(interrupted, monkeypatch, call):
+def test_directory_names_are_taken_literally(interrupted, monkeypatch, call):
     folder = interrupted.rename(interrupted.with_name("~{seed}"))
     monkeypatch.chdir(folder.parent)
     arguments = flagfiles.expand(["--flagfile=./~{seed}/flags.txt"])
@@ -133,7 +133,7 @@ def test_no_name_of_a_directory_is_more_than_a_name(interrupted, monkeypatch, ca
     assert machine._run_dir(config.from_flags()).resolve() == folder
 
 
-def test_flags_txt_tells_what_the_machine_chose():
+def test_flags_txt_shows_the_machines_choices():
     lines = {"seed": "--seed=3", "replicas": "--replicas=2", "kernels": ""}
     text = runs.flags_text(lines, ["replicas", "kernels"])
     *comment, seed, chosen, replicas = text.splitlines()
@@ -145,9 +145,7 @@ def test_flags_txt_tells_what_the_machine_chose():
 # --- What the machine chose is kept ---
 
 
-def test_what_the_machine_chose_is_kept(
-    call, no_data, interrupted, monkeypatch, capsys
-):
+def test_the_machines_choices_are_kept(call, no_data, interrupted, monkeypatch, capsys):
     environment = {"intra_op_threads": 3, "inter_op_threads": 2}
     change(interrupted, {"replicas": 2, "threads": 0}, environment=environment)
     monkeypatch.setattr(device, "cores", lambda: 1)
@@ -158,7 +156,7 @@ def test_what_the_machine_chose_is_kept(
     assert said == f"replicas: 2; threads: 6, as {interrupted} was begun\n"
 
 
-def test_what_the_user_sets_is_compared(call, no_data, interrupted):
+def test_flags_that_the_user_sets_are_compared(call, no_data, interrupted):
     where = f"--run_dir={interrupted}"
     for flag in ("--replicas=2", "--threads=2"):
         with pytest.raises(RunError, match=f"with {flag[:-1]}1, not 2"):
@@ -167,7 +165,7 @@ def test_what_the_user_sets_is_compared(call, no_data, interrupted):
         call(*FLAGS_OF_RUN, where, "--replicas=1", "--threads=1")
 
 
-def test_kernels_that_cannot_be_had_are_one_line(tmp_path, monkeypatch, capsys):
+def test_unavailable_kernels_give_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(machine.ops, "missing", lambda: "no C++ compiler")
     run_dir = tmp_path / "a b"
     with pytest.raises(machine.MachineError) as caught:
@@ -189,7 +187,7 @@ def test_kernels_of_a_run_are_kept():
     assert machine.keep(mine, ["kernels"], run) == {"threads": 0}
 
 
-def test_kernels_that_fail_to_compile_are_not_those_of_the_run(
+def test_kernels_that_fail_to_compile_are_not_recorded(
     call, monkeypatch, tmp_path, capsys
 ):
     """The compiler fails behind the choice, while the data are read."""
@@ -215,7 +213,7 @@ def test_kernels_that_fail_to_compile_are_not_those_of_the_run(
 @pytest.mark.parametrize(
     "damage", [{"replicas": 0}, {"replicas": None}, {"threads": "2"}, {"kernels": 3}]
 )
-def test_a_choice_that_is_none_is_damage(interrupted, damage):
+def test_an_impossible_choice_is_damage(interrupted, damage):
     change(interrupted, damage)
     with pytest.raises(RunError, match="run.json is damaged"):
         machine.read_begun(interrupted)
@@ -223,7 +221,7 @@ def test_a_choice_that_is_none_is_damage(interrupted, damage):
 
 
 @pytest.mark.parametrize("name", ["replicas", "kernels", "threads"])
-def test_what_the_machine_chooses_names_no_directory(call, no_data, name, tmp_path):
+def test_unset_choices_cannot_name_the_directory(call, no_data, name, tmp_path):
     where = f"--run_dir={tmp_path}/{{{name}}}"
     with pytest.raises(errors.UserError, match="only if they are set"):
         call(*FLAGS_OF_RUN, where)
@@ -241,7 +239,7 @@ def test_another_run_is_refused_before_the_data(call, no_data, interrupted):
     assert set(interrupted.rglob("*")) - set(before) <= {interrupted / ".lock"}
 
 
-def test_a_directory_that_cannot_be_is_refused_before_the_data(call, no_data, tmp_path):
+def test_an_impossible_directory_is_refused_before_the_data(call, no_data, tmp_path):
     (tmp_path / "file").touch()
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "one.tex").touch()
@@ -259,7 +257,7 @@ def test_a_run_without_data_leaves_no_directory(call, no_data, tmp_path):
 # --- A finished run ---
 
 
-def test_a_finished_run_once_more_loads_no_data(call, no_data, tmp_path, capsys):
+def test_restarting_a_finished_run_loads_no_data(call, no_data, tmp_path, capsys):
     run_dir = shutil.copytree(GOLDEN, tmp_path / "run")
     call(*FLAGS_OF_RUN, f"--run_dir={run_dir}", "--data_dir=here")
     said = capsys.readouterr().out
@@ -269,7 +267,7 @@ def test_a_finished_run_once_more_loads_no_data(call, no_data, tmp_path, capsys)
 
 
 @pytest.mark.parametrize("lost", ["result.json", "predictions.npz", "metrics.csv"])
-def test_a_run_that_lost_something_is_not_finished(tmp_path, lost):
+def test_a_run_that_lost_a_file_is_not_finished(tmp_path, lost):
     run_dir = shutil.copytree(GOLDEN, tmp_path / "run")
     assert result.finished(run_dir)
     (run_dir / lost).write_text("{}")

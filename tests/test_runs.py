@@ -40,7 +40,7 @@ def test_open_run_creates_the_directory(tmp_path):
     assert runs.read_run(run_dir) == {**run, "config": settings.complete(CONFIG)}
 
 
-def test_the_same_settings_resume(tmp_path):
+def test_the_same_settings_resume_the_run(tmp_path):
     open_run(tmp_path)
     before = (tmp_path / "run.json").read_bytes()
     (tmp_path / "metrics.csv").touch()
@@ -110,7 +110,7 @@ def test_a_damaged_environment_is_refused(tmp_path, damage):
         open_run(tmp_path)
 
 
-def test_no_run(tmp_path):
+def test_a_folder_without_a_run_is_refused(tmp_path):
     for run_dir in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(RunError, match="holds no run"):
             runs.read_run(run_dir)
@@ -132,7 +132,7 @@ def test_other_data_is_refused(tmp_path):
     runs.check_data(tmp_path, runs.read_run(tmp_path), {"a": "b"})
 
 
-def test_a_file_is_no_run(tmp_path):
+def test_a_file_is_not_a_run(tmp_path):
     (tmp_path / "log").touch()
     with pytest.raises(RunError, match="log holds no run"):
         runs.read_run(tmp_path / "log")

@@ -35,14 +35,14 @@ def test_values_by_hand(name, progress, factor):
 
 
 @REGISTRY
-def test_scalar_in_scalar_out(name):
+def test_schedules_map_scalars_to_scalars(name):
     value = schedules.SMOOTH[name](tf.constant(0.3))
     assert value.dtype == tf.float32
     assert value.shape == []
 
 
 @REGISTRY
-def test_within_0_and_1_and_without_jumps(name):
+def test_schedules_stay_within_0_and_1_without_jumps(name):
     values = schedules.SMOOTH[name](tf.linspace(0.0, 1.0, 1001)).numpy()
     assert values.min() >= 0
     assert values.max() <= 1 + 1e-6
@@ -68,7 +68,7 @@ def build(name, watch=None):
     return schedules.build(config, watch, total_steps=70, epoch_steps=7)
 
 
-def test_build_counts_progress_from_the_first_step_to_behind_the_last():
+def test_progress_runs_from_the_first_step_to_after_the_last():
     for name, smooth in schedules.SMOOTH.items():
         schedule = build(name)
         for step in (0, 35, 70):
@@ -77,7 +77,7 @@ def test_build_counts_progress_from_the_first_step_to_behind_the_last():
             np.testing.assert_allclose(value, expected, atol=1e-6)
 
 
-def test_step_decay_is_exact_at_the_border_of_epochs():
+def test_step_decay_changes_exactly_between_epochs():
     schedule = build("step")
     for step, factor in [
         (0, 1),
@@ -92,7 +92,7 @@ def test_step_decay_is_exact_at_the_border_of_epochs():
         assert value == factor
 
 
-def test_the_plateaus_factor_is_read_when_the_graph_runs():
+def test_plateau_reads_its_factor_when_the_graph_runs():
     watch = schedules.Watch()
     schedule = tf.function(build("plateau", watch))
     assert schedule(tf.constant(3, tf.int64)) == 1
@@ -100,7 +100,7 @@ def test_the_plateaus_factor_is_read_when_the_graph_runs():
     assert schedule(tf.constant(3, tf.int64)) == 0.125
 
 
-def test_watch_knows_the_best_and_how_long_ago_it_was():
+def test_watch_tracks_the_best_accuracy_and_the_epochs_since():
     watch = schedules.Watch()
     history = []
     for accuracy in (0.5, 0.5, 0.4, 0.6, 0.6):
@@ -114,7 +114,7 @@ def test_an_accuracy_of_0_is_better_than_none():
     assert schedules.Watch().update(0.0)
 
 
-def test_plateau_halves_after_each_patience_down_to_its_floor():
+def test_plateau_lowers_the_rate_after_each_patience_to_its_floor():
     watch = schedules.Watch()
     factors = []
     for accuracy in (0.9, 0.8, 0.8, 0.8, 0.8, 0.95, 0.8, 0.8, 0.8, 0.8):

@@ -39,7 +39,7 @@ def certain(predictions):
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 1000])
-def test_batches_change_nothing(batch_size):
+def test_batch_size_does_not_change_scores(batch_size):
     logits = np.random.default_rng(0).normal(size=(7, 10)) * 5
     scores = scoring.score(reader(logits), numbered(7), LABELS, batch_size=batch_size)
     expected = losses.softmax_cross_entropy(tf.constant(logits, tf.float32), LABELS)
@@ -50,7 +50,7 @@ def test_batches_change_nothing(batch_size):
     assert scores.probabilities.dtype == np.float32
 
 
-def test_right_and_wrong_predictions_are_counted():
+def test_correct_and_wrong_predictions_are_counted():
     all_right = scoring.score(reader(np.eye(10)[LABELS]), numbered(7), LABELS)
     assert (all_right.errors, all_right.accuracy) == (0, 1.0)
     # The two wrong ones are the first and, in a batch of its own, the last.

@@ -60,7 +60,7 @@ def test_three_rows_in_reading_order(digits):
         assert max(width, height) == pytest.approx(60, abs=3) and window.min() < 50
 
 
-def test_rows_that_slope(digits):
+def test_sloping_rows_are_in_reading_order(digits):
     page = lay_out([digits[:8], digits[8:16], digits[16:24]], height=120)
     height, width = page.shape
     turn = cv2.getRotationMatrix2D((width / 2, height / 2), 6, 1)
@@ -70,7 +70,7 @@ def test_rows_that_slope(digits):
     ]
 
 
-def test_a_row_of_different_sizes(digits):
+def test_digits_of_different_sizes_share_a_row(digits):
     page = np.full((320, 700), 255, np.uint8)
     left = 20
     for digit, side in zip(digits[:5], (28, 280, 40, 140, 60)):
@@ -101,7 +101,7 @@ def test_polarity_is_forced(digits):
     same_digits(segment.find(255 - page, "light"), digits[:5])
 
 
-def test_uneven_light_and_noise(digits):
+def test_digits_are_found_in_uneven_light_and_noise(digits):
     page = lay_out([digits[:6], digits[6:12], digits[12:18]]).astype(np.float64)
     height, width = page.shape
     y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
@@ -118,7 +118,7 @@ def rows_of(digits):
 
 
 @pytest.mark.parametrize("depth", [0.3, 0.6])
-def test_the_shadow_of_a_hand(digits, depth):
+def test_digits_are_found_in_the_shadow_of_a_hand(digits, depth):
     """Its rim is sharper than the light, between some digits and across others."""
     page, expected = rows_of(digits)
     height, width = page.shape
@@ -131,7 +131,7 @@ def test_the_shadow_of_a_hand(digits, depth):
 
 
 @pytest.mark.parametrize("grey", [100, 200])
-def test_squared_paper_askew_in_a_shadow(digits, grey):
+def test_digits_are_found_on_squared_paper_in_a_shadow(digits, grey):
     page, expected = rows_of(digits)
     page = cv2.resize(page, None, fx=2, fy=2)
     height, width = page.shape
@@ -149,7 +149,7 @@ def test_squared_paper_askew_in_a_shadow(digits, grey):
     assert places(segment.find(lit)) == expected
 
 
-def test_dotted_paper(digits):
+def test_digits_are_found_on_dotted_paper(digits):
     page, expected = rows_of(digits)
     dotted = np.full_like(page, 255)
     for y in range(9, page.shape[0], 16):
@@ -160,7 +160,7 @@ def test_dotted_paper(digits):
 
 @pytest.mark.parametrize(("grey", "squared"), [(90, False), (190, False), (190, True)])
 @pytest.mark.parametrize("tilt", [0, 5])
-def test_ruled_lines_are_no_digits(digits, grey, squared, tilt):
+def test_ruled_lines_are_not_digits(digits, grey, squared, tilt):
     page = lay_out([digits[:8], digits[8:16]], height=110)
     ruled = np.full_like(page, 255)
     height, width = page.shape
@@ -173,7 +173,7 @@ def test_ruled_lines_are_no_digits(digits, grey, squared, tilt):
     same_digits(found, digits[:16], most=25)
 
 
-def test_an_underline_is_no_digit(digits):
+def test_an_underline_is_not_a_digit(digits):
     page = lay_out([digits[:4]], height=120)
     cv2.line(page, (40, 105), (190, 107), 0, 3)
     same_digits(segment.find(page), digits[:4])
@@ -208,7 +208,7 @@ def test_broken_strokes_are_joined(size):
 
 
 @pytest.mark.parametrize("digit", "0123456789")
-def test_a_digit_that_touches_the_border(digit):
+def test_a_digit_at_the_border_is_found(digit):
     page = np.zeros((150, 150), np.uint8)
     cv2.putText(page, digit, (30, 120), cv2.FONT_HERSHEY_SIMPLEX, 4, 255, 10)
     rows, columns = np.nonzero(page)
@@ -226,7 +226,7 @@ def test_an_empty_page_has_no_digits(size):
     assert segment.find(noise.astype(np.uint8)) == []
 
 
-def test_a_hair_is_no_digit():
+def test_a_hair_is_not_a_digit():
     page = np.full((6000, 3000), 255, np.uint8)
     cv2.line(page, (100, 100), (2900, 5500), 200, 1)
     assert segment.find(page) == []
@@ -242,7 +242,7 @@ def test_a_thin_pen_leaves_a_stroke(scale):
     assert np.percentile(found.image[found.image > 0], 80) > 150
 
 
-def test_a_page_of_marks_is_refused():
+def test_a_page_of_too_many_marks_is_refused():
     page = np.full((1200, 1200), 255, np.uint8)
     for y in range(0, 1200, 12):
         for x in range(0, 1200, 12):
@@ -251,7 +251,7 @@ def test_a_page_of_marks_is_refused():
         segment.find(page)
 
 
-def test_mnists_own_digits_are_left_as_they_are(mnist):
+def test_mnist_digits_are_left_unchanged(mnist):
     """Each given as a page of its own."""
     images = mnist.test_images[:1000, ..., 0]
     differences, torn = [], 0

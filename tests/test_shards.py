@@ -29,7 +29,7 @@ def unfinished(root):
     return folder
 
 
-def test_shards_of_one_size_can_be_mapped(dataset, tmp_path):
+def test_equal_shards_can_be_memory_mapped(dataset, tmp_path):
     folder = make(dataset, DEFORMED, tmp_path)
     manifest = json.loads((folder / "manifest.json").read_bytes())
     assert [shard["count"] for shard in manifest["shards"]] == [40] * 6
@@ -77,7 +77,7 @@ def again(monkeypatch, dataset, root):
     return contents(make(dataset, DEFORMED, root)), written
 
 
-def test_whole_shards_are_not_built_again(
+def test_complete_shards_are_not_built_again(
     dataset, tmp_path, monkeypatch, expected, capsys
 ):
     root = tmp_path / "root"
@@ -128,7 +128,9 @@ def test_a_damaged_shard_is_built_again(
     ],
     ids=range(6),
 )
-def test_a_garbage_journal_is_none(dataset, tmp_path, monkeypatch, expected, journal):
+def test_a_garbage_journal_is_ignored(
+    dataset, tmp_path, monkeypatch, expected, journal
+):
     folder, _ = cut_short(monkeypatch, dataset, tmp_path / "root", after=1)
     (folder / "finished.jsonl").write_bytes(journal)
     (folder / "junk").mkdir()
@@ -136,7 +138,9 @@ def test_a_garbage_journal_is_none(dataset, tmp_path, monkeypatch, expected, jou
     assert files == expected and len(written) == 6
 
 
-def test_a_torn_line_of_the_journal(dataset, tmp_path, monkeypatch, expected):
+def test_a_torn_line_of_the_journal_is_ignored(
+    dataset, tmp_path, monkeypatch, expected
+):
     folder, noted = cut_short(monkeypatch, dataset, tmp_path / "root", after=2)
     journal = folder / "finished.jsonl"
     journal.write_bytes(journal.read_bytes()[:-9])
@@ -164,14 +168,14 @@ def test_shards_of_other_versions_are_built_again(
     assert "resuming" not in capsys.readouterr().err
 
 
-def test_a_shard_that_was_written_elsewhere_is_missed(dataset, tmp_path):
+def test_a_shard_written_elsewhere_is_noticed_as_missing(dataset, tmp_path):
     place = folder.Folder(dataset, DEFORMED, tmp_path)
     with pytest.raises(idx.DataError, match="part-00-of-06-images.*No such file"):
         place.build(workers.threads, lambda path, number: {"file": "00"})
     assert not place.path.exists()
 
 
-def test_damage_is_found_without_reading_all_into_memory(dataset, tmp_path):
+def test_damage_is_noticed_without_reading_all_into_memory(dataset, tmp_path):
     folder = make(dataset, DEFORMED, tmp_path)
     damage(folder / shards.name(4, 6)[0])
     with pytest.raises(idx.DataError, match="part-04-of-06-images.*delete the folder"):

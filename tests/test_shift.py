@@ -35,13 +35,13 @@ def test_whole_pixels_are_copied_exactly(dy, dx):
     np.testing.assert_array_equal(images, before)
 
 
-def test_what_leaves_is_lost():
+def test_pixels_shifted_out_are_lost():
     there = shift(dot(0, 5), -1, 0)
     assert not there.any()
     assert not shift(there, 1, 0).any()
 
 
-def test_no_image():
+def test_an_empty_batch_is_allowed():
     assert shift(np.zeros((0, 28, 28, 1), np.uint8), 1, 0).shape == (0, 28, 28, 1)
 
 
@@ -60,7 +60,7 @@ def test_count(pixels, diagonal, count):
     assert found == sorted(found)
 
 
-def test_only_the_directions_named():
+def test_only_the_named_directions_are_used():
     assert shifts(["up"], 2, True) == [(-2, 0), (-1, 0)]
     assert shifts(["right", "down"], 1, True) == [(0, 1), (1, 0), (1, 1)]
     assert shifts([], 2, True) == []

@@ -37,7 +37,7 @@ def test_parameters_of_each_layer(module):
 
 
 @pytest.mark.parametrize("function", [online.elastic, deform._elastic])
-def test_how_far_elastic_moves_a_pixel(function):
+def test_elastic_moves_pixels_as_far_as_stated(function):
     stating = r"pixel by ([\d.]+) along each axis .*: by ([\d.]+) in the middle"
     whole, middle = stated(geometry, stating)
     # One pixel of noise at a time: their squares add up, times 1/3 for draws in ±1.
@@ -52,7 +52,7 @@ def test_how_far_elastic_moves_a_pixel(function):
     assert math.sqrt(squares[14, 14]) == pytest.approx(middle, abs=0.005)
 
 
-def test_ink_at_the_border(mnist):
+def test_ink_at_the_border_is_as_stated(mnist):
     text = inspect.getsource(plan)
     share = r"([\d.]+) %"
     shares = stated(text, f"training images {share}.*? {share}.*? {share}.*? {share}")
@@ -65,7 +65,7 @@ def test_ink_at_the_border(mnist):
     assert lost == on_border
 
 
-def test_sizes():
+def test_sizes_are_as_stated():
     (millions,) = stated(inspect.getsource(idx), r"([\d.]+) million images of 28×28")
     assert idx.MAX_BYTES / 784e6 == pytest.approx(millions, abs=0.05)
     (millions,) = stated(inspect.getsource(predictions), r"([\d.]+) million digits")

@@ -20,7 +20,7 @@ def test_interval_of_a_share():
 
 
 @pytest.mark.parametrize("count", [1, 7, 100, 10_000])
-def test_never_beyond_the_ends(count):
+def test_an_interval_stays_within_0_and_1(count):
     for successes in {0, count // 3, count - 1, count}:
         low, high = statistics.share_interval(successes, count)
         assert 0 <= low < high <= 1
@@ -36,13 +36,13 @@ def test_never_beyond_the_ends(count):
         ("xx..x", "..xxx", (2, 2, 1)),
     ],
 )
-def test_mcnemar(one, other, expected):
+def test_mcnemar_by_hand(one, other, expected):
     assert statistics.mcnemar(hits(one), hits(other)) == pytest.approx(expected)
     b, c, p = statistics.mcnemar(hits(other), hits(one))
     assert (c, b, p) == pytest.approx(expected)
 
 
-def test_holm():
+def test_holm_by_hand():
     # 3 · 0.01; 2 · 0.03; 1 · 0.04, but no less than the one before it
     assert statistics.holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
     assert statistics.holm([0.7, 0.6]) == [1, 1]
@@ -50,7 +50,7 @@ def test_holm():
     assert statistics.holm([]) == []
 
 
-def test_welch():
+def test_welch_by_hand():
     # Means 2 and 6, variances of the means 1/3 and 4/3: t = −4 / √(5/3) = −3.0984 with
     # (5/3)² / ((1/3)²/2 + (4/3)²/2) = 50/17 degrees of freedom.
     p = statistics.welch([1, 2, 3], [4, 6, 8])

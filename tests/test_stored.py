@@ -32,7 +32,7 @@ def read(stored, *pieces):
 
 @pytest.mark.parametrize("settings", [DEFORMED, MOVED])
 @pytest.mark.parametrize("sources", [range(40), range(3, 40), [0, 7, 8, 9, 31]])
-def test_what_is_read_is_what_would_be_in_memory(dataset, tmp_path, settings, sources):
+def test_images_read_equal_those_in_memory(dataset, tmp_path, settings, sources):
     stored = enlarged.store(dataset, settings, tmp_path, np.array(sources))
     memory = enlarged.enlarge(dataset, settings, tmp_path, np.array(sources))
     assert len(stored) == len(memory.labels)
@@ -46,7 +46,7 @@ def test_what_is_read_is_what_would_be_in_memory(dataset, tmp_path, settings, so
     stored.verify(threading.Event())
 
 
-def test_plain_originals_are_not_on_disk(dataset, tmp_path):
+def test_plain_originals_cannot_stay_on_disk(dataset, tmp_path):
     with pytest.raises(errors.UserError, match="leave --memory_mb out"):
         enlarged.store(dataset, NOTHING, tmp_path, np.arange(40))
     assert not list(tmp_path.iterdir())
@@ -73,7 +73,7 @@ def shard(tmp_path, stored):
         (Path.unlink, "No such file"),
     ],
 )
-def test_a_shard_of_another_length_is_found_at_once(
+def test_a_shard_with_another_length_is_noticed_at_once(
     dataset, tmp_path, shard, harm, word
 ):
     harm(shard)
@@ -83,7 +83,7 @@ def test_a_shard_of_another_length_is_found_at_once(
 
 
 @pytest.mark.parametrize("kind", ["images", "labels"])
-def test_an_altered_shard_is_found_when_it_is_verified(dataset, tmp_path, shard, kind):
+def test_an_altered_shard_is_noticed_on_verification(dataset, tmp_path, shard, kind):
     path = shard.with_name(shard.name.replace("images-idx3", f"{kind}-idx1"))
     path = path if kind == "labels" else shard
     content = bytearray(path.read_bytes())
@@ -98,7 +98,7 @@ def test_an_altered_shard_is_found_when_it_is_verified(dataset, tmp_path, shard,
     stored.verify(stop)  # leaves it unread
 
 
-def test_a_shard_that_is_cut_short_meanwhile(stored, shard):
+def test_a_shard_that_is_truncated_later_is_noticed(stored, shard):
     os.truncate(shard, 5000)
     read(stored, (40, 6))
     with pytest.raises(data.DataError, match="is shorter") as caught:
@@ -110,7 +110,7 @@ def test_a_shard_that_is_cut_short_meanwhile(stored, shard):
     assert is_one_line(caught, shard)
 
 
-def test_a_label_that_is_none_is_not_trained_on(stored, shard):
+def test_a_label_above_9_is_not_trained_on(stored, shard):
     labels = shard.with_name(shard.name.replace("images-idx3", "labels-idx1"))
     labels.write_bytes(bytes(8) + bytes([*range(10)] * 3 + [10] * 10))
     read(stored, (40, 30))

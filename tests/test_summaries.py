@@ -81,13 +81,13 @@ def test_each_split_has_both_axes(events, number, split):
         assert accuracies == [number, number + 0.25]
 
 
-def test_binary_accuracy_is_shown_if_known(events):
+def test_binary_accuracy_is_written_if_known(events):
     assert events["test"][0]["binary_accuracy/by_epoch"] == {0: 0.125, 1: 0.125}
     for split in ("train", "validation"):
         assert "binary_accuracy/by_epoch" not in events[split][0]
 
 
-def test_step_scalars_lie_on_their_step(events):
+def test_step_scalars_are_written_at_their_step(events):
     values, _ = events["train"]
     for name in summaries.STEP_SCALARS:
         assert values[f"{name}/by_step"] == {10: 0.5}
@@ -117,7 +117,7 @@ def test_network_summaries_are_per_layer_and_epoch(events):
         assert sorted(values[tag]) == list(EPOCHS), tag
 
 
-def test_the_errors_after_each_epoch(events):
+def test_errors_are_written_after_each_epoch(events):
     pictures = events["test"][0]["errors"]
     for epoch in EPOCHS:
         _, _, png = pictures[epoch]
@@ -126,7 +126,7 @@ def test_the_errors_after_each_epoch(events):
     assert "errors" not in events["validation"][0]
 
 
-def test_the_first_plots_are_of_tags_that_are_written(events):
+def test_the_chart_layout_names_written_tags(events):
     values, _ = events["train"]
     content = values["custom_scalars__config__"][0].item()
     (category,) = layout_pb2.Layout.FromString(content).category
@@ -135,7 +135,7 @@ def test_the_first_plots_are_of_tags_that_are_written(events):
     assert {tag.strip("^$") for tag in tags} <= set(values)
 
 
-def test_the_final_score(events):
+def test_the_final_score_is_written(events):
     values, _ = events["final"]
     assert values["final/accuracy"] == {10: 0.75}
     assert values["final/errors"] == {10: 9}
@@ -148,7 +148,7 @@ def test_the_final_score(events):
     assert values["final/tables"][10].item().decode() == "    two\n    lines"
 
 
-def test_only_the_splits_asked_for_have_folders(tmp_path):
+def test_only_requested_splits_have_folders(tmp_path):
     with summaries.Summaries(tmp_path, ["train", "validation"]) as log:
         log.epoch(
             {"epoch": 0, "images": 9, "train_loss": 1, "train_accuracy": 1}
@@ -178,7 +178,7 @@ def test_a_score_replaces_the_one_before(tmp_path):
     ids=["many", "edges", "one value", "infinite", "none"],
 )
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of TensorBoard's, at infinity
-def test_histograms_equal_tensorboards(values):
+def test_histograms_equal_those_of_tensorboard(values):
     found = summaries._histogram("weights", "a", values)
     about = summaries.NETWORK_SUMMARIES["weights"]
     expected = summaries.histogram_pb(

@@ -141,7 +141,7 @@ def test_a_sweep_trains_each_run_once(folder, capsys):
     assert sorted(Path("runs").glob("one-s*")) == [run.directory for run in runs[:2]]
 
 
-def test_train_py_decides_unless_it_is_surely_the_same_run(folder):
+def test_an_uncertain_run_is_left_to_train_py(folder):
     sweep.sweep(plan("one.flags"))
     # Another comment changes nothing; another value may.
     (folder / "one.flags").write_text("# changed\n--epochs=3\n")
@@ -310,7 +310,7 @@ def test_two_sweeps_do_not_train_the_same_run(folder):
         (["one.flags", "no.flags"], 1, "no.flags"),
     ],
 )
-def test_a_mistake_is_one_line(folder, arguments, code, what):
+def test_a_mistake_gives_one_line(folder, arguments, code, what):
     done = finish(start(folder, *arguments))
     assert done[:2] == (code, "")
     assert what in done[2] and len(done[2].splitlines()) == 1

@@ -73,7 +73,7 @@ def test_the_flags_are_hyperparameters(events):
     }
 
 
-def test_flags_without_a_meaning_are_no_hyperparameters():
+def test_flags_without_effect_are_not_hyperparameters():
     config = {"schedule": "step", "decay_epochs": 5, "plateau_floor": 1e-5}
     config |= {"flip_codes": [], "flip_labels": ["0"], "split_seed": 3}
     config |= {"shift_directions": ["up"], "shift_pixels": 2, "validation_size": 0}
@@ -84,7 +84,7 @@ def test_flags_without_a_meaning_are_no_hyperparameters():
     }
 
 
-def test_a_network_that_always_normalises_has_its_decay():
+def test_decay_is_shown_for_networks_that_always_normalise():
     config = {"batch_norm": None, "batch_norm_decay": 0.99, "batch_norm_first": None}
     assert tensorboard.hyperparameters(config) == {"batch_norm_decay": 0.99}
 
@@ -99,7 +99,7 @@ print(json.dumps({name: getattr(FLAGS[name].parser, "enum_values", None)
 """
 
 
-def test_what_gives_a_flag_its_meaning_is_a_flag():
+def test_conditions_for_hyperparameters_name_real_flags():
     known = json.loads(command("-c", CONFIGURED).stdout)
     for name, (other, values) in tensorboard.NEEDS.items():
         assert name in known and other in known
@@ -152,7 +152,7 @@ def test_the_projector_has_points_labels_and_pictures(
     assert str(tmp_path) not in config and "points.tsv" in config
 
 
-def test_a_network_of_one_layer_has_its_images_projected(tmp_path):
+def test_the_projector_shows_images_for_a_network_of_one_layer(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (7, 28, 28, 1), np.uint8)
     network = MLP(hidden_units=[])
     project(tmp_path, images, network)
@@ -160,7 +160,7 @@ def test_a_network_of_one_layer_has_its_images_projected(tmp_path):
     np.testing.assert_array_equal(points, images.reshape(7, 784))
 
 
-def test_the_gallery_shows_the_surest_errors_first():
+def test_the_gallery_shows_the_most_confident_errors_first():
     scores = make_scores()
     scores.probabilities[5, 0] = 0.95
     images = np.random.default_rng(0).integers(0, 256, (7, 28, 28, 1), np.uint8)
@@ -207,7 +207,7 @@ def get(address, path):
         return json.load(answer)
 
 
-def test_the_dashboard_listens_here_and_knows_the_runs(page):
+def test_the_dashboard_listens_locally_and_knows_the_runs(page):
     assert urllib.parse.urlparse(page).hostname == "localhost"
     assert page.endswith(dashboard.TAB)
     parts = [f"{run}/{part}" for run in ("lenet", "mlp") for part in PARTS]
@@ -217,7 +217,7 @@ def test_the_dashboard_listens_here_and_knows_the_runs(page):
     assert get(page, "data/plugin/projector/runs") == ["lenet/final", "mlp/final"]
 
 
-def test_a_port_in_use_is_one_line(folder):
+def test_a_port_in_use_gives_one_line(folder):
     with socket.create_server(("localhost", 0)) as taken:
         with pytest.raises(
             dashboard.DashboardError, match="port .*leave --on_port out"
@@ -225,14 +225,14 @@ def test_a_port_in_use_is_one_line(folder):
             dashboard.serve(folder, taken.getsockname()[1])
 
 
-def test_a_pipe_among_the_events_is_one_line(tmp_path):
+def test_a_pipe_among_the_events_gives_one_line(tmp_path):
     (tmp_path / "train").mkdir()
     os.mkfifo(tmp_path / "train" / "events.out.tfevents.1.v2")
     with pytest.raises(dashboard.DashboardError, match="tfevents.1.v2 is a pipe"):
         dashboard.serve(tmp_path)
 
 
-def test_nothing_to_show_is_one_line(tmp_path):
+def test_nothing_to_show_gives_one_line(tmp_path):
     with pytest.raises(
         dashboard.DashboardError, match="holds no run .*train one first"
     ):
@@ -346,7 +346,7 @@ def test_the_page_shows_the_runs(page, browser, tab):
         assert words not in said
 
 
-def test_many_runs_are_ticked(folder, browser, tmp_path):
+def test_many_runs_are_all_selected(folder, browser, tmp_path):
     """Of more than 40 folders TensorBoard itself shows none."""
     for number in range(21):
         for part in ("test", "train"):
@@ -358,6 +358,6 @@ def test_many_runs_are_ticked(folder, browser, tmp_path):
     assert "Matches (42)" in said and "Matches (0)" not in said, said[:2000]
 
 
-def test_a_banner_would_be_seen(page, browser):
+def test_a_banner_would_be_noticed(page, browser):
     address = urllib.parse.urljoin(page, "#nonsense")
     assert BANNERS[1] in browser.words(address, BANNERS[1:2])

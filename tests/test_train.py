@@ -182,7 +182,7 @@ def test_a_row_per_epoch_and_the_last_two_checkpoints(finished):
         assert list((finished / split).iterdir())
 
 
-def test_an_interrupted_run_goes_on_bit_for_bit(
+def test_a_resumed_run_equals_an_undisturbed_one(
     config, sets, interrupted, finished, tmp_path, capsys
 ):
     run_dir = copy_of(interrupted, tmp_path / "run")
@@ -191,13 +191,15 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
     assert same(config, run_dir, finished)
 
 
-def test_no_curve_has_a_point_twice(finished):
+def test_no_curve_has_duplicate_points(finished):
     for shown in points(finished).values():
         steps = [step for step, _ in shown]
         assert steps == sorted(set(steps))
 
 
-def test_a_run_stopped_within_an_epoch_goes_on_bit_for_bit(config, sets, tmp_path):
+def test_a_run_resumed_within_an_epoch_equals_an_undisturbed_one(
+    config, sets, tmp_path
+):
     for run_dir in (whole := tmp_path / "whole", cut := tmp_path / "cut"):
         run_dir.mkdir()
     trained(config, sets, whole, log_steps=2)
@@ -212,7 +214,7 @@ def test_a_run_stopped_within_an_epoch_goes_on_bit_for_bit(config, sets, tmp_pat
     assert same(config, cut, whole)
 
 
-def test_a_damaged_checkpoint_costs_time_and_nothing_else(
+def test_a_damaged_checkpoint_costs_only_time(
     config, sets, interrupted, finished, tmp_path, capsys
 ):
     run_dir = copy_of(interrupted, tmp_path / "run")
@@ -225,7 +227,7 @@ def test_a_damaged_checkpoint_costs_time_and_nothing_else(
 
 
 @pytest.mark.parametrize("left", ["checkpoint", "metrics.csv", "train", "result.json"])
-def test_a_run_without_checkpoint_is_never_begun_again(
+def test_a_run_without_a_checkpoint_never_starts_over(
     config, sets, interrupted, tmp_path, left
 ):
     run_dir = copy_of(interrupted, tmp_path / "run")
@@ -259,7 +261,7 @@ def test_lost_history_is_refused(config, sets, interrupted, finished, tmp_path):
         assert not (run_dir / "metrics.csv").exists()
 
 
-def test_lost_events_are_said_and_the_run_resumes(
+def test_lost_events_are_reported_and_the_run_resumes(
     config, sets, interrupted, finished, tmp_path, capsys
 ):
     run_dir = copy_of(interrupted, tmp_path / "run")
@@ -272,12 +274,12 @@ def test_lost_events_are_said_and_the_run_resumes(
     assert "has lost" not in capsys.readouterr().err  # said once
 
 
-def test_the_columns_of_the_history(finished):
+def test_the_history_has_its_columns(finished):
     row, *_ = history.read(finished)
     assert list(row) == history.columns(["validation", "test"])
 
 
-def test_a_run_killed_before_its_first_checkpoint_begins(
+def test_a_run_killed_before_its_first_checkpoint_starts_over(
     config, sets, finished, tmp_path
 ):
     (tmp_path / "checkpoints" / ".unfinished-00000000").mkdir(parents=True)
@@ -285,7 +287,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins(
     assert same(config, tmp_path, finished)
 
 
-def test_a_checkpoint_that_lacks_what_the_loop_needs(config, sets, tmp_path):
+def test_a_checkpoint_without_the_loops_variables_is_refused(config, sets, tmp_path):
     state = State(config)
     folder = tmp_path / "checkpoints"
     checkpoints.save(state.checkpoint, folder, 4, config.deciding(), {"mood": 1})
@@ -314,7 +316,7 @@ def test_a_finished_run_is_left_alone(config, sets, finished, capsys):
     assert scores.loss == pytest.approx(last["test_loss"])
 
 
-def test_online_augmentation_is_part_of_a_step(config, sets, finished, tmp_path):
+def test_online_augmentation_runs_in_each_step(config, sets, finished, tmp_path):
     still = replace(config, rotation=0.0)
     trained(still, sets, tmp_path)
     assert values(still, tmp_path) != values(config, finished)
@@ -345,7 +347,7 @@ def test_every_option_of_a_network_or_a_rule_is_a_flag(config):
     assert {*models.OPTIONS, *optimizers.OPTIONS} <= set(vars(config))
 
 
-def test_the_average_is_what_is_scored(config, sets, finished):
+def test_the_weight_average_is_scored(config, sets, finished):
     state, _ = restored(config, finished)
     last = history.read(finished)[-1]
     scored, raw = (
@@ -391,7 +393,7 @@ def test_no_checkpoint_holds_weights_that_are_not_finite(config, sets, tmp_path)
         assert np.isfinite(variable.numpy()).all()
 
 
-def test_the_check_names_loss_gradient_or_weight(config, tmp_path):
+def test_check_finite_names_loss_gradient_or_weight(config, tmp_path):
     state = State(config)
 
     def check(loss, norm):
@@ -412,7 +414,7 @@ def test_the_check_names_loss_gradient_or_weight(config, tmp_path):
 
 
 @pytest.mark.parametrize("replicas", [2, 3])
-def test_replicas_take_the_step_of_the_whole_batch(config, sets, replicas):
+def test_replicas_take_the_same_step_as_the_whole_batch(config, sets, replicas):
     def weights(replicas):
         exact = {"dropout": 0.0, "batch_norm": "none", "rotation": 0.0, "shear": 0.0}
         chosen = replace(config, **exact, replicas=replicas, optimizer="momentum")
@@ -513,7 +515,9 @@ def test_the_best_weights_are_scored(config, sets, accuracies, tmp_path):
     assert finished.loss == best.loss
 
 
-def test_training_stops_early_and_stays_so(config, sets, accuracies, tmp_path, capsys):
+def test_a_run_that_stopped_early_stays_stopped(
+    config, sets, accuracies, tmp_path, capsys
+):
     accuracies(0.5, 0.6, 0.6, 0.6, 0.9, 0.9)
     stopping = replace(config, early_stopping=2, epochs=6)
     trained(stopping, sets, tmp_path, checkpoint_epochs=5)
@@ -524,7 +528,7 @@ def test_training_stops_early_and_stays_so(config, sets, accuracies, tmp_path, c
     assert len(history.read(tmp_path)) == 4
 
 
-def test_what_validation_decides_survives_an_interruption(
+def test_decisions_by_validation_survive_an_interruption(
     config, sets, accuracies, tmp_path, monkeypatch
 ):
     script = (0.5, 0.7, 0.6, 0.6, 0.65, 0.6)
@@ -551,7 +555,7 @@ def test_what_validation_decides_survives_an_interruption(
     assert rates(tmp_path / "cut") == rates(tmp_path / "whole")
 
 
-def test_the_loss_is_the_one_asked_for(config, sets, tmp_path):
+def test_the_loss_is_that_of_the_settings(config, sets, tmp_path):
     binary = replace(config, loss="binary_cross_entropy", epochs=1)
     predict = trained(binary, sets, tmp_path)
     (row,) = history.read(tmp_path)
@@ -573,7 +577,7 @@ def test_a_test_set_without_labels_is_not_scored(config, sets, tmp_path):
     assert not (tmp_path / "test").exists()
 
 
-def test_epoch_images_decide_the_steps(config, sets, tmp_path):
+def test_epoch_images_set_the_number_of_steps(config, sets, tmp_path):
     plain = replace(config, batch_norm="none", dropout=0.0, weight_average=0.0)
     short = replace(plain, epoch_images=65, epochs=1)
     trained(short, only(sets, "test"), tmp_path)
@@ -598,7 +602,7 @@ def numbers(images):
     return np.where(images == 255, 0, images).max((1, 2, 3)) - 1
 
 
-def test_held_out_images_have_no_descendant_in_training(config, distinct, tmp_path):
+def test_no_copy_of_a_held_out_image_is_trained_on(config, distinct, tmp_path):
     enlarging = {"shift_directions": ["up", "left"], "flip_codes": ["1"]}
     options = replace(config, **enlarging, validation_size=7)
     sets = load_sets(distinct, replace(options, augmented_dir=str(tmp_path)))
@@ -618,7 +622,7 @@ def test_held_out_images_have_no_descendant_in_training(config, distinct, tmp_pa
     assert set(everything.scored) == {"test"}
 
 
-def test_all_seeds_of_a_recipe_hold_out_the_same(config, distinct, tmp_path):
+def test_all_seeds_of_a_recipe_hold_out_the_same_images(config, distinct, tmp_path):
     def held_out(**changes):
         options = replace(config, validation_size=7, **changes)
         images, _ = load_sets(
@@ -656,7 +660,9 @@ def windowed(config, digits, enlarged):
 
 
 @pytest.mark.parametrize("sampler", ["epochs", "random"])
-def test_a_run_stopped_within_a_window_goes_on_bit_for_bit(windowed, tmp_path, sampler):
+def test_a_run_resumed_within_a_window_equals_an_undisturbed_one(
+    windowed, tmp_path, sampler
+):
     config, sets = windowed
     config = replace(config, sampler=sampler)
     for run_dir in (whole := tmp_path / "whole", cut := tmp_path / "cut"):
@@ -685,13 +691,13 @@ def test_held_out_images_are_in_no_window(config, distinct, tmp_path, monkeypatc
     np.testing.assert_array_equal(labels, trained % 10)
 
 
-def test_a_set_that_fits_is_in_memory(config, digits, windowed, enlarged):
+def test_a_set_that_fits_is_kept_in_memory(config, digits, windowed, enlarged):
     fitting = replace(config, **{**WINDOWED, "memory_mb": 10})
     sets = load_sets(digits, replace(fitting, augmented_dir=enlarged))
     assert sets.stored is None and len(sets.train_images) == 1437 * 8
 
 
-def test_nothing_is_kept_that_was_trained_on_an_altered_shard(
+def test_weights_trained_on_an_altered_shard_are_not_kept(
     windowed, digits, enlarged, tmp_path
 ):
     config, _ = windowed
@@ -708,7 +714,7 @@ def test_nothing_is_kept_that_was_trained_on_an_altered_shard(
     assert checkpoints.steps(run_dir / "checkpoints") == [0]
 
 
-def test_steps_that_are_profiled_come_out_the_same(config, sets, finished, tmp_path):
+def test_profiling_changes_no_result(config, sets, finished, tmp_path):
     trained(config, sets, tmp_path, profile_steps=["1", "3"])
     assert values(config, tmp_path) == values(config, finished)
     assert list(tmp_path.glob("train/plugins/profile/*/*.xplane.pb"))

@@ -63,7 +63,7 @@ def test_paths_that_are_not_regular_files_are_refused(alarm, tmp_path, name, kin
     assert str(path) in str(caught.value) and str(caught.value).isprintable()
 
 
-def test_impossible_names(tmp_path):
+def test_impossible_names_are_refused(tmp_path):
     for name in ("a\0b", "\ud800"):
         with pytest.raises(OSError, match="no file can have this name"):
             untrusted.open_file(tmp_path / name)

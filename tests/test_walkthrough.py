@@ -90,19 +90,19 @@ def programs():
 
 
 @pytest.mark.parametrize("program", sorted(programs()))
-def test_programs_take_the_flags(program):
+def test_programs_accept_the_flags(program):
     lines = programs()[program]
     expected = [[] for _ in lines]
     assert complaints(program, lines) == expected
 
 
-def test_a_flag_that_is_not_there_would_be_seen():
+def test_an_unknown_flag_would_be_noticed():
     ((said,),) = complaints("eval.py", [["--run_dirr=runs/a"]])
     assert "Unknown command line flag 'run_dirr'" in said
 
 
 @pytest.mark.parametrize("page", PAGES[:2])
-def test_targets_are_in_the_makefile(page):
+def test_the_makefile_has_the_targets(page):
     targets = re.findall(r"^([\w./-]+):", (ROOT / "Makefile").read_text(), re.M)
     named = [words[1] for words in commands(page) if words[0] == "make"]
     assert named and set(named) <= set(targets)
@@ -123,7 +123,7 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in anchors(path), f"{name}#{anchor}"
 
 
-def test_flagfiles_are_there_or_made():
+def test_flagfiles_exist_or_are_made():
     for page in PAGES:
         text = "\n".join(blocks(page))
         for name in re.findall(r"[\w/]+\.flags", text):

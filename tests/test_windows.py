@@ -112,7 +112,7 @@ def test_a_window_is_a_function_of_seed_and_number(sampler):
     assert len(np.unique(found, axis=0)) == 9
 
 
-def test_two_windows_are_read_and_none_behind_the_last_step():
+def test_two_windows_are_read_and_none_after_the_last_step():
     source = Numbered(1000)
     with feed(source, steps=2 * LENGTH) as some:
         for step in range(2 * LENGTH):
@@ -153,7 +153,7 @@ def test_a_damaged_set_is_not_trained_on():
             some.at(0)
 
 
-def test_two_windows_have_as_much_memory_as_they_may():
+def test_two_windows_fill_the_memory_that_is_allowed():
     # 60,000,000 / ((2 · 785 + 64) · 128) = 286.9
     assert windows.length(60, 128) == 286
     assert windows.length(7, 4096) == 1
@@ -226,7 +226,7 @@ def test_statistics_by_hand():
     assert statistics_of(paired // 2 * 2, 2, 128)[0] == 128
 
 
-def test_pairs_of_a_block_are_as_rare_as_reckoned():
+def test_pairs_from_a_block_are_as_rare_as_calculated():
     size, window = 64_000, 6_400
     order = np.concatenate([order_of(n, window, size) for n in range(10)])
     missing, pairs, gap = statistics_of(order, 128, size // 4)

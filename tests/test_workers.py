@@ -197,7 +197,7 @@ def test_a_killed_worker_stops_the_others_and_the_run_resumes(two, tmp_path):
     assert_same(run_dir, two)
 
 
-def test_sigterm_to_one_stops_all_and_other_workers_resume(two, tmp_path):
+def test_sigterm_to_one_worker_stops_all_and_any_number_resumes(two, tmp_path):
     """Two workers, then one process, then two again, one of them slow."""
     run_dir = tmp_path / "run"
     command = training(run_dir)
@@ -225,7 +225,7 @@ def test_sigterm_to_one_stops_all_and_other_workers_resume(two, tmp_path):
     assert far(run_dir, two, config, config) < CLOSE
 
 
-def test_other_settings_are_refused_by_all(tmp_path):
+def test_all_workers_refuse_differing_settings(tmp_path):
     run_dir = tmp_path / "run"
     with workers(training(run_dir), training(run_dir, "--seed=3")) as processes:
         for code, out, lines in ends(processes):
@@ -273,7 +273,7 @@ workers.agree(0)
 """
 
 
-def test_what_workers_exchange():
+def test_workers_exchange_values():
     command = ("-c", TALK)
     with workers(command, command) as processes:
         for process in processes:
@@ -305,7 +305,7 @@ cli.run(lambda _: Workers("multi_worker", place, 2))
 """
 
 
-def test_a_worker_that_vanishes_after_the_meeting():
+def test_a_worker_that_vanishes_after_the_meeting_is_reported():
     with workers(("-c", LEFT), ("-c", GONE)) as (left, gone):
         _, err = left.communicate(timeout=SECONDS)
         assert gone.wait(SECONDS) == 0
