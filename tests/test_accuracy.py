@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the accuracy benchmark measures and reports; never how fast it is."""
+"""Tests of what the accuracy benchmark measures and reports, but not of speed."""
 
 import dataclasses
 import json
@@ -14,7 +14,7 @@ TIMES = {"data_seconds": 1.0, "import_seconds": 4.0, "tracing_seconds": 2.0}
 
 
 def trained(peer, seed, *accuracies, **times):
-    """A training with an epoch of ten seconds for each of the accuracies."""
+    """A training with one epoch of ten seconds per accuracy."""
     epochs = [
         {"seconds": 10.0 * number, "accuracy": value}
         for number, value in enumerate(accuracies, start=1)
@@ -148,7 +148,7 @@ def test_digits_without_labels_are_refused(monkeypatch):
 
 
 def check(training, epochs):
-    """Checks the results that every training must have."""
+    """Checks results that every training must have."""
     assert json.loads(json.dumps(training)) == training
     assert re.match(r"[a-z]+ \d+\.\d+", training["library"])
     assert len(training["epochs"]) == epochs

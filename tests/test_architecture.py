@@ -136,7 +136,7 @@ EXECUTORS = {"eval", "exec", "compile", "__import__"}
 
 
 def unsafe(source):
-    """Names in a source that run code from a file, or addresses open to everyone."""
+    """Names in a source that execute code from a file, and addresses open to anybody."""
     found = set()
     for node in ast.walk(source):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests of augment/workers.py: whoever builds a set, it has the same bytes."""
+"""Tests of augment/workers.py: a set has the same bytes, whoever builds it."""
 
 import concurrent.futures
 import contextlib
@@ -106,7 +106,7 @@ def test_impossible_addresses_are_refused(address):
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Two Dask workers, processes of this machine that only it can reach."""
+    """Two Dask workers, as processes that only this machine can reach."""
     distributed = pytest.importorskip("distributed", reason="the extra dask is missing")
     with distributed.LocalCluster(
         n_workers=2,

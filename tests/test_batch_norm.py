@@ -21,7 +21,7 @@ def normal(*shape):
 
 @pytest.fixture
 def norm(axis):
-    """Batch norm of three channels or rows, with variables off their initial values."""
+    """Batch norm of three channels or rows, whose variables have been changed."""
     norm = BatchNorm(3, decay=0.8, axis=axis)
     norm.scale.assign([2.0, 0.5, -1.0])
     norm.offset.assign([1.0, -3.0, 0.0])
@@ -188,7 +188,7 @@ def test_output_ignores_scale_and_shift_of_the_input(shape, axis):
 
 @LAYOUTS
 def test_gradient_is_orthogonal_to_ones_and_to_the_output(shape, axis):
-    """So no step shifts or scales the input, which the output ignores anyway."""
+    """So no step shifts or scales the input; the output would ignore that."""
     norm = BatchNorm(3, decay=0.9, axis=axis, epsilon=1e-9)
     x = tf.constant(batch_of(shape, axis), tf.float32)
     mix = np.random.default_rng(1).normal(size=shape).astype(np.float32)
@@ -206,7 +206,7 @@ def test_gradient_is_orthogonal_to_ones_and_to_the_output(shape, axis):
 
 @LAYOUTS
 def test_evaluation_converges_to_training_on_a_constant_batch(shape, axis):
-    """Except that the average's variance is unbiased."""
+    """Except that the averaged variance is unbiased."""
     norm = BatchNorm(3, decay=0.5, axis=axis, epsilon=1e-9)
     x = tf.constant(batch_of(shape, axis), tf.float32)
     for _ in range(40):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests of training/batches.py, the general ones over the whole registry."""
+"""Tests of training/batches.py; general tests run over the whole registry."""
 
 import numpy as np
 import pytest

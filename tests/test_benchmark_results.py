@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The benchmarks' program: its environment, files and flags."""
+"""Tests of the benchmarks' program: its environment, files and flags."""
 
 import inspect
 import subprocess
@@ -68,7 +68,7 @@ def stand_in(title):
 
 @pytest.fixture
 def benchmarks(monkeypatch):
-    """The program's benchmarks are "a" and "b"."""
+    """Gives the program two benchmarks, "a" and "b"."""
     pair = {name: stand_in(name) for name in ("a", "b")}
     monkeypatch.setattr(program, "BENCHMARKS", pair)
     return pair

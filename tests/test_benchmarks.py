@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the benchmarks measure and report; never how fast it is."""
+"""Tests of what the benchmarks measure and report, but not of speed."""
 
 import importlib.util
 import json
@@ -59,7 +59,7 @@ def stand_ins(tmp_path, monkeypatch):
 
 @pytest.fixture
 def result():
-    """Three rounds with 1e10 FLOP per image on a machine with 1e5 GFLOP/s."""
+    """Results of three rounds, with 1e10 FLOP per image and 1e5 GFLOP/s."""
     speeds = {"ours": [4000.0, 5000.0, 9000.0], "keras": [2000.4, 1000.0, 4000.0]}
     return {
         "batch_size": 128,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The comparison of weights to the bit: it sees the last one."""
+"""Tests of tests/bits.py: the comparison of weights notices the last bit."""
 
 import numpy as np
 import pytest

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Calibration by hand."""
+"""Tests of evaluation/calibration.py against values computed by hand."""
 
 import numpy as np
 import pytest

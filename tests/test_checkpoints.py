@@ -51,7 +51,7 @@ def write(place, content):
 
 
 def refused(state, folder, **options):
-    """Fails to restore; returns the error, one line that names the last checkpoint."""
+    """Fails to restore; returns the one-line error, which names the last checkpoint."""
     with pytest.raises(CheckpointError) as caught:
         checkpoints.restore(state, folder, **options)
     message = str(caught.value)

@@ -275,7 +275,7 @@ def test_help_of_eval_has_every_flag_in_a_group(evaluations):
 
 
 def test_help_survives_a_reader_that_stops_early():
-    """As `head` does after ten lines."""
+    """For example `head`, which stops after ten lines."""
     with subprocess.Popen(
         [sys.executable, "train.py", "--help"],
         cwd=ROOT,

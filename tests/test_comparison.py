@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables of runs that were written here, not trained."""
+"""Tests of evaluation/comparison.py, with runs that are written, not trained."""
 
 import json
 
@@ -41,7 +41,7 @@ def make_run(tmp_path):
 
 
 def row(text, *beginning):
-    """The cells of the only line of a table that begins so."""
+    """Cells of the only line of a table that starts with these words."""
     lines = [line.split() for line in text.splitlines()]
     (found,) = [cells for cells in lines if cells[: len(beginning)] == [*beginning]]
     return found

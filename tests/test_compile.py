@@ -51,7 +51,7 @@ def test_the_compiler_may_be_several_words(nothing_compiled, monkeypatch):
 
 @pytest.fixture
 def copied(nothing_compiled, monkeypatch):
-    """A library that is copied instead of compiled, and the list of its builds."""
+    """Path of a library that is copied instead of compiled, and a list of its builds."""
     content, builds = compiled().read_bytes(), []
 
     def build(_, path):
@@ -187,7 +187,7 @@ def test_a_compiler_that_is_killed_or_never_ends_is_reported(
 
 
 def test_stopping_ends_the_background_compiler(nothing_compiled, monkeypatch):
-    """Its children end as well, its folder is removed, and nobody waits."""
+    """Its child processes end as well, and its folder is removed, without waiting."""
     monkeypatch.setenv("CXX", "sh -c 'sleep 60; true'")
     began = time.perf_counter()
     compile.start()
@@ -205,7 +205,7 @@ def test_stopping_ends_the_background_compiler(nothing_compiled, monkeypatch):
 def test_a_failure_in_the_background_is_reported_later(
     nothing_compiled, monkeypatch, capfd
 ):
-    """The choice of kernels does not wait for it; its failure is reported later."""
+    """The choice of kernels does not wait for the compiler."""
     monkeypatch.setattr(toolchain, "processor", lambda: "flags : avx512f")
     monkeypatch.setenv("CXX", "false")
     assert ops.unsuited() == ""
@@ -225,7 +225,7 @@ def test_without_a_compiler_tensorflows_kernels_are_used(nothing_compiled, monke
 
 
 def test_a_full_disk_is_named(nothing_compiled, monkeypatch, tmp_path):
-    """The compiler's temporary files are next to the library."""
+    """The compiler's temporary files are on the same disk as the library."""
     script = tmp_path / "c++"
     script.write_text('#!/bin/sh\necho "$TMPDIR: No space left" >&2\nexit 1\n')
     script.chmod(0o755)
@@ -286,7 +286,7 @@ def test_the_compiler_starts_before_tensorflow(monkeypatch, arguments, begins):
 
 
 def test_compiling_for_another_tensorflow_is_stopped(nothing_compiled, monkeypatch):
-    """When the loaded one differs from the one that `foresee` found."""
+    """If TensorFlow as loaded differs from what `foresee` found."""
     monkeypatch.setenv("CXX", "sh -c 'sleep 60; true'")
     loaded = toolchain.tensorflow()
     monkeypatch.setattr(toolchain, "tensorflow", lambda: loaded._replace(version="1.0"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Paths with ~, commands to be pasted, outputs that fail, Ctrl-C."""
+"""Tests of system/console.py: paths with ~, pasted commands, failing outputs, Ctrl-C."""
 
 import ast
 import os
@@ -61,7 +61,7 @@ def test_a_path_that_is_not_text_is_refused(parse):
 
 
 def test_every_text_flag_is_a_path_or_listed():
-    """In all programs; cli.define_path expands the ~."""
+    """In all programs. cli.define_path expands ~."""
     defined = {
         node.args[0].value
         for path in SOURCES
@@ -87,7 +87,7 @@ def test_a_command_can_be_pasted(word):
 
 
 def test_no_message_contains_a_handwritten_command():
-    """Docstrings may. console.command quotes arguments and names this Python."""
+    """console.command quotes arguments and names this Python; docstrings need not."""
     for path in SOURCES:
         tree = ast.parse(path.read_text("utf-8"))
         docs = {
@@ -151,7 +151,7 @@ LOST = "-c: cannot write standard output ({}): its text is lost, the work is don
     ],
 )
 def test_a_run_survives_any_failing_output(tmp_path, line, code, error):
-    """Outputs that are full, closed, unread, or of another encoding."""
+    """An output may be full, closed, unread, or in another encoding."""
     program = f'"{sys.executable}" -c "$PROGRAM" "{tmp_path}/work"'
     done = subprocess.run(
         ["bash", "-c", line.format(program)],
@@ -168,7 +168,7 @@ def test_a_run_survives_any_failing_output(tmp_path, line, code, error):
 
 
 def test_output_does_not_move_the_cursor():
-    """Whatever a file's name; only the progress bar on standard error may."""
+    """Whatever a file is called. Only the progress bar, on standard error, may."""
     prints = (
         "from system import cli; cli.run(lambda _: print('a\\x1b[2J\\r\\u202eb\\t·'))"
     )

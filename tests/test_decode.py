@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Photos of all formats: decoded upright, on white, in 8 bits; or refused in a line."""
+"""Photos of all formats are decoded upright, on white, in 8 bits, or refused."""
 
 import struct
 import zlib
@@ -74,7 +74,7 @@ def test_exif_says_which_way_is_up(tmp_path, suffix, orientation, upright):
 
 @pytest.mark.parametrize("mode", ["LA", "RGBA", "P"])
 def test_transparent_pixels_become_white(tmp_path, mode):
-    """Black everywhere, but opaque in one half only."""
+    """Black everywhere, but opaque only in one half."""
     alpha = np.zeros((4, 6), np.uint8)
     alpha[:, :3] = 255
     if mode == "P":
@@ -174,7 +174,7 @@ print(peak() - before)
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="not Linux")
 @pytest.mark.parametrize("mode", ["RGBA", "I;16"])
 def test_the_largest_photo_takes_bounded_memory(tmp_path, mode):
-    """50 million pixels to be turned, in a file of 80 kB: it once took 985 MB, 21 s."""
+    """50 million pixels to rotate, in a file of 80 kB; this once took 985 MB and 21 s."""
     dtype, channels = (np.uint16, ()) if mode == "I;16" else (np.uint8, (len(mode),))
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -294,7 +294,7 @@ def test_a_file_may_have_a_star_in_its_name(tmp_path):
 
 @pytest.mark.parametrize("name", ["a" * 300, "*" * 300])
 def test_impossible_file_names_are_refused(name):
-    """Refused when the file is read, or as a pattern without a match."""
+    """They are refused when the file is read, or as a pattern without a match."""
     with pytest.raises(decode.PhotoError, match="too long|no picture in this pattern"):
         for path in decode.expand([name]):
             decode.read(path)

@@ -19,7 +19,7 @@ def noise(count, seed=0):
 
 
 def moved(images, *draws, **how):
-    """The images, deformed as far as their draws say."""
+    """The images, deformed by their random draws."""
     how = Deformation(**{**vars(STILL), **how})
     return module._sample(images, module._affine(np.array([draws] * len(images)), how))
 

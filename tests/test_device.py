@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How TensorFlow is loaded. Tests of the loading itself use a stand-in module of the
-same name, which loads at once.
+"""Tests of how TensorFlow is loaded. Most use a stand-in module of the same name, which
+loads at once.
 """
 
 import gc

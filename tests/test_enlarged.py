@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests of augment/enlarged.py, and of what a damaged set leads to."""
+"""Tests of augment/enlarged.py, also with damaged sets."""
 
 import concurrent.futures
 import dataclasses
@@ -159,7 +159,7 @@ def test_leftovers_of_a_killed_build_are_removed(dataset, tmp_path):
 
 @pytest.mark.parametrize("unfinished", [False, True])
 def test_a_set_is_not_built_through_a_link(dataset, tmp_path, unfinished):
-    """What a mailed folder's link leads to would be written to, or cleared away."""
+    """Otherwise a link in a mailed folder would make us write elsewhere."""
     outside, root = tmp_path / "outside", tmp_path / "root"
     outside.mkdir()
     (outside / "mine").write_text("mine")

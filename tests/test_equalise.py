@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks as chains, and as chains that 8 bits do not hurt."""
+"""Tests of equalising: networks as chains of layers that survive 8 bits."""
 
 import numpy as np
 import pytest

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The two commands as one types them: train, resume, be refused, evaluate."""
+"""Tests of train.py and eval.py as a user calls them."""
 
 import json
 import re
@@ -22,7 +22,7 @@ from training.runs import RunError
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A run of one epoch of 640 digits: its directory, and what the command said."""
+    """Directory and finished process of a run of one epoch of 640 digits."""
     folder = tmp_path_factory.mktemp("trained")
     done = command(
         "train.py",
@@ -48,7 +48,7 @@ def result(run_dir):
 
 
 def stored_values(prefix, *names):
-    """Variables as they lie in a checkpoint."""
+    """Variables as stored in a checkpoint."""
     reader = tf.train.load_checkpoint(str(prefix))
     return [reader.get_tensor(f"{name}/.ATTRIBUTES/VARIABLE_VALUE") for name in names]
 
@@ -85,7 +85,8 @@ def test_eval_gives_the_same_score(trained):
 
 def test_eval_exports_the_network_and_prints_its_errors(trained, tmp_path):
     run_dir, _ = trained
-    # Not int8: of a network that has hardly begun to learn, it may misread a few more.
+    # Without int8: for a network that has hardly started to learn, it may have a few
+    # more errors.
     export = ("--export_formats=saved_model,float", f"--export_dir={tmp_path / 'e'}")
     done = command("eval.py", f"--run_dir={run_dir}", *export)
     assert (done.returncode, done.stderr) == (0, "")
@@ -161,7 +162,7 @@ def test_the_loaded_network_is_the_average(trained):
 
 
 def test_the_checkpoint_before_a_damaged_one_is_scored(trained, tmp_path, capsys):
-    """Of a run that has one epoch, that is the state before the first step."""
+    """In a run of one epoch, that is the state before the first step."""
     run_dir = shutil.copytree(trained[0], tmp_path / "run")
     assert checkpoints.steps(run_dir / "checkpoints") == [0, 10]
     (checkpoints.path(run_dir / "checkpoints", 10) / "state.index").unlink()
@@ -179,7 +180,7 @@ def test_the_checkpoint_before_a_damaged_one_is_scored(trained, tmp_path, capsys
 
 @pytest.mark.parametrize("damage", [{"batch_norm_decay": "x"}, {"dropout": []}])
 def test_a_setting_that_no_network_can_have_is_damage(trained, tmp_path, damage):
-    """One that a network is not built with, or does not compute with."""
+    """Either it cannot be built with the setting, or it cannot compute with it."""
     run = runs.read_run(trained[0])
     run["config"]["batch_norm"] = "all"
     state = tf.train.Checkpoint(average=models.build(**run["config"]))
@@ -194,7 +195,7 @@ def test_a_setting_that_no_network_can_have_is_damage(trained, tmp_path, damage)
 
 
 def test_determinism_is_a_separate_flag(tmp_path):
-    """TensorFlow then stops at any operation that cannot promise the same bits."""
+    """With it, TensorFlow stops at any operation that is not deterministic."""
     done = command(
         *("train.py", "--flagfile=flags/digits.flags", "--deterministic", "--epochs=1"),
         *("--epoch_images=128", "--shift_directions=", "--rotation=5"),
@@ -221,7 +222,7 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
 
 @pytest.fixture(scope="module")
 def competition(tmp_path_factory):
-    """A folder with files of Kaggle's form, 300 digits to train on and 100 to read."""
+    """A folder with files like Kaggle's: 300 training digits and 100 test digits."""
     folder = tmp_path_factory.mktemp("competition")
     made = command(
         *("-m", "data.make_kaggle", f"--kaggle_dir={folder}", "--dataset=digits"),

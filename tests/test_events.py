@@ -9,7 +9,7 @@ from training import events, runs, summaries
 
 
 def log_steps(run_dir, steps, lengths=None):
-    """Writes a point per step; returns the lengths after each."""
+    """Writes a point per step; returns the length after each."""
     after = []
     with summaries.Summaries(run_dir, ["train"], lengths) as log:
         for step in steps:
@@ -97,7 +97,7 @@ def test_the_clock_does_not_matter(tmp_path):
 
 
 def test_unwritable_events_give_one_line(tmp_path):
-    """TensorFlow's writer itself would be silent."""
+    """TensorFlow's writer would say nothing."""
     with summaries.Summaries(tmp_path, ["train"]) as log:
         (tmp_path / "train").rename(tmp_path / "elsewhere")
         log.steps(1, {"loss": 0.5})

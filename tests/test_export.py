@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exported networks, read back by programs that know nothing of this project."""
+"""Exported networks are read back by programs that know nothing of this project."""
 
 import importlib.util
 import json

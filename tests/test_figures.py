@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures: that they hold the numbers they were given, and survive the extremes."""
+"""Figures show the numbers that they are given, and survive extreme ones."""
 
 import xml.etree.ElementTree as ElementTree
 
@@ -51,7 +51,7 @@ def test_curves_without_validation_or_second_epoch(count):
 
 
 def rate_panel(rates):
-    """The panel of the learning rate, drawn, and its points' heights: 0 to 1."""
+    """The drawn panel of the learning rate, and the heights of its points, 0 to 1."""
     rows = make_rows(len(rates))
     for row, rate in zip(rows, rates, strict=True):
         row["learning_rate"] = rate

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are replaced, appended to, checked for links."""
+"""Tests of system/files.py: replacing, appending, checking for links."""
 
 import os
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every reader of outside bytes accepts a file or refuses it with one line.
+"""Every reader of outside bytes accepts a file, or refuses it in one line.
 
 The inputs are the same few each time; LETIN_EXAMPLES=2000 in the environment draws that
 many new ones per test (see docs/reliability.md). `make fuzz` is guided by coverage.

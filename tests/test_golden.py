@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the project computes is what it computed before, or what was declared."""
+"""The project computes what it computed before, unless a change was declared."""
 
 import json
 import math
@@ -32,7 +32,7 @@ def test_native_operations_train_like_tensorflows():
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A folder of golden results of its own, with one kind and tolerances of it."""
+    """A separate folder of golden results, with one kind and its tolerances."""
     some = golden.Golden(dict, lambda what, place: 0.01 * place, 1e-3)
     monkeypatch.setattr(golden, "FOLDER", tmp_path)
     monkeypatch.setattr(golden, "GOLDEN", {"some": some})

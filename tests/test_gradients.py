@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Layers and losses, value and gradient, against plain formulas in float64.
+"""Values and gradients of layers and losses against plain formulas in float64.
 
-Layers are float32. Each is written a second time here, in NumPy and float64. Its value
-must agree with that formula, and its gradient with the formula's central differences,
-up to float32 rounding. No gradient is derived by hand.
+Each float32 layer is written a second time here, in NumPy and float64. Its value must
+agree with that formula, and its gradient with the formula's central differences, up to
+float32 rounding. No gradient is derived by hand.
 """
 
 import math

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests of training/history.py: metrics.csv, refused if it cannot be true."""
+"""Tests of training/history.py: an impossible metrics.csv is refused."""
 
 import pytest
 
@@ -71,7 +71,7 @@ def test_epochs_after_the_checkpoint_are_dropped(tmp_path):
 def test_lost_epochs_are_named(tmp_path, left):
     if left:
         history.write(tmp_path, ROWS[:left])
-    with pytest.raises(RunError, match=f"lost .* step 23 .* 4 epochs, .* {left} are"):
+    with pytest.raises(RunError, match=f"lost .* step 23 .* 4 epochs, .* has {left};"):
         history.epochs(tmp_path, 23, epoch_steps=5)
     if left:  # then its first row says how long an epoch is
         with pytest.raises(RunError, match="lost its history"):

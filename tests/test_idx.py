@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The idx reader: what it accepts, and one clear error for everything else."""
+"""Tests of data/idx.py: valid files are read, all others give one clear error."""
 
 import gzip
 import struct

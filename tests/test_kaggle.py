@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kaggle's files: what is read back, what is written, one clear error for the rest."""
+"""Tests of data/kaggle.py: files are read and written, or give one clear error."""
 
 import gzip
 import hashlib
@@ -24,7 +24,7 @@ def digits():
 
 @pytest.fixture
 def folder(tmp_path, digits):
-    """Returns a folder of two sound files of six digits each."""
+    """Returns a folder with two valid files of six digits each."""
     images, labels = digits.train_images[:ROWS], digits.train_labels[:ROWS]
     kaggle.write_digits(tmp_path / "train.csv", images, labels)
     kaggle.write_digits(tmp_path / "test.csv", digits.test_images[:ROWS])
@@ -44,7 +44,7 @@ def lines_of(path):
 
 
 def spoil(path, line, column, cell):
-    """Puts a cell in the place of another; the line is counted as editors do."""
+    """Replaces a cell; lines are counted from 1, as in an editor."""
     lines = lines_of(path)
     cells = lines[line - 1].split(b",")
     cells[column] = cell

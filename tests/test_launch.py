@@ -62,5 +62,5 @@ def test_ports_are_below_those_that_the_system_hands_out(monkeypatch):
     ports = launch.free_ports(3)
     assert len(set(ports)) == 3 and all(20_000 <= port < 32_768 for port in ports)
     monkeypatch.setattr(launch, "PORTS", (ports[0], ports[0] + 2))
-    with pytest.raises(launch.LaunchError, match="free, and 3 workers need one each"):
+    with pytest.raises(launch.LaunchError, match="free, but 3 workers need one each"):
         launch.free_ports(3)

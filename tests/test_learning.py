@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run that does no better than guessing is told so."""
+"""Tests of training/learning.py: a run that is no better than guessing says so."""
 
 import math
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every number that a flag takes: at its edge it is right, beyond it refused."""
+"""Every numeric flag works at its limits and is refused beyond them."""
 
 import math
 
@@ -73,7 +73,7 @@ EDGES = FLOATS | INTEGERS
 
 @pytest.fixture(scope="module")
 def parse():
-    """parse(*arguments) → values of train's flags by name; the defaults again after."""
+    """parse(*arguments) → values of train's flags by name; resets them afterwards."""
     if "epochs" not in flags.FLAGS:  # another test may have come before
         define_flags()
 
@@ -146,7 +146,7 @@ def test_steps_of_a_run_are_bounded(epochs, epoch_images, steps):
 
 
 def test_decays_at_their_limit_follow_the_formulas():
-    """In float32, where 1 − 0.9999999 has one digit left, and is not 0."""
+    """Even in float32, where 1 − 0.9999999 has one digit left."""
     highest = 0.9999999
     one, two = tf.constant(1.0), tf.constant(2.0)
     # The average's warm-up is below any such decay in every run that ends.
@@ -166,7 +166,7 @@ def test_decays_at_their_limit_follow_the_formulas():
 @pytest.mark.parametrize("rule", ["adam", "rmsprop"])
 @pytest.mark.parametrize("epsilon", [1e-37, 1e38])
 def test_no_epsilon_divides_by_0(rule, epsilon):
-    """A pixel that is always 0 has no gradient, and its weight stays."""
+    """A pixel that is always 0 has no gradient, so its weight stays the same."""
     weights = [tf.Variable([[1.0, 1.0]])]
     rule = optimizers.Optimizer(rule, weights, epsilon=epsilon)
     rule.apply([tf.constant([[0.0, 1.0]])], step=tf.constant(0), rate=tf.constant(0.1))
@@ -199,7 +199,7 @@ def test_split_at_the_limits_of_its_seed(seed):
 
 
 def test_upper_limits_give_the_same_run_as_ordinary_numbers(parse, tmp_path):
-    """Numbers that decide nothing in a run of one epoch may be as large as can be."""
+    """Numbers that do not matter in a run of one epoch may be as large as possible."""
     sets = data.load("digits")
     images, labels = sets.train_images, sets.train_labels
     sets = Sets(images[:64], labels[:64], {"test": (images[:9], labels[:9])})
@@ -228,7 +228,7 @@ def test_upper_limits_give_the_same_run_as_ordinary_numbers(parse, tmp_path):
 
 
 def test_the_widest_network_is_built(parse):
-    """Its parameters are those that the formula counts; it is built in a second."""
+    """It has as many parameters as the formula says, and is built in a second."""
     width = max(INTEGERS["width"][0])
     with tf.Graph().as_default():  # the variables take no memory
         network = lenet.LeNet(width=width)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the logging benchmark measures and reports; never how fast it is."""
+"""Tests of what the logging benchmark measures and reports, but not of speed."""
 
 from benchmarks import logging, ours
 

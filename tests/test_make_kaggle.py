@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The program that writes Kaggle's files: which digits, in which file, and when not."""
+"""Tests of data/make_kaggle.py: which digits go to which file."""
 
 import os
 import subprocess

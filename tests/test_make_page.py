@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pages drawn from test digits: what is on them, and where."""
+"""Tests of photos/make_page.py: which digits are on a page, and where."""
 
 import numpy as np
 import pytest

@@ -17,7 +17,7 @@ MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
 def wheel(index: Path, name: str, version: str, *metadata: str) -> str:
-    """Adds a package of one module to an index; returns its line in a lock."""
+    """Adds a package with one module to an index; returns its line for a lock."""
     path = index / f"{name}-{version}-py3-none-any.whl"
     info = f"{name}-{version}.dist-info"
     with zipfile.ZipFile(path, "w") as file:
@@ -72,10 +72,10 @@ def versions(project):
 
 
 def test_a_lock_installs_the_same_when_newer_versions_exist(project):
-    """pip up to 23.2, as in Python 3.10 to 3.12, takes measure 2.0 unless --no-deps.
+    """Without --no-deps, pip up to 23.2 (Python 3.10 to 3.12) takes measure 2.0.
 
-    Also: other settings in a user's pip.conf do no harm, an interrupted set-up is
-    made again, a complete one is left alone.
+    Also, settings in a user's pip.conf do no harm, an interrupted set-up is made again,
+    and a complete one is left alone.
     """
     lock, python = ".venv/requirements.lock", f"PYTHON={sys.executable}"
     (project / ".venv/bin").mkdir(parents=True)  # as left by an interrupted set-up

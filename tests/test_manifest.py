@@ -15,7 +15,7 @@ SETTINGS = "a hash"
 
 @pytest.fixture
 def place(tmp_path):
-    """A checkpoint of step 2 with one small file."""
+    """Folder of a checkpoint of step 2 with one small file."""
     (tmp_path / "state.index").write_bytes(b"abc")
     files = manifest.describe_files(tmp_path)
     content = manifest.make(files, 2, SETTINGS, {"loss": 0.5})

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finding, verifying and downloading MNIST, on tiny files from a server on this host.
+"""Finding, verifying and downloading MNIST, with tiny files from a server on this host.
 
-The last test reads the real files, where they lie beside the project.
+The last test reads the real files, if they are in a folder next to the project.
 """
 
 import contextlib
@@ -87,7 +87,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch, tmp_path):
-    """Returns a folder of four tiny files, which stand for MNIST in these tests."""
+    """Returns a folder with four tiny files that stand in for MNIST."""
     place = tmp_path / "server" / "good"
     place.mkdir(parents=True)
     sums = {}
@@ -111,7 +111,7 @@ def tiny(monkeypatch, tmp_path):
 
 @pytest.fixture
 def server(tmp_path):
-    """Returns the address of a server of tmp_path/server."""
+    """Returns the address of a server for tmp_path/server."""
 
     def handler(*arguments):
         return Handler(*arguments, directory=str(tmp_path / "server"))
@@ -304,7 +304,7 @@ def test_an_unwritable_cache_is_reported(tmp_path, server):
 
 
 def test_the_exit_code_distinguishes_unavailable_from_bad(tiny, tmp_path, capsys):
-    """By the exit code of its error, which make goes by."""
+    """The Makefile relies on this exit code."""
 
     def exit_code(*arguments):
         with pytest.raises(errors.UserError) as error:

@@ -79,7 +79,7 @@ def test_conv_pool_without_gradient_of_x(x, outputs):
 
 
 def test_first_of_equal_values_gets_the_gradient():
-    """As on the empty border of each digit."""
+    """For example on the empty border of each digit."""
     x, w = tf.zeros([1, 7, 7, 2]), normal(3, 3, 2, 5)
     dy = normal(1, 3, 3, 5)
     ours = value_and_gradients(ops.conv_pool, [x, w], dy)
@@ -129,7 +129,7 @@ def test_selu_norm_statistics():
 @pytest.mark.parametrize("shape", [(64, 288), (3, 5, 7), (1,)])
 @pytest.mark.parametrize("rate", [0.5, 0.1])
 def test_dropout(shape, rate):
-    """The mask is exactly that of models.layers, for each of two seeds."""
+    """The mask is exactly that of models.layers, for two seeds."""
     for seed in ([3, 4], [5, 2**31 - 1]):
         x, dy = normal(*shape), normal(*shape)
         ours, plain = (
@@ -234,7 +234,7 @@ def test_threads_share_a_batch():
 @pytest.mark.parametrize("average", [0.0, 0.9])
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_adam_matches_tensorflows_operations(average, threads):
-    """Step by step, with weight decay and average, for several sizes."""
+    """In each step, with weight decay and average, for several sizes."""
 
     def trained(threads):
         weights = [tf.Variable(normal(*shape)) for shape in ((300, 70), (17,), (3, 5))]
@@ -265,7 +265,7 @@ def test_adam_matches_tensorflows_operations(average, threads):
 
 
 def test_adam_does_not_change_values_read_before():
-    """Others may still hold a variable's buffer: it is copied, not overwritten."""
+    """If somebody still holds a variable's buffer, it is copied, not overwritten."""
     w, m, v = (tf.Variable(tf.ones([5])) for _ in range(3))
     read = w.read_value(), m.read_value()
     ops.adam(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run of version 0.5.1, kept as it was written: all that later versions do with it.
+"""Everything that later versions can do with a run of version 0.5.1.
 
 tests/golden/run-0.5.1 was trained by commit 026601c: --network=mlp --hidden_units=4
 --activation=selu --dataset=digits --shift_directions= --flip_codes= --epochs=2
@@ -44,7 +44,7 @@ def digits():
 
 @pytest.fixture
 def copy(tmp_path):
-    """copy(name, changes of run.json) → a copy of the run, somewhere else."""
+    """copy(name, changes to run.json) → a copy of the run in another folder."""
 
     def make(name="older", **changes):
         folder = tmp_path / name

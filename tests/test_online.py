@@ -33,12 +33,12 @@ EACH = pytest.mark.parametrize("settings", [*ALONE.values(), ALL], ids=[*ALONE, 
 
 
 def noise(count):
-    """Images without two equal neighbours: whatever moves one changes it."""
+    """Images without equal neighbours, so that any movement changes them."""
     return np.random.default_rng(0).integers(0, 256, (count, 28, 28, 1), np.uint8)
 
 
 def smooth(count):
-    """Blots that stay clear of the border, as digits do."""
+    """Blots that keep away from the border, as digits do."""
     images = np.zeros((count, 28, 28, 1), np.float32)
     images[:, 9:19, 9:19] = noise(count)[:, 9:19, 9:19]
     return ndimage.gaussian_filter(images, (0, 1, 1, 0)).astype(np.uint8)

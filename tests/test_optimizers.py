@@ -14,7 +14,7 @@ STEP = tf.constant(0, tf.int64)
 
 
 def gradients(steps):
-    """Of very different sizes, as in a real run."""
+    """Gradients of very different sizes, as in a real run."""
     draws = np.random.default_rng(0).normal(size=(steps, 4))
     return (draws * [1e-6, 1e-2, 1.0, 100.0]).astype(np.float32)
 
@@ -137,7 +137,7 @@ def rosenbrock(w):
     "rule, rate", [("adam", 0.1), ("momentum", 1e-3), ("rmsprop", 0.01)]
 )
 def test_optimizers_follow_a_bent_valley_to_its_end(rule, rate):
-    """Rosenbrock's, from his own start, at a rate that falls to 0."""
+    """Rosenbrock's valley, from his starting point, with a rate that falls to 0."""
     w = tf.Variable([-1.2, 1.0])
     optimizer = optimizers.Optimizer(rule, [w])
 

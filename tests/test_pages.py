@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of the pages and flagfiles are those of results/, whatever page has them.
+"""Figures in pages and flagfiles match those in results/.
 
 A table row or a flagfile that names a recipe has its mean ± sd, errors and parameters.
-A sentence with figures is in `claims`, which writes it with those of results/; it may
-stand in any page. Between the marks FROM and TO in a page no other figure is allowed,
-but those of `PUBLISHED`.
+`claims` lists the sentences with figures, with the figures of results/; each must be in
+some page. Between the marks FROM and TO, a page may have no other figures except those
+in `PUBLISHED`.
 """
 
 import difflib
@@ -30,13 +30,13 @@ PUBLISHED = {"97", "98", "99", "99.0", "99.07", "99.2", "99.286", "99.5", "99.57
 
 MEAN_SD = re.compile(r"(\d+\.\d+) ± (\d+\.\d+) %")
 ERRORS = re.compile(r"\d+(?:, \d+){2,}")
-# Their time is reckoned from an undisturbed speed, as the page says.
-RECKONED = {"bn_cnn_code", "bn_cnn_prose", "double_conv"}
+# Recipes whose time is calculated from an undisturbed speed, as the page says.
+CALCULATED = {"bn_cnn_code", "bn_cnn_prose", "double_conv"}
 SHARE = re.compile(r"\d+(?:\.\d+)?(?= ±| %)")
 
 
 class Recipe(NamedTuple):
-    """The results of a recipe's seeds, in their order."""
+    """Results of a recipe's seeds, in order of seed."""
 
     seeds: list[dict]
 
@@ -54,7 +54,7 @@ class Recipe(NamedTuple):
 
     def mean_sd(self, decimals=3, figure="accuracy"):
         """Mean and standard deviation over the seeds, in %."""
-        # The errors are exact, 1 - 0.9963 is not.
+        # From the errors, which are exact; 1 - 0.9963 is not.
         values = [100 * seed["test"].get(figure, 0) for seed in self.seeds]
         if figure == "accuracy":
             values = [100 * (1 - e / i["test"]["images"]) for e, i in self._pairs()]
@@ -65,7 +65,7 @@ class Recipe(NamedTuple):
         return zip(self.errors, self.seeds, strict=True)
 
     def after(self, epochs, seeds=None):
-        """The mean accuracy after so many epochs, of the first seeds or of all."""
+        """Mean accuracy after this many epochs, of the first seeds or of all."""
         values = [s["test_accuracy_by_epoch"][epochs - 1] for s in self.seeds[:seeds]]
         return f"{100 * statistics.mean(values):.2f} %"
 
@@ -73,12 +73,12 @@ class Recipe(NamedTuple):
         return f"{100 * self.seeds[seed]['test']['accuracy']:.2f} %"
 
     def confused(self, one, other):
-        """How many of one digit are taken for the other, both ways, by seed."""
+        """Number of confusions between two digits, by seed."""
         tables = [np.array(seed["test"]["confusion_matrix"]) for seed in self.seeds]
         return [int(table[one, other] + table[other, one]) for table in tables]
 
     def constant(self, seed):
-        """(digit, epochs) for each that a network answered to everything, in order."""
+        """(digit, number of epochs) for each digit that was the answer to all images."""
         table = np.array(self.seeds[seed]["test"]["confusion_matrix"])
         shares = {round(n / table.sum(), 4): d for d, n in enumerate(table.sum(1))}
         answers = [shares.get(a) for a in self.seeds[seed]["test_accuracy_by_epoch"]]
@@ -106,7 +106,7 @@ def ablations():
 
 
 def claims():
-    """Sentences of the pages with figures, each with those of results/."""
+    """Sentences that pages must have, with the figures of results/."""
     r, p = recipes(), ablations()
     a0, a1, article, d = (
         r[name] for name in ("lenet_plain", "lenet", "lenet_article", "double_conv")
@@ -199,7 +199,7 @@ def test_a_random_split_is_said_to_be_one():
 
 
 def times_to_accuracy():
-    """Rows of Time to accuracy and README's of Keras, by benchmarks/results.json."""
+    """Rows of "Time to accuracy" and README's row for Keras, by benchmarks/results.json."""
     path = ROOT / "benchmarks/results.json"
     trainings = json.loads(path.read_text("utf-8"))["accuracy"]["figures"]["trainings"]
 
@@ -238,7 +238,7 @@ def times_to_accuracy():
 
 
 def flat(text):
-    """A text without the marks of bold type, in one line."""
+    """A text without the marks for bold type, in one line."""
     return " ".join(text.replace("**", "").split())
 
 
@@ -258,7 +258,7 @@ def test_claims_match_the_results(claim, pages):
 
 
 def offences(line, recipe):
-    """What a row or a header says otherwise than the results of its recipe do."""
+    """Figures of a row or a header that differ from the results of its recipe."""
     line, said = line.replace("**", ""), []
     for mean, sd in MEAN_SD.findall(line):
         decimals = len(mean.partition(".")[2])
@@ -277,7 +277,7 @@ def offences(line, recipe):
 
 
 def rows(text):
-    """(recipe, line) of each table row with results of the flagfile that it names."""
+    """(recipe, line) of each table row that names a flagfile and has results."""
     for line in text.splitlines():
         name = re.search(r"`(?:flags/)?(\w+)\.flags`", line.partition(" | ")[0])
         if name and name[1] in recipes() and MEAN_SD.search(line.replace("*", "")):
@@ -291,7 +291,7 @@ def test_rows_match_the_results(pages):
             seen.add(name)
             said += [f"{page}: {line}: {o}" for o in offences(line, recipes()[name])]
             took = re.search(r"([\d.]+) (min|s) \|$", line)
-            if took and name not in RECKONED:
+            if took and name not in CALCULATED:
                 seconds = float(took[1]) * (60 if took[2] == "min" else 1)
                 median = 60 * statistics.median(recipes()[name].minutes)
                 assert seconds == pytest.approx(median, rel=0.1, abs=0.5), line
@@ -314,9 +314,9 @@ def test_flagfile_headers_match_the_results(path):
         assert base.startswith(f"{recipes()['lenet_one_thread'].mean_sd()} then")
         header += base.partition("then.")[2]
     assert offences(header, recipe) == []
-    if path.stem != "bn_cnn_prose":  # whose mean means nothing
+    if path.stem != "bn_cnn_prose":  # its mean is meaningless
         assert recipe.mean_sd() in header
-    # Some seeds were trained beside other work, or stopped in between.
+    # Some seeds were trained next to other work, or were interrupted.
     for first, last, unit in re.findall(
         r"(\d+)(?: to (\d+))? (minutes|seconds|s)\b(?! of one core)", header
     ):

@@ -18,7 +18,7 @@ def names(parts):
 
 
 def strings(settings):
-    """The settings as the flags hold them."""
+    """Settings as values of flags."""
     values = dataclasses.asdict(settings)
     return {
         name: [str(item) for item in value] if isinstance(value, tuple) else value

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""predictions.npz: kept, and refused if it is damaged."""
+"""Tests of evaluation/predictions.py: stored, or refused if damaged."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ LABELS = np.array([3, 1, 4, 1, 5, 9, 2], np.uint8)
 
 
 def certain(read):
-    """Scores with these predictions, and LABELS as the truth."""
+    """Scores with these predictions, for the labels LABELS."""
     return Scores(LABELS, np.eye(10, dtype=np.float32)[read], 0.5)
 
 

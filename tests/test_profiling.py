@@ -31,7 +31,7 @@ def test_a_range_is_parsed():
 
 
 def calls(profile, total, at_most):
-    """Steps at which a loop's calls start, and its end."""
+    """Steps at which the calls of a loop start, and its last step."""
     step, found = 0, []
     while step < total:
         found.append(step)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Readings as a table, CSV, JSON and picture; the command; pages of MNIST's digits."""
+"""Tests of reading photos: table, CSV, JSON, picture; the command; whole pages."""
 
 import csv
 import json
@@ -125,7 +125,7 @@ def test_names_of_annotated_pictures():
 
 
 def test_each_digit_is_classified(tmp_path):
-    """By a network that knows only how much ink there is."""
+    """By a network that only measures the amount of ink."""
 
     def predict(images):
         share = tf.reduce_mean(tf.cast(images, tf.float32), [1, 2, 3]) / 255
@@ -196,9 +196,9 @@ def run_dir(mnist, tmp_path_factory):
 
 
 def test_pages_of_mnists_digits_are_read(mnist, run_dir, tmp_path):
-    """From 20 to 200 pixels, on textured paper, in uneven light, with noise.
+    """Digits of 20 to 200 pixels, on textured paper, in uneven light, with noise.
 
-    Compared with the same network on the same digits as MNIST has them.
+    Accuracy is compared with that on the same digits in MNIST.
     """
     predict = trained.load(run_dir).predict
     read, known, count = 0, 0, 0

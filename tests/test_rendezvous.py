@@ -43,14 +43,14 @@ def pool():
 
 
 def outcome(meeting):
-    """Error of a meeting; "" if there was none."""
+    """Error of a meeting; "" if all went well."""
     error = meeting.exception(SECONDS)
     assert error is None or isinstance(error, rendezvous.RendezvousError), error
     return str(error or "")
 
 
 def until(lines, text):
-    """Waits for a line with this text."""
+    """Waits for a line that contains this text."""
     end = time.monotonic() + SECONDS
     while not any(text in line for line in lines):
         assert time.monotonic() < end, lines

@@ -42,7 +42,7 @@ def test_sizes(batch_size, replicas, sizes):
 
 
 def run(replicas):
-    """Runs a step whose results show what it was given; returns the seeds too."""
+    """Runs a step whose results show its inputs; returns the seeds as well."""
     seeds = []
 
     def step(indices, seed, share):
@@ -86,7 +86,7 @@ def optimised(function, *arguments):
 
 @pytest.mark.parametrize("replicas", [2, 3])
 def test_the_loss_is_summed_in_one_order(replicas):
-    """On a set as large as MNIST, where `tf.add_n` failed; see training/replicas.py."""
+    """Uses a set as large as MNIST, since `tf.add_n` failed with that."""
 
     def part_step(images, indices, seed, share):
         loss = share * tf.reduce_mean(tf.cast(tf.gather(images, indices), tf.float32))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""report.html: what it says, that it is whole, and how a real browser takes it."""
+"""Tests of report.html: it is correct, self-contained, and a real browser shows it."""
 
 import html.parser
 import json
@@ -66,9 +66,9 @@ def make_rows(count, splits):
 
 
 def make_scores(count, wrong):
-    """`count` digits of which the first `wrong` are read as the next digit.
+    """`count` digits, of which the first `wrong` are classified as the next digit.
 
-    The later an error, the closer the call.
+    Later errors are closer calls.
     """
     labels = (np.arange(count) % 10).astype(np.uint8)
     probabilities = np.full((count, 10), 0.01, np.float32)
@@ -133,7 +133,7 @@ class Page(html.parser.HTMLParser):
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """Two reports and their pictures: one with all there is, one with the least."""
+    """Two reports and their pictures: one with everything, one with the minimum."""
     folder = tmp_path_factory.mktemp("reports")
     pictures = {
         "full": write(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Requirements: bounded on both sides, pinned with hashes in two locks."""
+"""Requirements have bounds on both sides, and two locks pin them with hashes."""
 
 import ast
 import configparser
@@ -33,7 +33,7 @@ PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 
 
 def wanted():
-    """Requirements of setup.cfg by extra; "": always installed."""
+    """Requirements in setup.cfg by extra; "" for those always installed."""
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg", encoding="utf-8")
     texts = {"": config["options"]["install_requires"]}
@@ -150,7 +150,7 @@ COMMAND = re.compile(r"^\.venv/bin/python -m pip install .*'\.\[(\w+)\]'.*$", re
 
 
 def test_the_command_of_each_extra_works(tmp_path):
-    """The commands in BUILD.md, run by pip without download and installation."""
+    """Runs the commands in BUILD.md, without download or installation."""
     found = list(COMMAND.finditer((ROOT / "BUILD.md").read_text(encoding="utf-8")))
     assert sorted(command[1] for command in found) == sorted(wanted().keys() - {""})
     for path in [*ROOT.glob("*.py"), *map(ROOT.joinpath, SOURCES)]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is stored of a finished run, all of it by one call."""
+"""Tests of evaluation/result.py: one call stores all results of a finished run."""
 
 import json
 

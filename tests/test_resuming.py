@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The same command again, later or elsewhere: what is kept, and what is refused first.
+"""Running the same command again, later or elsewhere: what is kept, what is refused.
 
-The run is that of test_older_runs, whose flags.txt names the directory that it was
+The run is that of test_older_runs; its flags.txt names the directory that it was
 trained in. train.py runs in this process.
 """
 
@@ -30,12 +30,12 @@ FLAGS_OF_RUN = (  # as one would type them
 
 
 class Loaded(Exception):
-    """The data are about to be loaded."""
+    """Raised when the data would be loaded."""
 
 
 @pytest.fixture
 def call(monkeypatch):
-    """call(*arguments): train.py; `call.threads` are those that it set."""
+    """call(*arguments) runs train.py; `call.threads` lists the threads that it set."""
     if "epochs" not in flags.FLAGS:
         config.define_flags()
     threads = []
@@ -55,7 +55,7 @@ def call(monkeypatch):
 
 @pytest.fixture
 def no_data(monkeypatch):
-    """Loading the data raises Loaded."""
+    """Makes loading the data raise Loaded."""
 
     def load(*_):
         raise Loaded
@@ -65,7 +65,7 @@ def no_data(monkeypatch):
 
 @pytest.fixture
 def interrupted(tmp_path):
-    """The run without its last epoch, moved."""
+    """The run without its last epoch, in another folder."""
     run_dir = tmp_path / "b"
     shutil.copytree(GOLDEN, run_dir)
     shutil.rmtree(checkpoints.path(run_dir / checkpoints.FOLDER, 24))
@@ -95,7 +95,7 @@ def test_a_moved_run_is_resumed_where_it_is(
 
 
 def run_dir_of(*arguments):
-    """The --run_dir that is in force."""
+    """Value of --run_dir after all flagfiles."""
     given = [a for a in flagfiles.expand(arguments) if a.startswith("--run_dir=")]
     return given[-1].removeprefix("--run_dir=")
 
@@ -190,7 +190,7 @@ def test_kernels_of_a_run_are_kept():
 def test_kernels_that_fail_to_compile_are_not_recorded(
     call, monkeypatch, tmp_path, capsys
 ):
-    """The compiler fails behind the choice, while the data are read."""
+    """The compiler fails after the choice, while the data is being read."""
     monkeypatch.setattr(compile, "BUILD", tmp_path / "build")
     monkeypatch.setattr(toolchain, "processor", lambda: "flags : avx512f")
     monkeypatch.setenv("CXX", "false")
@@ -278,7 +278,7 @@ def test_a_run_that_lost_a_file_is_not_finished(tmp_path, lost):
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_a_run_that_lost_events_is_not_finished(tmp_path, split):
-    """Training goes the long way then, and says what is lost."""
+    """Training then loads everything, and says what is lost."""
     run_dir = shutil.copytree(GOLDEN, tmp_path / "run")
     shutil.rmtree(run_dir / split)
     assert not result.finished(run_dir)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests of training/runs.py: created once, resumed, never mistaken for another."""
+"""Tests of training/runs.py: runs are created once, resumed, and never mixed up."""
 
 import json
 import os

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests of training/schedules.py, the general ones over the whole registry."""
+"""Tests of training/schedules.py; general tests run over the whole registry."""
 
 import numpy as np
 import pytest
@@ -62,7 +62,7 @@ def test_one_cycle_with_another_warm_up():
 
 
 def build(name, watch=None):
-    """A schedule of a run of 10 epochs of 7 steps."""
+    """A schedule for a run of 10 epochs of 7 steps."""
     watch = watch or schedules.Watch()
     config = Config(schedule=name, decay_epochs=2, decay_factor=0.5)
     return schedules.build(config, watch, total_steps=70, epoch_steps=7)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scores by hand, and the graph that predicts."""
+"""Tests of evaluation/scoring.py: scores computed by hand, and the graph that predicts."""
 
 import json
 
@@ -21,7 +21,7 @@ def images():
 
 
 def reader(logits):
-    """A predict function that finds each image's row of logits in its first pixel."""
+    """A predict function that takes each image's row of logits from its first pixel."""
     logits = tf.constant(logits, tf.float32)
     return lambda images: tf.gather(logits, images[:, 0, 0, 0].astype(int))
 
@@ -34,7 +34,7 @@ def numbered(count):
 
 
 def certain(predictions):
-    """Scores with these predictions, and LABELS as the truth."""
+    """Scores with these predictions, for the labels LABELS."""
     return Scores(LABELS, np.eye(10, dtype=np.float32)[predictions], 0.5)
 
 

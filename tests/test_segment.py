@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Digits of a page: all of them, nothing else, in order, in MNIST's form."""
+"""Tests of photos/segment.py: all digits of a page, nothing else, in order."""
 
 import cv2
 import numpy as np
@@ -93,7 +93,7 @@ def test_polarity_is_detected(digits, invert):
 
 
 def test_polarity_is_forced(digits):
-    """We may guess wrong where ink covers half of the page; the user decides."""
+    """We may guess wrong if ink covers half of the page, so the user can decide."""
     page = lay_out([digits[:5]])
     assert not np.array_equal(
         paper.lift_ink(page, "light"), paper.lift_ink(page, "dark")
@@ -119,7 +119,7 @@ def rows_of(digits):
 
 @pytest.mark.parametrize("depth", [0.3, 0.6])
 def test_digits_are_found_in_the_shadow_of_a_hand(digits, depth):
-    """Its rim is sharper than the light, between some digits and across others."""
+    """The edge of the shadow is sharp, and runs between and across digits."""
     page, expected = rows_of(digits)
     height, width = page.shape
     y, x = np.mgrid[:height, :width]
@@ -190,7 +190,7 @@ def test_specks_and_blots_are_dropped(digits):
 
 @pytest.mark.parametrize("size", [40, 160])
 def test_broken_strokes_are_joined(size):
-    """A 0 in two halves, a 5 with its bar loose, a 1 with a gap."""
+    """A 0 in two halves, a 5 with a detached bar, a 1 with a gap."""
     page = np.full((2 * size, 5 * size), 255, np.uint8)
     pen = max(3, size // 9)
     middle = size
@@ -234,7 +234,7 @@ def test_a_hair_is_not_a_digit():
 
 @pytest.mark.parametrize("scale", [1, 10])
 def test_a_thin_pen_leaves_a_stroke(scale):
-    """Scaled to 20 pixels as it is, it would be a tenth as dark as in MNIST."""
+    """Simply scaled to 20 pixels, it would be a tenth as dark as in MNIST."""
     page = np.full((300 * scale, 300 * scale), 255, np.uint8)
     middle, axes = (150 * scale, 150 * scale), (60 * scale, 100 * scale)
     cv2.ellipse(page, middle, axes, 0, 0, 360, 0, 2 * scale)
@@ -252,7 +252,7 @@ def test_a_page_of_too_many_marks_is_refused():
 
 
 def test_mnist_digits_are_left_unchanged(mnist):
-    """Each given as a page of its own."""
+    """Each digit is a page of its own."""
     images = mnist.test_images[:1000, ..., 0]
     differences, torn = [], 0
     for image in images:
@@ -276,7 +276,7 @@ def nested(size, gap, stroke):
 
 @pytest.mark.parametrize(("size", "gap", "stroke"), [(500, 8, 3), (500, 60, 25)])
 def test_nested_marks_are_refused(monkeypatch, size, gap, stroke):
-    """A file of 25 kB took minutes."""
+    """Once, a file of 25 kB took minutes."""
     page = np.pad(nested(size, gap, stroke), 700, constant_values=255)
     monkeypatch.setattr(components, "_MAX_BOXES_AREA", 1 if gap == 8 else 4)
     monkeypatch.setattr(components, "_MAX_DISTANCE_PIXELS", 4_000_000)

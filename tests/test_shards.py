@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests of augment/shards.py and folder.py: builds that are interrupted, and damage."""
+"""Tests of augment/shards.py and augment/folder.py: interrupted builds and damage."""
 
 import json
 from pathlib import Path
@@ -49,7 +49,7 @@ def test_equal_shards_can_be_memory_mapped(dataset, tmp_path):
 
 
 def cut_short(monkeypatch, dataset, root, after):
-    """Builds until some shards are done; returns what stays of it."""
+    """Builds until some shards are done; returns the unfinished folder."""
     note, noted = folder._note, []
 
     def interrupt(folder, number, sums):
@@ -66,7 +66,7 @@ def cut_short(monkeypatch, dataset, root, after):
 
 
 def again(monkeypatch, dataset, root):
-    """Builds what was begun; returns the files, and the numbers of shards written."""
+    """Continues a build; returns the files, and the numbers of shards written."""
     write, written = shards.write, []
 
     def noting(folder, number):

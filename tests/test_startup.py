@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a training run loads before its first step, and how its time is reported."""
+"""Tests of what a run loads before its first step, and of the startup benchmark."""
 
 import json
 import math
@@ -69,7 +69,7 @@ def test_a_run_without_a_first_step_is_reported_with_its_last_line():
 
 
 def test_the_very_first_run_builds_and_compiles(tmp_path, monkeypatch):
-    """It leaves the project's own enlarged sets and operations alone."""
+    """The benchmark does not touch the project's own enlarged sets and operations."""
     looked = []
     monkeypatch.setattr(
         startup, "first_call", lambda *call: looked.append(anew(*call)) or (1.5, 0)
@@ -81,7 +81,7 @@ def test_the_very_first_run_builds_and_compiles(tmp_path, monkeypatch):
 
 
 def anew(arguments, project, steps):
-    """Arguments of a first run, and what it would find of an earlier run."""
+    """Arguments of a first run, and files of an earlier run that it must not use."""
     found = [n for n in ("augmented", "native/build", "runs") if (project / n).exists()]
     return arguments, (project / "train.py").is_file(), found, steps
 

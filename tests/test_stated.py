@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures that docstrings and comments state, counted or measured again."""
+"""Counts or measures again the figures that docstrings and comments state."""
 
 import inspect
 import math
@@ -18,7 +18,7 @@ from training import losses
 
 
 def stated(thing, pattern):
-    """The numbers that a docstring or source states, by the groups of a pattern."""
+    """Numbers in a docstring or source that match the groups of a pattern."""
     text = thing if isinstance(thing, str) else inspect.getdoc(thing)
     found = re.search(pattern, " ".join(re.sub(r"\n *#", " ", text).split()))
     assert found, f"not stated any more: {pattern}"
@@ -27,7 +27,7 @@ def stated(thing, pattern):
 
 @pytest.mark.parametrize("module", [lenet, bn_cnn, double_conv])
 def test_parameters_of_each_layer(module):
-    """In the comment above the sum of all."""
+    """They are in the comment above their sum."""
     comment = re.search(r"# (conv1 \d.*?)(?:, and|\n)", inspect.getsource(module))[1]
     network = models.build(module.__name__.removeprefix("models."))
     for name, count in re.findall(r"(\w+) ([\d,]+)(?:,|$)", comment):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Intervals and tests by hand."""
+"""Tests of evaluation/statistics.py against values computed by hand."""
 
 import numpy as np
 import pytest

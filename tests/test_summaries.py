@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests of training/summaries.py: what TensorBoard reads."""
+"""Tests of training/summaries.py, as TensorBoard reads it."""
 
 import numpy as np
 import pytest

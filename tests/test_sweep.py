@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests of training/sweep.py: with a small stand-in for train.py, and once for real."""
+"""Tests of training/sweep.py, with a small stand-in for train.py, and once for real."""
 
 import json
 import os
@@ -85,7 +85,7 @@ def plan(*flagfiles, seeds=(0, 1), extra=()):
 
 
 def started(name):
-    """Command lines that a run was started with."""
+    """Command lines with which a run was started."""
     path = Path("runs") / name / "started"
     return path.read_text().splitlines() if path.exists() else []
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What TensorBoard gets of a finished run, and that its page shows it."""
+"""Tests of what TensorBoard gets from a finished run, and of its page."""
 
 import json
 import os
@@ -35,7 +35,7 @@ PARTS = ("final", "test", "train")
 
 
 def make_scores(wrong=(2, 5)):
-    """Seven digits, some of them misread as the next one."""
+    """Seven digits, some of them misclassified as the next one."""
     labels = np.array([3, 1, 4, 1, 5, 9, 2], np.uint8)
     read = labels.astype(int)
     read[list(wrong)] = (read[list(wrong)] + 1) % 10
@@ -50,7 +50,7 @@ def read(folder):
 
 @pytest.fixture(scope="module")
 def events(tmp_path_factory):
-    """What is read back of the score of seven digits."""
+    """Events of the score of seven digits, read back."""
     run_dir = tmp_path_factory.mktemp("run")
     tabs = tensorboard.tabs("mlp-s0", "test", CONFIG, make_scores())
     summary = dict.fromkeys(summaries.FINAL_SCALARS, 0.5)
@@ -175,7 +175,7 @@ def test_the_gallery_shows_the_most_confident_errors_first():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Of two runs of two short epochs each."""
+    """Folder of two runs, with two short epochs each."""
     folder = tmp_path_factory.mktemp("runs")
     for network, rate in (("lenet", "1e-3"), ("mlp", "2e-3")):
         command = [sys.executable, "train.py", "--dataset=digits", "--epochs=2"]
@@ -198,7 +198,7 @@ def test_every_tag_says_what_to_look_for(folder):
 
 @pytest.fixture(scope="module")
 def page(folder):
-    """TensorBoard's address over the runs."""
+    """Address of TensorBoard for these runs."""
     return dashboard.serve(folder)
 
 
@@ -269,7 +269,7 @@ WORDS = """
 
 
 class Chromium:
-    """A browser that is spoken to by pipes; a context manager."""
+    """A browser that we control through pipes; a context manager."""
 
     def __init__(self, folder: Path):
         reading, self.commands = os.pipe()
@@ -299,7 +299,7 @@ class Chromium:
         os.close(self.answers)
 
     def ask(self, method, session=None, **params):
-        """What the browser answers to a command of its debugging protocol."""
+        """Sends a command of the debugging protocol; returns the browser's answer."""
         self.count += 1
         message = {"id": self.count, "method": method, "params": params}
         if session:
@@ -314,7 +314,7 @@ class Chromium:
                 return answer["result"]
 
     def words(self, address, wanted, unwanted=(), seconds=120):
-        """What a page says once it says all and only what it should, or in the end."""
+        """Text of a page once it has all that it should and nothing else, or at last."""
         target = self.ask("Target.createTarget", url=address)["targetId"]
         attached = self.ask("Target.attachToTarget", targetId=target, flatten=True)
         session, end = attached["sessionId"], time.monotonic() + seconds
@@ -347,7 +347,7 @@ def test_the_page_shows_the_runs(page, browser, tab):
 
 
 def test_many_runs_are_all_selected(folder, browser, tmp_path):
-    """Of more than 40 folders TensorBoard itself shows none."""
+    """TensorBoard itself selects none of more than 40 folders."""
     for number in range(21):
         for part in ("test", "train"):
             shutil.copytree(folder / "mlp" / part, tmp_path / f"s{number}" / part)

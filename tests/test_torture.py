@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A small part of `make torture`: a few kills, every seventh byte of a checkpoint.
 
-It runs in its own process: this one has made tensors and cannot be forked.
+It runs in a process of its own, since this one has made tensors and cannot be forked.
 """
 
 import json

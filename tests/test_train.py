@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training on a hundred digits: the loop, its resumption and its refusals."""
+"""Tests of the training loop on a hundred digits: results, resuming, refusals."""
 
 import math
 import shutil
@@ -75,7 +75,7 @@ def only(sets, split):
 
 @pytest.fixture(scope="module")
 def finished(config, sets, tmp_path_factory):
-    """The directory of a run that came to its end undisturbed."""
+    """Directory of an undisturbed run."""
     run_dir = tmp_path_factory.mktemp("finished")
     trained(config, sets, run_dir)
     return run_dir
@@ -83,7 +83,7 @@ def finished(config, sets, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def interrupted(config, sets, tmp_path_factory):
-    """The directory of the same run, interrupted as it began its third epoch."""
+    """Directory of the same run, interrupted at the start of its third epoch."""
     run_dir = tmp_path_factory.mktemp("interrupted")
     write = history.write
 
@@ -107,7 +107,7 @@ def trained(config, sets, run_dir, signal=lambda: 0, **changes):
 
 
 def copy_of(run_dir, target):
-    """A copy of a run that may be trained."""
+    """A copy of a run, to be trained further."""
     return shutil.copytree(run_dir, target, dirs_exist_ok=True)
 
 
@@ -156,7 +156,7 @@ def same(config, run_dir, other):
 
 
 def after(calls, signal):
-    """Asks to stop, as by a signal, after so many calls of the graph."""
+    """Asks to stop, as a signal would, after this many calls of the graph."""
     answers = iter([0] * calls)
     return lambda: next(answers, signal)
 
@@ -251,7 +251,7 @@ def test_a_run_without_a_checkpoint_never_starts_over(
 
 
 def test_lost_history_is_refused(config, sets, interrupted, finished, tmp_path):
-    """And not the whole run again: its weights are there."""
+    """We do not train the whole run again, since its weights are there."""
     for number, of in enumerate((interrupted, finished)):
         run_dir = copy_of(of, tmp_path / f"{number}")
         shutil.rmtree(checkpoints.path(run_dir / "checkpoints", (2 + number) * STEPS))
@@ -430,7 +430,7 @@ def test_replicas_take_the_same_step_as_the_whole_batch(config, sets, replicas):
 
 
 def test_replicas_of_batch_norm_average_their_statistics(config, sets):
-    """Two replicas of one batch leave the moving averages between them."""
+    """The moving averages lie between those of two replicas."""
     chosen = replace(config, dropout=0.0, rotation=0.0, weight_average=0.0)
     data = tf.constant(sets.train_images), tf.constant(sets.train_labels)
 
@@ -467,7 +467,7 @@ def test_training_defaults_to_false(config, sets):
 
 @pytest.fixture
 def accuracies(monkeypatch):
-    """accuracies(a, b, …): what validation finds after each epoch from now on."""
+    """accuracies(a, b, …) sets the validation accuracies after the next epochs."""
 
     score = gallery.score
 
@@ -589,7 +589,7 @@ def test_epoch_images_set_the_number_of_steps(config, sets, tmp_path):
 
 @pytest.fixture
 def distinct():
-    """Forty images, no two alike; the number of each is in its middle pixel."""
+    """Forty different images; each has its number in its middle pixel."""
     images = np.zeros((40, 28, 28, 1), np.uint8)
     images[:, 14, 14, 0] = np.arange(1, 41)
     images[:, 10, 14, 0] = 255
@@ -598,7 +598,7 @@ def distinct():
 
 
 def numbers(images):
-    """The number that each image has somewhere."""
+    """The number that each image contains."""
     return np.where(images == 255, 0, images).max((1, 2, 3)) - 1
 
 
@@ -652,7 +652,7 @@ def enlarged(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def windowed(config, digits, enlarged):
-    """A configuration whose training set does not fit, and its sets."""
+    """A configuration whose training set does not fit into memory, and its sets."""
     windowed = replace(config, **WINDOWED, validation_size=37)
     sets = load_sets(digits, replace(windowed, augmented_dir=enlarged))
     assert sets.train_count == 1400 * 8 and not sets.train_images.size

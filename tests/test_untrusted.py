@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Readers refuse paths that are not regular files; limits of what is read."""
+"""Tests of system/untrusted.py: only regular files, and only up to a limit."""
 
 import json
 import os

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The commands and links of the pages work."""
+"""Commands and links in the pages work."""
 
 import ast
 import json
@@ -63,7 +63,7 @@ def commands(page):
 
 
 def complaints(program, lines):
-    """What a program has to say of the flags of each command line."""
+    """Complaints of a program about the flags of each command line."""
     done = subprocess.run(
         [sys.executable, "-c", DRIVER, program],
         input=json.dumps(lines),
@@ -109,7 +109,7 @@ def test_the_makefile_has_the_targets(page):
 
 
 def anchors(path):
-    """What a link may name after # in a page: its headings, as GitHub writes them."""
+    """Headings of a page as GitHub writes them, which links may name after #."""
     headings = re.findall(r"^#+ (.*)$", path.read_text("utf-8"), re.M)
     return {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings}
 

@@ -51,7 +51,7 @@ def feed(source, sampler="epochs", steps=10**9, seed=3):
 
 
 def content(window):
-    """The numbers of the images of a window."""
+    """Numbers of the images in a window."""
     images = window.images.numpy()
     numbers = np.ascontiguousarray(images[:, 0, :4, 0]).view(np.uint32)[:, 0]
     np.testing.assert_array_equal(window.labels, numbers % 10)
@@ -59,7 +59,7 @@ def content(window):
 
 
 def drawn(source, steps, sampler="epochs"):
-    """The numbers that a run draws."""
+    """Numbers of the images that a run draws."""
     found = []
     with feed(source, sampler) as some:
         for step in range(steps):
@@ -128,7 +128,7 @@ def test_the_first_images_are_those_of_the_set():
 
 
 class Damaged(Numbered):
-    """A set that is found damaged when it is verified, or when it is read."""
+    """A set whose damage is noticed on verifying, or on reading."""
 
     def verify(self, stop):
         raise errors.UserError("altered")

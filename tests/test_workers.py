@@ -58,7 +58,7 @@ def workers(*commands):
 
 
 def ends(processes):
-    """Waits; returns exit code, output and lines of error of each, without bars."""
+    """Waits; returns each worker's exit code, output and errors, without the bar."""
     found = []
     for process in processes:
         out, err = process.communicate(timeout=SECONDS)
@@ -87,7 +87,7 @@ def wait_for_epoch(run_dir, count, process):
 
 
 def launched(run_dir, *others):
-    """Trains a run to its end with two workers, by the launcher."""
+    """Trains a run to its end with two workers, using the launcher."""
     command = [sys.executable, "-m", "training.launch", "--workers=2", "--"]
     command += [*FLAGS, f"--run_dir={run_dir}", *others]
     return subprocess.run(

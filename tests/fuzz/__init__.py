@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fuzzing: the readers of outside bytes are fed with arbitrary ones.
+"""Fuzzing: feeds arbitrary bytes to the readers of outside bytes.
 
 readers        each reader as a function of bytes
 seeds          small files for each reader to start from

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fuzzes the readers of outside bytes and reports what was found.
+"""Fuzzes the readers of outside bytes and reports the findings.
 
     python -m tests.fuzz --seconds=600 --only=idx,csv
 
@@ -75,7 +75,7 @@ def fuzz(name: str, seconds: int, kept: Path = KEPT) -> dict[str, Any]:
         start = time.monotonic()
         code, output = _run(name, corpus, found, seconds - spent)
         inputs += _count_inputs(name, output)
-        # Not the time it takes to load, which may be long, if it ran to its end.
+        # If it ran to its end, leave out the time to load, which may be long.
         fuzzed = re.findall(r"\bDone \d+ runs in (\d+) second", output)
         spent += int(fuzzed[-1]) if fuzzed else round(time.monotonic() - start)
         coverage = max([coverage, *map(int, re.findall(r"\bcov: (\d+)", output))])
@@ -83,8 +83,8 @@ def fuzz(name: str, seconds: int, kept: Path = KEPT) -> dict[str, Any]:
             break
         print(output[-3000:], file=sys.stderr)
         for path in set(found.iterdir()) - before - findings:
-            # Atheris itself loses memory, some 100 kB per input in code that compares
-            # a lot: if a new process survives the input, the reader is innocent.
+            # Atheris itself leaks memory, some 100 kB per input in code that compares a
+            # lot. If a new process survives the input, the reader is not to blame.
             if _run(name, path, found, seconds)[0] == 0:
                 path.unlink()
         findings = set(found.iterdir()) - before
@@ -97,7 +97,7 @@ def fuzz(name: str, seconds: int, kept: Path = KEPT) -> dict[str, Any]:
 
 
 def _run(name: str, inputs: Path, found: Path, seconds: int) -> tuple[int, str]:
-    """Runs the fuzzer until its time is over or it finds something.
+    """Runs the fuzzer until its time is up or it finds something.
 
     Args:
       name: a key of `READERS`.
@@ -189,7 +189,7 @@ def main(_: list[str]) -> None:
     print(table)
     if findings:
         raise errors.UserError(
-            f"{len(findings)} findings, their inputs are {', '.join(findings)}: correct"
+            f"{len(findings)} findings, with the inputs {', '.join(findings)}: correct"
             " the reader, and keep each input as a test in tests/test_fuzz.py"
         )
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Each reader of outside bytes as a function of bytes.
+"""Each reader of outside bytes, as a function of bytes.
 
 A reader either returns, having asserted that what it read is valid, or raises
 `errors.UserError` with one line. Anything else is a finding. A new reader is a function
@@ -24,8 +24,8 @@ import numpy as np
 from system import console, errors, untrusted
 from tests.fuzz import seeds
 
-# One per process, removed at its end. In memory if possible: a disk takes longer to
-# flush a file that is written again and again than all the rest takes.
+# One per process, removed at its end. In memory if possible: on a disk, flushing a file
+# that is written again and again takes longer than everything else.
 _SHM = Path("/dev/shm")
 _FOLDER = tempfile.TemporaryDirectory(
     prefix="fuzz-", dir=_SHM if os.access(_SHM, os.W_OK) else None

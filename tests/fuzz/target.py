@@ -13,8 +13,8 @@ import atheris
 
 INPUT_SECONDS = 20  # of processor time, which does not pass while the machine is busy
 
-# Code that counts as coverage: ours, and the Python code that it relies on.
-# (zlib and json's scanner are C and cannot be seen.)
+# Code that counts as coverage: ours, and the Python code that it uses. (zlib and json's
+# scanner are written in C and cannot be measured.)
 INSTRUMENTED = [
     *("augment", "data", "evaluation", "photos", "system", "training"),
     *("absl.flags._argument_parser", "absl.flags._flag", "absl.flags._flagvalues"),
@@ -23,7 +23,7 @@ INSTRUMENTED = [
 
 
 def main(argv: list[str]) -> None:
-    """Fuzzes until libFuzzer's time is over or it finds something."""
+    """Fuzzes until libFuzzer's time is up or it finds something."""
     program, name, *arguments = argv
     # Reading the seeds here imports all that the reader needs, so it is instrumented.
     with atheris.instrument_imports(include=INSTRUMENTED, enable_loader_override=False):
@@ -31,7 +31,7 @@ def main(argv: list[str]) -> None:
 
         from tests.fuzz import readers, seeds
 
-        # It looks for flags of similar names, for a tenth of a second each time.
+        # For each error it would look for similar flags, for a tenth of a second.
         _helpers.get_flag_suggestions = lambda attempt, longopt_list: []
         for seed in seeds.SEEDS[name]():
             readers.check(name, seed)

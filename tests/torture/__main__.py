@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Injects faults into the real programs and reports which of them did harm.
+"""Injects faults into the real programs and reports which ones did harm.
 
     python -m tests.torture
 
@@ -57,12 +57,14 @@ class Survived(errors.UserError):
 def define_flags() -> None:
     """Defines the flags."""
     flags.DEFINE_integer("kills", 140, "Number of kill -9 in training.", lower_bound=6)
-    flags.DEFINE_integer("signals", 12, "Number of SIGTERM, of Ctrl-C.", lower_bound=1)
+    flags.DEFINE_integer(
+        "signals", 12, "Number of SIGTERM and of Ctrl-C.", lower_bound=1
+    )
     flags.DEFINE_integer("disks", 16, "Number of full disks.", lower_bound=1)
     flags.DEFINE_integer(
         "augmentation_kills", 30, "Number of kill -9 in augmentation.", lower_bound=1
     )
-    flags.DEFINE_integer("every", 1, "Inject every n-th damage only.", lower_bound=1)
+    flags.DEFINE_integer("every", 1, "Inject only every n-th damage.", lower_bound=1)
     flags.DEFINE_integer(
         "jobs", 0, "Groups of faults at the same time; 0: one per core.", lower_bound=0
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Faults while an enlarged set is built; after a second build it has the same bytes."""
+"""Faults while an enlarged set is built; a second build must give the same bytes."""
 
 import hashlib
 import shutil
@@ -81,7 +81,7 @@ def killed(folder: Path, count: int, report: Report) -> Row:
 
 
 def full(folder: Path, count: int, report: Report) -> Row:
-    """A disk that is full while a set is built, then has room."""
+    """A disk that is full while a set is built, and then has room again."""
     row, intact = Row("disk full in augmentation"), folder / "full-set"
     assert _enlarge(intact).code == 0
     expected = _digest(intact)

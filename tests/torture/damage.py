@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every byte of a checkpoint damaged in turn: the damage must be noticed."""
+"""Damages every byte of a checkpoint in turn; the damage must be noticed."""
 
 import json
 import os
@@ -84,7 +84,7 @@ def _damages(good: Files, foreign: Files) -> Iterator[tuple[str, Files]]:
 
 
 def older_taken(folder: Path, report: Report, every: int = 1) -> list[Row]:
-    """train.py resumes with a damaged checkpoint: names it, takes the one before it.
+    """train.py must name a damaged checkpoint, and resume from the one before it.
 
     Args:
       folder: folder to work in.

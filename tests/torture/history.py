@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parts of a run are lost: it is refused or ends the same, and never starts over."""
+"""Parts of a run are lost: it must be refused or end the same, and never start over."""
 
 import itertools
 import shutil

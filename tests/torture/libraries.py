@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiled operations that are damaged on disk: noticed and compiled again."""
+"""Compiled operations are damaged on disk; they must be compiled again."""
 
 import shutil
 from collections.abc import Iterator

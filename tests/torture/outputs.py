@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Outputs that are full, closed, unread or lack characters: the run is complete."""
+"""Outputs are full, closed, unread or lack characters; the run must be complete."""
 
 import os
 import shutil
@@ -29,7 +29,7 @@ WAYS = {
 
 
 def lost(folder: Path, report: Report) -> Row:
-    """train.py with each of these outputs; the run must be complete."""
+    """Runs train.py with each of these outputs; the run must be complete."""
     row = Row("outputs full, closed, unread: the run is complete")
     run_dir = folder / "out"
     err = folder / "err"

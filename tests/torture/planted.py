@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Links planted in a run directory: the files they lead to must not change."""
+"""Links are planted in a run directory; the files they lead to must not change."""
 
 import hashlib
 import os
@@ -44,7 +44,7 @@ PLANTS: dict[str, Plant] = {
 
 
 def links(folder: Path, report: Report, every: int = 1) -> list[Row]:
-    """train.py starts and resumes in directories that contain links.
+    """Starts and resumes train.py in directories that contain links.
 
     Args:
       folder: folder to work in.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run of a few seconds that has all that a run can have, and its digest."""
+"""A run of a few seconds that has everything a run can have, and its digest."""
 
 import hashlib
 import json

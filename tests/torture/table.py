@@ -52,7 +52,7 @@ class Row:
         return row
 
     def cells(self) -> tuple:
-        """Cells of the table; a run that survived is the same, so it lost 0 bytes."""
+        """Cells of the table; a run that survived has lost 0 bytes."""
         if self.reason:
             return (self.name, "not run", self.reason, "")
         survived = self.injected - len(self.failures)

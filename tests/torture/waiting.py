@@ -19,7 +19,7 @@ EXIT_SECONDS = 5  # longest time from signal to exit
 
 
 def signals(folder: Path, count: int, report: Report) -> Row:
-    """SIGTERM and Ctrl-C, `count` times each: it exits and leaves no files."""
+    """SIGTERM and Ctrl-C, `count` times each: it must exit and leave no files."""
     row, draw = Row("SIGTERM, Ctrl-C to a worker that waits"), random.Random(4)
     run_dir = folder / "waiting"
     for i in range(2 * count):
