@@ -136,7 +136,7 @@ EXECUTORS = {"eval", "exec", "compile", "__import__"}
 
 
 def unsafe(source):
-    """Names in a source that execute code from a file, and addresses open to anybody."""
+    """Names in a source that execute code from a file or listen on all addresses."""
     found = set()
     for node in ast.walk(source):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):

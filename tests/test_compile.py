@@ -51,7 +51,7 @@ def test_the_compiler_may_be_several_words(nothing_compiled, monkeypatch):
 
 @pytest.fixture
 def copied(nothing_compiled, monkeypatch):
-    """Path of a library that is copied instead of compiled, and a list of its builds."""
+    """A library that is copied instead of compiled, and the list of its builds."""
     content, builds = compiled().read_bytes(), []
 
     def build(_, path):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests of system/console.py: paths with ~, pasted commands, failing outputs, Ctrl-C."""
+"""Tests of system/console.py: paths with ~, commands to paste, bad outputs, Ctrl-C."""
 
 import ast
 import os

@@ -174,7 +174,7 @@ print(peak() - before)
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="not Linux")
 @pytest.mark.parametrize("mode", ["RGBA", "I;16"])
 def test_the_largest_photo_takes_bounded_memory(tmp_path, mode):
-    """50 million pixels to rotate, in a file of 80 kB; this once took 985 MB and 21 s."""
+    """50 million pixels to rotate, in a file of 80 kB; it once took 985 MB and 21 s."""
     dtype, channels = (np.uint16, ()) if mode == "I;16" else (np.uint8, (len(mode),))
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -78,7 +78,7 @@ class Recipe(NamedTuple):
         return [int(table[one, other] + table[other, one]) for table in tables]
 
     def constant(self, seed):
-        """(digit, number of epochs) for each digit that was the answer to all images."""
+        """(digit, number of epochs) for each digit that was the answer throughout."""
         table = np.array(self.seeds[seed]["test"]["confusion_matrix"])
         shares = {round(n / table.sum(), 4): d for d, n in enumerate(table.sum(1))}
         answers = [shares.get(a) for a in self.seeds[seed]["test_accuracy_by_epoch"]]
@@ -199,7 +199,7 @@ def test_a_random_split_is_said_to_be_one():
 
 
 def times_to_accuracy():
-    """Rows of "Time to accuracy" and README's row for Keras, by benchmarks/results.json."""
+    """Rows of "Time to accuracy", and README's of Keras, by benchmarks/results.json."""
     path = ROOT / "benchmarks/results.json"
     trainings = json.loads(path.read_text("utf-8"))["accuracy"]["figures"]["trainings"]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests of evaluation/scoring.py: scores computed by hand, and the graph that predicts."""
+"""Tests of evaluation/scoring.py: scores computed by hand, and the predicting graph."""
 
 import json
 

@@ -314,7 +314,7 @@ class Chromium:
                 return answer["result"]
 
     def words(self, address, wanted, unwanted=(), seconds=120):
-        """Text of a page once it has all that it should and nothing else, or at last."""
+        """Text of a page once it has all that it should and no more, or at last."""
         target = self.ask("Target.createTarget", url=address)["targetId"]
         attached = self.ask("Target.attachToTarget", targetId=target, flatten=True)
         session, end = attached["sessionId"], time.monotonic() + seconds

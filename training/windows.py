@@ -7,13 +7,8 @@ sampler of `training.batches` draws as it would from a whole set, so a batch is 
 function of (seed, step). A thread reads the next window while we train on this one;
 there are never more than two.
 
-With --sampler=epochs each image comes once per pass, and the shuffling is close to that
-in memory. With 960,000 images in windows of 36,608 (60 MB), 0.18 % of the pairs in a
-batch lie within a block of each other (0.01 % in memory), copies of one original are
-321 steps apart in the median (318), and the classes are as mixed (chi-square of a
-window 6.7, 7.6 by chance). After 600 steps on 240,000 images, seeds 1 to 5 of system A1
-had 145, 145, 152, 168 and 145 errors with windows of 9,728 (16 MB), and 140, 166, 134,
-161 and 154 in memory.
+With --sampler=epochs, each image comes once per pass, shuffled nearly as well as in
+memory; docs/scaling.md has figures.
 """
 
 import concurrent.futures

@@ -213,7 +213,7 @@ def kills(folder: Path, count: int, report: Report) -> Row:
 
 
 def signals(folder: Path, count: int, report: Report) -> Row:
-    """SIGTERM and Ctrl-C, `count` times each: the run must save and say how to resume."""
+    """SIGTERM and Ctrl-C, `count` times each: the run saves and says how to resume."""
     expected, events = undisturbed(folder / "stopped-intact")
     row, draw = Row("SIGTERM, Ctrl-C while training, resumed"), random.Random(2)
     run_dir = folder / "stopped"
