@@ -30,8 +30,6 @@ from training import (
     windows,
 )
 
-FLAGS = flags.FLAGS
-
 MAX_THREADS = 1024  # TensorFlow starts all of them
 _MAX_EPOCHS = schedules.MAX_STEPS - 1  # no run has more epochs than steps
 
@@ -228,6 +226,18 @@ HEADINGS = settings.headings(*_GROUPS)
 class Config(Housekeeping, Online, Offline, Network, Training, Main):
     """All settings of a run."""
 
+    @classmethod
+    def recorded(cls, entries: Mapping[str, Any]) -> "Config":
+        """The settings that a run.json records.
+
+        Those that were added after it was written have their defaults, with which the
+        run was trained: a new setting makes no older run foreign.
+
+        Raises:
+          errors.UserError: an entry is unknown, of the wrong type, or impossible.
+        """
+        return settings.read(cls, entries).resolved()
+
     def deciding(self) -> dict[str, Any]:
         """The settings that the result depends on, with JSON types, for run.json."""
         return {
@@ -235,6 +245,13 @@ class Config(Housekeeping, Online, Offline, Network, Training, Main):
             for name, value in vars(self).items()
             if name not in HOUSEKEEPING
         }
+
+    def chosen(self) -> dict[str, Any]:
+        """The deciding settings that are not the defaults, with network and rule."""
+        main: dict[str, Any] = {"network": self.network, "optimizer": self.optimizer}
+        default = type(self)(**main).resolved().deciding()
+        own = self.deciding()
+        return main | {k: v for k, v in own.items() if v != default[k]}
 
     def shared(self) -> dict[str, Any]:
         """The settings that all workers of a run must have in common, by flag."""
@@ -265,36 +282,36 @@ HOUSEKEEPING = _named("decides", False, True)  # they cannot change the result
 LOCAL = _named("local", True, False)  # workers of one run may differ in them
 
 
-def _check_replicas(values: Mapping[str, Any]) -> None:
-    if values["replicas"] > values["batch_size"]:
+def _check_replicas(config: Any) -> None:
+    if config.replicas > config.batch_size:
         raise errors.UsageError("more --replicas than --batch_size has images")
 
 
-def _check_memory(values: Mapping[str, Any]) -> None:
-    if values["memory_mb"]:
-        windows.length(values["memory_mb"], values["batch_size"])
+def _check_memory(config: Any) -> None:
+    if config.memory_mb:
+        windows.length(config.memory_mb, config.batch_size)
 
 
-def _check_held_out(values: Mapping[str, Any]) -> None:
-    chooses = values["schedule"] == "plateau" or values["keep_best"]
-    if (chooses or values["early_stopping"]) and not values["validation_size"]:
+def _check_held_out(config: Any) -> None:
+    chooses = config.schedule == "plateau" or config.keep_best
+    if (chooses or config.early_stopping) and not config.validation_size:
         raise errors.UsageError(
             "--schedule=plateau, --early_stopping and --keep_best go by the validation"
             " accuracy: set --validation_size"
         )
 
 
-def _check_floor(values: Mapping[str, Any]) -> None:
-    plateau = values["schedule"] == "plateau"
-    if plateau and values["plateau_floor"] > values["learning_rate"]:
+def _check_floor(config: Any) -> None:
+    plateau = config.schedule == "plateau"
+    if plateau and config.plateau_floor > config.learning_rate:
         raise errors.UsageError(
             "--plateau_floor is above --learning_rate, so that --schedule=plateau could"
             " never lower it: set a lower floor"
         )
 
 
-def _check_decay(values: Mapping[str, Any]) -> None:
-    if values["learning_rate"] * values["weight_decay"] >= 1:
+def _check_decay(config: Any) -> None:
+    if config.learning_rate * config.weight_decay >= 1:
         raise errors.UsageError(
             "--learning_rate times --weight_decay is the share that a step takes off"
             " each kernel: expected less than 1"

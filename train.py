@@ -189,7 +189,7 @@ def train(config: Config, data_sets: Sets, run: Session) -> scoring.Predict:
     """
     run_dir, workers, batch_size = run.run_dir, run.workers, config.batch_size
     splits = ["train", *data_sets.scored]
-    state = State(config)
+    state = State(config, run.record.get("config"))
     predict = scoring.Predict(state.scored)
     epoch_steps, total_steps = schedules.count_steps(config, data_sets.train_count)
     resumed = state.resume(run_dir, data_sets.scored, epoch_steps, workers)
@@ -291,7 +291,7 @@ def main(_: list[str]) -> None:
             with run.listening():
                 predict = train(resolved.config, data_sets, run)
             if data_sets.scored and place.number == 0:
-                trained_run = trained.after_training(run.run_dir, predict)
+                trained_run = trained.after_training(run, resolved.config, predict)
                 result.evaluate(trained_run, data_sets.scored)
             elif not data_sets.scored:
                 print("nothing to score: unlabelled test set, and no images held out")

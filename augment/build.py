@@ -15,7 +15,7 @@ if __name__ == "__main__":  # first: the other imports take a while
 
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import tabulate
@@ -26,6 +26,8 @@ from augment import enlarged, online_settings, plan, workers
 from augment.settings import CHECKS, Offline, Online
 from system import cli, console, errors, files
 from system.settings import define_flags as define_settings
+
+FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
@@ -52,25 +54,23 @@ def define_flags() -> None:
         "Address of a Dask scheduler, tcp://HOST:PORT; its workers build the set and"
         " must reach --augmented_dir by the same path.",
     )
-    flags.register_multi_flags_validator(
-        ["workers", "dask_scheduler"], cli.validator(_check_engine)
-    )
+    cli.require_together(["workers", "dask_scheduler"], _check_engine)
 
 
-def _check_engine(values: Mapping[str, Any]) -> None:
-    workers.check_scheduler(values["dask_scheduler"])
-    if values["dask_scheduler"] and values["workers"]:
+def _check_engine(values: Any) -> None:
+    workers.check_scheduler(values.dask_scheduler)
+    if values.dask_scheduler and values.workers:
         raise errors.UserError(
             "--workers starts processes here, but --dask_scheduler has its own workers:"
             " give only one of them"
         )
 
 
-def _engine(values: Mapping[str, Any]) -> workers.Engine:
-    if values["dask_scheduler"]:
-        return functools.partial(workers.dask, values["dask_scheduler"])
-    if values["workers"]:
-        return functools.partial(workers.processes, values["workers"])
+def _engine() -> workers.Engine:
+    if FLAGS.dask_scheduler:
+        return functools.partial(workers.dask, FLAGS.dask_scheduler)
+    if FLAGS.workers:
+        return functools.partial(workers.processes, FLAGS.workers)
     return workers.threads
 
 
@@ -87,23 +87,20 @@ def table(parts: Sequence[plan.Part]) -> list[tuple[str, int]]:
 
 def main(argv: list[str]) -> None:
     """Builds or verifies the set that the flags describe."""
-    values = flags.FLAGS.flag_values_dict()
-    settings = plan.settings_from(values)
-    online = online_settings.settings_from(values)
-    if values["preview"]:
-        files.check_writable(values["preview"], "preview")
-    dataset = data.load(values["dataset"], values["data_dir"])
-    directory = enlarged.make(
-        dataset, settings, values["augmented_dir"], _engine(values)
-    )
+    settings = plan.settings_from(FLAGS)
+    online = online_settings.settings_from(FLAGS)
+    if FLAGS.preview:
+        files.check_writable(FLAGS.preview, "preview")
+    dataset = data.load(FLAGS.dataset, FLAGS.data_dir)
+    directory = enlarged.make(dataset, settings, FLAGS.augmented_dir, _engine())
     rows = table(plan.plan(dataset.train_labels, settings))
     print(tabulate.tabulate(rows, headers=["transform", "images"], intfmt=","))
     print(directory or "plain originals: nothing to store")
-    if values["preview"]:
+    if FLAGS.preview:
         from augment import preview  # here, because loading matplotlib takes a second
 
-        preview.write(dataset, settings, online, values["preview"])
-        print(values["preview"])
+        preview.write(dataset, settings, online, FLAGS.preview)
+        print(FLAGS.preview)
 
 
 if __name__ == "__main__":

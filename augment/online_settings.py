@@ -4,7 +4,7 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from system import errors
@@ -75,12 +75,12 @@ def checks(name: str) -> Callable[[float], None]:
     return functools.partial(_check_range, name)
 
 
-def settings_from(values: Mapping[str, Any]) -> OnlineSettings:
-    """Turns values of flags, or of a run's JSON, into settings; UserError if wrong."""
+def settings_from(config: Any) -> OnlineSettings:
+    """The online settings of a run, attributes of `config`; UserError if wrong."""
     for name in _FLAGS:
-        _check_range(name, values[name])
-    check_elastic(values)
-    return OnlineSettings(**{name: float(values[name]) for name in _FLAGS})
+        _check_range(name, getattr(config, name))
+    check_elastic(config)
+    return OnlineSettings(**{name: float(getattr(config, name)) for name in _FLAGS})
 
 
 def _check_range(name: str, value: float) -> None:
@@ -91,12 +91,13 @@ def _check_range(name: str, value: float) -> None:
         )
 
 
-def check_elastic(values: Mapping[str, Any]) -> None:
+def check_elastic(config: Any) -> None:
     """Raises UserError if only one of the two elastic settings is on."""
-    if bool(values["elastic_alpha"]) != bool(values["elastic_sigma"]):
+    alpha, sigma = config.elastic_alpha, config.elastic_sigma
+    if bool(alpha) != bool(sigma):
         raise errors.UserError(
             "elastic_alpha and elastic_sigma must both be above 0, or both be 0, got"
-            f" {values['elastic_alpha']} and {values['elastic_sigma']}"
+            f" {alpha} and {sigma}"
         )
 
 

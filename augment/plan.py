@@ -39,6 +39,10 @@ class Settings:
     deform_seed: int = 0
 
 
+_FIRST = (
+    *("shift_directions", "shift_pixels", "shift_diagonal", "flip_codes"),
+    *("flip_labels", "flip_shifted", "keep_originals"),
+)
 _DEFORM = ("deform", "multiply", "deform_seed")
 
 Transform = Callable[[np.ndarray], np.ndarray]  # uint8 [n, 28, 28, 1] → the same
@@ -58,27 +62,27 @@ class Part:
 
 def checks(name: str) -> Callable[[Any], object]:
     """Returns a function that raises UserError at a wrong value of one setting."""
-    return lambda value: settings_from({**dataclasses.asdict(Settings()), name: value})
+    return lambda value: settings_from(dataclasses.replace(Settings(), **{name: value}))
 
 
-def settings_from(values: Mapping[str, Any]) -> Settings:
-    """Turns values of flags, or of a run's JSON, into settings; UserError if wrong.
+def settings_from(config: Any) -> Settings:
+    """Turns settings, attributes of `config`, into a plan's; UserError if wrong.
 
     Lists are sorted and deduplicated, so that the same images get the same folder.
     """
-    pixels = values["shift_pixels"]
+    pixels = config.shift_pixels
     if pixels not in range(1, MAX_PIXELS + 1):
         raise errors.UserError(f"shift_pixels must be 1 to {MAX_PIXELS}, got {pixels}")
     settings = Settings(
-        shift_directions=_choices("shift_directions", values, DIRECTIONS),
+        shift_directions=_choices(config, "shift_directions", DIRECTIONS),
         shift_pixels=pixels,
-        shift_diagonal=values["shift_diagonal"],
-        flip_codes=_choices("flip_codes", values, CODES),
-        flip_labels=_choices("flip_labels", values, DIGITS),
-        flip_shifted=values["flip_shifted"],
-        keep_originals=values["keep_originals"],
+        shift_diagonal=config.shift_diagonal,
+        flip_codes=_choices(config, "flip_codes", CODES),
+        flip_labels=_choices(config, "flip_labels", DIGITS),
+        flip_shifted=config.flip_shifted,
+        keep_originals=config.keep_originals,
     )
-    deformed = check_deform(values)
+    deformed = check_deform(config)
     return _replaced(settings, deformed) if deformed else settings
 
 
@@ -106,16 +110,17 @@ def _replaced(settings: Settings, deformed: Mapping[str, Any]) -> Settings:
     )
 
 
-def check_deform(values: Mapping[str, Any]) -> dict[str, Any]:
+def check_deform(config: Any) -> dict[str, Any]:
     """Returns the settings of the deformations; an empty dict without any.
 
-    A value that is missing or None is the default. Raises UserError if one is out of
+    A setting that is missing or None has its default. Raises UserError if one is out of
     range, or given without the others.
     """
-    given = {name: values[name] for name in _DEFORM if values.get(name) is not None}
-    values = {**dataclasses.asdict(Settings()), **given}
-    kinds = _choices("deform", values, KINDS)
-    multiply, seed = values["multiply"], values["deform_seed"]
+    values: dict[str, Any] = {name: getattr(config, name, None) for name in _DEFORM}
+    given = {name: value for name, value in values.items() if value is not None}
+    settings = dataclasses.replace(Settings(), **given)
+    kinds = _choices(settings, "deform", KINDS)
+    multiply, seed = settings.multiply, settings.deform_seed
     if not 1 <= multiply <= MAX_MULTIPLY:
         raise errors.UserError(f"multiply must be 1 to {MAX_MULTIPLY}, got {multiply}")
     if not 0 <= seed <= MAX_SEED:
@@ -134,18 +139,21 @@ def check_deform(values: Mapping[str, Any]) -> dict[str, Any]:
 def describe(settings: Settings) -> dict[str, Any]:
     """Everything but the originals that a set depends on, for its manifest.
 
-    Deformations are left out if there are none: such sets keep their old names.
+    A setting that was added after the first version is left out at its default, so
+    that it changes no name of a set.
     """
-    values = dataclasses.asdict(settings)
+    values, default = dataclasses.asdict(settings), dataclasses.asdict(Settings())
+    named = (*_FIRST, *(_DEFORM if settings.deform else ()))
+    values = {k: v for k, v in values.items() if k in named or v != default[k]}
     if settings.deform:
-        return {**values, "deformation": dataclasses.asdict(Deformation())}
-    return {name: value for name, value in values.items() if name not in _DEFORM}
+        values["deformation"] = dataclasses.asdict(Deformation())
+    return values
 
 
-def _choices(name: str, values: Mapping[str, Any], allowed: Iterable) -> tuple:
+def _choices(config: Any, name: str, allowed: Iterable) -> tuple:
     """Returns the items of `allowed` that are named, as themselves or as strings."""
     known = {str(item): item for item in allowed}
-    named = [str(item) for item in values[name]]
+    named = [str(item) for item in getattr(config, name)]
     for item in named:
         if item not in known:
             raise errors.UserError(f"{name}: {item!r} is not one of {', '.join(known)}")

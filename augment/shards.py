@@ -14,6 +14,7 @@ import socket
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -93,7 +94,7 @@ def write(
     job = _read_job(place)
     labels = mapped(place / _LABELS, [job["count"]])
     images = mapped(place / _IMAGES, [job["count"], 28, 28])[..., np.newaxis]
-    parts = plan(labels, settings_from(job["settings"]))
+    parts = plan(labels, settings_from(SimpleNamespace(**job["settings"])))
     part = parts[number]
     count = len(part.indices)
     into = into or (np.empty((count, 28, 28, 1), np.uint8), np.empty(count, np.uint8))

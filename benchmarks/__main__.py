@@ -76,7 +76,7 @@ def define_flags() -> None:
     )
     flags.register_multi_flags_validator(
         ["only", "quick"],
-        lambda values: not (values["only"] and values["quick"]),
+        lambda values: not all(values.values()),
         "--quick measures the training step only: drop --only",
     )
 

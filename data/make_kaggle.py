@@ -27,6 +27,8 @@ import data
 from data import kaggle
 from system import cli, errors
 
+FLAGS = flags.FLAGS
+
 TEST_LABELS = "test_labels.csv"
 
 
@@ -90,13 +92,10 @@ def write(folder: str, dataset: data.Dataset, train_rows: int, test_rows: int) -
 
 def main(_: list[str]) -> None:
     """Makes the files that the flags describe."""
-    values = flags.FLAGS.flag_values_dict()
-    dataset = data.load(values["dataset"], values["data_dir"])
-    folder, train_rows, test_rows = (
-        values[name] for name in ("kaggle_dir", "train_rows", "test_rows")
-    )
-    write(folder, dataset, train_rows, test_rows)
-    print(f"{folder}: {train_rows:,} training and {test_rows:,} test digits")
+    dataset = data.load(FLAGS.dataset, FLAGS.data_dir)
+    write(FLAGS.kaggle_dir, dataset, FLAGS.train_rows, FLAGS.test_rows)
+    rows = f"{FLAGS.train_rows:,} training and {FLAGS.test_rows:,} test digits"
+    print(f"{FLAGS.kaggle_dir}: {rows}")
 
 
 if __name__ == "__main__":

@@ -56,11 +56,12 @@ def define_flags() -> None:
         "Some of saved_model, float, int8 (both TensorFlow Lite) and onnx, separated by"
         " commas; default: all whose converters are installed.",
     )
-    flags.register_multi_flags_validator(
-        ["export_dir", "export_formats"],
-        lambda values: values["export_dir"] or not values["export_formats"],
-        "--export_formats needs --export_dir",
-    )
+    cli.require_together(["export_dir", "export_formats"], _check_formats)
+
+
+def _check_formats(values: Any) -> None:
+    if values.export_formats and not values.export_dir:
+        raise errors.UsageError("--export_formats needs --export_dir")
 
 
 def choose(names: Sequence[str] | None) -> list[str]:
@@ -112,10 +113,8 @@ def export_run(
     Raises ExportError if a format failed; the others are written.
     """
     split = result.scored_split(scored)
-    config = run.config
-    trained_on, _ = data.split(
-        len(dataset.train_labels), config["validation_size"], config["split_seed"]
-    )
+    size, seed = run.config.validation_size, run.config.split_seed
+    trained_on, _ = data.split(len(dataset.train_labels), size, seed)
     table, refused = export(
         run.predict.network,
         export_dir,

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from config import Config
 from evaluation import predictions, result
 from system import console, untrusted
 from training import runs
@@ -22,7 +23,7 @@ class Run(NamedTuple):
 
     Attributes:
       directory: run directory.
-      config: settings.
+      config: its settings.
       data: hash of each data file.
       split: the digits scored, "test" or "validation".
       labels: uint8 [N].
@@ -31,7 +32,7 @@ class Run(NamedTuple):
     """
 
     directory: Path
-    config: Mapping[str, Any]
+    config: Config
     data: Mapping[str, str]
     split: str
     labels: np.ndarray
@@ -46,12 +47,12 @@ class Run(NamedTuple):
     @property
     def seed(self) -> int:
         """Seed of the run."""
-        return self.config["seed"]
+        return self.config.seed
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """All settings but the seed."""
-        return {name: v for name, v in self.config.items() if name != "seed"}
+        """The settings that are not the defaults, without the seed."""
+        return {k: v for k, v in self.config.chosen().items() if k != "seed"}
 
     @property
     def errors(self) -> int:
@@ -71,6 +72,7 @@ def read(directory: Path) -> Run:
       RunError: there is no run; it is unfinished, not scored, or damaged.
     """
     run = runs.read_run(directory)
+    config = runs.settings_of(directory, run, Config)
     labels, probabilities = predictions.read(directory)
     split, finished, binary_accuracy, errors = _read_result(directory)
     if not finished:
@@ -78,13 +80,9 @@ def read(directory: Path) -> Run:
             f"{directory} was scored before its training was finished: resume it by"
             f" {runs.resume_command(directory)}"
         )
-    if type(run["config"].get("seed")) is not int:
-        raise runs.RunError(
-            f"{directory / 'run.json'} is damaged, it names no seed: train again"
-        )
     correct = probabilities.argmax(1) == labels
     scored = Run(
-        directory, run["config"], run["data"], split, labels, correct, binary_accuracy
+        directory, config, run["data"], split, labels, correct, binary_accuracy
     )
     if scored.errors != errors:
         raise runs.RunError(
@@ -140,7 +138,7 @@ def check_comparable(compared: Sequence[Run]) -> None:
                 f"{both} were scored on different digits: compare runs that held out"
                 " the same ones, with the same --split_seed and --validation_size"
             )
-        if one.config == other.config:
+        if one.seed == other.seed and one.recipe == other.recipe:
             raise runs.RunError(
                 f"{both} have the same flags and the same seed, and so would count"
                 " twice: leave one of them out"
@@ -184,10 +182,11 @@ def distinct(*candidates: list[str]) -> list[str]:
 
 def differences(groups: Mapping[str, Sequence[Run]]) -> str:
     """A line with the flags in which recipes differ, and their values."""
-    recipes = [members[0].recipe for members in groups.values()]
+    first = [members[0] for members in groups.values()]
+    settings = [run.config.deciding() for run in first]
     parts = []
-    for name in sorted(set().union(*recipes)):
-        values = [recipe.get(name) for recipe in recipes]
+    for name in sorted(set().union(*(run.recipe for run in first))):
+        values = [values[name] for values in settings]
         if any(value != values[0] for value in values):
             parts.append(f"--{name} ({' | '.join(map(_show_value, values))})")
     return f"{' | '.join(groups)} differ in: {', '.join(parts)}."

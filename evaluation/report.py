@@ -14,10 +14,11 @@ from typing import Any
 import jinja2
 import numpy as np
 
+from config import Config
 from evaluation import calibration, figures, mosaics, statistics
 from evaluation.activations import FirstLayer
 from evaluation.scoring import Scores
-from training import checkpoints, runs
+from training import runs
 
 REPORT = "report.html"
 TEMPLATE = "report.html.j2"
@@ -96,7 +97,7 @@ def _charts(
     confidences = scores.probabilities.max(1)
     correct = scores.predictions == scores.labels
     # The last epoch is where the curves end: it needs no mark.
-    best = checkpoints.scored(result["config"]) == checkpoints.BEST
+    best = Config.recorded(result["config"]).keep_best
     return {
         "learning_curves": figures.learning_curves(
             rows, result["scored_epoch"] if best else None
@@ -192,14 +193,14 @@ def confusions(
 
 def describe_weights(split: str, result: Mapping[str, Any]) -> str:
     """Sentences on the weights that were scored: whose, from when, and how chosen."""
-    config, epochs = result["config"], result["epochs"]
+    config, epochs = Config.recorded(result["config"]), result["epochs"]
     weights = "the network"
-    if config["weight_average"]:
+    if config.weight_average:
         weights = (
             "the exponential average of the network’s weights"
-            f" (decay {config['weight_average']:g})"
+            f" (decay {config.weight_average:g})"
         )
-    if checkpoints.scored(config) == checkpoints.BEST:
+    if config.keep_best:
         which = "epoch {}, the one with the best validation accuracy"
     elif result["scored_epoch"] == epochs:  # the epoch after the last complete one
         which = f"step {result['steps']:,}, within epoch {{}}"
@@ -207,20 +208,20 @@ def describe_weights(split: str, result: Mapping[str, Any]) -> str:
         which = "the last step, at the end of epoch {}"
     which = which.format(result["scored_epoch"])
     sentences = [f"Scored: {weights} after {which} (epochs count from 0)."]
-    progress = f"{epochs} of {config['epochs']} epochs"
+    progress = f"{epochs} of {config.epochs} epochs"
     if not result["finished"]:
         sentences.append(f"Training is unfinished: {progress} so far.")
-    elif epochs < config["epochs"]:
+    elif epochs < config.epochs:
         sentences.append(f"Training stopped early, after {progress}.")
     return " ".join([*sentences, _describe_split(split, config)])
 
 
-def _describe_split(split: str, config: Mapping[str, Any]) -> str:
+def _describe_split(split: str, config: Config) -> str:
     """A sentence on whether the digits scored had any influence on the training."""
     if split == "test":
         return "No choice was made on the test digits."
-    steered = config["early_stopping"] or config["schedule"] == "plateau"
-    if steered or config["keep_best"]:
+    steered = config.early_stopping or config.schedule == "plateau"
+    if steered or config.keep_best:
         return (
             "The digits scored are held-out training images, and training used their"
             " accuracy to make choices, so the figures are somewhat optimistic."

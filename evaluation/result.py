@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 import data
+from config import Config
 from data import kaggle
 from evaluation import predictions, scoring, trained
 from evaluation.trained import Scored, TrainedRun
@@ -37,7 +38,7 @@ def evaluate(run: TrainedRun, scored: Scored) -> None:
     columns = ("loss", "accuracy")
     needed = [f"{name}_{column}" for name in ("train", split) for column in columns]
     rows = trained.epochs(run.directory, run.step, [*needed, "learning_rate"])
-    scores = scoring.score(run.predict, images, labels, run.config["loss"])
+    scores = scoring.score(run.predict, images, labels, run.config.loss)
     if not (np.isfinite(scores.probabilities).all() and np.isfinite(scores.loss)):
         raise runs.RunError(
             f"the network of {run.directory} gives NaN or infinity for some {split}"
@@ -100,21 +101,21 @@ def _publish(
         text,
         {**result[split], "training_seconds": result["training_seconds"]},
         pictures,
-        tensorboard.tabs(_trial(run.config), split, run.config, scores),
+        tensorboard.tabs(_trial(run.config), split, run.config.deciding(), scores),
     )
     tensorboard.write_projector(run.directory / summaries.FINAL, scores, images, last)
     print(text)
     print(run.directory / report.REPORT)
 
 
-def _trial(config: Mapping[str, Any]) -> str:
+def _trial(config: Config) -> str:
     """Name of a run in HParams, wherever its directory is."""
-    recipe = checkpoints.fingerprint(config)[:8]
-    return f"{config['network']}-s{config['seed']}-{recipe}"
+    recipe = checkpoints.fingerprint(config.chosen())[:8]
+    return f"{config.network}-s{config.seed}-{recipe}"
 
 
 def _progress(
-    config: Mapping[str, Any], rows: Sequence[Mapping[str, float]], step: int
+    config: Config, rows: Sequence[Mapping[str, float]], step: int
 ) -> dict[str, Any]:
     """How far training had come at a checkpoint, and which epoch its weights are from.
 
@@ -128,8 +129,8 @@ def _progress(
     return {
         "epochs": len(rows),
         "steps": step,
-        "finished": len(rows) == config["epochs"]
-        or 0 < config["early_stopping"] <= since_best,
+        "finished": len(rows) == config.epochs
+        or 0 < config.early_stopping <= since_best,
         "scored_epoch": int(best["epoch"]) if from_best else last,
         "training_seconds": rows[-1]["seconds"],
     }

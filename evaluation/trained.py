@@ -13,28 +13,14 @@ import tensorflow as tf
 
 import data
 import models
+from config import Config
 from evaluation import scoring
 from system import errors
-from training import checkpoints, history, losses, runs
+from training import checkpoints, history, runs
+from training.session import Session
 
 # Images uint8 [N, 28, 28, 1] and labels uint8 [N], by "test" and "validation".
 Scored = Mapping[str, tuple[np.ndarray, np.ndarray]]
-
-# The settings that an evaluation uses, and their types in JSON.
-NEEDED: dict[str, tuple[type, ...]] = {
-    "batch_size": (int,),
-    "dataset": (str,),
-    "early_stopping": (int,),
-    "epochs": (int,),
-    "keep_best": (bool,),
-    "loss": (str,),
-    "network": (str,),
-    "schedule": (str,),
-    "seed": (int,),
-    "split_seed": (int,),
-    "validation_size": (int,),
-    "weight_average": (int, float),
-}
 
 
 class TrainedRun(NamedTuple):
@@ -43,19 +29,16 @@ class TrainedRun(NamedTuple):
     Attributes:
       directory: run directory.
       record: contents of run.json.
+      config: its settings.
       predict: the network with the weights to score.
       step: step of the checkpoint that these come from.
     """
 
     directory: Path
     record: dict[str, Any]
+    config: Config
     predict: scoring.Predict
     step: int
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """Settings of the run."""
-        return self.record["config"]
 
     def scored(self, dataset: data.Dataset, *, optional: bool = False) -> Scored:
         """The digits to score the run on: see `data.scored`.
@@ -67,8 +50,8 @@ class TrainedRun(NamedTuple):
         Raises:
           RunError: there are none.
         """
-        config = self.config
-        found = data.scored(dataset, config["validation_size"], config["split_seed"])
+        size, seed = self.config.validation_size, self.config.split_seed
+        found = data.scored(dataset, size, seed)
         if not (found or optional):
             raise runs.RunError(
                 f"{self.directory} has nothing to be scored on: its test set has no"
@@ -87,33 +70,31 @@ def load(run_dir: Path) -> TrainedRun:
       CheckpointError: the checkpoint is damaged or belongs to another network.
     """
     runs.check_contents(run_dir)
-    record = read(run_dir)
-    config = record["config"]
+    record = runs.read_run(run_dir)
+    config = runs.settings_of(run_dir, record, Config)
     try:
-        network = models.build(**config)
+        network = models.build(**vars(config))
     except (LookupError, TypeError, ValueError) as error:
         raise _no_network(run_dir, error) from None
     state = tf.train.Checkpoint(**{checkpoints.scored(config): network})
     folder = run_dir / checkpoints.FOLDER
-    step = checkpoints.restore(state, folder, config, partial=True)
+    step = checkpoints.restore(state, folder, record["config"], partial=True)
     if step is None:
         raise runs.RunError(f"{run_dir} has no checkpoint yet: train it first")
     # A run writes a checkpoint before its first step, which is of no use here.
     epochs(run_dir, step)
     try:
-        return TrainedRun(run_dir, record, scoring.Predict(network), step)
+        return TrainedRun(run_dir, record, config, scoring.Predict(network), step)
     except (TypeError, ValueError) as error:  # a bad rate shows only in the graph
         raise _no_network(run_dir, error) from None
 
 
-def after_training(run_dir: Path, predict: scoring.Predict) -> TrainedRun:
-    """The run that was just trained in a directory, with its network still in memory.
-
-    Raises:
-      RunError: run.json is gone or damaged.
-    """
-    step = max(checkpoints.steps(run_dir / checkpoints.FOLDER), default=0)
-    return TrainedRun(run_dir, runs.read_run(run_dir), predict, step)
+def after_training(
+    run: Session, config: Config, predict: scoring.Predict
+) -> TrainedRun:
+    """The run that was just trained, with its network still in memory."""
+    step = max(checkpoints.steps(run.run_dir / checkpoints.FOLDER), default=0)
+    return TrainedRun(run.run_dir, run.record, config, predict, step)
 
 
 def _no_network(run_dir: Path, error: Exception) -> runs.RunError:
@@ -121,36 +102,6 @@ def _no_network(run_dir: Path, error: Exception) -> runs.RunError:
         f"{run_dir / 'run.json'} is damaged, no network can be built from it"
         f" ({errors.reason(error)}): train again"
     )
-
-
-def read(run_dir: Path) -> dict[str, Any]:
-    """Contents of run.json, with the settings that an evaluation uses checked.
-
-    Raises:
-      RunError: there is no run, or its run.json is damaged.
-    """
-    record = runs.read_run(run_dir)
-    config = record["config"]
-    for name, kinds in NEEDED.items():
-        if type(config.get(name)) not in kinds:
-            raise runs.RunError(
-                f"{run_dir / 'run.json'} is damaged, {name!r} is missing or of the"
-                " wrong type: train again"
-            )
-    valid = {
-        "loss": config["loss"] in losses.LOSSES,
-        "weight_average": 0 <= config["weight_average"] < 1,
-        **{name: config[name] > 0 for name in ("epochs", "batch_size")},
-        **{name: config[name] >= 0 for name in ("early_stopping", "seed")},
-        **{name: config[name] >= 0 for name in ("split_seed", "validation_size")},
-    }
-    for name in valid:
-        if not valid[name]:
-            raise runs.RunError(
-                f"{run_dir / 'run.json'} is damaged, {name!r} has an impossible value:"
-                " train again"
-            )
-    return record
 
 
 def epochs(

@@ -26,6 +26,8 @@ import data
 from data.normalise import INK_SIZE, SIZE
 from system import cli, files
 
+FLAGS = flags.FLAGS
+
 KEY = "digits.csv"
 WIDTH, HEIGHT = 1240, 1754  # pixels: A4 at 150 per inch
 MARGIN = 36  # pixels
@@ -148,12 +150,11 @@ def write(folder: Path, images: np.ndarray, labels: np.ndarray, pages: int) -> i
 
 def main(_: list[str]) -> None:
     """Writes the pages that the flags describe."""
-    values = flags.FLAGS.flag_values_dict()
-    dataset = data.load(values["dataset"], values["data_dir"])
+    dataset = data.load(FLAGS.dataset, FLAGS.data_dir)
     assert dataset.test_labels is not None
-    folder = Path(values["pages_dir"])
-    count = write(folder, dataset.test_images, dataset.test_labels, values["pages"])
-    print(f"{folder}: {count:,} digits on {values['pages']} pages")
+    folder, pages = Path(FLAGS.pages_dir), FLAGS.pages
+    count = write(folder, dataset.test_images, dataset.test_labels, pages)
+    print(f"{folder}: {count:,} digits on {pages} pages")
 
 
 if __name__ == "__main__":

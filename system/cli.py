@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import textwrap
+import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -96,8 +97,7 @@ def define_paths(name: str, text: str, **options: Any) -> None:
 def validator(check: Callable[[Any], object]) -> Callable[[Any], bool]:
     """Turns a check that raises `errors.UserError` into an absl validator.
 
-    The check takes the value of a flag or, for `flags.register_multi_flags_validator`,
-    the values of several by name; its result is ignored.
+    The check takes the value of a flag; its result is ignored.
     """
 
     def accepts(value: Any) -> bool:
@@ -108,6 +108,16 @@ def validator(check: Callable[[Any], object]) -> Callable[[Any], bool]:
         return True
 
     return accepts
+
+
+def require_together(names: Sequence[str], check: Callable[[Any], object]) -> None:
+    """Requires of several flags that `check` raises no UserError.
+
+    Its argument has their values as attributes.
+    """
+    flags.register_multi_flags_validator(
+        list(names), validator(lambda values: check(types.SimpleNamespace(**values)))
+    )
 
 
 def _parse_flags(argv: Sequence[str], arguments: bool, groups: Groups) -> list[str]:

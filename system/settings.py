@@ -3,17 +3,18 @@
 
 import dataclasses
 import functools
+import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from absl import flags
 
-from system import cli
+from system import cli, errors
 
-# Names of flags, and a function that raises UserError if their values, by name, do not
-# go together.
-Check = tuple[Sequence[str], Callable[[Mapping[str, Any]], object]]
+# Names of flags, and a function that raises UserError if their values, which are its
+# argument's attributes, do not go together.
+Check = tuple[Sequence[str], Callable[[Any], object]]
 
 
 def setting(default: Any, text: str, **limits: Any) -> Any:
@@ -33,7 +34,7 @@ def define_flags(*classes: type, checks: Sequence[Check] = ()) -> None:
         for field in dataclasses.fields(class_):
             _define(field)
     for names, check in checks:
-        flags.register_multi_flags_validator(list(names), cli.validator(check))
+        cli.require_together(names, check)
 
 
 def values_of_flags(values: flags.FlagValues, *classes: type) -> dict[str, Any]:
@@ -42,12 +43,18 @@ def values_of_flags(values: flags.FlagValues, *classes: type) -> dict[str, Any]:
     return {name: values[name].value for name in names}
 
 
-def headings(*classes: type) -> cli.Groups:
-    """The docstring of each class, and the flags below it in --help."""
-    return {
-        class_.__doc__ or "": [field.name for field in dataclasses.fields(class_)]
-        for class_ in classes
-    }
+def read(kind: type, entries: Mapping[str, Any]) -> Any:
+    """Settings that were stored as JSON; those that are missing have their defaults.
+
+    Raises:
+      errors.UserError: an entry is unknown, of the wrong type, or beyond its limits.
+    """
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    for name, value in entries.items():
+        if name not in fields:
+            raise errors.UserError(f"there is no setting {name!r} in this version")
+        _check(fields[name], value)
+    return kind(**entries)
 
 
 # Limits within which float32 does not round to 1, 0 or infinity.
@@ -59,6 +66,46 @@ _RANGES = {
 
 def _is_within(low: float, high: float, value: float | None) -> bool:
     return value is None or low <= value <= high
+
+
+def _check(field: dataclasses.Field, value: Any) -> None:
+    limits, unlimited = field.metadata, value is None
+    if not _is_of(value, field.type):
+        raise errors.UserError(f"{field.name!r} is of the wrong type")
+    valid = (
+        unlimited
+        or value in limits.get("choices", [value])
+        and limits.get("least", value) <= value <= limits.get("most", value)
+        and all(
+            _is_within(*_RANGES[limit][:2], value)
+            for limit in _RANGES.keys() & limits.keys()
+        )
+    )
+    if not valid:
+        raise errors.UserError(f"{field.name!r} has an impossible value")
+    if "check" in limits and not unlimited:
+        try:
+            limits["check"](value)
+        except errors.UserError as error:
+            raise errors.UserError(f"{field.name!r}: {error}") from None
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    """Whether a value from JSON has a field's type, such as `list[str] | None`."""
+    if isinstance(kind, types.UnionType):
+        return any(_is_of(value, one) for one in typing.get_args(kind))
+    if typing.get_origin(kind) is list:
+        (item,) = typing.get_args(kind)
+        return isinstance(value, list) and all(_is_of(v, item) for v in value)
+    return type(value) in ((int, float) if kind is float else (kind,))
+
+
+def headings(*classes: type) -> cli.Groups:
+    """The docstring of each class, and the flags below it in --help."""
+    return {
+        class_.__doc__ or "": [field.name for field in dataclasses.fields(class_)]
+        for class_ in classes
+    }
 
 
 def _define(field: dataclasses.Field) -> None:

@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "models": {"native"},
     "augment": {"data"},
     "training": {"augment", "data", "models", "native"},
-    "evaluation": {"data", "models", "training"},
+    "evaluation": {"config", "data", "models", "training"},
     "photos": {"data", "evaluation"},
     "config": {"augment", "data", "models", "native", "training"},
     "train": {*PACKAGES, "config"} - {"photos"},
@@ -32,7 +32,7 @@ MAY_IMPORT = {
 
 # The same within `system`.
 IN_SYSTEM = {
-    "settings": {"cli"},
+    "settings": {"cli", "errors"},
     "cli": {"console", "errors", "flagfiles"},
     "console": {"errors"},
     "files": {"errors"},

@@ -167,7 +167,7 @@ def test_other_settings_are_refused(tmp_path):
     assert checkpoints.restore(make_state(), tmp_path, same) == 1
     for other in ({"rate": 0.2, "codes": []}, {}, None):
         assert "run with other settings" in refused(
-            make_state(), tmp_path, config=other
+            make_state(), tmp_path, recorded=other
         )
 
 

@@ -78,11 +78,12 @@ def test_names_of_recipes(make_run, tmp_path, one, other, names):
 
 
 def test_differences_name_flags_and_values(make_run):
-    one = recipes.read(make_run("one", rate=0.1, same=3))
-    other = recipes.read(make_run("other", seed=1, flip_codes=[], same=3))
+    one = recipes.read(make_run("one", learning_rate=0.1, epochs=3))
+    other = recipes.read(make_run("other", seed=1, flip_codes=[], epochs=3))
     line = recipes.differences({"one": [one], "other": [other]})
     assert line == (
-        "one | other differ in: --flip_codes (1 | none), --rate (0.1 | not set)."
+        "one | other differ in: --flip_codes (1 | none),"
+        " --learning_rate (0.1 | 0.001)."
     )
 
 
@@ -154,7 +155,9 @@ def test_two_recipes(make_run):
 
 def test_three_recipes_have_tables_of_both_tests(make_run):
     folders = [
-        make_run(f"{name}-s{seed}", range(4 * number + seed), network=name, seed=seed)
+        make_run(
+            f"{name}-s{seed}", range(4 * number + seed), seed=seed, epochs=number + 1
+        )
         for number, name in enumerate("abc")
         for seed in range(2)
     ]
@@ -162,7 +165,7 @@ def test_three_recipes_have_tables_of_both_tests(make_run):
     assert row(text, "a", "c")[2:4] == ["0.5", "8.5"]
     assert row(text, "b-s1", "c-s0")[2:4] == ["3", "0"]
     assert row(text, "b-s1", "c-s0")[-1] == "–"
-    assert "a | b | c differ in: --network (a | b | c)." in text
+    assert "a | b | c differ in: --epochs (1 | 2 | 3)." in text
 
 
 def test_too_many_pairs_are_left_out_with_a_note(make_run):

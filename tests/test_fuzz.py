@@ -22,8 +22,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from config import Config
 from data import kaggle
-from evaluation import trained
 from system import untrusted
 from tests.fuzz import readers
 from tests.fuzz.seeds import SEEDS
@@ -279,16 +279,17 @@ def test_gzip_files_that_python_reads_byte_by_byte(packed):
 # --- Settings in run.json ---
 
 
-@pytest.mark.parametrize("name", sorted(trained.NEEDED))
+def read_settings(folder, run):
+    return runs.settings_of(folder, run, Config)
+
+
+@pytest.mark.parametrize("name", sorted(Config().deciding()))
 def test_a_setting_of_the_wrong_type_is_named(tmp_path, name):
     run = json.loads(SEEDS["run"]()[0])
-    for value in ([], {}, None):
+    for value in ([1.5], {}, b""):
         run["config"][name] = value
-        (tmp_path / "run.json").write_text(json.dumps(run))
-        with pytest.raises(
-            runs.RunError, match=f"{name!r} is missing or of the wrong type"
-        ):
-            trained.read(tmp_path)
+        with pytest.raises(runs.RunError, match=f"{name!r} is of the wrong type"):
+            read_settings(tmp_path, run)
 
 
 @pytest.mark.parametrize(
@@ -298,6 +299,5 @@ def test_an_impossible_setting_is_named(tmp_path, name, value):
     """The epochs were found by fuzzing."""
     run = json.loads(SEEDS["run"]()[0])
     run["config"][name] = value
-    (tmp_path / "run.json").write_text(json.dumps(run))
     with pytest.raises(runs.RunError, match=f"{name!r} has an impossible value"):
-        trained.read(tmp_path)
+        read_settings(tmp_path, run)

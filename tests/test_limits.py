@@ -11,7 +11,8 @@ from absl import flags
 import data
 import models
 import train
-from augment import online, online_settings, plan
+from augment import online, plan
+from augment.online_settings import OnlineSettings
 from config import Config, define_flags, from_flags
 from models import batch_norm, layers, lenet
 from system import console, errors
@@ -179,10 +180,7 @@ def test_no_epsilon_divides_by_0(rule, epsilon):
 def test_elastic_at_its_limits_matches_scipy(sigma):
     ndimage = pytest.importorskip("scipy.ndimage")
     noise = np.random.default_rng(0).uniform(-1, 1, (28, 28)).astype(np.float32)
-    settings = online_settings.settings_from(
-        {**dict.fromkeys(("rotation", "zoom", "shift", "shear"), 0.0)}
-        | {"elastic_alpha": 1000, "elastic_sigma": sigma}
-    )
+    settings = OnlineSettings(elastic_alpha=1000.0, elastic_sigma=sigma)
     with np.errstate(over="raise", divide="raise", invalid="raise"):
         found = online.elastic(tf.constant(noise), settings)
     expected = 1000 * ndimage.gaussian_filter(noise, sigma, mode="constant")

@@ -6,6 +6,7 @@ tests/golden/run-0.5.1 was trained by commit 026601c: --network=mlp --hidden_uni
 --learning_rate=0.01 --threads=1.
 """
 
+import dataclasses
 import json
 import re
 import shutil
@@ -23,13 +24,15 @@ from evaluation import (
     export,
     predictions,
     recipes,
+    report,
     result,
     scoring,
     trained,
 )
 from photos import reading
 from system import cli
-from training import checkpoints, history, runs, sets, settings
+from system.settings import setting
+from training import checkpoints, history, runs, sets
 from training.environment import current_environment
 from training.session import Session
 
@@ -116,8 +119,16 @@ def test_an_older_run_is_compared_with_a_newer_one(copy):
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class Later(Config):
+    """The settings of a version that has one more."""
+
+    colour: int = setting(3, "Colour of the ink.", least=0)
+
+
 def test_a_new_setting_does_not_invalidate_older_runs(copy, monkeypatch):
-    monkeypatch.setitem(settings.ADDED, "colour", 3)
+    for module in (trained, recipes, report):
+        monkeypatch.setattr(module, "Config", Later)
     older = copy("mlp-s0")
     newer = copy("mlp-s1", format=runs.FORMAT, config={"seed": 1, "colour": 3})
     assert "differ in" not in comparison.compare([older, newer])
@@ -128,29 +139,41 @@ def test_a_new_setting_does_not_invalidate_older_runs(copy, monkeypatch):
     assert trained.load(older).step == 24
     with pytest.raises(checkpoints.CheckpointError, match="run with other settings"):
         trained.load(coloured)
-    config = {**runs.read_run(older)["config"], "colour": 3}
+    config = Later.recorded(runs.read_run(older)["config"])
     facts = {k: stored(GOLDEN)[k] for k in ("data", "environment")}
     runs.open_run(older, config, "", facts)
     with pytest.raises(runs.RunError, match="--colour=3, not 5"):
-        runs.open_run(older, {**config, "colour": 5}, "", facts)
+        runs.open_run(older, dataclasses.replace(config, colour=5), "", facts)
 
 
-def test_every_new_setting_states_the_value_of_older_runs():
-    now = set(Config().deciding())
-    then = runs.read_run(GOLDEN)["config"].keys()
-    assert now <= then | settings.ADDED.keys(), "give it a line in training.settings"
+def test_a_new_setting_changes_no_name():
+    (older, name), (newer, same) = (
+        (kind(network="mlp", seed=2).resolved(), result._trial(kind(network="mlp")))
+        for kind in (Config, Later)
+    )
+    assert name == same
+    own = {"network": "mlp", "optimizer": "adam", "seed": 2}
+    assert newer.chosen() == older.chosen() == own
+    assert dataclasses.replace(newer, colour=4).chosen() == {**own, "colour": 4}
+
+
+def test_a_setting_of_a_later_version_is_refused(copy):
+    newer = copy(config={"colour": 3})
+    for read in (trained.load, recipes.read):
+        with pytest.raises(runs.RunError, match="no setting 'colour' in this version"):
+            read(newer)
 
 
 def test_an_older_run_is_resumed_where_it_was_left(copy, digits, capsys):
     run_dir = copy()
     shutil.rmtree(checkpoints.path(run_dir / checkpoints.FOLDER, 24))
-    config = runs.read_run(run_dir)["config"]
+    config = Config.recorded(runs.read_run(run_dir)["config"])
     facts = {"data": dict(digits.hashes), "environment": current_environment()}
-    runs.open_run(run_dir, config, "", facts)
+    record = runs.open_run(run_dir, config, "", facts)
     said = capsys.readouterr().err
     assert f"version 0.5.1, now {cli.VERSION}" in said or cli.VERSION == "0.5.1"
-    settings_ = Config(**config)
-    train.train(settings_, sets.load(digits, settings_), Session(run_dir))
+    session = Session(run_dir, record=record)
+    train.train(config, sets.load(digits, config), session)
     assert "from step 12" in capsys.readouterr().out
     now, then = history.read(run_dir), history.read(GOLDEN)
     assert now[0] == then[0]

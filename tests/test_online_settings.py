@@ -3,6 +3,7 @@
 
 import dataclasses
 import math
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,8 +16,10 @@ from tests.test_online import ALL, ALONE
 def test_settings_from_flags():
     values = {"rotation": 10, "zoom": 0.1, "shift": 0.1, "shear": 0.0}
     values |= {"elastic_alpha": 34, "elastic_sigma": 4, "epochs": 3}
-    assert settings_from(values) == dataclasses.replace(ALL, shear=0.0)
-    assert settings_from(dataclasses.asdict(ALL)) == ALL
+    assert settings_from(SimpleNamespace(**values)) == dataclasses.replace(
+        ALL, shear=0.0
+    )
+    assert settings_from(ALL) == ALL
 
 
 @pytest.mark.parametrize(
@@ -34,7 +37,7 @@ def test_settings_from_flags():
 )
 def test_impossible_settings(name, value):
     with pytest.raises(errors.UserError, match=name) as error:
-        settings_from({**dataclasses.asdict(OnlineSettings()), name: value})
+        settings_from(dataclasses.replace(OnlineSettings(), **{name: value}))
     assert str(value) in str(error.value)
 
 

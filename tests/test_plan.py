@@ -3,14 +3,20 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from augment.plan import Settings, plan, settings_from
+from augment import plan as planning
+from augment.plan import Settings, plan
 from system import errors
 
 DEFORMED = Settings((), flip_codes=(), deform=("elastic", "affine"), multiply=6)
+
+
+def settings_from(values):
+    return planning.settings_from(SimpleNamespace(**values))
 
 
 def names(parts):

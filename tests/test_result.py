@@ -1,35 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of evaluation/result.py: one call stores all results of a finished run."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
+from config import Config
 from evaluation import predictions, result, scoring, trained
 from models.mlp import MLP
 from system import cli
-from training import checkpoints, history, runs, settings
+from training import checkpoints, history, runs
+from training.session import Session
 
 LABELS = np.array([3, 1, 4, 1, 5, 9, 2], np.uint8)
-CONFIG = {
-    "seed": 4,
-    "network": "mlp",
-    "dataset": "digits",
-    "loss": "binary_cross_entropy",
-}
-CONFIG |= {"weight_average": 0.0, "keep_best": False, "early_stopping": 0, "epochs": 2}
-CONFIG |= {
-    "schedule": "constant",
-    "validation_size": 5,
-    "batch_size": 50,
-    "epoch_images": 0,
-}
+CONFIG = Config(
+    seed=4,
+    network="mlp",
+    dataset="digits",
+    loss="binary_cross_entropy",
+    epochs=2,
+    validation_size=5,
+    batch_size=50,
+).resolved()
 
 
-def evaluate(run_dir, network, scored):
-    run = trained.after_training(run_dir, scoring.Predict(network))
-    result.evaluate(run, scored)
+def evaluate(run_dir, network, scored, config=CONFIG):
+    run = Session(run_dir, record=runs.read_run(run_dir))
+    predict = scoring.Predict(network)
+    result.evaluate(trained.after_training(run, config, predict), scored)
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_the_score_and_the_history_are_stored(tmp_path, capsys, images, split):
         f"{split}_accuracy_by_epoch": [0.5, 0.75],
         "format": runs.FORMAT,
         "version": cli.VERSION,
-        "config": settings.complete(CONFIG),
+        "config": CONFIG.deciding(),
         **{"data": {"a": "b"}, "environment": {"commit": "abc"}},
     }
     assert scoring.show(summary) in capsys.readouterr().out
@@ -103,7 +103,7 @@ def test_the_score_and_the_history_are_stored(tmp_path, capsys, images, split):
 def test_the_result_says_what_ended_and_what_was_scored(
     tmp_path, images, changes, step, finished, scored_epoch
 ):
-    config = {**CONFIG, "epochs": 3, **changes}
+    config = dataclasses.replace(CONFIG, **{"epochs": 3, **changes})
     runs.open_run(tmp_path, config, "", {"data": {}, "environment": {"commit": "abc"}})
     rows = [
         {"epoch": e, "step": 10 * (e + 1), "images": 50, "seconds": 1.0}
@@ -118,7 +118,7 @@ def test_the_result_says_what_ended_and_what_was_scored(
     ]
     history.write(tmp_path, rows)
     checkpoints.path(tmp_path / "checkpoints", step).mkdir(parents=True)
-    evaluate(tmp_path, MLP(), {"test": (images, LABELS)})
+    evaluate(tmp_path, MLP(), {"test": (images, LABELS)}, config)
     stored = json.loads((tmp_path / "result.json").read_text())
     assert (stored["finished"], stored["scored_epoch"]) == (finished, scored_epoch)
     assert stored["steps"] == step

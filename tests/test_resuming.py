@@ -20,7 +20,7 @@ from evaluation import result
 from native import compile, ops, toolchain
 from system import device, errors, flagfiles
 from tests.test_older_runs import GOLDEN
-from training import checkpoints, machine, runs
+from training import checkpoints, machine
 from training.runs import RunError
 
 FLAGS_OF_RUN = (  # as one would type them
@@ -135,7 +135,7 @@ def test_directory_names_are_taken_literally(interrupted, monkeypatch, call):
 
 def test_flags_txt_shows_the_machines_choices():
     lines = {"seed": "--seed=3", "replicas": "--replicas=2", "kernels": ""}
-    text = runs.flags_text(lines, ["replicas", "kernels"])
+    text = machine.flags_text(lines, ["replicas", "kernels"])
     *comment, seed, chosen, replicas = text.splitlines()
     assert all(line.startswith("# ") for line in (*comment, chosen))
     assert "machine" in chosen
@@ -179,12 +179,13 @@ def test_unavailable_kernels_give_one_line(tmp_path, monkeypatch, capsys):
 
 
 def test_kernels_of_a_run_are_kept():
-    run = {"config": {"replicas": 2, "threads": 0, "kernels": "tensorflow"}}
-    left = {"replicas": 0, "threads": 0, "kernels": None}
-    assert machine.keep(left, ["kernels"], run) == run["config"]
-    assert machine.keep(left, [], run) == {"replicas": 2, "threads": 0}
-    mine = {"replicas": 3, "threads": 0, "kernels": "native"}
-    assert machine.keep(mine, ["kernels"], run) == {"threads": 0}
+    chosen = {"replicas": 2, "threads": 0, "kernels": "tensorflow"}
+    begun = config.Config(**chosen)
+    assert machine.keep(config.Config(), begun) == chosen
+    mlp = config.Config(network="mlp")
+    assert machine.keep(mlp, begun) == {"replicas": 2, "threads": 0}
+    mine = config.Config(replicas=3, kernels="native")
+    assert machine.keep(mine, begun) == {"threads": 0}
 
 
 def test_kernels_that_fail_to_compile_are_not_recorded(
@@ -213,10 +214,10 @@ def test_kernels_that_fail_to_compile_are_not_recorded(
 @pytest.mark.parametrize(
     "damage", [{"replicas": 0}, {"replicas": None}, {"threads": "2"}, {"kernels": 3}]
 )
-def test_an_impossible_choice_is_damage(interrupted, damage):
+def test_an_impossible_choice_is_damage(call, no_data, interrupted, damage):
     change(interrupted, damage)
     with pytest.raises(RunError, match="run.json is damaged"):
-        machine.read_begun(interrupted)
+        call(*FLAGS_OF_RUN, f"--run_dir={interrupted}")
     assert machine.threads({"environment": {"intra_op_threads": "x"}}) == 0
 
 

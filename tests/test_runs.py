@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of training/runs.py: runs are created once, resumed, and never mixed up."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -9,20 +10,21 @@ from pathlib import Path
 
 import pytest
 
+from config import Config
 from evaluation import trained
 from system import cli
-from training import runs, settings
+from training import runs
 from training.runs import RunError
 
 ROOT = Path(__file__).parent.parent
-CONFIG = {"epochs": 3, "rate": 0.1, "codes": ["1"], "network": "lenet"}
-
+CONFIG = Config(epochs=3, learning_rate=0.1).resolved()
 
 FACTS = {"data": {"a": "b"}, "environment": {"cores": 2, "version": cli.VERSION}}
 
 
 def open_run(run_dir, **changes):
-    runs.open_run(run_dir, {**CONFIG, **changes}, "--epochs=3\n", FACTS)
+    config = dataclasses.replace(CONFIG, **changes)
+    runs.open_run(run_dir, config, "--epochs=3\n", FACTS)
 
 
 def visible(folder):
@@ -36,8 +38,8 @@ def test_open_run_creates_the_directory(tmp_path):
     assert (run_dir / "flags.txt").read_text() == "--epochs=3\n"
     run = json.loads((run_dir / "run.json").read_text())
     own = {"format": runs.FORMAT, "version": cli.VERSION}
-    assert run == {**own, "config": CONFIG, **FACTS}
-    assert runs.read_run(run_dir) == {**run, "config": settings.complete(CONFIG)}
+    assert run == {**own, "config": CONFIG.deciding(), **FACTS}
+    assert runs.read_run(run_dir) == run
 
 
 def test_the_same_settings_resume_the_run(tmp_path):
@@ -51,9 +53,9 @@ def test_the_same_settings_resume_the_run(tmp_path):
 @pytest.mark.parametrize(
     "changes, what",
     [
-        ({"rate": 0.2}, "--rate=0.1, not 0.2"),
-        ({"codes": []}, r"--codes=\['1'\], not \[\]"),
-        ({"new": 5}, "--new=None, not 5"),
+        ({"learning_rate": 0.2}, "--learning_rate=0.1, not 0.2"),
+        ({"flip_codes": []}, r"--flip_codes=\['1'\], not \[\]"),
+        ({"network": "mlp", "seed": 5}, "--network=lenet, not mlp"),
     ],
 )
 def test_other_settings_are_refused(tmp_path, changes, what):
@@ -141,7 +143,7 @@ def test_a_file_is_not_a_run(tmp_path):
 HOLD = """
 import sys, time
 from pathlib import Path
-from training import runs, settings
+from training import runs
 with runs.lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)

@@ -79,7 +79,7 @@ def make_augment(
     The step seed, int32 [2], also seeds dropout; `models.layers.mask_seed` makes sure
     that both draw different numbers.
     """
-    settings = online_settings.settings_from(vars(config))
+    settings = online_settings.settings_from(config)
     return lambda images, seed: online.transform(
         images, seed + [0, layers.MASKS << 28], settings
     )

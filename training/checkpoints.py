@@ -18,7 +18,7 @@ from typing import Any
 import tensorflow as tf
 
 from system import console, errors, files
-from training import manifest, settings
+from training import manifest
 
 FOLDER = "checkpoints"  # in a run directory
 PREFIX = "step-"
@@ -46,24 +46,31 @@ def path(folder: Path, step: int) -> Path:
     return folder / f"{PREFIX}{step:08d}"
 
 
-def fingerprint(config: Mapping[str, Any] | None) -> str:
-    """SHA-256 of a run's settings, which its checkpoints carry."""
-    text = json.dumps(settings.identity(config or {}), sort_keys=True)
+def fingerprint(recorded: Mapping[str, Any] | None) -> str:
+    """SHA-256 of the settings in a run's run.json, which its checkpoints carry.
+
+    They are hashed as they were recorded when the run was begun, so that settings and
+    defaults of later versions change nothing.
+    """
+    text = json.dumps(recorded or {}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def scored(config: Mapping[str, Any]) -> str:
-    """The network in a checkpoint that is scored: the best, the average or the last."""
-    if config["keep_best"]:
-        return BEST
-    return AVERAGE if config["weight_average"] else NETWORK
+def followed(config: Any) -> str:
+    """The network that is scored after each epoch: the weight average, if any."""
+    return AVERAGE if config.weight_average else NETWORK
+
+
+def scored(config: Any) -> str:
+    """The network that is scored in the end: the best so far with --keep_best."""
+    return BEST if config.keep_best else followed(config)
 
 
 def save(
     state: tf.train.Checkpoint,
     folder: Path,
     step: int,
-    config: Mapping[str, Any] | None = None,
+    recorded: Mapping[str, Any] | None = None,
     progress: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes a checkpoint, reads it back, then removes older ones.
@@ -75,7 +82,7 @@ def save(
       state: objects to save.
       folder: the run's folder of checkpoints.
       step: number of steps taken.
-      config: the run's flags. Only a run with the same flags can use this checkpoint.
+      recorded: settings in the run's run.json; no other run can use this checkpoint.
       progress: whatever else to keep, of JSON types; see `progress`.
 
     Raises:
@@ -86,10 +93,10 @@ def save(
     try:
         folder.mkdir(exist_ok=True)
         tidy(folder)
-        _write(state, unfinished, step, fingerprint(config), progress or {})
+        _write(state, unfinished, step, fingerprint(recorded), progress or {})
         _put_in_place(unfinished, path(folder, step))
         files.flush(folder)
-        _prune(folder, step, config)
+        _prune(folder, step, recorded)
     except (OSError, tf.errors.OpError, manifest.Unusable) as error:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise CheckpointError(
@@ -147,13 +154,13 @@ def _put_in_place(unfinished: Path, place: Path) -> None:
         shutil.rmtree(replaced)
 
 
-def _prune(folder: Path, newest: int, config: Mapping[str, Any] | None) -> None:
+def _prune(folder: Path, newest: int, recorded: Mapping[str, Any] | None) -> None:
     """Removes all but the last `KEPT` whole checkpoints up to `newest`."""
     whole = 1  # the newest itself
     for step in reversed(steps(folder)):
         if step == newest:
             continue
-        if step < newest and whole < KEPT and is_whole(folder, step, config):
+        if step < newest and whole < KEPT and is_whole(folder, step, recorded):
             whole += 1
             continue
         # Renamed first, so that half a checkpoint never looks like one.
@@ -165,7 +172,7 @@ def _prune(folder: Path, newest: int, config: Mapping[str, Any] | None) -> None:
 def restore(
     state: tf.train.Checkpoint,
     folder: Path,
-    config: Mapping[str, Any] | None = None,
+    recorded: Mapping[str, Any] | None = None,
     *,
     partial: bool = False,
 ) -> int | None:
@@ -176,7 +183,7 @@ def restore(
     Args:
       state: objects to restore.
       folder: the run's folder of checkpoints.
-      config: the run's flags, as given to `save`.
+      recorded: settings in the run's run.json.
       partial: whether the checkpoint may hold more than `state`, such as an optimizer
         besides the network.
 
@@ -192,7 +199,7 @@ def restore(
         refusals = []
         for step in reversed(known):
             try:
-                manifest.verify(path(folder, step), step, fingerprint(config))
+                manifest.verify(path(folder, step), step, fingerprint(recorded))
                 _read(state, path(folder, step), partial)
             except manifest.Unusable as error:
                 refusals.append(f"{path(folder, step)} {error}")
@@ -235,10 +242,10 @@ def _read(state: tf.train.Checkpoint, place: Path, partial: bool) -> None:
         raise manifest.Unusable(f"belongs to another network ({why})") from None
 
 
-def is_whole(folder: Path, step: int, config: Mapping[str, Any] | None) -> bool:
+def is_whole(folder: Path, step: int, recorded: Mapping[str, Any] | None) -> bool:
     """Whether a step's files are whole and belong to a run with these settings."""
     try:
-        manifest.verify(path(folder, step), step, fingerprint(config))
+        manifest.verify(path(folder, step), step, fingerprint(recorded))
     except manifest.Unusable:
         return False
     return True

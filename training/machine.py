@@ -8,7 +8,7 @@ other bits. So a run that was begun on two cores keeps its two replicas on one.
 import dataclasses
 import os
 import string
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,26 +25,6 @@ _THREADS = ("intra_op_threads", "inter_op_threads")
 
 class MachineError(errors.UserError):
     """A machine that cannot resume a run."""
-
-
-def read_begun(run_dir: Path) -> dict[str, Any] | None:
-    """run.json of the run that lies in a directory; None if there is none yet.
-
-    Raises:
-      RunError: it is damaged, or of a format that came later.
-    """
-    path = run_dir / runs.RUN
-    if not os.path.exists(path):  # nor can be: `runs.lock` says why
-        return None
-    run = runs.read_run(run_dir)
-    count, kernels, number = (run["config"].get(name) for name in CHOICES)
-    counted = type(count) is int and count > 0 and type(number) is int
-    if not counted or kernels not in (None, "native", "tensorflow"):
-        raise runs.RunError(
-            f"{path} is damaged, --replicas, --kernels or --threads is none there can"
-            " be: train again"
-        )
-    return run
 
 
 def start_kernels() -> None:
@@ -94,18 +74,16 @@ def threads(run: Mapping[str, Any]) -> int:
     return numbers[0] * numbers[1] if sound else 0
 
 
-def keep(
-    config: Mapping[str, Any], options: Collection[str], run: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The flags that are left to the machine, as a run was begun with.
+def keep(config: Any, begun: Any) -> dict[str, Any]:
+    """What the flags leave to the machine, as the run was begun with.
 
     Args:
-      config: flags.
-      options: names of the network's own.
-      run: its run.json.
+      config: `config.Config` of the flags.
+      begun: `config.Config` of the run.
     """
-    names = [n for n in CHOICES if n != "kernels" or n in options]
-    return {name: run["config"][name] for name in names if not config[name]}
+    options = models.options(config.network, vars(config))
+    names = [name for name in CHOICES if name != "kernels" or name in options]
+    return {name: getattr(begun, name) for name in names if not getattr(config, name)}
 
 
 def resume(run_dir: Path, kernels: str | None, kept: Mapping[str, Any]) -> None:
@@ -174,10 +152,15 @@ def resolve(config: Any, place: cluster.Place) -> Resolved:
     config = dataclasses.replace(config, run_dir=str(_run_dir(config)))
     left_open = [name for name in CHOICES if not getattr(config, name)]
     earlier = 0
-    if begun := read_begun(Path(config.run_dir)):
-        own = models.options(config.network, vars(config))
-        config = dataclasses.replace(config, **keep(vars(config), own, begun))
-        earlier = threads(begun)
+    directory = Path(config.run_dir)
+    if os.path.exists(directory / runs.RUN):  # if it cannot be: `runs.lock` says why
+        run = runs.read_run(directory)
+        begun = runs.settings_of(directory, run, type(config))
+        if not begun.replicas:
+            path = directory / runs.RUN
+            raise runs.RunError(f"{path} is damaged, 'replicas' is 0: train again")
+        config = dataclasses.replace(config, **keep(config, begun))
+        earlier = threads(run)
     else:
         config = dataclasses.replace(config, **choose(config, place))
     # Written out, so that another version's defaults cannot change their meaning.
@@ -191,7 +174,27 @@ def resolve(config: Any, place: cluster.Place) -> Resolved:
     del lines["run_dir"]  # the directory that flags.txt lies in
     in_force = {**vars(config), "threads": count}
     chosen = {name: in_force[name] for name in left_open if in_force[name]}
-    return Resolved(config, chosen, runs.flags_text(lines, left_open), count)
+    return Resolved(config, chosen, flags_text(lines, left_open), count)
+
+
+def flags_text(lines: Mapping[str, str], chosen: Sequence[str]) -> str:
+    """Contents of flags.txt. --run_dir is not in it, since the folder may be moved.
+
+    Args:
+      lines: each flag as an argument, "" if it is not set, by name.
+      chosen: names of the flags whose values the machine chose.
+    """
+    by_user = [line for name, line in lines.items() if line and name not in chosen]
+    by_machine = [lines[name] for name in chosen if lines[name]]
+    return "\n".join(
+        [
+            "# train.py --flagfile=…/flags.txt resumes the run in this folder,",
+            "# wherever it is. Add a --run_dir after that to train it again there.",
+            *by_user,
+            *(["# Chosen by the machine:", *by_machine] if by_machine else []),
+            "",
+        ]
+    )
 
 
 def choose(config: Any, place: cluster.Place = cluster.Place()) -> dict[str, Any]:

@@ -22,12 +22,11 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from system import cli, console, errors, files, untrusted
-from training import settings
 
 # Format of run.json; raised only when its meaning changes, whatever cli.VERSION is.
 # Runs of version 0.5.1 and earlier have none, which counts as 0.
@@ -165,26 +164,6 @@ def _refuse_foreign(run_dir: Path) -> None:
         )
 
 
-def flags_text(lines: Mapping[str, str], chosen: Sequence[str]) -> str:
-    """Contents of flags.txt. --run_dir is not in it, since the folder may be moved.
-
-    Args:
-      lines: each flag as an argument, "" if it is not set, by name.
-      chosen: names of the flags whose values the machine chose.
-    """
-    by_user = [line for name, line in lines.items() if line and name not in chosen]
-    by_machine = [lines[name] for name in chosen if lines[name]]
-    return "\n".join(
-        [
-            "# train.py --flagfile=…/flags.txt resumes the run in this folder,",
-            "# wherever it is. Add a --run_dir after that to train it again there.",
-            *by_user,
-            *(["# Chosen by the machine:", *by_machine] if by_machine else []),
-            "",
-        ]
-    )
-
-
 def resume_command(run_dir: Path) -> str:
     """Shell command that resumes a run."""
     return console.command("train.py", f"--flagfile={run_dir / FLAGS}")
@@ -196,32 +175,49 @@ def score_command(run_dir: Path, data_dir: str | None) -> str:
     return console.command("eval.py", f"--run_dir={run_dir}", *place)
 
 
-def check_settings(run_dir: Path, config: Mapping[str, Any]) -> None:
-    """Makes sure that a directory holds no run, or one with these settings.
+def check_settings(run_dir: Path, config: Any) -> dict[str, Any] | None:
+    """Makes sure that a directory holds no run, or one with the settings of a Config.
+
+    Returns:
+      Contents of run.json, if there is a run.
 
     Raises:
       RunError: it holds another run, or something that is not a run.
     """
     _refuse_foreign(run_dir)
     if not (run_dir / RUN).exists():
-        return
-    stored, config = read_run(run_dir)["config"], settings.complete(config)
+        return None
+    run = read_run(run_dir)
+    stored, given = (
+        settings_of(run_dir, run, type(config)).deciding(),
+        config.deciding(),
+    )
     first = ("network", "dataset")  # they decide which other settings there are
-    for name in [*first, *sorted((stored.keys() | config.keys()) - {*first})]:
-        if stored.get(name) != config.get(name):
+    for name in [*first, *sorted(given.keys() - {*first})]:
+        if stored[name] != given[name]:
             raise RunError(
-                f"{run_dir} holds a run with --{name}={stored.get(name)}, not"
-                f" {config.get(name)}: choose another --run_dir for this one, or resume"
-                f" that one by {resume_command(run_dir)}"
+                f"{run_dir} holds a run with --{name}={stored[name]}, not"
+                f" {given[name]}: choose another --run_dir for this one, or resume that"
+                f" one by {resume_command(run_dir)}"
             )
+    return run
+
+
+def settings_of(run_dir: Path, run: Mapping[str, Any], kind: Any) -> Any:
+    """The settings of a run as a Config, which is `kind`.
+
+    Raises:
+      RunError: its run.json is damaged.
+    """
+    try:
+        return kind.recorded(run["config"])
+    except errors.UserError as error:
+        raise RunError(f"{run_dir / RUN} is damaged, {error}: train again") from None
 
 
 def open_run(
-    run_dir: Path,
-    config: Mapping[str, Any],
-    flags: str,
-    facts: Mapping[str, Any],
-) -> None:
+    run_dir: Path, config: Any, flags: str, facts: Mapping[str, Any]
+) -> dict[str, Any]:
     """Creates a run, or makes sure that the run in a directory is this one.
 
     If it resumes in another environment, we warn that its last bits may differ, and
@@ -229,38 +225,42 @@ def open_run(
 
     Args:
       run_dir: run directory; created if missing.
-      config: settings that affect the result; JSON types only.
+      config: settings of the run, a `config.Config`.
       flags: contents of flags.txt.
       facts: further entries of run.json; among them `environment`, and `data`, the
         hash of each data file.
+
+    Returns:
+      Contents of run.json.
 
     Raises:
       RunError: the directory holds a run with other settings or data, or something
         that is not a run, or cannot be created.
     """
-    check_settings(run_dir, config)
-    if (run_dir / RUN).exists():
-        check_data(run_dir, read_run(run_dir), facts["data"])
-        _compare_environment(run_dir, facts["environment"])
+    if run := check_settings(run_dir, config):
+        check_data(run_dir, run, facts["data"])
         if not (run_dir / FLAGS).exists():  # killed before it was written
             write_atomically(run_dir / FLAGS, flags)
-        return
+        return _compare_environment(run_dir, run, facts["environment"])
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _not_writable(run_dir, error) from None
-    run = {"format": FORMAT, "version": cli.VERSION, "config": dict(config), **facts}
-    _write_run(run_dir, run)
+    own = {"format": FORMAT, "version": cli.VERSION, "config": config.deciding()}
+    run = _write_run(run_dir, {**own, **facts})
     write_atomically(run_dir / FLAGS, flags)
+    return run
 
 
-def _write_run(run_dir: Path, run: Mapping[str, Any]) -> None:
+def _write_run(run_dir: Path, run: dict[str, Any]) -> dict[str, Any]:
     write_atomically(run_dir / RUN, json.dumps(run, indent=1) + "\n")
+    return run
 
 
-def _compare_environment(run_dir: Path, now: Mapping[str, Any]) -> None:
+def _compare_environment(
+    run_dir: Path, run: dict[str, Any], now: Mapping[str, Any]
+) -> dict[str, Any]:
     """Warns of, and records, an environment other than the last one."""
-    run = read_run(run_dir)
     resumed = run.get("resumed", [])
     # Before format 1, an environment had no version.
     before = {"version": run["version"], **(resumed or [run["environment"]])[-1]}
@@ -274,7 +274,8 @@ def _compare_environment(run_dir: Path, now: Mapping[str, Any]) -> None:
             f"{run_dir} was last trained in another environment ({'; '.join(changes)}):"
             " from here on its last bits may differ"
         )
-        _write_run(run_dir, {**run, "resumed": [*resumed, dict(now)]})
+        run = _write_run(run_dir, {**run, "resumed": [*resumed, dict(now)]})
+    return run
 
 
 def check_data(
@@ -291,8 +292,6 @@ def check_data(
 def read_run(run_dir: Path) -> dict[str, Any]:
     """Contents of run.json, whichever version wrote it.
 
-    Settings that were added later have the value that the run was trained with.
-
     Raises:
       RunError: there is no run, its format is newer than ours, or its run.json is
         damaged.
@@ -308,15 +307,12 @@ def read_run(run_dir: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read: {error}; train again") from None
     _check_format(path, run)
-    config = settings.complete(run["config"])
-    return {**run, "version": str(run.get("version", "0.1.0")), "config": config}
+    return {**run, "version": str(run.get("version", "0.1.0"))}
 
 
 def _check_format(path: Path, run: Any) -> None:
     """Raises RunError unless run.json is whole and of a format that we know."""
-    if not isinstance(run, dict):
-        raise RunError(f"{path} has no configuration in it: train again")
-    number = run.get("format", 0)
+    number = run.get("format", 0) if isinstance(run, dict) else 0
     if type(number) is not int or number < 0:
         raise RunError(f"{path} is damaged, its format is not a number: train again")
     if number > FORMAT:
@@ -326,7 +322,7 @@ def _check_format(path: Path, run: Any) -> None:
             f" formats up to {FORMAT}: use version {version}, which wrote it, or a"
             " later one"
         )
-    if not isinstance(run.get("config"), dict):
+    if not isinstance(run, dict) or not isinstance(run.get("config"), dict):
         raise RunError(f"{path} has no configuration in it: train again")
     if not isinstance(run.get("data"), dict):
         raise RunError(f"{path} does not name its data: train again")

@@ -24,12 +24,14 @@ class Session:
     Attributes:
       run_dir: directory that this process writes to.
       workers: the processes that train the run together.
+      record: contents of run.json, once the run has begun.
       signal: returns the number of a signal that asks the run to stop, or 0. We call it
         before each call of the graph, and all workers get the same number.
     """
 
     run_dir: Path
     workers: Workers = ALONE
+    record: dict[str, Any] = dataclasses.field(default_factory=dict)
     signal: Callable[[], int] = lambda: 0
 
     def begin(
@@ -60,8 +62,9 @@ class Session:
             **resolved.config.shared(),
         }
         self.workers.check_alike({**versions, **same})
-        config = resolved.config.deciding()
-        runs.open_run(self.run_dir, config, resolved.flags_text, facts)
+        self.record = runs.open_run(
+            self.run_dir, resolved.config, resolved.flags_text, facts
+        )
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
@@ -126,5 +129,5 @@ def opened(config: Any, place: cluster.Place) -> Iterator[Session]:
             tf.config.experimental.enable_op_determinism()
         with cluster.own_directory(place, directory) as run_dir, runs.lock(run_dir):
             # Before we load the data, which may take minutes.
-            runs.check_settings(run_dir, config.deciding())
+            runs.check_settings(run_dir, config)
             yield Session(run_dir, workers)

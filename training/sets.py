@@ -42,7 +42,7 @@ class Sets(NamedTuple):
 def load(dataset: data.Dataset, config: Any) -> Sets:
     """Splits a dataset and enlarges its training images by the run's settings."""
     size, seed = config.validation_size, config.split_seed
-    settings, memory_mb = plan.settings_from(vars(config)), config.memory_mb
+    settings, memory_mb = plan.settings_from(config), config.memory_mb
     train, _ = data.split(len(dataset.train_labels), size, seed)
     scored = data.scored(dataset, size, seed)
     if memory_mb:

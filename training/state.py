@@ -110,6 +110,7 @@ class State:
 
     Args:
       config: the run's `config.Config`.
+      recorded: the settings in its run.json; default: the same.
 
     Attributes:
       network: the network in training.
@@ -120,8 +121,9 @@ class State:
       checkpoint: of all these.
     """
 
-    def __init__(self, config: Any):
+    def __init__(self, config: Any, recorded: Mapping[str, Any] | None = None):
         self._config, settings = config, vars(config)
+        self._recorded = recorded or config.deciding()
         self.network, self.watch = models.build(**settings), schedules.Watch()
         self.average = models.build(**settings) if config.weight_average else None
         self.best = models.build(**settings) if config.keep_best else None
@@ -131,24 +133,24 @@ class State:
             self.average.trainable_variables if self.average else (),
         )
         parts = {
-            "network": self.network,
+            checkpoints.NETWORK: self.network,
+            checkpoints.AVERAGE: self.average,
             "optimizer": self.optimizer,
             "watch": self.watch,
-            "average": self.average,
-            "best": self.best,
+            checkpoints.BEST: self.best,
         }
-        self.checkpoint = tf.train.Checkpoint(**{k: v for k, v in parts.items() if v})
+        self._parts = {name: part for name, part in parts.items() if part}
+        self.checkpoint = tf.train.Checkpoint(**self._parts)
 
     @property
     def scored(self) -> tf.Module:
-        """The network to score: the weight average, if there is one."""
-        return self.average or self.network
+        """The network that is scored after each epoch."""
+        return self._parts[checkpoints.followed(self._config)]
 
     @property
     def variables(self) -> list[tf.Variable]:
         """The variables of all parts."""
-        parts = (self.network, self.average, self.optimizer, self.watch, self.best)
-        return [v for part in parts if part for v in part.variables]
+        return [v for part in self._parts.values() for v in part.variables]
 
     def averaged_statistics(self) -> list[tuple[tf.Variable, tf.Variable]]:
         """Pairs of averaged and current batch-norm statistics; none without average.
@@ -214,8 +216,7 @@ class State:
         entries = {**dataclasses.asdict(progress), "events": log.flush() if log else {}}
         step = entries.pop("step")
         folder = run_dir / checkpoints.FOLDER
-        config = self._config.deciding()
-        checkpoints.save(self.checkpoint, folder, step, config, entries)
+        checkpoints.save(self.checkpoint, folder, step, self._recorded, entries)
 
     def resume(
         self,
@@ -236,7 +237,7 @@ class State:
         folder = run_dir / checkpoints.FOLDER
         with contextlib.suppress(OSError):  # saving reports it, if need be
             checkpoints.tidy(folder)
-        step = checkpoints.restore(self.checkpoint, folder, self._config.deciding())
+        step = checkpoints.restore(self.checkpoint, folder, self._recorded)
         if step is None:
             _refuse_traces(run_dir)
             self.save(run_dir, Progress())

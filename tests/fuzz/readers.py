@@ -119,18 +119,18 @@ def read_flagfile(content: bytes) -> None:
 
 def read_run(content: bytes) -> None:
     """training.runs: run.json, as eval.py reads it."""
-    from evaluation import trained
+    from config import Config
     from training import runs
 
     folder = _file("run.json", content).parent
-    run = trained.read(folder)
-    config = run["config"]
+    run = runs.read_run(folder)
+    config = runs.settings_of(folder, run, Config)
     assert isinstance(run["data"], dict) and isinstance(run["version"], str)
     assert run.get("format", 0) in range(runs.FORMAT + 1)
     assert all(
         isinstance(e, dict) for e in [run["environment"], *run.get("resumed", [])]
     )
-    assert isinstance(config["keep_best"], bool) and config["epochs"] >= 1
+    assert isinstance(config.keep_best, bool) and config.epochs >= 1
     json.dumps(run, allow_nan=False).encode()
 
 

@@ -65,7 +65,7 @@ def run() -> Files:
     """A short run.json; one without settings."""
     config = {
         **{"dataset": "digits", "early_stopping": 0, "epochs": 3, "keep_best": False},
-        **{"loss": "softmax_cross_entropy", "network": "lenet", "split_seed": 0},
+        **{"loss": "softmax_cross_entropy", "network": "mlp", "split_seed": 0},
         **{"validation_size": 0, "weight_average": 0.5, "hidden_units": [150, 100]},
         **{"batch_size": 128, "schedule": "constant", "seed": 0},
     }

@@ -126,7 +126,7 @@ def shards() -> Results:
     images, labels = noise("images", 24, 28, 28, 1), np.arange(24, dtype=np.uint8) % 10
     dataset = data.Dataset("noise", images, labels, images, labels, {}, "")
     for settings in (
-        plan.settings_from(vars(config())),
+        plan.settings_from(config()),
         plan.Settings(flip_codes=(0, 1), flip_labels=(0, 8), flip_shifted=True),
     ):
         with tempfile.TemporaryDirectory() as root:

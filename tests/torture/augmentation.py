@@ -25,7 +25,7 @@ def _enlarge(root: Path, before: Callable[[], None] = lambda: None) -> children.
 def _enlarge_here(root: Path, before: Callable[[], None]) -> None:
     flags.FLAGS.unparse_flags()
     flags.FLAGS(["build", "--shift_directions=up,left", "--flip_codes=1"])
-    settings = plan.settings_from(flags.FLAGS.flag_values_dict())
+    settings = plan.settings_from(flags.FLAGS)
     before()
     try:
         enlarged.enlarge(data.load("digits"), settings, root)
