@@ -325,7 +325,7 @@ def test_the_exit_code_distinguishes_unavailable_from_bad(tiny, tmp_path, capsys
 def test_the_real_files_are_loaded(monkeypatch):
     monkeypatch.undo()
     if not os.path.isdir(mnist._NEXT_TO_PROJECT):
-        pytest.skip("MNIST is not beside the project")
+        pytest.skip("MNIST is not next to the project")
     dataset = mnist.load(mnist._NEXT_TO_PROJECT)
     assert dataset.train_images.shape == (60_000, 28, 28, 1)
     assert dataset.test_images.shape == (10_000, 28, 28, 1)

@@ -133,7 +133,7 @@ def test_the_projector_has_points_labels_and_pictures(
     project(tmp_path, images, network)
     header, *rows = (tmp_path / "digits.tsv").read_text().splitlines()
     assert header.split("\t") == ["true", "predicted", "verdict", "index"]
-    # Both that are misread, and the first of the others.
+    # Both misclassified ones, and the first of the others.
     assert rows == [
         *("3\t3\tcorrect\t0", "1\t1\tcorrect\t1", "4\t5\t4 as 5\t2"),
         *("1\t1\tcorrect\t3", "9\t0\t9 as 0\t5"),

@@ -104,7 +104,7 @@ def test_a_window_is_a_function_of_seed_and_number(sampler):
             found.append(content(window))
     for number in (8, 7, 3):
         with feed(source, sampler) as some:
-            again = some.at(number * LENGTH + 4)  # where a run goes on
+            again = some.at(number * LENGTH + 4)  # where a run resumes
             np.testing.assert_array_equal(content(again), found[number])
             np.testing.assert_array_equal(content(some.at(0)), found[0])
     with feed(source, sampler, seed=4) as some:

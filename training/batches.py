@@ -20,14 +20,8 @@ def random_draws(
 ) -> tf.Tensor:
     """Draws each image of a batch independently, as the write-up's helper does.
 
-    Args:
-      seed: seed of the run.
-      step: scalar int64, counted from 0.
-      batch_size: number of images to draw.
-      set_size: number of images to draw from.
-
-    Returns:
-      int64 [batch_size], each in [0, set_size).
+    The step is a scalar int64, counted from 0. Returns int64 [batch_size], each in
+    [0, set_size).
     """
     return tf.random.stateless_uniform(
         [batch_size], [seed, step], maxval=set_size, dtype=tf.int64

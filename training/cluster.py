@@ -63,14 +63,9 @@ class Place:
 
 
 def find_place(kind: str, tf_config: str | None) -> Place:
-    """Finds the place of this process.
+    """Finds the place of this process; `kind` is one of `KINDS`.
 
-    Args:
-      kind: one of `KINDS`.
-      tf_config: the environment variable, or None.
-
-    Raises:
-      ClusterError: TF_CONFIG is needed, but is missing or makes no sense.
+    Raises ClusterError if TF_CONFIG is needed, but is missing or makes no sense.
     """
     if kind != "multi_worker":
         return Place()
@@ -108,15 +103,9 @@ def _parse(tf_config: str) -> Place:
 
 
 def check_alone(tf_config: str | None) -> None:
-    """Makes sure that TF_CONFIG does not name other processes.
+    """Raises UsageError if TF_CONFIG names other processes, or makes no sense.
 
     Clusters set it for every job, even if it is a single process.
-
-    Args:
-      tf_config: the environment variable, or None.
-
-    Raises:
-      errors.UsageError: it names other processes, or makes no sense.
     """
     what = "makes no sense"
     with contextlib.suppress(AttributeError, TypeError, ValueError):

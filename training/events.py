@@ -30,10 +30,8 @@ HEADER_BYTES, FOOTER_BYTES = 12, 4  # of a record, around its data
 def rewind(run_dir: Path, split: str, length: int) -> None:
     """Truncates a split's training events to whole records within `length` bytes.
 
-    Afterwards they are in one file. If it is killed, it can be called again.
-
-    Raises:
-      RunError: the folder cannot be written.
+    Afterwards they are in one file. If it is killed, it can be called again. Raises
+    RunError if the folder cannot be written.
     """
     folder = run_dir / split
     parts = _parts(folder)
@@ -53,15 +51,10 @@ def rewind(run_dir: Path, split: str, length: int) -> None:
 
 
 def lost(run_dir: Path, lengths: Mapping[str, int]) -> list[str]:
-    """Splits that have lost some of their events.
+    """Splits that have lost some of their events; `lengths` are earlier `total_bytes`.
 
-    Args:
-      run_dir: run directory.
-      lengths: earlier `total_bytes` of each split.
-
-    Raises:
-      RunError: the events cannot be read.
-      TypeError, ValueError: a length is not a number of bytes.
+    Raises RunError if the events cannot be read, TypeError or ValueError if a length is
+    not a number of bytes.
     """
     shorter = []
     for split, length in lengths.items():
@@ -121,12 +114,8 @@ def _not_written(folder: Path, reason: str) -> runs.RunError:
 class Writer:
     """TensorFlow's event writer, but checks what was written.
 
-    Args:
-      folder: a split's folder; created if missing.
-      suffix: suffix of the file; only `KEPT` may have it already.
-
-    Raises:
-      RunError: here and in its methods: the events cannot be written.
+    Creates the folder of a split if it is missing; in it, only `KEPT` may already have
+    this suffix. This and all methods raise RunError if the events cannot be written.
     """
 
     def __init__(self, folder: Path, suffix: str):

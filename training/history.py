@@ -20,11 +20,7 @@ _TRAINING = ("train_loss", "train_accuracy", "learning_rate")
 
 
 def columns(splits: Iterable[str]) -> list[str]:
-    """Columns of metrics.csv, in order.
-
-    Args:
-      splits: splits that are scored after each epoch.
-    """
+    """Columns of metrics.csv, in order, if these splits are scored."""
     metrics = ("loss", "accuracy", "binary_accuracy")
     scores = [f"{split}_{metric}" for split in splits for metric in metrics]
     return ["epoch", "step", "images", "seconds", *_TRAINING, *scores]
@@ -33,8 +29,7 @@ def columns(splits: Iterable[str]) -> list[str]:
 def read(run_dir: Path) -> list[dict[str, float]]:
     """Rows of metrics.csv, all of finite numbers; none if there is no file.
 
-    Raises:
-      RunError: the file is damaged or cannot be read.
+    Raises RunError if the file is damaged or cannot be read.
     """
     path = run_dir / METRICS
     try:
@@ -80,16 +75,10 @@ def epochs(
     needed: Iterable[str] = (),
     epoch_steps: int | None = None,
 ) -> list[dict[str, float]]:
-    """Rows up to a checkpoint; a killed run may have written more.
+    """Rows up to the step of a checkpoint; a killed run may have written more.
 
-    Args:
-      run_dir: run directory.
-      step: step of the checkpoint.
-      needed: columns that must be there.
-      epoch_steps: steps per epoch; None: as in the first row.
-
-    Raises:
-      RunError: an epoch or a column is missing, or metrics.csv is damaged.
+    Without `epoch_steps`, epochs have as many steps as the first row says. Raises
+    RunError if an epoch or a needed column is missing, or metrics.csv is damaged.
     """
     path = run_dir / METRICS
     rows = [row for row in read(run_dir) if row["step"] <= step]
@@ -112,9 +101,8 @@ def epochs(
 def write(run_dir: Path, rows: Sequence[Mapping[str, float]]) -> None:
     """Replaces metrics.csv.
 
-    Raises:
-      RunError: the last row has a figure that is not finite, or the file cannot be
-        written.
+    Raises RunError if the last row has a figure that is not finite, or the file cannot
+    be written.
     """
     for name, value in rows[-1].items():
         if not math.isfinite(value):

@@ -28,9 +28,7 @@ GRACE_SECONDS = 2
 class Stopped(errors.UserError):
     """A signal stopped training, after a checkpoint was saved.
 
-    Args:
-      message: message, with the command that resumes the run.
-      number: number of the signal.
+    The message has the command that resumes the run.
     """
 
     def __init__(self, message: str, number: int):

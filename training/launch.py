@@ -44,13 +44,10 @@ class LaunchError(errors.UserError):
 
 
 def free_ports(count: int) -> list[int]:
-    """Finds free ports of this machine.
+    """Finds free ports of this machine; raises LaunchError if there are not enough.
 
     They are below the range from which the system gives ports to any process: a worker
     takes seconds to open its port, and another process could get it before.
-
-    Raises:
-      LaunchError: there are not enough free ports.
     """
     ports: list[int] = []
     for port in random.sample(range(*PORTS), PORTS[1] - PORTS[0]):
@@ -66,12 +63,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def tf_config(ports: Sequence[int], number: int) -> str:
-    """Makes the TF_CONFIG of a worker.
-
-    Args:
-      ports: ports of all workers on this machine.
-      number: number of this worker.
-    """
+    """Makes the TF_CONFIG of a worker; `ports` are those of all workers."""
     addresses = [f"{HOST}:{port}" for port in ports]
     task = {"type": "worker", "index": number}
     return json.dumps({"cluster": {"worker": addresses}, "task": task})
@@ -80,9 +72,7 @@ def tf_config(ports: Sequence[int], number: int) -> str:
 def start(workers: int, arguments: Sequence[str]) -> Iterator[subprocess.Popen]:
     """Starts workers, each in its own process group, so that only we receive Ctrl-C.
 
-    Args:
-      workers: number of workers.
-      arguments: command line of train.py.
+    The arguments are those of train.py.
     """
     command = [sys.executable, str(PROGRAM), *arguments, "--distribute=multi_worker"]
     ports = free_ports(workers)
@@ -94,9 +84,8 @@ def start(workers: int, arguments: Sequence[str]) -> Iterator[subprocess.Popen]:
 def wait(processes: Sequence[subprocess.Popen]) -> int:
     """Waits until all workers have ended.
 
-    Returns:
-      The exit code of the first worker that failed, or 0. If a signal killed it, that
-      is 128 plus the signal's number.
+    Returns the exit code of the first worker that failed, or 0. If a signal killed it,
+    that is 128 plus the signal's number.
     """
     failure, deadline, ask = 0, float("inf"), signal.SIGTERM
     running = dict(enumerate(processes))
@@ -138,6 +127,6 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     flags.DEFINE_integer(
-        "workers", 2, "Workers to start.", lower_bound=1, upper_bound=MAX_WORKERS
+        "workers", 2, "Number of workers.", lower_bound=1, upper_bound=MAX_WORKERS
     )
     cli.run(main, arguments=True)

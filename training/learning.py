@@ -25,12 +25,7 @@ class Guess(NamedTuple):
 
 
 def guess(labels: np.ndarray, config: Any) -> Guess:
-    """Returns the best guess for a training set.
-
-    Args:
-      labels: integers [N].
-      config: `config.Config` with the loss and the label smoothing.
-    """
+    """Returns the best guess for a training set with these labels, integers [N]."""
     shares = np.bincount(labels) / len(labels)  # [classes]
     smoothing = config.label_smoothing
     answer = (1 - smoothing) * shares + smoothing / len(shares)
@@ -44,12 +39,8 @@ def guess(labels: np.ndarray, config: Any) -> Guess:
 def complaint(row: Mapping[str, float], images: int, guessing: Guess) -> str:
     """Message about an epoch that was no better than guessing; "" if it was better.
 
-    An accuracy within three standard deviations of guessing may be luck.
-
-    Args:
-      row: row of metrics.csv.
-      images: number of images of the epoch.
-      guessing: see `guess`.
+    An accuracy within three standard deviations of guessing may be luck. `row` is the
+    epoch's row of metrics.csv, and `images` its number of images.
     """
     loss, accuracy, share = row["train_loss"], row["train_accuracy"], guessing.accuracy
     luck = share + 3 * math.sqrt(share * (1 - share) / images)
@@ -69,29 +60,22 @@ def complaint(row: Mapping[str, float], images: int, guessing: Guess) -> str:
 class Judge:
     """Complains, once, about a run that has stopped learning or never started.
 
-    Args:
-      labels: integers [N], labels of the training set; some of them if it is on disk.
-      config: see `guess`.
-      epoch_images: number of images per epoch.
+    `labels` are those of the training set, or some of them if it is on disk.
     """
 
     def __init__(self, labels: np.ndarray, config: Any, epoch_images: int):
         self._guess = guess(labels, config)
-        self._images, self._soon = epoch_images, len(labels)
+        self._epoch_images, self._set_size = epoch_images, len(labels)
         self._complained = False
 
     def judge(self, row: Mapping[str, float], last: bool) -> str:
         """Returns what to say after an epoch; "" for nothing.
 
-        Waits until the training set was seen once or the run has ended, since a sound
-        run starts no better than guessing.
-
-        Args:
-          row: row of metrics.csv.
-          last: whether this is the last epoch.
+        Waits until the training set was seen once or this is the last epoch, since a
+        sound run starts no better than guessing.
         """
-        fault = complaint(row, self._images, self._guess)
-        if not last and row["images"] < self._soon:
+        fault = complaint(row, self._epoch_images, self._guess)
+        if not last and row["images"] < self._set_size:
             return ""
-        said, self._complained = self._complained, bool(fault)
-        return "" if said else fault
+        complained, self._complained = self._complained, bool(fault)
+        return "" if complained else fault

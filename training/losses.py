@@ -18,11 +18,8 @@ def softmax_cross_entropy(
     Args:
       logits: float32 [N, classes].
       labels: integers [N].
-      smoothing: share of the target that is spread evenly over all classes; 0 for none.
-        Szegedy et al., "Rethinking the Inception Architecture", 2016.
-
-    Returns:
-      float32 scalar.
+      smoothing: share of the target that is spread evenly over all classes. Szegedy et
+        al., "Rethinking the Inception Architecture", 2016.
     """
     if smoothing == 0:
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(

@@ -48,11 +48,8 @@ def make(
 ) -> bytes:
     """Contents of a manifest.
 
-    Args:
-      files: see `describe_files`.
-      step: number of steps taken.
-      fingerprint: hash of the settings.
-      progress: what the loop keeps besides variables, as JSON types.
+    `files` are as `describe_files` gives them, `fingerprint` is a hash of the settings,
+    and `progress` is the loop's state besides variables, of JSON types.
     """
     versions = {"lenet-selu": cli.VERSION, "tensorflow": tf.__version__}
     return render(
@@ -76,8 +73,7 @@ def render(entries: Mapping[str, Any]) -> bytes:
 def read(place: Path) -> dict[str, Any]:
     """Entries of a checkpoint's manifest, without its own hash.
 
-    Raises:
-      Unusable: the manifest is damaged, missing, too long, or of another format.
+    Raises Unusable if it is damaged, missing, too long, or of another format.
     """
     try:
         content = untrusted.read(place / NAME, MAX_BYTES)
@@ -114,11 +110,7 @@ def _is_complete(entries: Mapping[str, Any]) -> bool:
 
 
 def verify(place: Path, step: int, fingerprint: str) -> None:
-    """Makes sure that a checkpoint is complete, and of this step and these settings.
-
-    Raises:
-      Unusable: it is not.
-    """
+    """Raises Unusable unless a checkpoint is complete and of this step and settings."""
     entries = read(place)
     if entries["step"] != step:
         raise Unusable(f"is damaged ({NAME} is of step {entries['step']})")

@@ -130,12 +130,7 @@ def weight_average(
     """average ← d · average + (1 − d) · weight; d = min(decay, (1 + t) / (10 + t)).
 
     Polyak and Juditsky 1992, with the exponential average and the warm-up of
-    TensorFlow 1's `ExponentialMovingAverage`.
-
-    Args:
-      average, weight: float32, of one shape.
-      step: scalar integer t, counted from 0.
-      decay: number in [0, 1).
+    TensorFlow 1's `ExponentialMovingAverage`; t is the step.
     """
     return average + (weight - average) * (1 - warm_decay(step, decay))
 
@@ -172,14 +167,9 @@ OPTIONS = ("epsilon", "momentum", "rho")
 
 
 def options(rule: str, settings: Mapping[str, Any]) -> dict[str, float]:
-    """Arguments for an update rule: those that are set, else its own defaults.
+    """Arguments for a rule: those that the settings set, else its own defaults.
 
-    Args:
-      rule: key of `RULES`.
-      settings: settings of a run, by name.
-
-    Raises:
-      UserError: an option of another rule is set.
+    Raises UserError if an option of another rule is set.
     """
     return cli.options(RULES[rule].update, OPTIONS, settings, f"--optimizer={rule}")
 
@@ -189,12 +179,7 @@ def build(
     variables: Sequence[tf.Variable],
     averages: Sequence[tf.Variable] = (),
 ) -> "Optimizer":
-    """Creates the optimizer of a run.
-
-    Args:
-      config: the run's `config.Config`.
-      variables, averages: see `Optimizer`.
-    """
+    """Creates the optimizer of a run."""
     return Optimizer(
         config.optimizer,
         variables,
@@ -254,8 +239,7 @@ class Optimizer(tf.Module):
     ) -> tf.Tensor:
         """Assigns the next weights, slots and averages.
 
-        Returns:
-          float32 [variables], the norm of each gradient.
+        Returns the norm of each gradient, float32 [variables].
         """
         if self._threads:
             return self._adam_at_once(gradients, step, rate)

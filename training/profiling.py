@@ -14,11 +14,7 @@ from training import runs
 def parse(words: Sequence[str] | None) -> tuple[int, int] | None:
     """Parses --profile_steps: the first step to profile, and the first after them.
 
-    Args:
-      words: value of the flag, or None.
-
-    Raises:
-      UserError: the words are not two steps in ascending order.
+    Raises UserError if these are not two steps in ascending order.
     """
     if words is None:
         return None
@@ -33,14 +29,8 @@ def parse(words: Sequence[str] | None) -> tuple[int, int] | None:
 class Profile:
     """Profiles a range of steps of a training loop; a context manager.
 
-    Call `begin` before and `finish` after each call of the graph.
-
-    Args:
-      steps: what `parse` returned.
-      folder: folder of TensorBoard events; gets plugins/profile/.
-
-    Raises:
-      RunError: here and in its methods: the folder cannot be written.
+    Call `begin` before and `finish` after each call of the graph. The folder is that of
+    TensorBoard's events, and gets plugins/profile/. Raises RunError if that fails.
     """
 
     def __init__(self, steps: tuple[int, int] | None, folder: Path):

@@ -46,12 +46,7 @@ class _Differs(RendezvousError):
 
 
 class _Wait:
-    """Says whom we wait for, and gives up after a while.
-
-    Args:
-      workers: addresses of all workers.
-      seconds: how long to wait.
-    """
+    """Says whom we wait for, and gives up after a while."""
 
     def __init__(self, workers: Sequence[str], seconds: float):
         self._workers, self._seconds = workers, seconds
@@ -61,12 +56,8 @@ class _Wait:
     def check(self, missing: Sequence[int], reason: str = "") -> None:
         """Says whom we wait for, if it is time; call it repeatedly while waiting.
 
-        Args:
-          missing: numbers of the missing workers.
-          reason: why the first of them cannot be reached, if known.
-
-        Raises:
-          RendezvousError: we have waited long enough.
+        `reason` is why the first missing worker cannot be reached, if known. Raises
+        RendezvousError if we have waited long enough.
         """
         now = time.monotonic()
         if now < min(self._notice, self._deadline):
@@ -86,16 +77,10 @@ class _Wait:
 
 
 def meet(workers: Sequence[str], number: int, seconds: float) -> None:
-    """Waits until all workers have come.
+    """Waits until all workers have come; they are given as host:port, by number.
 
-    Args:
-      workers: host:port of each worker, by number.
-      number: number of this worker.
-      seconds: how long to wait.
-
-    Raises:
-      RendezvousError: this worker's port is taken, another worker's TF_CONFIG differs,
-        or one does not come in time.
+    Raises RendezvousError if this worker's port is taken, another worker's TF_CONFIG
+    differs, or a worker does not come in time.
     """
     wait = _Wait(workers, seconds)
     with _listen(workers[number], number) as server:
@@ -106,11 +91,7 @@ def meet(workers: Sequence[str], number: int, seconds: float) -> None:
 
 
 def host_and_port(address: str) -> tuple[str, int]:
-    """Splits an address such as "10.0.0.1:7000" or "[::1]:7000".
-
-    Raises:
-      ValueError: it is not such an address.
-    """
+    """Splits "10.0.0.1:7000", "[::1]:7000" or the like; else raises ValueError."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
         raise ValueError(f"{address!r} is not like host:port")
@@ -118,11 +99,7 @@ def host_and_port(address: str) -> tuple[str, int]:
 
 
 def _listen(address: str, number: int) -> socket.socket:
-    """Opens this worker's port on all addresses of this machine, as TensorFlow will.
-
-    Raises:
-      RendezvousError: the port cannot be opened.
-    """
+    """Opens this worker's port on all addresses of this machine, as TensorFlow will."""
     _, port = host_and_port(address)
     try:
         if socket.has_dualstack_ipv6():
@@ -173,8 +150,7 @@ def _admit(
 ) -> None:
     """Accepts a connection, and keeps it if it is from a missing worker.
 
-    Raises:
-      _Differs: its TF_CONFIG differs.
+    Raises _Differs if that worker's TF_CONFIG differs.
     """
     guest, (host, *_) = server.accept()
     try:
@@ -206,11 +182,7 @@ def _refuse(guest: socket.socket, why: str) -> None:
 
 
 def _join(workers: Sequence[str], number: int, wait: _Wait) -> None:
-    """Connects to worker 0 and waits with it; all other workers call this.
-
-    Raises:
-      RendezvousError: worker 0 refuses us, or we have waited long enough.
-    """
+    """Connects to worker 0 and waits with it; all other workers call this."""
     reason = ""
     while True:
         wait.check([0], reason)
@@ -245,9 +217,8 @@ def _send(receiver: socket.socket, message: dict[str, Any]) -> None:
 def _receive(sender: socket.socket) -> Any:
     """Waits for messages, and returns the last one that has arrived.
 
-    Raises:
-      OSError: the connection ended, or the message took too long.
-      ValueError: the message is too long, or is not JSON.
+    Raises OSError if the connection ended or the message took too long, ValueError if
+    the message is too long or is not JSON.
     """
     deadline, content = time.monotonic() + MESSAGE_SECONDS, b""
     while not content.endswith(b"\n"):
@@ -262,11 +233,7 @@ def _receive(sender: socket.socket) -> Any:
 
 
 def _greeting(message: Any) -> tuple[int, list[str]]:
-    """Parses a worker's greeting: its number, and its addresses of all workers.
-
-    Raises:
-      ValueError: it is not a greeting.
-    """
+    """Parses a worker's greeting: its number, and its addresses of all workers."""
     if (
         isinstance(message, dict)
         and message.keys() == {"number", "workers"}
@@ -281,9 +248,7 @@ def _greeting(message: Any) -> tuple[int, list[str]]:
 def _answer(message: Any, count: int) -> list[int]:
     """Parses worker 0's answer: numbers of the missing workers, of `count`.
 
-    Raises:
-      RendezvousError: worker 0 refuses us.
-      ValueError: it is not an answer of worker 0.
+    Raises RendezvousError if worker 0 refuses us, ValueError if it is another message.
     """
     if isinstance(message, dict):
         refused, missing = message.get("refused"), message.get("missing")

@@ -43,12 +43,8 @@ def choose(config: Any, cores: int, workers: int = 1) -> int:
     """Number of replicas: --replicas, or a fast choice if that is 0.
 
     The choice is one per thread, the same number on each worker, with at least
-    `MIN_IMAGES_PER_REPLICA` images each.
-
-    Args:
-      config: the run's `config.Config`.
-      cores: cores of this process; it has as many threads unless --threads is given.
-      workers: number of processes that share the batch.
+    `MIN_IMAGES_PER_REPLICA` images each. There is a thread per core, unless --threads
+    is given.
     """
     if config.replicas:
         return config.replicas

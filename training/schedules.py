@@ -33,10 +33,7 @@ def one_cycle(progress: tf.Tensor, warm_up: float = 0.25) -> tf.Tensor:
     """Half a cosine from 1/25 up to 1, then half a cosine down to 0.
 
     Smith and Topin, "Super-Convergence", 2018, in the shape that is common today.
-
-    Args:
-      progress: see above.
-      warm_up: share of the run in which the rate rises.
+    `warm_up` is the share of the run in which the rate rises.
     """
     up = 1 / 25 + (1 - 1 / 25) * (1 - cosine(progress / warm_up))
     down = cosine((progress - warm_up) / (1 - warm_up))
@@ -58,14 +55,9 @@ def check_factor(factor: float) -> None:
 
 
 def count_steps(config: Any, train_count: int) -> tuple[int, int]:
-    """Number of steps per epoch, and of the whole run.
+    """Number of steps per epoch and of the whole run, for `train_count` images.
 
-    Args:
-      config: the run's `config.Config`.
-      train_count: number of images in the training set.
-
-    Raises:
-      errors.UsageError: the run has `MAX_STEPS` steps or more.
+    Raises UsageError if the run has `MAX_STEPS` steps or more.
     """
     images = config.epoch_images or train_count
     epoch_steps = math.ceil(images / config.batch_size)
@@ -80,13 +72,7 @@ def count_steps(config: Any, train_count: int) -> tuple[int, int]:
 
 
 def step_decay(step: tf.Tensor, every: int, factor: float) -> tf.Tensor:
-    """A staircase: `factor` to the power of (step div every), a float32 scalar.
-
-    Args:
-      step: scalar integer, counted from 0.
-      every: steps per stair.
-      factor: ratio of each stair to the one before.
-    """
+    """A staircase: `factor` to the power of (step div every), a float32 scalar."""
     return factor ** tf.cast(step // every, tf.float32)
 
 
@@ -120,12 +106,8 @@ class Watch(tf.Module):
         """Lowers the rate after every `patience` epochs without a better accuracy.
 
         Call it after each `update`. It does what Keras' ReduceLROnPlateau does, except
-        that any improvement counts, not only one of 0.0001 or more.
-
-        Args:
-          patience: number of epochs to wait.
-          factor: number by which the rate is multiplied.
-          floor: lower limit of `self.factor`.
+        that any improvement counts, not only one of 0.0001 or more. `floor` is the
+        lower limit of `self.factor`.
         """
         if self.waited > 0 and self.waited % patience == 0:
             lower = tf.maximum(self.factor * factor, floor)
@@ -133,17 +115,7 @@ class Watch(tf.Module):
 
 
 def build(config: Any, watch: Watch, *, total_steps: int, epoch_steps: int) -> Schedule:
-    """Returns a run's schedule as a function of the step.
-
-    Args:
-      config: the run's `config.Config`.
-      watch: the watch whose factor the schedule `plateau` returns.
-      total_steps: number of steps of the run.
-      epoch_steps: number of steps per epoch.
-
-    Returns:
-      Scalar int64 step, counted from 0 → float32 scalar.
-    """
+    """Returns a run's schedule: scalar int64 step, counted from 0 → float32 scalar."""
     name = config.schedule
     if name == "plateau":
         return lambda step: tf.identity(watch.factor)

@@ -39,11 +39,8 @@ class Session:
     ) -> None:
         """Creates the run directory, or makes sure that it holds this run.
 
-        Args:
-          resolved: the run's settings.
-          dataset: the dataset that the images come from.
-          count: number of images in the training set.
-          seconds: time that it took to load and enlarge the data.
+        `count` is the number of images in the training set, and `seconds` the time that
+        it took to load and enlarge them.
 
         Raises:
           RunError: the directory holds another run, or cannot be created.
@@ -70,8 +67,7 @@ class Session:
     def listening(self) -> Iterator[None]:
         """Makes SIGINT and SIGTERM ask the training loop to save and stop.
 
-        Raises:
-          interruption.Stopped: a signal came during the last epoch.
+        Raises Stopped if a signal came during the last epoch.
         """
         with interruption.Interruption() as asked:
             self.signal = lambda: self.workers.agree(asked.received)
@@ -113,10 +109,6 @@ def joined(kind: str, given: bool) -> Iterator[cluster.Place]:
 @contextlib.contextmanager
 def opened(config: Any, place: cluster.Place) -> Iterator[Session]:
     """Connects the workers and locks the run directory.
-
-    Args:
-      config: the run's `config.Config`.
-      place: place of this process among the workers.
 
     Raises:
       RunError: the directory holds another run, or another process trains it.

@@ -64,11 +64,7 @@ _STRATEGIES: dict[str, Callable[[int], tf.distribute.Strategy]] = {
 
 
 def start(kind: str, replicas: int) -> tf.distribute.Strategy:
-    """Starts the strategy for --distribute.
-
-    Raises:
-      ClusterError: TensorFlow's servers do not connect.
-    """
+    """Starts a strategy; raises ClusterError if TensorFlow's servers do not connect."""
     with device.quiet(), interruption.native_call():
         try:
             return _STRATEGIES[kind](replicas)

@@ -104,8 +104,7 @@ class Summaries:
       lengths: result of `flush` at the checkpoint that the run resumes from; later
         events are removed.
 
-    Raises:
-      RunError: here and in its methods: the events cannot be written.
+    This and all methods raise RunError if the events cannot be written.
     """
 
     def __init__(
@@ -164,11 +163,7 @@ class Summaries:
             )
 
     def epoch(self, row: Mapping[str, float]) -> None:
-        """Writes each split's loss and accuracy against epochs and images seen.
-
-        Args:
-          row: a row of metrics.csv, with `epoch`, `images` and `<split>_<metric>`.
-        """
+        """Writes a row of metrics.csv: loss and accuracy against epochs and images."""
         for split, writer in self.writers.items():
             for axis in ("epoch", "images"):
                 with writer.at(int(row[axis])):
@@ -241,8 +236,7 @@ def write_score(
       pictures: uint8 [H, W, 3], by the names in `PICTURES`.
       others: Summary protocol buffers for plugins of TensorBoard.
 
-    Raises:
-      RunError: the score cannot be written.
+    Raises RunError if the score cannot be written.
     """
     for earlier in (run_dir / FINAL).glob(f"*{events.SCORE_SUFFIX}"):
         earlier.unlink(missing_ok=True)

@@ -26,7 +26,7 @@ from system import device, errors
 from training import batches
 
 BLOCK = 64  # images; half as many would read half as fast and shuffle twice as well
-LEAST = 64 * BLOCK  # images per window
+MIN_WINDOW_IMAGES = 64 * BLOCK
 ITEM_BYTES = 28 * 28 + 1  # an image and its label
 ORDER_BYTES = 64  # per image, while we compute a window's order
 MB = 10**6
@@ -42,11 +42,8 @@ class Source(Protocol):
     ) -> None:
         """Fills uint8 [n, 28, 28, 1] and [n] with pieces of the set, one after another.
 
-        Args:
-          pieces: number of the first image and count of images of each piece.
-
-        Raises:
-          errors.UserError: the set cannot be read.
+        A piece is the number of its first image and a count. Raises UserError if the
+        set cannot be read.
         """
 
     def verify(self, stop: threading.Event) -> None:
@@ -68,12 +65,7 @@ class Window(NamedTuple):
 
 
 class Whole:
-    """A set in memory: one window for all steps.
-
-    Args:
-      images: uint8 [N, 28, 28, 1].
-      labels: uint8 [N].
-    """
+    """A set in memory, uint8 [N, 28, 28, 1] and [N]: one window for all steps."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray):
         # Copied to the device once, as bytes.
@@ -105,7 +97,7 @@ class Windows:
       sampler: key of `ORDERS`.
       seed: seed of the run.
       batch_size: images per step.
-      length: length of a window in steps.
+      length: steps per window.
       steps: steps of the run; windows after its end are not read.
     """
 
@@ -133,10 +125,8 @@ class Windows:
     def at(self, step: int) -> Window:
         """Returns the window of a step; it is valid until the next call.
 
-        Waits for the window, and starts to read the one after it.
-
-        Raises:
-          errors.UserError: the window cannot be read, or the set is damaged.
+        Waits for the window, and starts to read the one after it. Raises UserError if
+        the window cannot be read or the set is damaged.
         """
         if self._verified.done():
             self._verified.result()
@@ -161,24 +151,24 @@ class Windows:
             return
         done = 0
         for piece in content.pieces:  # each goes to scattered places
-            some = empty((piece[1], 28, 28, 1)), empty((piece[1],))
-            self._read([piece], *some)
+            buffers = empty((piece[1], 28, 28, 1)), empty((piece[1],))
+            self._read([piece], *buffers)
             places = content.places[done : done + piece[1]]
-            images[places], labels[places] = some
+            images[places], labels[places] = buffers
             done += piece[1]
 
     def _read(
         self, pieces: Sequence[tuple[int, int]], images: np.ndarray, labels: np.ndarray
     ) -> None:
-        """Reads pieces of the ring."""
-        set_size, whole = len(self._source), []
+        """Reads pieces of the ring; one may cross the end of the set."""
+        set_size, in_set = len(self._source), []
         for first, count in pieces:
             first %= set_size
             before_end = min(count, set_size - first)
-            whole.append((first, before_end))
+            in_set.append((first, before_end))
             if before_end < count:
-                whole.append((0, count - before_end))
-        self._source.read(whole, images, labels)
+                in_set.append((0, count - before_end))
+        self._source.read(in_set, images, labels)
 
     def first(self, count: int) -> tf.Tensor:
         """Returns the first images of the set, as `Whole.first` does."""
@@ -188,12 +178,9 @@ class Windows:
         return device.tensor(images)
 
     def verified(self) -> None:
-        """Waits until the SHA-256 of the whole set has been checked.
+        """Waits until the whole set has been verified; UserError if it is damaged.
 
         Call it before keeping anything that was trained on the set.
-
-        Raises:
-          errors.UserError: the set is damaged.
         """
         self._verified.result()
 
@@ -209,8 +196,8 @@ class Content(NamedTuple):
     """Content of a window.
 
     Attributes:
-      pieces: number of the first image, modulo the size of the set, and count of images
-        of each piece of the ring.
+      pieces: pieces of the ring, each a number of its first image and a count; numbers
+        are modulo the size of the set.
       places: int64 [W], place of each of these images in the window; None: in order.
     """
 
@@ -235,19 +222,18 @@ def shuffled_blocks(seed: int, window: int, window_size: int, set_size: int) -> 
     while at < end:
         number, start = divmod(at, set_size)
         stop = min(set_size, start + end - at)
-        pieces += _of_pass(seed, number, start, stop, set_size)
+        pieces += _pieces_of_pass(seed, number, start, stop, set_size)
         at += stop - start
         ends.append(at - window * window_size)
     if len(ends) == 1:
         return Content(pieces)
-    # The end of the old pass goes where the sampler, to which a window is a pass, draws
-    # first.
+    # Images of the old pass go to the places that the sampler draws first.
     number = tf.constant(window, tf.int64)
     drawn = batches.shuffled_epochs(seed, number, window_size, window_size).numpy()
     return Content(pieces, np.concatenate([*map(np.sort, np.split(drawn, ends))]))
 
 
-def _of_pass(
+def _pieces_of_pass(
     seed: int, number: int, start: int, stop: int, set_size: int
 ) -> list[tuple[int, int]]:
     """Pieces that hold images `start` to `stop` of a pass."""
@@ -289,12 +275,11 @@ def _random(seed: int, number: int, count: int) -> list[int]:
 def length(memory_mb: int, batch_size: int) -> int:
     """Number of steps per window if two windows take `memory_mb`.
 
-    Raises:
-      errors.UserError: windows of that size would not shuffle well enough.
+    Raises UserError if windows of that size would not shuffle well enough.
     """
     step_bytes = (2 * ITEM_BYTES + ORDER_BYTES) * batch_size
     steps = memory_mb * MB // step_bytes
-    least = math.ceil(LEAST / batch_size)
+    least = math.ceil(MIN_WINDOW_IMAGES / batch_size)
     if steps < least:
         needed = math.ceil(step_bytes * least / MB)
         raise errors.UserError(
@@ -317,14 +302,7 @@ def feed(
     config: Any,
     steps: int,
 ) -> Whole | Windows:
-    """Returns the training set of a run, in memory or in windows.
-
-    Args:
-      images, labels: see `Whole`; unused if there is a source.
-      source: the set if it stays on disk, else None.
-      config: the run's `config.Config`.
-      steps: number of steps of the run.
-    """
+    """Returns the training set of a run: in windows if there is a source on disk."""
     if source is None:
         return Whole(images, labels)
     return Windows(

@@ -41,8 +41,7 @@ class Workers:
       count: number of replicas of the run.
       wait_seconds: how long to wait for the other workers.
 
-    Raises:
-      errors.UserError: a worker did not start in time, or cannot be connected.
+    Raises UserError if a worker does not start in time, or cannot be connected.
     """
 
     def __init__(
@@ -98,8 +97,7 @@ class Workers:
     def gather(self, value: Any) -> list[Any]:
         """Collects a value of JSON types from each worker; all workers must call this.
 
-        Returns:
-          The values by worker number; the same list on every worker.
+        Returns the values by worker number, the same list on every worker.
         """
         if self.place.workers == 1:
             return [value]
@@ -135,11 +133,7 @@ class Workers:
             content = content[value.nbytes :]
 
     def check_equal(self, variables: Sequence[tf.Variable], when: str) -> None:
-        """Makes sure that all workers have the same variables, bit for bit.
-
-        Raises:
-          ClusterError: they differ.
-        """
+        """Raises ClusterError if the variables of any two workers differ in a bit."""
         digest = hashlib.sha256()
         for v in variables:
             digest.update(v.numpy().tobytes())
@@ -154,13 +148,10 @@ class Workers:
             )
 
     def check_alike(self, facts: Mapping[str, Any]) -> None:
-        """Makes sure that all workers are about to train the same run.
+        """Raises ClusterError unless all workers are about to train the same run.
 
-        Args:
-          facts: values of JSON types that must be equal, by names for the user.
-
-        Raises:
-          ClusterError: a value differs; all workers name the same one.
+        `facts` are values of JSON types that must be equal, by names for the user. If
+        some differ, all workers name the same one.
         """
         first, *others = self.gather(dict(facts))
         for number, other in enumerate(others, 1):
