@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shared by all tests."""
+"""Fixtures that all tests share."""
 
 # The programs' way of loading TensorFlow: with oneDNN, which is read only then.
 from system import device  # isort: skip  (first: it loads TensorFlow)
@@ -23,7 +23,7 @@ device.set_threads(0)
 
 
 def pytest_runtest_setup(item):
-    """Only where there is no compiler: one that fails is a fault, and is to be seen."""
+    """Skips native tests without a compiler; with one that fails, they should fail."""
     if item.get_closest_marker("native") and ops.missing() == toolchain.NO_COMPILER:
         pytest.skip(toolchain.NO_COMPILER)
 
@@ -38,7 +38,7 @@ def dataset():
 
 @pytest.fixture(scope="module")
 def mnist():
-    """MNIST as it lies on this machine, or a skip: no test downloads it."""
+    """MNIST if it is on this machine, else a skip: no test downloads it."""
     for place in (*files._places(), files._cache_dir()):
         if all(Path(place, name).exists() for name in files.FILES):
             return data.load("mnist", place)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much there is to read: lines per package, long files and functions, the hour.
+"""Counts how much there is to read: lines per package, long files and functions.
 
     python -m tests.counts
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The programs, run as a user runs them."""
+"""Runs the programs as a user would."""
 
 import subprocess
 import sys

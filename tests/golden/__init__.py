@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Golden results: what the project computes, written down, so that no change is silent.
+"""Golden results: stored results of the project, so that no change is silent.
 
-Each file beside this one holds results by name. test_golden computes them anew and
-compares; `python -m tests.golden` declares that those which differ were meant to.
+Each JSON file in this folder holds results by name. test_golden computes them again and
+compares; `python -m tests.golden` declares that all differences were intended.
 
-Integers, bits and hashes are compared exactly. Numbers that went through float kernels
-are not, because the last bits of those depend on the processor and on the number of
-threads; how near they have to be is said, and reasoned, beside each.
+Integers, bits and hashes are compared exactly. Numbers from float kernels are not,
+since their last bits depend on the processor and the number of threads. Each kind of
+result has a tolerance, with its reason.
 """
 
 from system import device  # isort: skip  (first: it loads TensorFlow)
@@ -46,10 +46,10 @@ class Golden(NamedTuple):
     """Results of one kind, in `<name>.json`.
 
     Attributes:
-      make: computes them.
-      relative: from a result's name and a place in its list to how much the number
-        there may be off, as a share of it.
-      absolute: how much any number may be off besides.
+      make: computes the results.
+      relative: function of a result's name and a place in its list; returns the
+        relative tolerance of that number.
+      absolute: absolute tolerance of any number, in addition.
     """
 
     make: Callable[[], Results]
@@ -58,7 +58,7 @@ class Golden(NamedTuple):
 
 
 def config(*arguments: str) -> Config:
-    """The flags of the main run, and what the arguments change in them."""
+    """Flags of the main run, changed by the arguments."""
     if "epochs" not in flags.FLAGS:
         define_flags()
     flags.FLAGS.unparse_flags()
@@ -70,12 +70,12 @@ def config(*arguments: str) -> Config:
 
 
 def numbers(values: Any) -> list[float]:
-    """As a flat list, floats to eight digits: float32 has no more."""
+    """Flat list of numbers; floats have eight digits, which is enough for float32."""
     return [float(f"{x:.8g}") if x % 1 else int(x) for x in np.ravel(values).tolist()]
 
 
 def noise(name: str, *shape: int) -> np.ndarray:
-    """uint8, the same with every version of NumPy."""
+    """Random uint8, the same with every version of NumPy."""
     text = hashlib.shake_256(name.encode()).digest(math.prod(shape))
     return np.frombuffer(text, np.uint8).reshape(shape)
 
@@ -112,7 +112,7 @@ def draws() -> Results:
 
 
 def _of_draws(name: str, place: int) -> float:
-    """Normal numbers go through logarithms and cosines, a few roundings each."""
+    """Tolerance for normal numbers, which take logarithms and cosines to compute."""
     return 1e-5 if name.startswith(("initial", "dropout")) else 0.0
 
 
@@ -148,7 +148,7 @@ ONLINE = {
 
 
 def online_images() -> Results:
-    """Two digits in a step under each online transform, and under all."""
+    """Two digits after each online transform, and after all of them."""
     images = tf.constant(data.load("digits").train_images[3:5])
     results: Results = {}
     for name, arguments in [*ONLINE.items(), ("all", sum(ONLINE.values(), []))]:
@@ -165,7 +165,7 @@ SIZES = np.array([1e-8, 1e-6, 1e-3, 1.0, 100.0])  # of gradients
 
 
 def trajectories() -> Results:
-    """Each update rule, the weight average and the schedules over 20 steps."""
+    """Twenty steps of each update rule, of the weight average and of the schedules."""
     results: Results = {}
     rate = tf.constant(0.01)
     for rule in sorted(optimizers.RULES):
@@ -232,12 +232,12 @@ def curves(kernels: str = "tensorflow") -> Results:
 
 
 def _curve(replicas: int, kernels: str) -> dict[str, list[float]]:
-    """After each step, what would tell of any change in it.
+    """Figures after each step that would show any change in it.
 
-    The loss alone would not: an epsilon of Adam's ten times as large is in it less than
-    a rounding. So there are the gradient's norm; the mean change of a weight; the norms
-    of the weights, of their average and of batch norm's averages; and, at every fifth
-    step, the loss of the weight average on 100 test digits.
+    The loss alone would not: ten times Adam's epsilon changes it by less than rounding.
+    So we add the norm of the gradient; the mean change of a weight; the norms of the
+    weights, of their average and of batch norm's averages; and, at every fifth step,
+    the loss of the weight average on 100 test digits.
     """
     arguments = ("--epochs=2", f"--replicas={replicas}", f"--kernels={kernels}")
     values = config(*arguments)
@@ -272,7 +272,7 @@ def _curve(replicas: int, kernels: str) -> dict[str, list[float]]:
 
 
 def _of_curve(name: str, place: int) -> float:
-    """Training magnifies roundings, until all that is left is that it trains."""
+    """Tolerance that grows with the steps, since training magnifies roundings."""
     metric = name.rpartition(" ")[2]
     first, most = ROUNDINGS[metric]
     return min(first * GROWTH ** (5 * place + 4 if metric == "scored" else place), most)
@@ -291,7 +291,7 @@ def write_checkpoint(folder: Path) -> None:
 
 
 def checkpoint() -> Results:
-    """What the checkpoint in the repository holds, and how a run goes on from it."""
+    """Contents of the checkpoint in the repository, and of a run resumed from it."""
     state, train_steps = _tiny()
     step = checkpoints.restore(state.checkpoint, CHECKPOINT)
     assert step is not None, f"no checkpoint in {CHECKPOINT}"
@@ -337,7 +337,7 @@ GOLDEN = {
 
 
 def changes(name: str, results: Results) -> list[str]:
-    """One line for each result that is not as written down, empty if all are."""
+    """One line for each result that differs from the stored one."""
     golden, path = GOLDEN[name], FOLDER / f"{name}.json"
     written = json.loads(path.read_bytes()) if path.exists() else {}
     lines = [f"{what}: is gone" for what in written if what not in results]
@@ -350,7 +350,7 @@ def changes(name: str, results: Results) -> list[str]:
 
 
 def _change(golden: Golden, what: str, written: Any, found: Any) -> str | None:
-    """Says where the two differ most, compared with what is allowed there."""
+    """Says where the two differ most, relative to the tolerance there."""
     if isinstance(found, str | int) or isinstance(written, str | int):
         return None if found == written else f": is {found}, was {written}"
     if len(found) != len(written):
@@ -362,7 +362,7 @@ def _change(golden: Golden, what: str, written: Any, found: Any) -> str | None:
     over = [
         (math.inf if most == 0 else abs(new - old) / most, place)
         for place, (new, old, most) in enumerate(zip(found, written, allowed))
-        if not abs(new - old) <= most  # so written, it finds NaN
+        if not abs(new - old) <= most  # also true for NaN
     ]
     if not over:
         return None
@@ -376,13 +376,13 @@ def _change(golden: Golden, what: str, written: Any, found: Any) -> str | None:
 
 
 def text(results: Results) -> str:
-    """JSON with a line for each result, so that a diff shows which changed."""
+    """JSON with one line per result, so that a diff shows which ones changed."""
     rows = (f" {json.dumps(k)}: {json.dumps(v)}" for k, v in results.items())
     return "{\n" + ",\n".join(rows) + "\n}\n"
 
 
 def declare() -> list[str]:
-    """Writes down anew what differs; returns a line for each such result."""
+    """Stores all results that differ; returns a line for each of them."""
     lines = []
     for name, golden in GOLDEN.items():
         if golden.make is checkpoint:
@@ -395,7 +395,7 @@ def declare() -> list[str]:
 
 
 def _keep_readable() -> list[str]:
-    """Makes the checkpoint anew if it is gone or its format is not today's, and why."""
+    """Makes the checkpoint again if it is gone or cannot be read; says why."""
     try:
         if checkpoints.restore(_tiny()[0].checkpoint, CHECKPOINT) is not None:
             return []
@@ -404,4 +404,4 @@ def _keep_readable() -> list[str]:
         reason = str(error)
     shutil.rmtree(CHECKPOINT, ignore_errors=True)
     write_checkpoint(CHECKPOINT)
-    return [f"{CHECKPOINT.name}: made anew: {reason}"]
+    return [f"{CHECKPOINT.name}: made again: {reason}"]
