@@ -2,12 +2,22 @@
 """Settings of the online transforms and their limits; does not load TensorFlow."""
 
 import dataclasses
-import functools
 import itertools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from system import errors
+from system.settings import setting
+
+
+def _bound(limit: float, unit: str, label: str, text: str) -> Any:
+    """A field with its largest value, its label in a preview and its help text."""
+
+    def check(value: float) -> None:
+        if not 0 <= value <= limit:  # so written, it refuses NaN too
+            raise errors.UserError(f"must be 0 to {limit:g} {unit}, got {value}")
+
+    text = f"{text}, each step: 0 (off) to {limit:g} {unit}."
+    return setting(0.0, text, check=check, label=label)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,75 +30,43 @@ class OnlineSettings:
     of an angle, not its tangent, and lengthens the stroke; does not round to whole grey
     levels; and repeats the border where we have 0, which shows only if there is ink on
     it, as in 813 of MNIST's 60,000 training images.
+
+    Settings of one transform share the word before the underscore.
     """
 
-    rotation: float = 0.0  # largest angle, in degrees, either way
-    zoom: float = 0.0  # width and height change by factors in 1 ± zoom, a draw for each
-    # Largest shift along each axis, as a share of the side, either way.
-    shift: float = 0.0
-    shear: float = 0.0  # largest slant of an upright stroke, in degrees, either way
-    elastic_alpha: float = 0.0  # factor of the smoothed displacements, in pixels
-    # Standard deviation of the smoothing Gaussian, in pixels.
-    elastic_sigma: float = 0.0
-
-
-class _Flag(NamedTuple):
-    """Limit of a setting, its label in a preview, and its help text."""
-
-    limit: float
-    unit: str
-    label: str
-    help: str
-
-
-# Settings of one transform share the word before the underscore.
-_FLAGS = {
-    "rotation": _Flag(
+    rotation: float = _bound(
         180, "degrees", "rotation ±{:g}°", "Rotate each image at random by up to ±this"
-    ),
-    "zoom": _Flag(
+    )
+    zoom: float = _bound(
         0.9, "as a share", "zoom 1 ± {:g}", "Zoom each axis at random by 1 ± up to this"
-    ),
-    "shift": _Flag(
+    )
+    shift: float = _bound(
         1, "of the side", "shift ±{:g}", "Shift each image at random by up to ±this"
-    ),
-    "shear": _Flag(
+    )
+    shear: float = _bound(
         80, "degrees", "shear ±{:g}°", "Slant each image at random by up to ±this"
-    ),
-    "elastic_alpha": _Flag(
+    )
+    elastic_alpha: float = _bound(
         1000, "pixels", "elastic α {:g}", "Strength of random elastic deformations"
-    ),
-    "elastic_sigma": _Flag(
+    )
+    elastic_sigma: float = _bound(
         28, "pixels", "σ {:g}", "Smoothness of random elastic deformations"
-    ),
-}
+    )
 
 
-def help_text(name: str) -> str:
-    """Text of a setting for --help, with its limit."""
-    flag = _FLAGS[name]
-    return f"{flag.help}, each step: 0 (off) to {flag.limit:g} {flag.unit}."
-
-
-def checks(name: str) -> Callable[[float], None]:
-    """Returns a function that raises UserError at a wrong value of one setting."""
-    return functools.partial(_check_range, name)
+_LIMITS = {f.name: f.metadata for f in dataclasses.fields(OnlineSettings)}
 
 
 def settings_from(config: Any) -> OnlineSettings:
     """The online settings of a run, attributes of `config`; UserError if wrong."""
-    for name in _FLAGS:
-        _check_range(name, getattr(config, name))
+    values = {name: float(getattr(config, name)) for name in _LIMITS}
+    for name, value in values.items():
+        try:
+            _LIMITS[name]["check"](value)
+        except errors.UserError as error:
+            raise errors.UserError(f"{name} {error}") from None
     check_elastic(config)
-    return OnlineSettings(**{name: float(getattr(config, name)) for name in _FLAGS})
-
-
-def _check_range(name: str, value: float) -> None:
-    flag = _FLAGS[name]
-    if not 0 <= value <= flag.limit:  # so written, it refuses NaN too
-        raise errors.UserError(
-            f"{name} must be 0 to {flag.limit:g} {flag.unit}, got {value}"
-        )
+    return OnlineSettings(**values)
 
 
 def check_elastic(config: Any) -> None:
@@ -104,10 +82,10 @@ def check_elastic(config: Any) -> None:
 def each_alone(settings: OnlineSettings) -> list[tuple[str, OnlineSettings]]:
     """Labels of the transforms that are on, with settings that turn on each alone."""
     values = dataclasses.asdict(settings)
-    on = [name for name in _FLAGS if values[name]]
+    on = [name for name in _LIMITS if values[name]]
     alone = []
     for _, group in itertools.groupby(on, lambda name: name.partition("_")[0]):
         names = list(group)
-        label = ", ".join(_FLAGS[name].label.format(values[name]) for name in names)
+        label = ", ".join(_LIMITS[name]["label"].format(values[name]) for name in names)
         alone.append((label, OnlineSettings(**{name: values[name] for name in names})))
     return alone

@@ -2,9 +2,9 @@
 """The settings of the augmentation: offline, before training, and online."""
 
 import dataclasses
-from typing import Any
 
 from augment import online_settings, plan
+from augment.online_settings import OnlineSettings
 from system.settings import Check, setting
 
 
@@ -61,21 +61,9 @@ class Offline:
     )
 
 
-def _online(name: str) -> Any:
-    check = online_settings.checks(name)
-    return setting(0.0, online_settings.help_text(name), check=check)
-
-
 @dataclasses.dataclass(frozen=True)
-class Online:
+class Online(OnlineSettings):
     """Each batch, transformed while training"""
-
-    rotation: float = _online("rotation")
-    zoom: float = _online("zoom")
-    shift: float = _online("shift")
-    shear: float = _online("shear")
-    elastic_alpha: float = _online("elastic_alpha")
-    elastic_sigma: float = _online("elastic_sigma")
 
 
 CHECKS: tuple[Check, ...] = (
