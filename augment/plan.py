@@ -39,10 +39,8 @@ class Settings:
     deform_seed: int = 0
 
 
-_FIRST = (
-    *("shift_directions", "shift_pixels", "shift_diagonal", "flip_codes"),
-    *("flip_labels", "flip_shifted", "keep_originals"),
-)
+_SHIFTS = ("shift_directions", "shift_pixels", "shift_diagonal")
+_FLIPS = ("flip_codes", "flip_labels", "flip_shifted")
 _DEFORM = ("deform", "multiply", "deform_seed")
 
 Transform = Callable[[np.ndarray], np.ndarray]  # uint8 [n, 28, 28, 1] → the same
@@ -73,15 +71,11 @@ def settings_from(config: Any) -> Settings:
     pixels = config.shift_pixels
     if pixels not in range(1, MAX_PIXELS + 1):
         raise errors.UserError(f"shift_pixels must be 1 to {MAX_PIXELS}, got {pixels}")
-    settings = Settings(
-        shift_directions=_choices(config, "shift_directions", DIRECTIONS),
-        shift_pixels=pixels,
-        shift_diagonal=config.shift_diagonal,
-        flip_codes=_choices(config, "flip_codes", CODES),
-        flip_labels=_choices(config, "flip_labels", DIGITS),
-        flip_shifted=config.flip_shifted,
-        keep_originals=config.keep_originals,
-    )
+    defaults = {k: v for k, v in vars(Settings()).items() if k not in _DEFORM}
+    values = {k: getattr(config, k, default) for k, default in defaults.items()}
+    lists = {"shift_directions": DIRECTIONS, "flip_codes": CODES, "flip_labels": DIGITS}
+    values |= {k: _choices(config, k, allowed) for k, allowed in lists.items()}
+    settings = Settings(**values)
     deformed = check_deform(config)
     return _replaced(settings, deformed) if deformed else settings
 
@@ -92,22 +86,17 @@ def _replaced(settings: Settings, deformed: Mapping[str, Any]) -> Settings:
     Raises UsageError if shifts or flips were asked for, other than the default ones.
     """
     default = Settings()
-    names = ["shift_directions", "shift_pixels", "shift_diagonal"]
-    names = names if settings.shift_directions else []
-    if settings.flip_codes and settings.flip_labels:
-        names += ["flip_codes", "flip_labels", "flip_shifted"]
-    for name in names:
+    asked: tuple[str, ...] = _SHIFTS if settings.shift_directions else ()
+    asked += _FLIPS if settings.flip_codes and settings.flip_labels else ()
+    for name in asked:
         if getattr(settings, name) != getattr(default, name):
             raise errors.UsageError(
                 f"--deform replaces shifts and flips, but --{name} was given: leave it"
                 " out, or add --shift_directions= --flip_codes="
             )
-    return Settings(
-        shift_directions=(),
-        flip_codes=(),
-        keep_originals=settings.keep_originals,
-        **deformed,
-    )
+    values = {name: getattr(default, name) for name in (*_SHIFTS, *_FLIPS)}
+    values |= {"shift_directions": (), "flip_codes": (), **deformed}
+    return dataclasses.replace(settings, **values)
 
 
 def check_deform(config: Any) -> dict[str, Any]:
@@ -143,7 +132,7 @@ def describe(settings: Settings) -> dict[str, Any]:
     that it changes no name of a set.
     """
     values, default = dataclasses.asdict(settings), dataclasses.asdict(Settings())
-    named = (*_FIRST, *(_DEFORM if settings.deform else ()))
+    named = (*_SHIFTS, *_FLIPS, "keep_originals", *(_DEFORM if settings.deform else ()))
     values = {k: v for k, v in values.items() if k in named or v != default[k]}
     if settings.deform:
         values["deformation"] = dataclasses.asdict(Deformation())
