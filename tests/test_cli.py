@@ -91,7 +91,7 @@ BAD_FLAGS = {
     "--shift_pixels=5": "shift_pixels must be 1 to 4",
     "--flip_codes=2": "'2' is not one of 0, 1",
     "--shift_directions=north": "'north' is not one of up",
-    "--rotation=181": "rotation must be 0 to 180 degrees",
+    "--rotation=181": "--rotation=181.0: must be 0 to 180 degrees",
     "--elastic_alpha=8": "elastic_alpha and elastic_sigma must both be above 0",
     "digits": "unexpected argument 'digits': flags start with --",
     "--flagfile=no/such.flags": "no/such.flags",
