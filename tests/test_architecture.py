@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests import counts
+from tests.helpers import ROOT
 
-ROOT = Path(__file__).parent.parent
 PACKAGES = (
     *("augment", "data", "evaluation", "models", "native", "photos", "system"),
     "training",
@@ -111,7 +111,7 @@ def test_no_source_is_too_long():
 
 
 def test_lines_and_lookups_are_counted():
-    path = Path("tests/programs.py")
+    path = Path("tests/helpers.py")
     assert counts.count_lines(path) > counts.count_code(path) > 10
     assert counts.is_test(path) and path in counts.sources()
     assert counts.LOOKUP.findall("config['a'], run[\"config\"]['b']") == [

@@ -10,17 +10,15 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from augment import folder, workers
 from augment.enlarged import make
 from system import cli, errors
+from tests.helpers import ROOT
 from tests.test_plan import DEFORMED
 from tests.test_shards import contents
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture

@@ -2,10 +2,7 @@
 """Tests of the benchmarks' program: its environment, files and flags."""
 
 import inspect
-import subprocess
-import sys
 import types
-from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
@@ -13,8 +10,7 @@ from matplotlib.figure import Figure
 from benchmarks import __main__ as program
 from benchmarks import environment, peers, results
 from system import errors
-
-ROOT = Path(__file__).parent.parent
+from tests.helpers import command
 
 
 @pytest.fixture
@@ -166,12 +162,6 @@ def test_results_that_cannot_be_written_give_one_line(tmp_path):
     ],
 )
 def test_a_bad_flag_gives_one_line(flags, word):
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", *flags],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = command("-m", "benchmarks", *flags)
     assert done.returncode == errors.USAGE_ERROR
     assert len(done.stderr.splitlines()) == 1 and word in done.stderr

@@ -4,7 +4,6 @@
 import importlib.util
 import json
 import math
-from pathlib import Path
 
 import pytest
 import tensorflow as tf
@@ -13,8 +12,7 @@ import models
 from benchmarks import flops, ours, peers, step, step_peers
 from models import batch_norm
 from system import console
-
-ROOT = Path(__file__).parent.parent
+from tests.helpers import ROOT
 
 STAND_INS = """
 from benchmarks import peers

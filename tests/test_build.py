@@ -1,24 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of the program augment/build.py."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import cv2
 import pytest
 
 from augment import build
 from augment.plan import plan
+from tests.helpers import command
 from tests.test_plan import DEFORMED
-
-ROOT = Path(__file__).parent.parent
 
 
 def run(tmp_path, *arguments, start=("-m", "augment.build")):
-    command = [sys.executable, *start, "--dataset=digits"]
-    command += [f"--augmented_dir={tmp_path / 'augmented'}", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    augmented_dir = f"--augmented_dir={tmp_path / 'augmented'}"
+    return command(*start, "--dataset=digits", augmented_dir, *arguments)
 
 
 def test_a_preview_that_cannot_be_written_is_refused_before_the_set(tmp_path):
@@ -85,4 +79,4 @@ def test_a_full_disk_gives_one_line_and_leaves_nothing(tmp_path):
 
 def test_building_needs_no_tensorflow():
     code = "import sys, augment.build; sys.exit('tensorflow' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    command("-c", code, check=True)

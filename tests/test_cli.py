@@ -7,14 +7,12 @@ One process per program runs its `main` with every bad command line in turn.
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from absl import flags
 
 from system import cli, errors
-
-ROOT = Path(__file__).parent.parent
+from tests.helpers import ROOT, command
 
 DRIVER = """
 import {program} as program  # first, as a program would
@@ -150,14 +148,7 @@ BAD_EVALUATIONS = {
 def drive(program, cases, arguments=False):
     """(exit code, standard output, standard error) of cases: (main, flags)."""
     driver = DRIVER.format(program=program, arguments=arguments)
-    driven = subprocess.run(
-        [sys.executable, "-c", driver],
-        input=json.dumps(cases),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    driven = command("-c", driver, input=json.dumps(cases))
     assert driven.returncode == 0, driven.stderr
     return json.loads(driven.stdout)
 

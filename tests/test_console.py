@@ -8,15 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 from absl import flags
 
 from system import cli, console, flagfiles
-from tests.programs import command
+from tests.helpers import ROOT, command
 
-ROOT = Path(__file__).parent.parent
 SOURCES = [
     path
     for pattern in ("*.py", "*/*.py", "tests/fuzz/*.py", "tests/torture/*.py")

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from photos import annotate, decode, reading
-from tests.programs import command
+from tests.helpers import command
 
 # Asymmetric, so that no two ways of turning it give the same picture.
 PICTURE = np.arange(4 * 6, dtype=np.uint8).reshape(4, 6) * 10

@@ -5,17 +5,14 @@ loads at once.
 
 import gc
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from data.dataset import empty
 from system import device
+from tests.helpers import ROOT, command
 
-ROOT = Path(__file__).parent.parent
 STAND_IN = """
 import os
 print(os.environ["TF_ENABLE_ONEDNN_OPTS"], os.environ["TF_CPP_MIN_LOG_LEVEL"])
@@ -27,14 +24,8 @@ def load(*path, code="from system import device", **environment):
     """Runs `code` in a new process with the folders of `path` first on its path."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("TF_")}
     folders = os.pathsep.join(map(str, [*path, ROOT]))
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT.parent,
-        env={**inherited, "PYTHONPATH": folders, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    environment = {**inherited, "PYTHONPATH": folders, **environment}
+    return command("-c", code, cwd=ROOT.parent, env=environment)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from evaluation import outputs, scoring
 from evaluation.trained import load
 from system import errors
 from system.errors import UserError
-from tests.programs import command
+from tests.helpers import command
 from training import checkpoints, manifest, runs
 from training.checkpoints import CheckpointError
 from training.runs import RunError

@@ -1,17 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """train.py understands every flagfile of the project; flagfiles and --unset."""
 
-from pathlib import Path
-
 import pytest
 from absl import flags
 
 import config
 import models
 from system import errors, flagfiles
+from tests.helpers import ROOT
 from training import machine
 
-ROOT = Path(__file__).parent.parent
 FLAGFILES = sorted([*ROOT.glob("*.flags"), *ROOT.glob("flags/*.flags")])
 
 

@@ -15,7 +15,6 @@ import sys
 import time
 import zipfile
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,9 +26,9 @@ from data import kaggle
 from system import untrusted
 from tests.fuzz import readers
 from tests.fuzz.seeds import SEEDS
+from tests.helpers import ROOT
 from training import runs
 
-ROOT = Path(__file__).parent.parent
 EXAMPLES = int(os.environ.get("LETIN_EXAMPLES", "0"))
 
 some = settings(

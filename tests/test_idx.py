@@ -10,6 +10,7 @@ import pytest
 
 from data import idx
 from system import errors
+from tests.helpers import error_of
 
 IMAGES = np.arange(3 * 28 * 28, dtype=np.uint32).astype(np.uint8).reshape(3, 28, 28)
 LABELS = np.array([7, 0, 9], np.uint8)
@@ -24,14 +25,6 @@ def read(tmp_path, content, shape=(None, 28, 28)):
     path = tmp_path / "some-idx"
     path.write_bytes(content)
     return idx.read_idx(path, shape)
-
-
-def error_of(function, *arguments):
-    with pytest.raises(idx.DataError) as caught:
-        function(*arguments)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])

@@ -8,15 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from system import flagfiles
+from tests.helpers import ROOT, command
 from training import checkpoints
 from training.interruption import Interruption
-
-ROOT = Path(__file__).parent.parent
 
 # Like a call into TensorFlow: long and not interruptible, but other threads run.
 BUSY = """
@@ -99,26 +97,19 @@ def test_pythons_handlers_are_restored():
         time.sleep(10)
 
 
-def command(*arguments):
-    return [sys.executable, "train.py", *map(str, arguments)]
-
-
 def test_a_run_is_stopped_and_its_command_resumes(tmp_path):
     """SIGTERM in the middle; until then, a second process is refused."""
     run_dir = tmp_path / "my #1 run"  # the command and flags.txt must quote it
     flags = ("--dataset=digits", "--network=mlp", "--hidden_units=8", "--epochs=100000")
     flags += ("--shift_directions=", "--flip_codes=", "--log_steps=5")
     flags += ("--checkpoint_epochs=1000", f"--run_dir={run_dir}")
-    with subprocess.Popen(
-        command(*flags), cwd=ROOT, stderr=subprocess.PIPE, text=True
-    ) as first:
+    train = [sys.executable, "train.py", *flags]
+    with subprocess.Popen(train, cwd=ROOT, stderr=subprocess.PIPE, text=True) as first:
         try:
             while not (run_dir / "metrics.csv").exists():
                 assert first.poll() is None
                 time.sleep(0.1)
-            second = subprocess.run(
-                command(*flags), cwd=ROOT, capture_output=True, text=True, check=False
-            )
+            second = command("train.py", *flags)
             assert second.returncode == 1
             assert f"is being trained by another process {first.pid}" in second.stderr
             first.terminate()

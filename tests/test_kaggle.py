@@ -12,6 +12,7 @@ import pytest
 import data
 from data import kaggle
 from system import errors
+from tests.helpers import error_of
 
 HEADER = ["label", *(f"pixel{i}" for i in range(784))]
 ROWS = 6
@@ -29,14 +30,6 @@ def folder(tmp_path, digits):
     kaggle.write_digits(tmp_path / "train.csv", images, labels)
     kaggle.write_digits(tmp_path / "test.csv", digits.test_images[:ROWS])
     return tmp_path
-
-
-def error_of(function, *arguments):
-    with pytest.raises(data.DataError) as caught:
-        function(*arguments)
-    message = str(caught.value)
-    assert message.isprintable() and len(message) < 500
-    return message
 
 
 def lines_of(path):

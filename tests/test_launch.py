@@ -3,13 +3,12 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from tests.helpers import ROOT
 from training import launch
 
-ROOT = Path(__file__).parent.parent
 SECONDS = 60  # more than any of these processes takes
 
 # Stands in for train.py: waits for a signal, or fails at once.

@@ -2,9 +2,6 @@
 """Tests of data/make_kaggle.py: which digits go to which file."""
 
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +9,7 @@ import pytest
 import data
 from data import kaggle, make_kaggle
 from system import errors
+from tests.helpers import command
 
 
 @pytest.fixture(scope="module")
@@ -83,15 +81,9 @@ def test_the_program_needs_a_folder(tmp_path, digits):
 
 
 def test_the_program_runs_as_a_command(tmp_path):
-    command = [
-        *(sys.executable, "-m", "data.make_kaggle", "--dataset=digits"),
-        *(f"--kaggle_dir={tmp_path}", "--train_rows=20", "--test_rows=10"),
-    ]
-    project = Path(__file__).parent.parent
-
+    make = ["-m", "data.make_kaggle", "--dataset=digits", f"--kaggle_dir={tmp_path}"]
     done, again = (
-        subprocess.run(command, cwd=project, capture_output=True, text=True)
-        for _ in range(2)
+        command(*make, "--train_rows=20", "--test_rows=10") for _ in range(2)
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"{tmp_path}: 20 training and 10 test digits\n"

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.helpers import ROOT
+
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
 

@@ -8,20 +8,15 @@ in `PUBLISHED`.
 """
 
 import difflib
-import functools
-import json
 import re
 import statistics
-from typing import NamedTuple
 
-import numpy as np
 import pytest
 
 import data
-from benchmarks import accuracy
 from evaluation import comparison
-from evaluation.statistics import holm, welch
-from tests.programs import ROOT
+from tests.helpers import ROOT
+from tests.recipes import ablations, recipes, times_to_accuracy
 
 FROM, TO = "<!-- figures of results/ -->", "<!-- other figures -->"
 PAGES = ["README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
@@ -35,95 +30,14 @@ CALCULATED = {"bn_cnn_code", "bn_cnn_prose", "double_conv"}
 SHARE = re.compile(r"\d+(?:\.\d+)?(?= ±| %)")
 
 
-class Recipe(NamedTuple):
-    """Results of a recipe's seeds, in order of seed."""
-
-    seeds: list[dict]
-
-    @property
-    def errors(self):
-        return [seed["test"]["errors"] for seed in self.seeds]
-
-    @property
-    def mean_errors(self):
-        return f"{statistics.mean(self.errors):.1f}"
-
-    @property
-    def minutes(self):
-        return [seed["training_seconds"] / 60 for seed in self.seeds]
-
-    def mean_sd(self, decimals=3, figure="accuracy"):
-        """Mean and standard deviation over the seeds, in %."""
-        # From the errors, which are exact; 1 - 0.9963 is not.
-        values = [100 * seed["test"].get(figure, 0) for seed in self.seeds]
-        if figure == "accuracy":
-            values = [100 * (1 - e / i["test"]["images"]) for e, i in self._pairs()]
-        mean, sd = statistics.mean(values), statistics.stdev(values)
-        return f"{mean:.{decimals}f} ± {sd:.{decimals}f} %"
-
-    def _pairs(self):
-        return zip(self.errors, self.seeds, strict=True)
-
-    def after(self, epochs, seeds=None):
-        """Mean accuracy after this many epochs, of the first seeds or of all."""
-        values = [s["test_accuracy_by_epoch"][epochs - 1] for s in self.seeds[:seeds]]
-        return f"{100 * statistics.mean(values):.2f} %"
-
-    def accuracy(self, seed):
-        return f"{100 * self.seeds[seed]['test']['accuracy']:.2f} %"
-
-    def confused(self, one, other):
-        """Number of confusions between two digits, by seed."""
-        tables = [np.array(seed["test"]["confusion_matrix"]) for seed in self.seeds]
-        return [int(table[one, other] + table[other, one]) for table in tables]
-
-    def constant(self, seed):
-        """(digit, number of epochs) for each digit that was the answer throughout."""
-        table = np.array(self.seeds[seed]["test"]["confusion_matrix"])
-        shares = {round(n / table.sum(), 4): d for d, n in enumerate(table.sum(1))}
-        answers = [shares.get(a) for a in self.seeds[seed]["test_accuracy_by_epoch"]]
-        return [(d, answers.count(d)) for d in dict.fromkeys(answers)]
-
-
-@functools.cache
-def recipes():
-    found = {}
-    for path in sorted((ROOT / "results").glob("*.json")):
-        name, seed = re.fullmatch(r"(.*)-s(\d+)", path.stem).groups()
-        seeds = found.setdefault(name, Recipe([])).seeds
-        assert int(seed) == len(seeds), f"{path.name}: a seed before it is missing"
-        seeds.append(json.loads(path.read_text("utf-8")))
-    return found
-
-
-def ablations():
-    """{recipe: (p by Welch's test against the run as it is, p by Holm's correction)}"""
-    base = recipes()["lenet_one_thread"].errors
-    names = [name for name in recipes() if name.startswith("ablation_")]
-    p = [welch(base, recipes()[name].errors) for name in names]
-    both = zip(p, holm(p), strict=True)
-    return {n: tuple(f"{v:.2g}" for v in values) for n, values in zip(names, both)}
-
-
-def claims():
-    """Sentences that pages must have, with the figures of results/."""
+def ablation_claims():
+    """Those on what each part of the recipe of A1 is worth."""
     r, p = recipes(), ablations()
-    a0, a1, article, d = (
-        r[name] for name in ("lenet_plain", "lenet", "lenet_article", "double_conv")
-    )
     base = r["lenet_one_thread"]
-    mean = {name: statistics.mean(recipe.errors) for name, recipe in r.items()}
-    as_it_is = mean["lenet_one_thread"]
 
     def worth(name):
-        return f"{mean[f'ablation_{name}'] - as_it_is:.1f}"
-
-    def short(name, published):
-        accuracy = 100 - mean[name] / 100
-        return f"{published - accuracy:.2f} points short"
-
-    def binary(name):
-        return r[name].mean_sd(figure="binary_accuracy")
+        more = statistics.mean(r[f"ablation_{name}"].errors)
+        return f"{more - statistics.mean(base.errors):.1f}"
 
     def row(title, name):
         recipe = r[name]
@@ -132,10 +46,6 @@ def claims():
         cells = [title, recipe.mean_sd(), errors, recipe.mean_errors, *tests]
         return "| " + " | ".join(cells).replace("|  |", "| |").rstrip() + " |"
 
-    (nothing,) = r["bn_cnn_prose"].constant(0)
-    first, then = r["bn_cnn_prose"].constant(1)
-    pairs = [f"{n} of {of}" for n, of in zip(d.confused(4, 9), d.errors, strict=True)]
-    threes = ", ".join(map(str, d.confused(3, 5)))
     return [
         row("as it is", "lenet_one_thread"),
         row("without shifts", "ablation_no_shifts"),
@@ -143,20 +53,6 @@ def claims():
         row("with flips of every digit, shifted ones too", "ablation_all_flips"),
         row("without batch norm", "ablation_no_batch_norm"),
         row("without dropout", "ablation_no_dropout"),
-        f"A1 after the first and the second epoch: {a1.after(1)} and {a1.after(2)}",
-        f"A1 to the letter has {article.after(2)} after its second epoch",
-        f"falls {short('lenet_article', 99.5)} of 99.5 % at the end",
-        f"A0 falls {short('lenet_plain', 99.07)} of its published figure; only seed 1"
-        f" ({a0.accuracy(1)}) reaches it",
-        f"in accuracy that is the {100 - mean['mlp_150_100_log_loss'] / 100:.2f} %",
-        f"have {binary('mlp_64')} (64), {binary('mlp_300')} (300) and"
-        f" {binary('mlp_150_100')} (150-100)",
-        f"seed 0 gave the answer {nothing[0]} to every digit after each of its"
-        f" {nothing[1]} epochs, seed 1 a {first[0]} after {first[1]} and a {then[0]}"
-        f" after the other {then[1]}",
-        f"and has {r['bn_cnn_prose'].accuracy(2)}",
-        f"stand out here too: {', '.join(pairs[:2])} and {pairs[2]} errors",
-        f"3 and 5 ({threes})",
         f"**Shifts are worth {worth('no_shifts')} errors**",
         f"p = {p['ablation_no_shifts'][0]} by itself and"
         f" {p['ablation_no_shifts'][1]} corrected",
@@ -165,11 +61,55 @@ def claims():
         f"(after ten epochs {base.after(10, 3)} on average over seeds 0 to 2, without"
         f" it {r['ablation_no_batch_norm'].after(10)})",
         f"(without it {r['ablation_no_dropout'].after(10)})",
-        f"on MNIST it has {100 - mean['lenet'] / 100:.2f} % after"
-        f" {statistics.median(a1.minutes):.0f} minutes",
-        f"has {100 - mean['bn_cnn'] / 100:.2f} % after 26 minutes",
-        *times_to_accuracy(),
     ]
+
+
+def system_claims():
+    """Those on the published systems."""
+    r = recipes()
+    a0, a1, article, d, prose = (
+        r[name]
+        for name in ("lenet_plain", "lenet", "lenet_article", "double_conv")
+        + ("bn_cnn_prose",)
+    )
+
+    def accuracy(name):
+        return 100 - statistics.mean(r[name].errors) / 100
+
+    def short(name, published):
+        return f"{published - accuracy(name):.2f} points short"
+
+    def binary(name):
+        return r[name].mean_sd(figure="binary_accuracy")
+
+    (nothing,) = prose.constant(0)
+    first, then = prose.constant(1)
+    pairs = [f"{n} of {of}" for n, of in zip(d.confused(4, 9), d.errors, strict=True)]
+    threes = ", ".join(map(str, d.confused(3, 5)))
+    return [
+        f"A1 after the first and the second epoch: {a1.after(1)} and {a1.after(2)}",
+        f"A1 to the letter has {article.after(2)} after its second epoch",
+        f"falls {short('lenet_article', 99.5)} of 99.5 % at the end",
+        f"A0 falls {short('lenet_plain', 99.07)} of its published figure; only seed 1"
+        f" ({a0.accuracy(1)}) reaches it",
+        f"in accuracy that is the {accuracy('mlp_150_100_log_loss'):.2f} %",
+        f"have {binary('mlp_64')} (64), {binary('mlp_300')} (300) and"
+        f" {binary('mlp_150_100')} (150-100)",
+        f"seed 0 gave the answer {nothing[0]} to every digit after each of its"
+        f" {nothing[1]} epochs, seed 1 a {first[0]} after {first[1]} and a {then[0]}"
+        f" after the other {then[1]}",
+        f"and has {prose.accuracy(2)}",
+        f"stand out here too: {', '.join(pairs[:2])} and {pairs[2]} errors",
+        f"3 and 5 ({threes})",
+        f"on MNIST it has {accuracy('lenet'):.2f} % after"
+        f" {statistics.median(a1.minutes):.0f} minutes",
+        f"has {accuracy('bn_cnn'):.2f} % after 26 minutes",
+    ]
+
+
+def claims():
+    """Sentences that pages must have, with the figures of results/."""
+    return [*ablation_claims(), *system_claims(), *times_to_accuracy()]
 
 
 def test_statements_in_words_hold():
@@ -196,45 +136,6 @@ def test_a_random_split_is_said_to_be_one():
     assert "not stratified" in (data.split.__doc__ or "")
     for place in ("docs/results.md", "config.py"):
         assert "not stratified" in (ROOT / place).read_text("utf-8"), place
-
-
-def times_to_accuracy():
-    """Rows of "Time to accuracy", and README's of Keras, by benchmarks/results.json."""
-    path = ROOT / "benchmarks/results.json"
-    trainings = json.loads(path.read_text("utf-8"))["accuracy"]["figures"]["trainings"]
-
-    def ends(values, decimals):
-        low, high = (f"{f(values):.{decimals}f}" for f in (min, max))
-        return low if low == high else f"{low} to {high}"
-
-    def row(title, peer, decimals, process_decimals, more=""):
-        runs = [one for one in trainings if one["peer"] == peer]
-        last = [100 * one["epochs"][-1]["accuracy"] for one in runs]
-        seconds = [one["epochs"][-1]["seconds"] for one in runs]
-        first = [
-            [accuracy.first_reached(one["epochs"], mark) for one in runs]
-            for mark in accuracy.MARKS
-        ]
-        never = "–" if more is None else "never"
-        marks = [never if None in f else ends(f, decimals) for f in first]
-        mean = f", mean {statistics.mean(last):.2f} %" if more == "mean" else ""
-        process = ends([one["wall_seconds"] for one in runs], process_decimals)
-        cells = [title, f"{ends(last, 2)} %{mean}", ends(seconds, decimals), *marks]
-        return f"| {' | '.join([*cells, process])} |"
-
-    (keras,) = (o["epochs"][-1] for o in trainings if o["peer"] == "keras_convnet")
-    share, seconds = 100 * keras["accuracy"], keras["seconds"]
-    keras_row = (
-        "| Keras' MNIST convnet example, as published, one run | – |"
-        f" {share:.2f} % | {100 * (100 - share):.0f} | {seconds:.0f} s |"
-    )
-    return [
-        row("`fast99.flags`, seeds 0–4", "fast99", 1, 1, None),
-        row("`fast995.flags`, seeds 0–4", "fast995", 1, 0, "mean"),
-        row("Keras' example, 15 epochs", "keras_convnet", 0, 0),
-        row("PyTorch's example, 14 epochs", "pytorch_example", 0, 0),
-        keras_row,
-    ]
 
 
 def flat(text):

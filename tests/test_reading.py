@@ -14,7 +14,7 @@ from benchmarks import photos as counting
 from evaluation import figures, scoring, trained
 from photos import annotate, decode, make_page, paper, reading
 from system import errors
-from tests.programs import command
+from tests.helpers import command
 
 SURE = reading.Reading(1, 1, (20, 30, 40, 60), 7, 0.987654321, 1, 0.01)
 DOUBTFUL = reading.Reading(1, 10, (80, 30, 30, 60), 4, 0.5, 9, 0.4)

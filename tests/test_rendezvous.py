@@ -8,14 +8,13 @@ import subprocess
 import sys
 import time
 from concurrent import futures
-from pathlib import Path
 
 import pytest
 
 from system import console, errors
+from tests.helpers import ROOT
 from training import launch, rendezvous
 
-ROOT = Path(__file__).parent.parent
 SECONDS = 20  # more than any of these tests takes
 
 

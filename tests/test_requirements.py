@@ -7,14 +7,14 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).parent.parent
+from tests.helpers import ROOT
+
 LOCKS = {  # the extras that each adds to what is always installed
     "requirements.lock": [],
     "requirements-dev.lock": ["test", "fuzz"],

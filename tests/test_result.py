@@ -32,6 +32,13 @@ def evaluate(run_dir, network, scored, config=CONFIG):
     result.evaluate(trained.after_training(run, config, predict), scored)
 
 
+def epoch(number, **figures):
+    """A row of metrics.csv, of ten steps."""
+    row = {"epoch": number, "step": 10 * (number + 1), "images": 50, "seconds": 1.0}
+    row |= {"learning_rate": 1e-3, "train_loss": 1.0, "train_accuracy": 0.5}
+    return row | figures
+
+
 @pytest.fixture
 def images():
     return np.random.default_rng(0).integers(0, 256, (7, 28, 28, 1), np.uint8)
@@ -45,19 +52,12 @@ def test_the_score_and_the_history_are_stored(tmp_path, capsys, images, split):
         "--seed=4\n",
         {"data": {"a": "b"}, "environment": {"commit": "abc"}},
     )
-    rows = [
-        {
-            "epoch": e,
-            "step": 10 * (e + 1),
-            "images": 50 * (e + 1),
-            "seconds": 1.5 + 2 * e,
-        }
-        | {"learning_rate": 1e-3, "train_loss": 1.0, "train_accuracy": 0.5}
-        | {f"{split}_loss": 1.0, f"{split}_accuracy": 0.5 + e / 4}
-        for e in (0, 1)
+    accuracy = f"{split}_accuracy"
+    rows = [  # the last one begun, and not come to its checkpoint
+        epoch(n, seconds=1.5 + 2 * n, **{f"{split}_loss": 1.0, accuracy: 0.5 + n / 4})
+        for n in range(3)
     ]
-    begun = {**rows[-1], "epoch": 2, "step": 30}  # and not come to its checkpoint
-    history.write(tmp_path, [*rows, begun])
+    history.write(tmp_path, rows)
     checkpoints.path(tmp_path / "checkpoints", 20).mkdir(parents=True)
     network = MLP()
     evaluate(tmp_path, network, {split: (images, LABELS)})
@@ -105,17 +105,9 @@ def test_the_result_says_what_ended_and_what_was_scored(
 ):
     config = dataclasses.replace(CONFIG, **{"epochs": 3, **changes})
     runs.open_run(tmp_path, config, "", {"data": {}, "environment": {"commit": "abc"}})
-    rows = [
-        {"epoch": e, "step": 10 * (e + 1), "images": 50, "seconds": 1.0}
-        | {"learning_rate": 1.0, "train_loss": 1.0, "train_accuracy": 0.5}
-        | {
-            "test_loss": 1.0,
-            "validation_loss": 1.0,
-            "validation_accuracy": accuracy,
-            "test_accuracy": 0.5,
-        }
-        for e, accuracy in enumerate((0.5, 0.6, 0.6))
-    ]
+    others = {"test_loss": 1.0, "test_accuracy": 0.5, "validation_loss": 1.0}
+    accuracies = enumerate((0.5, 0.6, 0.6))
+    rows = [epoch(n, validation_accuracy=a, **others) for n, a in accuracies]
     history.write(tmp_path, rows)
     checkpoints.path(tmp_path / "checkpoints", step).mkdir(parents=True)
     evaluate(tmp_path, MLP(), {"test": (images, LABELS)}, config)
@@ -130,11 +122,8 @@ def test_an_interrupted_score_leaves_no_result_without_predictions(
     tmp_path, images, monkeypatch
 ):
     runs.open_run(tmp_path, CONFIG, "", {"data": {}, "environment": {}})
-    row = {"epoch": 0, "step": 1, "seconds": 1.0, "learning_rate": 1.0}
-    for split in ("train", "test"):
-        row |= {f"{split}_loss": 1.0, f"{split}_accuracy": 0.5}
-    history.write(tmp_path, [row])
-    checkpoints.path(tmp_path / "checkpoints", 1).mkdir(parents=True)
+    history.write(tmp_path, [epoch(0, test_loss=1.0, test_accuracy=0.5)])
+    checkpoints.path(tmp_path / "checkpoints", 10).mkdir(parents=True)
 
     def interrupt(*_):
         raise KeyboardInterrupt

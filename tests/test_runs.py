@@ -6,17 +6,16 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from config import Config
 from evaluation import trained
 from system import cli
+from tests.helpers import ROOT
 from training import runs
 from training.runs import RunError
 
-ROOT = Path(__file__).parent.parent
 CONFIG = Config(epochs=3, learning_rate=0.1).resolved()
 
 FACTS = {"data": {"a": "b"}, "environment": {"cores": 2, "version": cli.VERSION}}

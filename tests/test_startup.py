@@ -3,15 +3,13 @@
 
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from benchmarks import peers, startup
+from tests.helpers import command
 
-ROOT = Path(__file__).parent.parent
 UNUSED = (
     *("cv2", "jinja2", "keras", "matplotlib", "pandas", "pooch", "scipy.ndimage"),
     *("scipy.stats", "sklearn", "tabulate"),
@@ -45,13 +43,7 @@ except FirstStep:
 
 
 def test_a_run_loads_nothing_that_its_first_step_does_not_use(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", CODE, str(tmp_path)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = command("-c", CODE, tmp_path)
     assert done.stdout == "[]\n", done.stderr
 
 

@@ -13,10 +13,9 @@ import pytest
 
 from evaluation import predictions, result
 from system import errors
+from tests.helpers import ROOT, command
 from training import sweep, sweep_plan
 from training.sweep_plan import SweepError
-
-ROOT = Path(__file__).parent.parent
 
 # Takes the flags that a sweep gives, and writes what train.py would.
 STAND_IN = """
@@ -318,12 +317,10 @@ def test_a_mistake_gives_one_line(folder, arguments, code, what):
 
 
 def test_a_real_sweep(tmp_path):
-    command = [sys.executable, "-m", "training.sweep", "flags/digits.flags"]
-    command += ["--seeds=0,1", "--jobs=2", f"--runs={tmp_path}", "--", "--epochs=1"]
-    command += ["--epoch_images=64", "--shift_directions=", "--threads=1"]
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    arguments = ["-m", "training.sweep", "flags/digits.flags", "--seeds=0,1"]
+    arguments += ["--jobs=2", f"--runs={tmp_path}", "--", "--epochs=1"]
+    arguments += ["--epoch_images=64", "--shift_directions=", "--threads=1"]
+    done = command(*arguments)
     assert done.returncode == 0, done.stderr
     for name in ("digits-s0", "digits-s1"):
         assert f"{name}: test accuracy" in done.stdout

@@ -5,12 +5,8 @@ import json
 import os
 import shutil
 import socket
-import subprocess
-import sys
-import time
 import urllib.parse
 import urllib.request
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -21,14 +17,10 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 from evaluation import activations, dashboard, gallery, scoring, tensorboard
 from models.mlp import MLP
-from tests.programs import command
+from tests.browser import CHROMIUM, Chromium
+from tests.helpers import command
 from training import summaries
 
-ROOT = Path(__file__).parent.parent
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
-    None,
-)
 CONFIG = {"network": "mlp", "hidden_units": [64, 3], "epochs": 2, "width": None}
 CONFIG |= {"keep_best": False, "learning_rate": 0.5, "flip_codes": []}
 PARTS = ("final", "test", "train")
@@ -178,11 +170,10 @@ def folder(tmp_path_factory):
     """Folder of two runs, with two short epochs each."""
     folder = tmp_path_factory.mktemp("runs")
     for network, rate in (("lenet", "1e-3"), ("mlp", "2e-3")):
-        command = [sys.executable, "train.py", "--dataset=digits", "--epochs=2"]
-        command += ["--shift_directions=", "--flip_codes=", "--epoch_images=1280"]
-        command += [f"--network={network}", f"--learning_rate={rate}"]
-        command += [f"--run_dir={folder / network}", "--log_steps=5"]
-        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+        arguments = ["train.py", "--dataset=digits", "--epochs=2", "--log_steps=5"]
+        arguments += ["--shift_directions=", "--flip_codes=", "--epoch_images=1280"]
+        arguments += [f"--network={network}", f"--learning_rate={rate}"]
+        command(*arguments, f"--run_dir={folder / network}", check=True)
     return folder
 
 
@@ -253,80 +244,6 @@ TABS = {
     "timeseries": ("by_epoch", "lenet/train"),
 }
 BANNERS = ("No dashboards are active", "There’s no dashboard", "data was found")
-
-# The words of a page, those in shadow trees and in frames too.
-WORDS = """
-(function words(node) {
-  const parts = node.shadowRoot ? [words(node.shadowRoot)] : [];
-  for (const child of node.childNodes) {
-    if (child.nodeType === 3) parts.push(child.data);
-    else if (child.contentDocument) parts.push(words(child.contentDocument.body));
-    else if (!["SCRIPT", "STYLE"].includes(child.nodeName)) parts.push(words(child));
-  }
-  return parts.join(" ");
-})(document.body)
-"""
-
-
-class Chromium:
-    """A browser that we control through pipes; a context manager."""
-
-    def __init__(self, folder: Path):
-        reading, self.commands = os.pipe()
-        self.answers, writing = os.pipe()
-        options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"]
-        options += ["--no-first-run", "--disable-background-networking"]
-        options += ["--disable-component-update", "--disable-sync"]
-        options += [f"--user-data-dir={folder}", "--window-size=1280,900"]
-        # Which wants its ends as files 3 and 4.
-        redirected = f'exec "$0" "$@" 3<&{reading} 4>&{writing}'
-        self.process = subprocess.Popen(
-            ["bash", "-c", redirected, CHROMIUM, *options, "--remote-debugging-pipe"],
-            pass_fds=(reading, writing),
-            stderr=subprocess.DEVNULL,
-        )
-        os.close(reading)
-        os.close(writing)
-        self.received, self.count = b"", 0
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.ask("Browser.close")
-        self.process.wait(30)
-        os.close(self.commands)
-        os.close(self.answers)
-
-    def ask(self, method, session=None, **params):
-        """Sends a command of the debugging protocol; returns the browser's answer."""
-        self.count += 1
-        message = {"id": self.count, "method": method, "params": params}
-        if session:
-            message["sessionId"] = session
-        os.write(self.commands, json.dumps(message).encode() + b"\0")
-        while True:
-            while b"\0" not in self.received:
-                assert (read := os.read(self.answers, 1 << 16)), "the browser has ended"
-                self.received += read
-            answer, _, self.received = self.received.partition(b"\0")
-            if (answer := json.loads(answer)).get("id") == self.count:
-                return answer["result"]
-
-    def words(self, address, wanted, unwanted=(), seconds=120):
-        """Text of a page once it has all that it should and no more, or at last."""
-        target = self.ask("Target.createTarget", url=address)["targetId"]
-        attached = self.ask("Target.attachToTarget", targetId=target, flatten=True)
-        session, end = attached["sessionId"], time.monotonic() + seconds
-        while True:
-            done = self.ask("Runtime.evaluate", session, expression=WORDS)
-            words = " ".join(str(done["result"].get("value")).split())
-            wrong = [w for w in wanted if w not in words]
-            wrong += [w for w in unwanted if w in words]
-            if not wrong or time.monotonic() > end:
-                self.ask("Target.closeTarget", targetId=target)
-                return words
-            time.sleep(0.2)
 
 
 @pytest.fixture(scope="module")

@@ -5,36 +5,20 @@ It runs in a process of its own, since this one has made tensors and cannot be f
 """
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
+from tests.helpers import command
 from tests.torture import children, table
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     """{fault: entry of results.json}"""
     folder = tmp_path_factory.mktemp("results")
-    done = subprocess.run(
-        [
-            *(
-                sys.executable,
-                "-m",
-                "tests.torture",
-                "--only=kills,signals,bytes,disks",
-            ),
-            *("--kills=6", "--signals=1", "--disks=1", "--every=7"),
-            f"--results={folder}",
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
+    done = command(
+        *("-m", "tests.torture", "--only=kills,signals,bytes,disks", "--kills=6"),
+        *("--signals=1", "--disks=1", "--every=7", f"--results={folder}"),
     )
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
     assert "| fault" in (folder / "results.md").read_text()
@@ -100,13 +84,7 @@ for each in (speak, fail, die, lambda: sys.exit(3)):
 
 
 def test_children_report_how_they_ended():
-    done = subprocess.run(
-        [sys.executable, "-c", CHILDREN],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = command("-c", CHILDREN, check=True)
     spoke, failed, died, left = (
         children.Ended(*json.loads(line)) for line in done.stdout.splitlines()
     )

@@ -5,13 +5,11 @@ import ast
 import json
 import re
 import shlex
-import subprocess
-import sys
 from collections import defaultdict
 
 import pytest
 
-from tests.programs import ROOT
+from tests.helpers import ROOT, command
 
 PAGES = ("docs/walkthrough.md", "README.md", "docs/results.md")
 LINKED = sorted(
@@ -64,14 +62,7 @@ def commands(page):
 
 def complaints(program, lines):
     """Complaints of a program about the flags of each command line."""
-    done = subprocess.run(
-        [sys.executable, "-c", DRIVER, program],
-        input=json.dumps(lines),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = command("-c", DRIVER, program, input=json.dumps(lines))
     assert done.returncode == 0, done.stderr
     answers = [s for s in done.stdout.splitlines() if s.startswith("RESULT")]
     return [json.loads(answer.removeprefix("RESULT")) for answer in answers]

@@ -2,9 +2,6 @@
 """Tests of training/windows.py, and of how well its windows are shuffled."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +11,9 @@ from scipy import stats
 from benchmarks import peers
 from benchmarks import windows as benchmark
 from system import errors
+from tests.helpers import command
 from training import batches, windows
 
-ROOT = Path(__file__).parent.parent
 BATCH, LENGTH = 20, 7
 SIZE = BATCH * LENGTH  # of a window
 
@@ -317,9 +314,7 @@ with windows.feed(*training.train, config, 10**6) as feed:
         after.append(growth.resident_bytes())
 print(training.train_count, max(after) - before)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
-    )
+    done = command("-c", code)
     assert done.returncode == 0, done.stderr
     count, growth = map(int, done.stdout.split())
     assert count * windows.ITEM_BYTES > 90e6

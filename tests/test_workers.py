@@ -8,17 +8,16 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks import distribute as benchmark
 from config import Config
+from tests.helpers import ROOT, command
 from training import checkpoints, history, launch, runs
 from training.state import State
 
-ROOT = Path(__file__).parent.parent
 SECONDS = 300  # more than any of these processes takes, on a busy machine
 LEAVING = 30  # seconds for the others to notice that one is gone
 
@@ -88,11 +87,8 @@ def wait_for_epoch(run_dir, count, process):
 
 def launched(run_dir, *others):
     """Trains a run to its end with two workers, using the launcher."""
-    command = [sys.executable, "-m", "training.launch", "--workers=2", "--"]
-    command += [*FLAGS, f"--run_dir={run_dir}", *others]
-    return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False
-    )
+    launch = ["-m", "training.launch", "--workers=2", "--", *FLAGS]
+    return command(*launch, f"--run_dir={run_dir}", *others, timeout=SECONDS)
 
 
 @pytest.fixture(scope="module")

@@ -63,11 +63,7 @@ def fuzz(name: str, seconds: int, kept: Path = KEPT) -> dict[str, Any]:
     Raises:
       errors.UserError: the fuzzer does not start.
     """
-    corpus, found = kept / name / "corpus", kept / name / "findings"
-    corpus.mkdir(parents=True, exist_ok=True)
-    found.mkdir(exist_ok=True)
-    for number, seed in enumerate(SEEDS[name]()):
-        (corpus / f"seed-{number}").write_bytes(seed)
+    corpus, found = _make_folders(name, kept)
     before = set(found.iterdir())
     findings: set[Path] = set()
     inputs = coverage = spent = 0
@@ -94,6 +90,16 @@ def fuzz(name: str, seconds: int, kept: Path = KEPT) -> dict[str, Any]:
         "coverage": coverage,
         "findings": sorted(map(str, findings)),
     }
+
+
+def _make_folders(name: str, kept: Path) -> tuple[Path, Path]:
+    """Folders of the inputs to start from, the seeds among them, and of findings."""
+    corpus, found = kept / name / "corpus", kept / name / "findings"
+    corpus.mkdir(parents=True, exist_ok=True)
+    found.mkdir(exist_ok=True)
+    for number, seed in enumerate(SEEDS[name]()):
+        (corpus / f"seed-{number}").write_bytes(seed)
+    return corpus, found
 
 
 def _run(name: str, inputs: Path, found: Path, seconds: int) -> tuple[int, str]:

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What many test files need."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import data
+
+ROOT = Path(__file__).parent.parent
+
+
+def command(*arguments, check=False, **options):
+    """Runs Python with these arguments in the project's folder, to its end.
+
+    Options are those of `subprocess.run`.
+    """
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        **{"cwd": ROOT, "capture_output": True, "text": True, **options},
+        check=check,
+    )
+
+
+def error_of(function, *arguments):
+    """The message of a DataError: one short line."""
+    with pytest.raises(data.DataError) as caught:
+        function(*arguments)
+    message = str(caught.value)
+    assert message.isprintable() and len(message) < 500
+    return message

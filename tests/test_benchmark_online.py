@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the benchmark of online augmentation measures and reports."""
+
+import math
+
+from augment.online_settings import OnlineSettings
+from benchmarks import online
+
+
+def test_it_measures_the_step_and_every_transform(monkeypatch):
+    monkeypatch.setattr(online, "THREADS", (1,))
+    result = online.measure(rounds=1, steps=2)
+    seconds = result["threads"]["1"]
+    assert list(seconds) == ["training step", *online.TRANSFORMS]
+    for values in seconds.values():
+        assert len(values) == 1 and 0 < values[0] < math.inf
+
+
+def test_it_transforms_in_parts():
+    assert online.transform_loop(OnlineSettings(shift=0.1), [43, 43, 42])(2) > 0
+
+
+def test_table():
+    seconds = {"training step": [0.01, 0.02, 0.01], "zoom": [0.001, 0.001, 0.003]}
+    text = online.markdown({"threads": {"0": seconds}})
+    assert text.startswith("## Online augmentation\n")
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]] == [
+        ["0", "training step", "10.00", "100.0%", "100.0%", "100.0%"],
+        ["0", "zoom", "1.00", "10.0%", "5.0%", "30.0%"],
+    ]
