@@ -38,19 +38,13 @@ class ClusterError(errors.UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """A worker's place among all workers of a run.
+    """A worker's place among all workers of a run."""
 
-    Attributes:
-      workers: number of workers.
-      number: this worker's number, from 0.
-      addresses: host:port of every worker, by number; none if this one is alone.
-      on_host: number of workers on this one's host; they share its cores.
-    """
-
-    workers: int = 1
-    number: int = 0
+    workers: int = 1  # how many
+    number: int = 0  # this worker's
+    # host:port of every worker, by number; none if this one is alone
     addresses: tuple[str, ...] = ()
-    on_host: int = 1
+    on_host: int = 1  # number of workers on this one's host; they share its cores
 
     @property
     def address(self) -> str:

@@ -124,11 +124,8 @@ class Log:
     ) -> None:
         """Reports an epoch, and adds it to metrics.csv.
 
-        Args:
-          row: row of metrics.csv.
-          network: the network, for histograms of its weights.
-          totals: totals of the last call of the graph.
-          images: uint8 [n, 28, 28, 1], for histograms of the network's activations.
+        TensorBoard gets histograms of the network's weights, and of its activations for
+        images, uint8 [n, 28, 28, 1]. The totals are of the last call of the graph.
         """
         self._rows.append(dict(row))
         self.say(_describe(row))

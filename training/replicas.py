@@ -19,20 +19,13 @@ MIN_IMAGES_PER_REPLICA = 16
 
 
 class Part(NamedTuple):
-    """Result of a step on part of a batch.
+    """Result of a step on part of a batch."""
 
-    Attributes:
-      loss: float32 [], mean over the part's images, times the part's share of the
-        batch.
-      correct: int64 [], number of images classified correctly.
-      gradients: gradient of that loss for each trainable variable.
-      averages: next value of each moving average.
-    """
-
+    # float32 [], mean over the part's images, times the part's share of the batch
     loss: tf.Tensor
-    correct: tf.Tensor
-    gradients: Sequence[tf.Tensor]
-    averages: Sequence[tf.Tensor]
+    correct: tf.Tensor  # int64 [], number of images classified correctly
+    gradients: Sequence[tf.Tensor]  # gradient of that loss for each trainable variable
+    averages: Sequence[tf.Tensor]  # next value of each moving average
 
 
 # (indices int64 [part of B], seed int32 [2], share of the batch float32 []) → Part

@@ -14,18 +14,13 @@ from training import windows
 
 
 class Sets(NamedTuple):
-    """Images and labels of a run: uint8 [N, 28, 28, 1] and [N].
+    """Images and labels of a run: uint8 [N, 28, 28, 1] and [N]."""
 
-    Attributes:
-      train_images: the enlarged training set, without the held-out images.
-      train_labels: its labels.
-      scored: images and labels of "validation" and "test", if there are any.
-      stored: the training set if it stays on disk; the first two are then empty.
-    """
-
-    train_images: np.ndarray
+    train_images: np.ndarray  # the enlarged training set, without the held-out images
     train_labels: np.ndarray
+    # Images and labels of "validation" and "test", if there are any.
     scored: Mapping[str, tuple[np.ndarray, np.ndarray]]
+    # The training set if it stays on disk; the first two are then empty.
     stored: windows.Source | None = None
 
     @property

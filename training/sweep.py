@@ -45,19 +45,12 @@ POLL_SECONDS = 0.2
 
 
 class Child(NamedTuple):
-    """A run that is being trained.
-
-    Attributes:
-      run: the run.
-      flags: the run's settings when it was started.
-      process: process of train.py.
-      log_start: where in the log its output starts.
-    """
+    """A run that is being trained."""
 
     run: Run
-    flags: list[str]
-    process: subprocess.Popen
-    log_start: int
+    flags: list[str]  # the run's settings when it was started
+    process: subprocess.Popen  # of train.py
+    log_start: int  # where in the log its output starts
 
     def last_lines(self) -> list[str]:
         """Its last lines of output; \\r also ends one, as in a progress bar."""
@@ -66,16 +59,11 @@ class Child(NamedTuple):
 
 
 def sweep(runs: Sequence[Run], jobs: int = 1, results: Path | None = None) -> None:
-    """Trains the runs that are not finished yet.
+    """Trains the runs that are not finished yet, in order, so many `jobs` at a time.
 
-    Args:
-      runs: in the order in which to start them.
-      jobs: how many to train at a time.
-      results: folder for a copy of each run's result.json.
-
-    Raises:
-      SweepError: a run failed or could not be started. We then wait for those that are
-        training, and start no others.
+    The folder of results gets a copy of each run's result.json. Raises SweepError if a
+    run failed or could not be started. We then wait for those that are training, and
+    start no others.
     """
     for folder in sorted({run.directory.parent for run in runs}):
         files.check_writable(folder, "runs", is_folder=True)
@@ -158,8 +146,7 @@ def _end(children: Sequence[Child]) -> None:
 def _finish(child: Child, results: Path | None, bar: tqdm) -> None:
     """Marks a run as finished, after train.py has ended.
 
-    Raises:
-      SweepError: train.py failed; we show the end of its log.
+    Raises SweepError if train.py failed; we show the end of its log.
     """
     code = child.process.returncode
     if code == 0 and sweep_plan.is_scored(child.run):
@@ -178,8 +165,7 @@ def _finish(child: Child, results: Path | None, bar: tqdm) -> None:
 def _report(run: Run, results: Path | None, bar: tqdm) -> None:
     """Prints the score of a finished run, and keeps a copy of its result.
 
-    Raises:
-      SweepError: the result is damaged or too old, or the copy cannot be written.
+    Raises SweepError if the result is damaged or too old, or cannot be copied.
     """
     path = run.directory / sweep_plan.RESULT
     try:

@@ -27,13 +27,7 @@ class SweepError(errors.UserError):
 
 
 class Run(NamedTuple):
-    """A run of a sweep.
-
-    Attributes:
-      name: name such as "lenet-s0".
-      directory: run directory.
-      arguments: command line of train.py.
-    """
+    """A run of a sweep, such as "lenet-s0"; its arguments are train.py's."""
 
     name: str
     directory: Path
@@ -54,11 +48,7 @@ class Run(NamedTuple):
         return [sys.executable, str(TRAIN), *self.arguments]
 
     def flags(self) -> list[str]:
-        """Arguments, with each flagfile replaced by its lines.
-
-        Raises:
-          SweepError: a flagfile cannot be read.
-        """
+        """Arguments, with each flagfile replaced by its lines, or a SweepError."""
         try:
             return flagfiles.expand(self.arguments)
         except flags.Error as error:
@@ -73,11 +63,7 @@ class Run(NamedTuple):
 
 
 def parse_seeds(text: str) -> list[int]:
-    """Parses seeds and ranges of seeds such as "0-4" or "0,2,5-7".
-
-    Raises:
-      errors.UserError: it is neither, or a seed comes twice.
-    """
+    """Parses seeds and ranges such as "0-4" or "0,2,5-7"; UserError if it is none."""
     seeds: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"(\d{1,10})(?:-(\d{1,10}))?", part.strip(), re.ASCII)
@@ -106,17 +92,11 @@ def plan(
     folder: Path,
     extra: Sequence[str] = (),
 ) -> list[Run]:
-    """Lists the runs of a sweep, in order.
+    """Lists the runs of a sweep, in order: each flagfile of `paths` with each seed.
 
-    Args:
-      paths: flagfiles.
-      seeds: seeds for each flagfile.
-      folder: folder for the run directories.
-      extra: flags of train.py that override those in the flagfiles.
-
-    Raises:
-      SweepError: a flagfile cannot be read, or two would share their directories.
-      errors.UsageError: an extra flag is one that the sweep sets itself.
+    Extra flags of train.py override those in the flagfiles. Raises SweepError if a
+    flagfile cannot be read, or two would share their directories; UsageError if an
+    extra flag is one that the sweep sets itself.
     """
     for argument in extra:
         name = argument.lstrip("-").partition("=")[0]

@@ -51,17 +51,12 @@ class Source(Protocol):
 
 
 class Window(NamedTuple):
-    """Images to train on for some steps.
+    """Images to train on for some steps."""
 
-    Attributes:
-      images: uint8 [W, 28, 28, 1], on the device; W is the same for all windows.
-      labels: uint8 [W].
-      end: first step after this window.
-    """
-
+    # uint8 [W, 28, 28, 1], on the device; W is the same for all windows
     images: tf.Tensor
-    labels: tf.Tensor
-    end: int
+    labels: tf.Tensor  # uint8 [W]
+    end: int  # first step after this window
 
 
 class Whole:
