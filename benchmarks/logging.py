@@ -41,6 +41,7 @@ def epochs() -> Callable[[int], dict[str, float]]:
     import train
     from evaluation import gallery, scoring
     from training.log import HISTOGRAM_IMAGES, Log
+    from training.session import Session
     from training.state import Progress, Resumed
 
     config, state = ours.prepare(batch_size=BATCH_SIZE)
@@ -57,7 +58,7 @@ def epochs() -> Callable[[int], dict[str, float]]:
         splits, start = ["train", TEST], Resumed(Progress(step), [], {})
         with (
             tempfile.TemporaryDirectory() as folder,
-            Log(Path(folder), splits, start, end, BATCH_SIZE) as log,
+            Log(Session(Path(folder)), splits, start, end, config) as log,
         ):
             while step < end:
                 count = min(LOG_STEPS, end - step)

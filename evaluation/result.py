@@ -136,8 +136,13 @@ def _progress(
     }
 
 
-def finished(run_dir: Path) -> str:
-    """A sentence if a run is finished and scored at its last step; otherwise ""."""
+def finished(run_dir: Path, data_dir: str | None) -> str:
+    """What to say of a run that is scored at its last step; "" of any other.
+
+    Args:
+      run_dir: run directory.
+      data_dir: value of --data_dir, for the command that scores the run again.
+    """
     try:
         result = untrusted.read_json(run_dir / RESULT)
         folder = run_dir / checkpoints.FOLDER
@@ -151,7 +156,8 @@ def finished(run_dir: Path) -> str:
         summary = result[scored_split(result)]
         return (
             f"{run_dir} is trained to its last step, {step:,}, and scored:"
-            f" {summary['errors']:,} errors of {summary['images']:,}"
+            f" {summary['errors']:,} errors of {summary['images']:,}; to score it"
+            f" again: {runs.score_command(run_dir, data_dir)}"
         )
     except (OSError, ValueError, LookupError, TypeError, errors.UserError):
         return ""  # training will report what is missing, or write it again

@@ -270,11 +270,11 @@ def test_restarting_a_finished_run_loads_no_data(call, no_data, tmp_path, capsys
 @pytest.mark.parametrize("lost", ["result.json", "predictions.npz", "metrics.csv"])
 def test_a_run_that_lost_a_file_is_not_finished(tmp_path, lost):
     run_dir = shutil.copytree(GOLDEN, tmp_path / "run")
-    assert result.finished(run_dir)
+    assert result.finished(run_dir, None)
     (run_dir / lost).write_text("{}")
-    assert not result.finished(run_dir)
+    assert not result.finished(run_dir, None)
     (run_dir / lost).unlink()
-    assert not result.finished(run_dir)
+    assert not result.finished(run_dir, None)
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -282,4 +282,4 @@ def test_a_run_that_lost_events_is_not_finished(tmp_path, split):
     """Training then loads everything, and says what is lost."""
     run_dir = shutil.copytree(GOLDEN, tmp_path / "run")
     shutil.rmtree(run_dir / split)
-    assert not result.finished(run_dir)
+    assert not result.finished(run_dir, None)

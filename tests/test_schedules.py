@@ -64,8 +64,8 @@ def test_one_cycle_with_another_warm_up():
 def build(name, watch=None):
     """A schedule for a run of 10 epochs of 7 steps."""
     watch = watch or schedules.Watch()
-    config = Config(schedule=name, decay_epochs=2, decay_factor=0.5)
-    return schedules.build(config, watch, total_steps=70, epoch_steps=7)
+    config = Config(schedule=name, epochs=10, decay_epochs=2, decay_factor=0.5)
+    return schedules.build(config, watch, epoch_steps=7)
 
 
 def test_progress_runs_from_the_first_step_to_after_the_last():

@@ -5,7 +5,6 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from tqdm import tqdm
 
 from system import console
 from training import history, profiling, summaries
+from training.session import Session
 from training.state import Resumed, Totals
 
 HISTOGRAM_IMAGES = 32  # enough for 65,000 activations of LeNet's first layer
@@ -23,14 +23,12 @@ class Log:
     """The reports of a training loop; a context manager around it.
 
     Args:
-      run_dir: run directory; gets metrics.csv and TensorBoard events.
+      run: the run; its directory gets metrics.csv and TensorBoard events. Workers but
+        the first show no progress bar and no warnings.
       splits: "train", and the splits that are scored.
       resumed: state in which the run continues.
       total_steps: number of steps of the run.
-      batch_size: images per step.
-      profile_steps: the first step to profile, and the first after them.
-      quiet: whether to show no progress bar and no warnings, as on workers but the
-        first.
+      config: the run's `config.Config`.
 
     Attributes:
       summaries: writer of TensorBoard events.
@@ -39,33 +37,31 @@ class Log:
 
     def __init__(
         self,
-        run_dir: Path,
+        run: Session,
         splits: Sequence[str],
         resumed: Resumed,
         total_steps: int,
-        batch_size: int,
-        *,
-        profile_steps: tuple[int, int] | None = None,
-        quiet: bool = False,
+        config: Any,
     ):
-        self._run_dir, self._batch_size = run_dir, batch_size
-        self._rows, self._quiet = resumed.rows, quiet
+        self._run_dir, self._config = run.run_dir, config
+        self._rows, self._quiet = resumed.rows, run.workers.place.number > 0
         self.seconds = 0.0
+        steps = profiling.parse(config.profile_steps)
         with contextlib.ExitStack() as stack:
             self.summaries = stack.enter_context(
-                summaries.Summaries(run_dir, splits, resumed.event_lengths)
+                summaries.Summaries(run.run_dir, splits, resumed.event_lengths)
             )
             self._profile = stack.enter_context(
-                profiling.Profile(profile_steps, run_dir / "train")
+                profiling.Profile(steps, run.run_dir / "train")
             )
             self._bar = stack.enter_context(
                 tqdm(
-                    initial=resumed.progress.step * batch_size,
-                    total=total_steps * batch_size,
+                    initial=resumed.progress.step * config.batch_size,
+                    total=total_steps * config.batch_size,
                     unit="img",
                     unit_scale=True,
                     dynamic_ncols=True,
-                    disable=quiet,
+                    disable=self._quiet,
                 )
             )
             self._stack = stack.pop_all()
@@ -81,8 +77,8 @@ class Log:
         self._bar.set_description(f"epoch {epoch}")
 
     def cut(self, step: int, count: int) -> int:
-        """Number of steps for the next call: up to where profiling begins or ends."""
-        return self._profile.cut(step, count)
+        """Number of steps of the next call: to a log line or an end of profiling."""
+        return self._profile.cut(step, min(count, self._config.log_steps))
 
     @contextlib.contextmanager
     def timed(self, step: int) -> Iterator[None]:
@@ -94,7 +90,7 @@ class Log:
 
     def steps(self, totals: Totals, count: int) -> None:
         """Reports a call of the graph that took `count` steps."""
-        step, images = int(totals.step), count * self._batch_size
+        step, images = int(totals.step), count * self._config.batch_size
         self._profile.finish(step)
         loss, accuracy = float(totals.loss) / count, int(totals.correct) / images
         self._bar.set_postfix(

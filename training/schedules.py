@@ -114,9 +114,9 @@ class Watch(tf.Module):
             self.factor.assign(tf.minimum(self.factor, lower))
 
 
-def build(config: Any, watch: Watch, *, total_steps: int, epoch_steps: int) -> Schedule:
+def build(config: Any, watch: Watch, epoch_steps: int) -> Schedule:
     """Returns a run's schedule: scalar int64 step, counted from 0 → float32 scalar."""
-    name = config.schedule
+    name, total_steps = config.schedule, config.epochs * epoch_steps
     if name == "plateau":
         return lambda step: tf.identity(watch.factor)
     if name == "step":

@@ -4,6 +4,7 @@
 import contextlib
 import dataclasses
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import tensorflow as tf
 
 import data
 from system import cli
-from training import cluster, interruption, runs
+from training import cluster, interruption, machine, runs, schedules, sets
 from training.environment import current_environment
 from training.workers import ALONE, Workers
 
@@ -34,18 +35,42 @@ class Session:
     record: dict[str, Any] = dataclasses.field(default_factory=dict)
     signal: Callable[[], int] = lambda: 0
 
-    def begin(
-        self, resolved: Any, dataset: data.Dataset, count: int, seconds: float
-    ) -> None:
-        """Creates the run directory, or makes sure that it holds this run.
+    def begin(self, resolved: machine.Resolved) -> tuple[Any, sets.Sets]:
+        """Loads the data, and creates the run or makes sure that it is this one.
 
-        `count` is the number of images in the training set, and `seconds` the time that
-        it took to load and enlarge them.
+        Returns:
+          The `config.Config`, with kernels that can be had; the data.
 
         Raises:
           RunError: the directory holds another run, or cannot be created.
           ClusterError: another worker has other settings, data or versions.
+          MachineError: the kernels of the run cannot be had here.
+          data.DataError, UserError: see `sets.load` and `schedules.count_steps`.
         """
+        config, start = resolved.config, time.perf_counter()
+        if (self.run_dir / runs.RUN).exists():
+            machine.resume(self.run_dir, config.kernels, resolved.chosen)
+        dataset = data.load(config.dataset, config.data_dir)
+        data_sets = sets.load(dataset, config)
+        count = data_sets.train_count
+        schedules.count_steps(config, count)  # refuse before a run is made
+        seconds = time.perf_counter() - start
+        print(
+            f"{dataset.name}: {dataset.source}; {count:,} images to train on after"
+            f" {seconds:.1f} s"
+        )
+        kernels = machine.settle(config.kernels, resolved.chosen)
+        resolved = resolved.with_kernels(kernels)
+        self._open(resolved, dataset, count, seconds)
+        return resolved.config, data_sets
+
+    def _open(
+        self,
+        resolved: machine.Resolved,
+        dataset: data.Dataset,
+        count: int,
+        seconds: float,
+    ) -> None:
         facts = {
             "chosen": resolved.chosen,
             "data": dict(dataset.hashes),
@@ -86,20 +111,19 @@ class Session:
 
 
 @contextlib.contextmanager
-def joined(kind: str, given: bool) -> Iterator[cluster.Place]:
+def joined(distribute: Any) -> Iterator[cluster.Place]:
     """Finds the place of this process among the workers of its run.
 
     Args:
-      kind: value of --distribute.
-      given: whether the user set --distribute.
+      distribute: absl's flag --distribute.
 
     Raises:
       UserError: the flag and the environment contradict each other.
     """
     tf_config = os.environ.get("TF_CONFIG")
-    if not given:
+    if not distribute.present:
         cluster.check_alone(tf_config)
-    place = cluster.find_place(kind, tf_config)
+    place = cluster.find_place(distribute.value, tf_config)
     alone = place.workers == 1
     signals = contextlib.nullcontext() if alone else interruption.Departure()
     with cluster.quiet_unless_first(place), signals:

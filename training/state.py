@@ -118,7 +118,8 @@ class State:
       optimizer: the update rule and its slots.
       watch: follows the validation accuracy.
       best: a copy of the best weights so far; None without --keep_best.
-      checkpoint: of all these.
+      checkpoint: the checkpoint of all these.
+      progress: how far the run has come, which each checkpoint stores, too.
     """
 
     def __init__(self, config: Any, recorded: Mapping[str, Any] | None = None):
@@ -141,6 +142,7 @@ class State:
         }
         self._parts = {name: part for name, part in parts.items() if part}
         self.checkpoint = tf.train.Checkpoint(**self._parts)
+        self.progress, self._saved = Progress(), -1
 
     @property
     def scored(self) -> tf.Module:
@@ -152,15 +154,16 @@ class State:
         """The variables of all parts."""
         return [v for part in self._parts.values() for v in part.variables]
 
-    def averaged_statistics(self) -> list[tuple[tf.Variable, tf.Variable]]:
-        """Pairs of averaged and current batch-norm statistics; none without average.
-
-        The optimizer averages the weights themselves.
-        """
+    def average_statistics(self, step: tf.Tensor) -> None:
+        """Averages batch-norm statistics; the optimizer averages the weights."""
         if not self.average:
-            return []
+            return
+        decay = self._config.weight_average
         pairs = zip(self.average.variables, self.network.variables, strict=True)
-        return [(slow, fast) for slow, fast in pairs if not fast.trainable]
+        for slow, fast in pairs:
+            if not fast.trainable:
+                value = optimizers.weight_average(slow, fast, step=step, decay=decay)
+                slow.assign(value)
 
     def after_epoch(self, row: Mapping[str, float]) -> bool:
         """Lowers the rate and keeps the best weights; returns whether to stop early."""
@@ -206,17 +209,19 @@ class State:
             " another --run_dir"
         )
 
-    def save(
-        self,
-        run_dir: Path,
-        progress: Progress,
-        log: summaries.Summaries | None = None,
-    ) -> None:
-        """Writes a checkpoint, with all that the loop needs to resume."""
-        entries = {**dataclasses.asdict(progress), "events": log.flush() if log else {}}
+    def save(self, run_dir: Path, log: summaries.Summaries | None = None) -> None:
+        """Writes a checkpoint, with all that the loop needs to resume.
+
+        Does nothing if this step has one already.
+        """
+        entries = dataclasses.asdict(self.progress)
         step = entries.pop("step")
+        if step == self._saved:
+            return
+        entries["events"] = log.flush() if log else {}
         folder = run_dir / checkpoints.FOLDER
         checkpoints.save(self.checkpoint, folder, step, self._recorded, entries)
+        self._saved = step
 
     def resume(
         self,
@@ -240,14 +245,16 @@ class State:
         step = checkpoints.restore(self.checkpoint, folder, self._recorded)
         if step is None:
             _refuse_traces(run_dir)
-            self.save(run_dir, Progress())
+            self.save(run_dir)
             resumed = Resumed(Progress(), [], {})
         else:
             resumed = _read(run_dir, step, splits, epoch_steps)
         # All workers continue where the first one does.
         progress = workers.gather(dataclasses.asdict(resumed.progress))[0]
         workers.follow_first(self.variables)
-        return resumed._replace(progress=Progress(**progress))
+        self.progress = Progress(**progress)
+        self._saved = self.progress.step
+        return resumed._replace(progress=self.progress)
 
 
 def _refuse_traces(run_dir: Path) -> None:

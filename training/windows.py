@@ -290,13 +290,16 @@ def fits(count: int, memory_mb: int) -> bool:
     return count * ITEM_BYTES <= memory_mb * MB
 
 
+Feed = Whole | Windows
+
+
 def feed(
     images: np.ndarray,
     labels: np.ndarray,
     source: Source | None,
     config: Any,
     steps: int,
-) -> Whole | Windows:
+) -> Feed:
     """Returns the training set of a run: in windows if there is a source on disk."""
     if source is None:
         return Whole(images, labels)

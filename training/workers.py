@@ -67,9 +67,8 @@ class Workers:
     def step(
         self,
         part_step: Callable[..., replicas.Part],
-        count: int,
+        config: Any,
         *,
-        sync: bool,
         in_line: bool,
     ) -> Step:
         """Turns a step on part of a batch into a step on the whole batch.
@@ -77,12 +76,11 @@ class Workers:
         Args:
           part_step: function of images, labels, the arguments of a `replicas.PartStep`,
             and `training`.
-          count: number of replicas of the run.
-          sync: whether replicas exchange anything within a part, which TensorFlow
-            allows only in the outermost function.
+          config: the run's `config.Config`.
           in_line: see `replicas.function`.
         """
-        if not sync:
+        # TensorFlow lets replicas exchange statistics in the outermost function only.
+        if not config.sync_batch_norm:
             part_step = replicas.function(part_step, in_line=in_line)
         run: Callable[..., replicas.Part] = replicas.run
         if self.strategy:
@@ -91,7 +89,7 @@ class Workers:
             functools.partial(part_step, images, labels, training=training),
             indices,
             seed,
-            count,
+            config.replicas,
         )
 
     def gather(self, value: Any) -> list[Any]:
