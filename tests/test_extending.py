@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.programs import ROOT
+from tests.helpers import ROOT
 
 PAGE = ROOT / "docs" / "extending.md"
 # What each recipe adds to --help of train.py.
