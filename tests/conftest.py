@@ -36,6 +36,12 @@ def dataset():
     return data.Dataset("noise", images, labels, images, labels, {"file": "ab"}, "")
 
 
+@pytest.fixture(scope="session")
+def digits():
+    """scikit-learn's digits, at hand everywhere; not to be written to."""
+    return data.load("digits")
+
+
 @pytest.fixture(scope="module")
 def mnist():
     """MNIST if it is on this machine, else a skip: no test downloads it."""

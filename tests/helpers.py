@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What many test files need."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,3 +32,9 @@ def error_of(function, *arguments):
     message = str(caught.value)
     assert message.isprintable() and len(message) < 500
     return message
+
+
+def cells(markdown):
+    """Rows of all tables in a page, each with its header first."""
+    lines = [line for line in markdown.splitlines() if re.match(r"\|(?![:-]-)", line)]
+    return [[cell.strip() for cell in line[1:-1].split("|")] for line in lines]

@@ -5,6 +5,7 @@ import math
 
 from augment.online_settings import OnlineSettings
 from benchmarks import online
+from tests.helpers import cells
 
 
 def test_it_measures_the_step_and_every_transform(monkeypatch):
@@ -24,8 +25,7 @@ def test_table():
     seconds = {"training step": [0.01, 0.02, 0.01], "zoom": [0.001, 0.001, 0.003]}
     text = online.markdown({"threads": {"0": seconds}})
     assert text.startswith("## Online augmentation\n")
-    lines = [line for line in text.splitlines() if line.startswith("|")]
-    assert [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]] == [
+    assert cells(text)[1:] == [
         ["0", "training step", "10.00", "100.0%", "100.0%", "100.0%"],
         ["0", "zoom", "1.00", "10.0%", "5.0%", "30.0%"],
     ]

@@ -6,24 +6,14 @@ import pytest
 import tensorflow as tf
 
 from models import layers
-from tests.networks import (
-    ACTIVATION,
-    TRAINING,
-    build,
-    call,
-    close,
-    digits,
-    shapes,
-    tapped,
-    unsettle,
-)
+from tests import networks
 
 
 @pytest.mark.parametrize(
     "bn_axis, norms", [(-1, [32, 48, 64]), (1, [26, 13, 7])], ids=["channels", "rows"]
 )
 def test_parameters(bn_axis, norms):
-    network = build("bn_cnn", bn_axis=bn_axis)
+    network = networks.build("bn_cnn", bn_axis=bn_axis)
     count = (
         *(3 * 3 * 1 * 32 + 32, 3 * 3 * 32 * 48 + 48, 2 * 2 * 48 * 64 + 64),
         *(576 * 3168 + 3168, 3168 * 10 + 10),
@@ -38,8 +28,8 @@ def test_parameters(bn_axis, norms):
 
 
 def test_taps():
-    _, taps = tapped(build("bn_cnn"))
-    assert list(shapes(taps).items()) == [
+    _, taps = networks.tapped(networks.build("bn_cnn"))
+    assert list(networks.shapes(taps).items()) == [
         ("conv1", [3, 13, 13, 32]),
         ("conv2", [3, 6, 6, 48]),
         ("conv3", [3, 3, 3, 64]),
@@ -80,16 +70,18 @@ def plain_bn_cnn(network, images, training, activation, bn_axis):
     return x @ network.logits.w + network.logits.b
 
 
-@TRAINING
+@networks.TRAINING
 @pytest.mark.parametrize("bn_axis", [-1, 1])
-@ACTIVATION
+@networks.ACTIVATION
 def test_network_equals_its_plain_formulation(activation, bn_axis, training):
-    network = build("bn_cnn", activation=activation, bn_axis=bn_axis, conv_dropout=0.0)
-    unsettle(network)
+    network = networks.build(
+        "bn_cnn", activation=activation, bn_axis=bn_axis, conv_dropout=0.0
+    )
+    networks.unsettle(network)
     for norm in (network.norm1, network.norm2, network.norm3):
         # With negative scales, batch norm before the pool differs from after it.
         norm.scale.assign(norm.scale * (-1.0) ** np.arange(norm.channels))
-    images = tf.constant(digits(3))
+    images = tf.constant(networks.digits(3))
     function = layers.ACTIVATIONS[activation]
     expected = plain_bn_cnn(network, images, training, function, bn_axis)
-    close(call(network, images, training)[0], expected)
+    networks.close(networks.call(network, images, training)[0], expected)

@@ -12,14 +12,8 @@ import numpy as np
 import pytest
 
 import data
-from data import digits
 from data.normalise import normalise
 from system import errors
-
-
-@pytest.fixture(scope="module")
-def dataset():
-    return data.load("digits")
 
 
 def centre_of_mass(image):
@@ -32,28 +26,28 @@ def ink_size(image):
     return np.ptp(rows) + 1, np.ptp(columns) + 1
 
 
-def test_digits_have_the_form_of_mnist(dataset):
-    assert dataset.train_images.shape == (1437, 28, 28, 1)
-    assert dataset.test_images.shape == (360, 28, 28, 1)
-    assert dataset.train_images.dtype == dataset.train_labels.dtype == np.uint8
-    assert dataset.train_labels[:10].tolist() == list(range(10))
-    assert set(np.bincount(dataset.test_labels)) <= set(range(33, 38))
+def test_digits_have_the_form_of_mnist(digits):
+    assert digits.train_images.shape == (1437, 28, 28, 1)
+    assert digits.test_images.shape == (360, 28, 28, 1)
+    assert digits.train_images.dtype == digits.train_labels.dtype == np.uint8
+    assert digits.train_labels[:10].tolist() == list(range(10))
+    assert set(np.bincount(digits.test_labels)) <= set(range(33, 38))
 
 
-def test_digits_are_centred_as_in_mnist(dataset):
-    for image in dataset.test_images[..., 0]:
+def test_digits_are_centred_as_in_mnist(digits):
+    for image in digits.test_images[..., 0]:
         centre = centre_of_mass(image)
         assert np.all((centre > 13.5) & (centre <= 14.5))
         assert max(ink_size(image)) == 20
 
 
-def test_digits_are_the_same_each_time(dataset):
-    again = digits.load()
-    assert dataset.hashes == again.hashes
-    for name, digest in dataset.hashes.items():
-        array = getattr(dataset, name)
+def test_digits_are_the_same_each_time(digits):
+    again = data.load("digits")
+    assert digits.hashes == again.hashes
+    for name, digest in digits.hashes.items():
+        array = getattr(digits, name)
         assert digest == hashlib.sha256(array.tobytes()).hexdigest()
-    assert len(dataset.hashes) == 4
+    assert len(digits.hashes) == 4
 
 
 def test_digits_need_no_folder(tmp_path):

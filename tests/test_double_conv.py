@@ -4,16 +4,7 @@
 import tensorflow as tf
 
 from models import layers
-from tests.networks import (
-    ACTIVATION,
-    build,
-    call,
-    close,
-    digits,
-    shapes,
-    tapped,
-    unsettle,
-)
+from tests import networks
 
 
 def test_parameters():
@@ -23,12 +14,14 @@ def test_parameters():
         *(7 * 7 * 64 * 256 + 256, 256 * 10 + 10),
     )
     assert count == (832, 25_632, 18_496, 36_928, 803_072, 2_570)
-    assert layers.count_parameters(build("double_conv")) == sum(count) == 887_530
+    assert (
+        layers.count_parameters(networks.build("double_conv")) == sum(count) == 887_530
+    )
 
 
 def test_taps():
-    _, taps = tapped(build("double_conv"))
-    assert list(shapes(taps).items()) == [
+    _, taps = networks.tapped(networks.build("double_conv"))
+    assert list(networks.shapes(taps).items()) == [
         ("conv1", [3, 28, 28, 32]),
         ("conv2", [3, 14, 14, 32]),
         ("conv3", [3, 14, 14, 64]),
@@ -38,11 +31,11 @@ def test_taps():
     ]
 
 
-@ACTIVATION
+@networks.ACTIVATION
 def test_network_equals_its_plain_formulation(activation):
-    network = build("double_conv", activation=activation)
-    unsettle(network)
-    images = tf.constant(digits(3))
+    network = networks.build("double_conv", activation=activation)
+    networks.unsettle(network)
+    images = tf.constant(networks.digits(3))
     function = layers.ACTIVATIONS[activation]
     x = tf.cast(images, tf.float32) / 255
     for conv in (network.conv1, network.conv2, network.conv3, network.conv4):
@@ -52,4 +45,4 @@ def test_network_equals_its_plain_formulation(activation):
     x = tf.reshape(x, [-1, 3136])
     x = function(x @ network.dense1.w + network.dense1.b)
     expected = x @ network.logits.w + network.logits.b
-    close(call(network, images, False)[0], expected)
+    networks.close(networks.call(network, images, False)[0], expected)

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import data
 from evaluation import chain, equalise, export, scoring
 from models.bn_cnn import BNCNN
 from models.double_conv import DoubleConv
@@ -22,11 +21,6 @@ NETWORKS = {
     "rows": BNCNN(bn_axis=1, activation="selu"),
     "double_conv": DoubleConv(),
 }
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return data.load("digits")
 
 
 def scatter(network):

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import data
 from evaluation import export, formats, scoring
 from models.bn_cnn import BNCNN
 from models.double_conv import DoubleConv
@@ -41,11 +40,6 @@ print(*classes)
 """
 
 LENET = {"batch_norm": "all", "batch_norm_first": False, "kernels": "native"}
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return data.load("digits")
 
 
 @pytest.fixture(scope="module")

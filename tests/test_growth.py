@@ -4,6 +4,7 @@
 import json
 
 from benchmarks import growth, peers
+from tests.helpers import cells
 
 MB = 10**6
 
@@ -40,19 +41,11 @@ RESULT = {
 }
 
 
-def rows(text):
-    return [
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for line in text.splitlines()
-        if line.startswith("|") and not line.startswith("|-")
-    ]
-
-
 def test_tables_give_medians_and_growth():
     text = growth.markdown(RESULT)
     assert text.startswith("## Growth\n")
     assert "batch_size 128, width 1, set_size 60,000, images 60,000" in text
-    assert rows(text) == [
+    assert cells(text) == [
         ["batch size", "images/s", "ms/step", "images/s, relative"],
         ["128", "6,400", "20.00", "1.00"],
         ["256", "6,400", "40.00", "1.00"],
@@ -90,7 +83,7 @@ def test_plot_has_a_panel_for_each_study_and_one_for_memory():
 def test_plot_without_points():
     failed = {"points": [one for one in RESULT["points"] if "failed" in one]}
     assert len(growth.plots(failed)["growth"].axes) == 4
-    assert rows(growth.markdown(failed)) == []
+    assert cells(growth.markdown(failed)) == []
 
 
 def test_resident_memory_is_at_most_its_peak():

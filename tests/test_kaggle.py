@@ -18,11 +18,6 @@ HEADER = ["label", *(f"pixel{i}" for i in range(784))]
 ROWS = 6
 
 
-@pytest.fixture(scope="module")
-def digits():
-    return data.load("digits")
-
-
 @pytest.fixture
 def folder(tmp_path, digits):
     """Returns a folder with two valid files of six digits each."""

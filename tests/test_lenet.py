@@ -6,16 +6,7 @@ import pytest
 import tensorflow as tf
 
 from models import batch_norm, layers
-from tests.networks import (
-    ACTIVATION,
-    build,
-    call,
-    close,
-    digits,
-    shapes,
-    tapped,
-    unsettle,
-)
+from tests import networks
 
 
 @pytest.mark.parametrize(
@@ -31,21 +22,23 @@ from tests.networks import (
     ],
 )
 def test_parameters(batch_norm, batch_norm_first, count):
-    network = build("lenet", batch_norm=batch_norm, batch_norm_first=batch_norm_first)
+    network = networks.build(
+        "lenet", batch_norm=batch_norm, batch_norm_first=batch_norm_first
+    )
     assert layers.count_parameters(network) == count
 
 
 def test_wider_networks_have_more_maps():
     # 24·9 + 24, 24·9·32 + 32, 6·6·32·288 + 288; dense2 and logits as before.
-    network = build("lenet", width=2)
+    network = networks.build("lenet", width=2)
     count = 240 + 6_944 + 332_064 + 41_616 + 1_450
     assert layers.count_parameters(network) == count
 
 
 @pytest.mark.parametrize("batch_norm", ["none", "all"])
 def test_taps(batch_norm):
-    _, taps = tapped(build("lenet", batch_norm=batch_norm))
-    assert list(shapes(taps).items()) == [
+    _, taps = networks.tapped(networks.build("lenet", batch_norm=batch_norm))
+    assert list(networks.shapes(taps).items()) == [
         ("conv1", [3, 13, 13, 12]),
         ("conv2", [3, 6, 6, 16]),
         ("dense1", [3, 288]),
@@ -101,24 +94,24 @@ def plain_lenet(network, images, training, activation, batch_norm_first):
 )
 @pytest.mark.parametrize("batch_norm_first", [True, False])
 @pytest.mark.parametrize("batch_norm", ["none", "conv", "all"])
-@ACTIVATION
+@networks.ACTIVATION
 def test_network_equals_its_plain_formulation(
     activation, batch_norm, batch_norm_first, training, kernels
 ):
     """Compares logits and gradients, up to float32 rounding."""
-    network = build(
+    network = networks.build(
         "lenet",
         kernels=kernels,
         activation=activation,
         batch_norm=batch_norm,
         batch_norm_first=batch_norm_first,
     )
-    unsettle(network)
+    networks.unsettle(network)
     # Not the first six: there, rounding alone decides the maximum of a pool window.
-    images = tf.constant(digits(12)[6:])
+    images = tf.constant(networks.digits(12)[6:])
     weights = network.trainable_variables
     with tf.GradientTape() as tape, tf.GradientTape() as plain_tape:
-        logits = call(network, images, training)[0]
+        logits = networks.call(network, images, training)[0]
         expected = plain_lenet(
             network, images, training, layers.ACTIVATIONS[activation], batch_norm_first
         )
@@ -126,7 +119,7 @@ def test_network_equals_its_plain_formulation(
             tf.nn.sparse_softmax_cross_entropy_with_logits(tf.range(6), some)
             for some in (logits, expected)
         ]
-    close(logits, expected)
+    networks.close(logits, expected)
     gradients = tape.gradient(losses[0], weights)
     plain_gradients = plain_tape.gradient(losses[1], weights)
     for ours, plain in zip(gradients, plain_gradients, strict=True):

@@ -6,15 +6,9 @@ import os
 import numpy as np
 import pytest
 
-import data
 from data import kaggle, make_kaggle
 from system import errors
 from tests.helpers import command
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return data.load("digits")
 
 
 def error_of(function, *arguments):

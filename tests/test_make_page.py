@@ -8,20 +8,15 @@ import data
 from photos import make_page
 
 
-@pytest.fixture(scope="module")
-def dataset():
-    return data.load("digits")
-
-
-def test_a_page_is_a_function_of_its_arguments(dataset):
-    first, again = (make_page.draw(dataset.test_images, seed=3) for _ in range(2))
+def test_a_page_is_a_function_of_its_arguments(digits):
+    first, again = (make_page.draw(digits.test_images, seed=3) for _ in range(2))
     np.testing.assert_array_equal(first.picture, again.picture)
-    other = make_page.draw(dataset.test_images, seed=4)
+    other = make_page.draw(digits.test_images, seed=4)
     assert not np.array_equal(first.boxes[:5], other.boxes[:5])
 
 
-def test_digits_lie_in_their_boxes(dataset):
-    page = make_page.draw(dataset.test_images, seed=0)
+def test_digits_lie_in_their_boxes(digits):
+    page = make_page.draw(digits.test_images, seed=0)
     assert page.picture.shape == (make_page.HEIGHT, make_page.WIDTH)
     order = [index for row in page.rows for index in row]
     assert order == list(range(len(page.boxes))) and len(page.rows) == 6
@@ -35,9 +30,9 @@ def test_digits_lie_in_their_boxes(dataset):
     assert taken.max() == 1
 
 
-def test_pages_come_with_their_key(dataset, tmp_path):
+def test_pages_come_with_their_key(digits, tmp_path):
     folder = tmp_path / "pages"
-    count = make_page.write(folder, dataset.test_images, dataset.test_labels, 2)
+    count = make_page.write(folder, digits.test_images, digits.test_labels, 2)
     header, *rows = (folder / make_page.KEY).read_text("utf-8").splitlines()
     assert header == "file,row,column,digit" and len(rows) == count
     assert {row.split(",")[0] for row in rows} == {
@@ -47,9 +42,9 @@ def test_pages_come_with_their_key(dataset, tmp_path):
     assert {row.split(",")[3] for row in rows} == set("0123456789")
 
 
-def test_a_folder_that_cannot_be_created_gives_one_line(dataset, tmp_path):
+def test_a_folder_that_cannot_be_created_gives_one_line(digits, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(data.DataError, match="choose another --pages_dir"):
         make_page.write(
-            tmp_path / "file" / "a", dataset.test_images, dataset.test_labels, 1
+            tmp_path / "file" / "a", digits.test_images, digits.test_labels, 1
         )

@@ -6,16 +6,7 @@ import pytest
 import tensorflow as tf
 
 from models import layers, mlp
-from tests.networks import (
-    ACTIVATION,
-    build,
-    call,
-    close,
-    digits,
-    shapes,
-    tapped,
-    unsettle,
-)
+from tests import networks
 
 
 @pytest.mark.parametrize(
@@ -29,7 +20,7 @@ from tests.networks import (
     ],
 )
 def test_parameters(hidden_units, count):
-    network = build("mlp", hidden_units=hidden_units)
+    network = networks.build("mlp", hidden_units=hidden_units)
     assert layers.count_parameters(network) == count
     assert mlp.PARAMETERS.get(hidden_units, count) == count
 
@@ -39,8 +30,8 @@ def test_published_parameters():
 
 
 def test_taps():
-    _, taps = tapped(build("mlp", hidden_units=[7, 6, 5]))
-    assert list(shapes(taps).items()) == [
+    _, taps = networks.tapped(networks.build("mlp", hidden_units=[7, 6, 5]))
+    assert list(networks.shapes(taps).items()) == [
         ("dense1", [3, 7]),
         ("dense2", [3, 6]),
         ("dense3", [3, 5]),
@@ -48,13 +39,15 @@ def test_taps():
     ]
 
 
-@ACTIVATION
+@networks.ACTIVATION
 def test_network_equals_its_plain_formulation(activation):
-    network = build("mlp", activation=activation, hidden_units=[20, 12])
-    unsettle(network)
-    images = digits(6)
+    network = networks.build("mlp", activation=activation, hidden_units=[20, 12])
+    networks.unsettle(network)
+    images = networks.digits(6)
     function = layers.ACTIVATIONS[activation]
     x = tf.constant(images.reshape(6, 784) / np.float32(255))
     x = function(x @ network.dense1.w + network.dense1.b)
     x = function(x @ network.dense2.w + network.dense2.b)
-    close(call(network, images, True)[0], x @ network.logits.w + network.logits.b)
+    networks.close(
+        networks.call(network, images, True)[0], x @ network.logits.w + network.logits.b
+    )

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import data
 import train
 from config import Config
 from evaluation import (
@@ -38,11 +37,6 @@ from training.session import Session
 
 GOLDEN = Path(__file__).parent / "golden" / "run-0.5.1"
 ERRORS = 161  # of 360
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return data.load("digits")
 
 
 @pytest.fixture

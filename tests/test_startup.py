@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import peers, startup
-from tests.helpers import command
+from tests.helpers import cells, command
 
 UNUSED = (
     *("cv2", "jinja2", "keras", "matplotlib", "pandas", "pooch", "scipy.ndimage"),
@@ -93,8 +93,7 @@ def test_table_of_stored_results():
     }
     section = startup.markdown(json.loads(json.dumps(results)))
     assert section.startswith("## Start-up of `python train.py --flagfile=lenet.flags`")
-    lines = [line for line in section.splitlines() if line.startswith("|")][2:]
-    assert [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines] == [
+    assert cells(section)[1:] == [
         ["import tensorflow", "3.00 s", "2.00–7.00 s"],
         ["to the first step", "6.00 s", "3.00–7.00 s"],
         ["the very first run, to step 100", "10.00 s", "9.00–12.00 s"],

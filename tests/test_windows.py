@@ -11,7 +11,7 @@ from scipy import stats
 from benchmarks import peers
 from benchmarks import windows as benchmark
 from system import errors
-from tests.helpers import command
+from tests.helpers import cells, command
 from training import batches, windows
 
 BATCH, LENGTH = 20, 7
@@ -265,13 +265,9 @@ def test_tables_of_stored_results():
         }
     }
     section = benchmark.markdown(json.loads(json.dumps(result)))
-    cells = [
-        [cell.strip() for cell in line.split("|")[1:-1]]
-        for line in section.splitlines()
-        if line.startswith("|")
-    ]
-    assert ["everything", "785 MB", "20", "800 MB"] in cells
-    assert ["windows, 16 MB", "785 MB", "19", "20 MB"] in cells
+    rows = cells(section)
+    assert ["everything", "785 MB", "20", "800 MB"] in rows
+    assert ["windows, 16 MB", "785 MB", "19", "20 MB"] in rows
     assert "95.0% (median; 90.0% to 100.0%)" in section
 
 

@@ -3,7 +3,6 @@
 
 import pytest
 
-import data
 from config import Config
 from tests.loop import SMALL, STEPS, trained
 from training import checkpoints, history
@@ -14,11 +13,6 @@ from training.sets import Sets
 def config():
     """The defaults with SMALL's values."""
     return Config(**SMALL)
-
-
-@pytest.fixture(scope="session")
-def digits():
-    return data.load("digits")
 
 
 @pytest.fixture(scope="session")
