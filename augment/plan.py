@@ -133,10 +133,10 @@ def describe(settings: Settings) -> dict[str, Any]:
     """
     values, default = dataclasses.asdict(settings), dataclasses.asdict(Settings())
     named = (*_SHIFTS, *_FLIPS, "keep_originals", *(_DEFORM if settings.deform else ()))
-    values = {k: v for k, v in values.items() if k in named or v != default[k]}
+    described = {k: v for k, v in values.items() if k in named or v != default[k]}
     if settings.deform:
-        values["deformation"] = dataclasses.asdict(Deformation())
-    return values
+        described["deformation"] = dataclasses.asdict(Deformation())
+    return described
 
 
 def _choices(config: Any, name: str, allowed: Iterable) -> tuple:

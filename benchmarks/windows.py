@@ -97,13 +97,13 @@ def measure(
 def markdown(result: Mapping[str, Any]) -> str:
     """Section with a table of speed and memory."""
     rows = []
-    for mb, values in result["loops"].items():
-        grown = max(values["resident_bytes"]) - values["resident_bytes_before"][0]
+    for mb, figures in result["loops"].items():
+        grown = max(figures["resident_bytes"]) - figures["resident_bytes_before"][0]
         rows.append(
             [
                 "everything" if mb == "0" else f"windows, {mb} MB",
-                f"{values['set_images'][0] * ITEM_BYTES / MB:,.0f} MB",
-                f"{statistics.median(values['images_per_second']):,.0f}",
+                f"{figures['set_images'][0] * ITEM_BYTES / MB:,.0f} MB",
+                f"{statistics.median(figures['images_per_second']):,.0f}",
                 f"{grown / MB:,.0f} MB",
             ]
         )
