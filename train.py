@@ -3,9 +3,9 @@
 
     python train.py --flagfile=lenet.flags
 
-`make_train_steps` holds every operation of a training step, `train` the loop around it.
-The same command resumes an interrupted run, bit for bit. Ctrl-C and SIGTERM save first
-and exit with 130 or 143; a second Ctrl-C exits at once.
+`make_train_step` holds every operation of a step, `make_train_steps` the loop inside the
+graph, `train` the loop around it. The same command resumes an interrupted run, bit for
+bit. Ctrl-C and SIGTERM save first and exit with 130 or 143; a second Ctrl-C exits now.
 """
 
 if __name__ == "__main__":  # before all else, which takes a while to load
@@ -175,7 +175,7 @@ def train(config: Config, data_sets: Sets, run: Session) -> scoring.Predict:
     if first:
         print(f"resuming {run.run_dir} from step {first:,}")
     with (
-        windows.feed(*data_sets.train, config, total_steps) as feed,
+        windows.feed(data_sets, config, total_steps) as feed,
         Log(run, ["train", *scored], resumed, total_steps, config) as log,
     ):
         images, labels, _ = feed.at(first)

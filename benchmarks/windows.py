@@ -45,7 +45,7 @@ def loop(
     dataset = data.Dataset("noise", *noise, noise[0][:0], None, {}, "")
     enlarged = sets.load(dataset, config)
     del dataset, noise
-    feed = windows.feed(*enlarged.train, config, steps=1 << 40)
+    feed = windows.feed(enlarged, config, steps=1 << 40)
     window = feed.at(0)
     train_steps = train.make_train_steps(state, window.images, window.labels, config, 1)
     feed.verified()

@@ -24,11 +24,6 @@ class Sets(NamedTuple):
     stored: windows.Source | None = None
 
     @property
-    def train(self) -> tuple[np.ndarray, np.ndarray, windows.Source | None]:
-        """The training set, as `windows.feed` expects it."""
-        return self.train_images, self.train_labels, self.stored
-
-    @property
     def train_count(self) -> int:
         """Number of images in the training set."""
         return len(self.train_labels if self.stored is None else self.stored)

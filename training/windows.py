@@ -293,18 +293,12 @@ def fits(count: int, memory_mb: int) -> bool:
 Feed = Whole | Windows
 
 
-def feed(
-    images: np.ndarray,
-    labels: np.ndarray,
-    source: Source | None,
-    config: Any,
-    steps: int,
-) -> Feed:
-    """Returns the training set of a run: in windows if there is a source on disk."""
-    if source is None:
-        return Whole(images, labels)
+def feed(data_sets: Any, config: Any, steps: int) -> Feed:
+    """Returns the training set of `sets.Sets`: in windows if it stays on disk."""
+    if data_sets.stored is None:
+        return Whole(data_sets.train_images, data_sets.train_labels)
     return Windows(
-        source,
+        data_sets.stored,
         sampler=config.sampler,
         seed=config.seed,
         batch_size=config.batch_size,
