@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every setting of a run, declared once: type, default, help, limits.
 
-A field is a flag of train.py, an entry of run.json, and an attribute of the `Config`
-that the loop reads. `Config(epochs=2)` in a script has the same defaults as the command
-line. A class is a heading of --help. None stands for the default of the network or the
-update rule, or for what the machine chooses: `training.machine` fills it in.
+Those of the training loop, the network and the augmentation are declared in the
+settings.py of their packages, and `Config` has them all. A field is a flag of train.py,
+an entry of run.json, and an attribute of the `Config` that the loop reads.
+`Config(epochs=2)` in a script has the same defaults as the command line. A class is a
+heading of --help. None stands for the default of the network or the update rule, or for
+what the machine chooses: `training.machine` fills it in.
 """
 
 import dataclasses
@@ -13,25 +15,18 @@ from typing import Any
 
 from absl import flags
 
+import augment.settings
 import data
 import models
-from augment import plan
-from augment.settings import CHECKS, Offline, Online
+import training.settings
+from augment.settings import Offline, Online
 from models.settings import Network
-from system import errors, settings
+from system import settings
 from system.settings import setting
-from training import (
-    batches,
-    cluster,
-    losses,
-    optimizers,
-    profiling,
-    schedules,
-    windows,
-)
+from training import optimizers, profiling, schedules
+from training.settings import Training
 
 MAX_THREADS = 1024  # TensorFlow starts all of them
-_MAX_EPOCHS = schedules.MAX_STEPS - 1  # no run has more epochs than steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,113 +83,6 @@ class Main:
         "CPU threads; 0: one per core. The last bits of the result depend on it.",
         least=0,
         most=MAX_THREADS,
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class Training:
-    """Training"""
-
-    optimizer: str = setting("adam", "Update rule.", choices=sorted(optimizers.RULES))
-    momentum: float | None = setting(None, "Momentum of SGD, in [0, 1).", share=True)
-    rho: float | None = setting(
-        None, "Decay of RMSprop's mean square, in [0, 1).", share=True
-    )
-    epsilon: float | None = setting(
-        None, "Epsilon of Adam and RMSprop, above 0.", positive=True
-    )
-    weight_decay: float = setting(
-        0.0, "Decoupled weight decay of the kernels, in [0, 1).", share=True
-    )
-    weight_average: float = setting(
-        0.0,
-        "Decay of an exponential average of the weights, which is then what is scored;"
-        " in [0, 1), 0: none.",
-        share=True,
-    )
-    loss: str = setting(
-        "softmax_cross_entropy", "Training loss.", choices=sorted(losses.LOSSES)
-    )
-    label_smoothing: float = setting(
-        0.0, "Share of the target spread over all digits, in [0, 1).", share=True
-    )
-    sampler: str = setting(
-        "random",
-        "random: each image of a batch drawn at random, as in the write-up; epochs:"
-        " every image once before any comes again.",
-        choices=sorted(batches.SAMPLERS),
-    )
-    epoch_images: int = setting(
-        0, "Images per epoch; 0: as many as the training set has.", least=0
-    )
-    memory_mb: int = setting(
-        0,
-        "Megabytes for the images of the enlarged set: if it has more, windows of it"
-        " are read from --augmented_dir while training. 0: all of it in memory.",
-        least=0,
-    )
-    decay_factor: float = setting(
-        0.5,
-        "Factor of the schedules step and plateau, in (0, 1].",
-        check=schedules.check_factor,
-    )
-    decay_epochs: int = setting(
-        10, "Epochs between two steps of the schedule step.", least=1, most=_MAX_EPOCHS
-    )
-    plateau_patience: int = setting(
-        3,
-        "Epochs without improvement before the schedule plateau lowers the rate.",
-        least=1,
-        most=_MAX_EPOCHS,
-    )
-    plateau_floor: float = setting(
-        1e-5, "Lowest rate of the schedule plateau, above 0.", positive=True
-    )
-    early_stopping: int = setting(
-        0,
-        "Stop after so many epochs without a better validation accuracy; 0: never.",
-        least=0,
-        most=_MAX_EPOCHS,
-    )
-    keep_best: bool = setting(
-        False,
-        "Score the weights of the epoch with the best validation accuracy instead of"
-        " the last.",
-    )
-    split_seed: int = setting(
-        0,
-        "Seed of the held-out images: apart from --seed, so that all seeds of a recipe"
-        " hold out the same images and can be compared.",
-        least=0,
-        most=plan.MAX_SEED,
-    )
-    replicas: int = setting(
-        0,
-        "Parts of a batch to train on side by side, over all workers, each with its own"
-        " batch-norm statistics; 1: the exact variant; 0: as many as are fast.",
-        least=0,
-    )
-    deterministic: bool = setting(
-        False,
-        "Use TensorFlow's op determinism: only kernels that promise the same bits. It"
-        " costs speed, and our runs repeat without it.",
-    )
-    distribute: str = setting(
-        "none",
-        "Where the --replicas run. none: in one graph, the fastest on one machine;"
-        " mirrored: each on a device of its own, in one process; multi_worker: shared"
-        " by the processes that TF_CONFIG names, on any machines, as training.launch"
-        " starts them.",
-        choices=cluster.KINDS,
-        decides=False,
-    )
-    wait_seconds: int = setting(
-        cluster.WAIT_SECONDS,
-        "How long a worker waits for the others to start.",
-        least=1,
-        most=10**9,
-        decides=False,
-        local=True,
     )
 
 
@@ -282,51 +170,7 @@ HOUSEKEEPING = _named("decides", False, True)  # they cannot change the result
 LOCAL = _named("local", True, False)  # workers of one run may differ in them
 
 
-def _check_replicas(config: Any) -> None:
-    if config.replicas > config.batch_size:
-        raise errors.UsageError("more --replicas than --batch_size has images")
-
-
-def _check_memory(config: Any) -> None:
-    if config.memory_mb:
-        windows.length(config.memory_mb, config.batch_size)
-
-
-def _check_held_out(config: Any) -> None:
-    chooses = config.schedule == "plateau" or config.keep_best
-    if (chooses or config.early_stopping) and not config.validation_size:
-        raise errors.UsageError(
-            "--schedule=plateau, --early_stopping and --keep_best go by the validation"
-            " accuracy: set --validation_size"
-        )
-
-
-def _check_floor(config: Any) -> None:
-    plateau = config.schedule == "plateau"
-    if plateau and config.plateau_floor > config.learning_rate:
-        raise errors.UsageError(
-            "--plateau_floor is above --learning_rate, so that --schedule=plateau could"
-            " never lower it: set a lower floor"
-        )
-
-
-def _check_decay(config: Any) -> None:
-    if config.learning_rate * config.weight_decay >= 1:
-        raise errors.UsageError(
-            "--learning_rate times --weight_decay is the share that a step takes off"
-            " each kernel: expected less than 1"
-        )
-
-
-_CHECKS: tuple[settings.Check, ...] = (
-    (("batch_size", "replicas"), _check_replicas),
-    (("memory_mb", "batch_size"), _check_memory),
-    (("validation_size", "schedule", "early_stopping", "keep_best"), _check_held_out),
-    (("schedule", "plateau_floor", "learning_rate"), _check_floor),
-    (("learning_rate", "weight_decay"), _check_decay),
-)
-
-
 def define_flags() -> None:
     """Defines the flags of a run."""
-    settings.define_flags(*_GROUPS, checks=(*_CHECKS, *CHECKS))
+    checks = (*training.settings.CHECKS, *augment.settings.CHECKS)
+    settings.define_flags(*_GROUPS, checks=checks)

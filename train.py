@@ -3,7 +3,7 @@
 
     python train.py --flagfile=lenet.flags
 
-`make_train_step` holds every operation of a step, `make_train_steps` the loop inside the
+`make_train_step` has every operation of a step, `make_train_steps` the loop inside the
 graph, `train` the loop around it. The same command resumes an interrupted run, bit for
 bit. Ctrl-C and SIGTERM save first and exit with 130 or 143; a second Ctrl-C exits now.
 """
