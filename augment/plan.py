@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plan of an enlarged training set: its settings, their flags, and its parts."""
+"""Plan of an enlarged training set: its settings and its parts.
+
+`plan` lists the parts; `settings_from` checks the settings of a run.
+"""
 
 import dataclasses
 import functools
@@ -25,7 +28,10 @@ COPY = "#"  # precedes the number of a deformed copy in the name of its part
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Transforms that make up an enlarged set; empty tuples for none of a kind."""
+    """Transforms that make up an enlarged set; empty tuples for none of a kind.
+
+    `augment.settings` has the flags of the same names, whose lists hold strings.
+    """
 
     shift_directions: tuple[str, ...] = tuple(DIRECTIONS)
     shift_pixels: int = 1  # largest shift along each axis
@@ -38,10 +44,6 @@ class Settings:
     multiply: int = 1  # size of a deformed set, in times the originals
     deform_seed: int = 0
 
-
-_SHIFTS = ("shift_directions", "shift_pixels", "shift_diagonal")
-_FLIPS = ("flip_codes", "flip_labels", "flip_shifted")
-_DEFORM = ("deform", "multiply", "deform_seed")
 
 Transform = Callable[[np.ndarray], np.ndarray]  # uint8 [n, 28, 28, 1] → the same
 
@@ -58,6 +60,81 @@ class Part:
     piecewise: bool = False
 
 
+def _originals(labels: np.ndarray, settings: Settings) -> list[Part]:
+    every = np.arange(len(labels), dtype=np.int32)
+    return [Part("original", every, np.copy, True)] if settings.keep_originals else []
+
+
+def _shifts(labels: np.ndarray, settings: Settings) -> list[Part]:
+    every = np.arange(len(labels), dtype=np.int32)
+    moves = shifts(
+        settings.shift_directions, settings.shift_pixels, settings.shift_diagonal
+    )
+    return [
+        Part(f"shift({y:+d},{x:+d})", every, functools.partial(shift, dy=y, dx=x), True)
+        for y, x in moves
+    ]
+
+
+def _flips(labels: np.ndarray, settings: Settings) -> list[Part]:
+    chosen = np.flatnonzero(np.isin(labels, settings.flip_labels)).astype(np.int32)
+    shifted = _shifts(labels, settings) if settings.flip_shifted else []
+    parts = []
+    for code in settings.flip_codes:
+        mirror = functools.partial(flip, code=code)
+        parts.append(Part(f"flip({code})", chosen, mirror, True))
+        for part in shifted:
+            name = f"flip({code}) of {part.name}"
+            parts.append(Part(name, chosen, _then(part.apply, mirror), True))
+    return parts
+
+
+def _deformations(labels: np.ndarray, settings: Settings) -> list[Part]:
+    every = np.arange(len(labels), dtype=np.int32)  # shared by all copies
+    kinds, seed = settings.deform, settings.deform_seed
+    first = int(settings.keep_originals)  # originals count as copy 0
+    return [
+        Part(
+            f"{'+'.join(kinds)} {COPY}{copy}",
+            every,
+            functools.partial(deform, kinds=kinds, seed=seed, copy=copy),
+        )
+        for copy in range(first, settings.multiply if kinds else 0)
+    ]
+
+
+def _then(first: Transform, second: Transform) -> Transform:
+    return lambda images: second(first(images))
+
+
+# Offline augmentations, in the order of the enlarged set. To add one: a function from
+# labels and settings to parts, a line here, its setting in `Settings`, and its flag in
+# augment/settings.py.
+TRANSFORMS: tuple[Callable[[np.ndarray, Settings], list[Part]], ...] = (
+    _originals,
+    _shifts,
+    _flips,
+    _deformations,
+)
+
+
+def plan(labels: np.ndarray, settings: Settings) -> list[Part]:
+    """Lists the parts of the enlarged set that have images; UserError if none has."""
+    parts = [part for make in TRANSFORMS for part in make(labels, settings)]
+    parts = [part for part in parts if len(part.indices)]
+    if not parts:
+        raise errors.UserError(
+            "the enlarged set would be empty: give --keep_originals,"
+            " --shift_directions, or --flip_codes and --flip_labels"
+        )
+    return parts
+
+
+_SHIFTS = ("shift_directions", "shift_pixels", "shift_diagonal")
+_FLIPS = ("flip_codes", "flip_labels", "flip_shifted")
+_DEFORM = ("deform", "multiply", "deform_seed")
+
+
 def checks(name: str) -> Callable[[Any], object]:
     """Returns a function that raises UserError at a wrong value of one setting."""
     return lambda value: settings_from(dataclasses.replace(Settings(), **{name: value}))
@@ -66,7 +143,8 @@ def checks(name: str) -> Callable[[Any], object]:
 def settings_from(config: Any) -> Settings:
     """Turns settings, attributes of `config`, into a plan's; UserError if wrong.
 
-    Lists are sorted and deduplicated, so that the same images get the same folder.
+    `config` is a `config.Config`, absl's flags, or what was stored with a set. Lists
+    are sorted and deduplicated, so that the same images get the same folder.
     """
     pixels = config.shift_pixels
     if pixels not in range(1, MAX_PIXELS + 1):
@@ -76,6 +154,7 @@ def settings_from(config: Any) -> Settings:
     lists = {"shift_directions": DIRECTIONS, "flip_codes": CODES, "flip_labels": DIGITS}
     values |= {k: _choices(config, k, allowed) for k, allowed in lists.items()}
     settings = Settings(**values)
+    # These are checked together, for they depend on each other.
     deformed = check_deform(config)
     return _replaced(settings, deformed) if deformed else settings
 
@@ -126,10 +205,11 @@ def check_deform(config: Any) -> dict[str, Any]:
 
 
 def describe(settings: Settings) -> dict[str, Any]:
-    """Everything but the originals that a set depends on, for its manifest.
+    """Everything but the originals that a set depends on.
 
-    A setting that was added after the first version is left out at its default, so
-    that it changes no name of a set.
+    It goes into manifest.json of the set's folder, and its hash into the folder's name.
+    A setting that was added after the first version is left out at its default, so that
+    it changes no name of a set.
     """
     values, default = dataclasses.asdict(settings), dataclasses.asdict(Settings())
     named = (*_SHIFTS, *_FLIPS, "keep_originals", *(_DEFORM if settings.deform else ()))
@@ -147,72 +227,3 @@ def _choices(config: Any, name: str, allowed: Iterable) -> tuple:
         if item not in known:
             raise errors.UserError(f"{name}: {item!r} is not one of {', '.join(known)}")
     return tuple(item for text, item in known.items() if text in named)
-
-
-def _originals(labels: np.ndarray, settings: Settings) -> list[Part]:
-    every = np.arange(len(labels), dtype=np.int32)
-    return [Part("original", every, np.copy, True)] if settings.keep_originals else []
-
-
-def _shifts(labels: np.ndarray, settings: Settings) -> list[Part]:
-    every = np.arange(len(labels), dtype=np.int32)
-    moves = shifts(
-        settings.shift_directions, settings.shift_pixels, settings.shift_diagonal
-    )
-    return [
-        Part(f"shift({y:+d},{x:+d})", every, functools.partial(shift, dy=y, dx=x), True)
-        for y, x in moves
-    ]
-
-
-def _flips(labels: np.ndarray, settings: Settings) -> list[Part]:
-    chosen = np.flatnonzero(np.isin(labels, settings.flip_labels)).astype(np.int32)
-    shifted = _shifts(labels, settings) if settings.flip_shifted else []
-    parts = []
-    for code in settings.flip_codes:
-        mirror = functools.partial(flip, code=code)
-        parts.append(Part(f"flip({code})", chosen, mirror, True))
-        for part in shifted:
-            name = f"flip({code}) of {part.name}"
-            parts.append(Part(name, chosen, _then(part.apply, mirror), True))
-    return parts
-
-
-def _deformations(labels: np.ndarray, settings: Settings) -> list[Part]:
-    every = np.arange(len(labels), dtype=np.int32)  # shared by all copies
-    kinds, seed = settings.deform, settings.deform_seed
-    first = int(settings.keep_originals)
-    return [
-        Part(
-            f"{'+'.join(kinds)} {COPY}{copy}",
-            every,
-            functools.partial(deform, kinds=kinds, seed=seed, copy=copy),
-        )
-        for copy in range(first, settings.multiply if kinds else 0)
-    ]
-
-
-def _then(first: Transform, second: Transform) -> Transform:
-    return lambda images: second(first(images))
-
-
-# Offline augmentations, in the order of the enlarged set. To add one: a function from
-# labels and settings to parts, a line here, and its settings and their flags above.
-TRANSFORMS: tuple[Callable[[np.ndarray, Settings], list[Part]], ...] = (
-    _originals,
-    _shifts,
-    _flips,
-    _deformations,
-)
-
-
-def plan(labels: np.ndarray, settings: Settings) -> list[Part]:
-    """Lists the parts of the enlarged set that have images; UserError if none has."""
-    parts = [part for make in TRANSFORMS for part in make(labels, settings)]
-    parts = [part for part in parts if len(part.indices)]
-    if not parts:
-        raise errors.UserError(
-            "the enlarged set would be empty: give --keep_originals,"
-            " --shift_directions, or --flip_codes and --flip_labels"
-        )
-    return parts
