@@ -16,8 +16,8 @@ import tensorflow as tf
 from system import errors
 
 Training = Union[bool, tf.Tensor]
-UpdateOps = list[tuple[tf.Variable, tf.Tensor]]
-Initialiser = Callable[[Sequence[int], Sequence[int]], tf.Tensor]
+UpdateOps = list[tuple[tf.Variable, tf.Tensor]]  # moving averages, each with its next
+Initialiser = Callable[[Sequence[int], Sequence[int]], tf.Tensor]  # (shape, seed) → w
 
 # With these two, SELU has the fixed point mean 0, variance 1: equation 14 of
 # Klambauer, Unterthiner, Mayr and Hochreiter, "Self-Normalizing Neural Networks", 2017.
@@ -121,7 +121,7 @@ class Conv(tf.Module):
 
     @tf.Module.with_name_scope
     def apply_weights(self, x: tf.Tensor) -> tf.Tensor:
-        """Convolution without the bias."""
+        """Convolution without the bias, for LeNet, which pools before it adds that."""
         check_input(self, x, 4, self.inputs)
         return tf.nn.conv2d(x, self.w, strides=1, padding=self.padding)
 
@@ -173,7 +173,6 @@ def flatten(x: tf.Tensor) -> tf.Tensor:
     return tf.reshape(x, [-1, math.prod(x.shape[1:])])
 
 
-MASKS = 7
 # Each element draws 16 random bits, so the rate is rounded by up to 1 / 131,072. Above
 # 0.999 that error would change the share kept, and with it the mean, by over 1 %.
 MAX_DROPOUT = 0.999
@@ -181,18 +180,9 @@ DROPOUT_RANGE = f"a number in [0, {MAX_DROPOUT}]: 16 random bits hold no higher 
 
 
 def check_rate(rate: float | None) -> None:
-    """Raises UserError for a rate that is not in [0, `MAX_DROPOUT`]."""
+    """Raises UserError for a flag that is not in [0, `MAX_DROPOUT`]."""
     if rate is not None and not 0 <= rate <= MAX_DROPOUT:
         raise errors.UserError(f"expected {DROPOUT_RANGE}")
-
-
-def mask_seed(seed: tf.Tensor | None, number: int) -> tf.Tensor | None:
-    """Seed of one of a step's dropout masks; None if `seed` is None.
-
-    `seed` is int32 [2], the run's seed and the step; a run has fewer than 2^28 steps.
-    Masks are numbered 1 to `MASKS` − 1; augmentation draws from `MASKS` on.
-    """
-    return None if seed is None else seed + [0, number << 28]
 
 
 def check_dropout(rate: float) -> float:
@@ -200,6 +190,19 @@ def check_dropout(rate: float) -> float:
     if not 0 <= rate <= MAX_DROPOUT:  # written this way, it also rejects NaN
         raise ValueError(f"a dropout rate of {rate}: expected {DROPOUT_RANGE}")
     return rate
+
+
+MASKS = 7  # a step's dropout masks have numbers below; see `mask_seed`
+
+
+def mask_seed(seed: tf.Tensor | None, number: int) -> tf.Tensor | None:
+    """Seed of one of a step's dropout masks; None if `seed` is None.
+
+    `seed` is int32 [2], the run's seed and the step. A run has fewer than 2^28 steps,
+    so the number goes into the bits above. Masks are numbered 1 to `MASKS` − 1; online
+    augmentation has the number `MASKS`.
+    """
+    return None if seed is None else seed + [0, number << 28]
 
 
 def _dropout_draws(
