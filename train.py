@@ -14,7 +14,7 @@ if __name__ == "__main__":  # before all else, which takes a while to load
     console.start()
     from native import compile
 
-    compile.foresee()
+    compile.foresee()  # starts the C++ compiler if native/ is likely to be needed
 
 from system import device  # isort: skip  (first: it loads TensorFlow)
 
@@ -48,36 +48,38 @@ def make_train_step(
 ) -> Callable[..., tuple[tf.Tensor, ...]]:
     """Returns train_step(images, labels, step, training): every operation of a step.
 
-    It takes `epoch_steps`, for the schedule, and the `workers` that share each batch.
     A step returns loss [], correct [], gradient norms [weights] and learning rate [].
+    The schedule depends on `epoch_steps`; the `workers` share each batch.
     """
     network, optimizer = state.network, state.optimizer
-    sample = batches.SAMPLERS[config.sampler]
-    augment = batches.make_augment(config)
-    schedule = schedules.build(config, state.watch, epoch_steps)
+    sample = batches.SAMPLERS[config.sampler]  # (seed, step, …) → indices of a batch
+    augment = batches.make_augment(config)  # the online transforms
+    schedule = schedules.build(config, state.watch, epoch_steps)  # step → factor
     loss_function = losses.LOSSES[config.loss]
     seed, batch_size = config.seed, config.batch_size
 
-    moving_averages: list[tf.Variable] = []  # filled when `part_step` is traced
+    # A graph returns no variables, so `part_step` leaves them here when it is traced.
+    moving_averages: list[tf.Variable] = []
 
     def part_step(images, labels, indices, seed, share, training):
-        """Forward and backward pass of one replica's share of the batch, [b] of [B]."""
+        """Forward and backward pass on a replica's part of the batch, b of B images."""
         x = augment(tf.gather(images, indices), seed)  # [b, 28, 28, 1]
         y = tf.gather(labels, indices)  # [b]
         with tf.GradientTape() as tape:
             logits, update_ops = network(x, training=training, seed=seed)
+            # The share is b / B: so the parts' means add up to the mean of the batch.
             loss = share * loss_function(logits, y, config.label_smoothing)
         gradients = tape.gradient(loss, network.trainable_variables)
         moving_averages[:] = [average for average, _ in update_ops]
         averages = [value for _, value in update_ops]
         return replicas.Part(loss, losses.correct(logits, y), gradients, averages)
 
-    in_line = getattr(network, "native_pools", False)
+    in_line = getattr(network, "native_pools", False)  # why: `replicas.function`
     batch_step = workers.step(part_step, config, in_line=in_line)
 
     def train_step(images, labels, step, training):
         indices = sample(seed, step, batch_size, labels.shape[0])  # [B]
-        step_seed = tf.stack([seed, tf.cast(step, tf.int32)])
+        step_seed = tf.stack([seed, tf.cast(step, tf.int32)])  # of all random draws
         loss, correct, gradients, averages = batch_step(
             images, labels, indices, step_seed, training
         )
@@ -85,7 +87,7 @@ def make_train_step(
         norms = optimizer.apply(gradients, step=step, rate=rate)
         for moving_average, value in zip(moving_averages, averages, strict=True):
             moving_average.assign(value)
-        state.average_statistics(step)
+        state.average_statistics(step)  # batch norm's, with --weight_average
         return loss, correct, norms, rate
 
     return train_step
@@ -118,7 +120,7 @@ def make_train_steps(
             return (Totals(sums.step + 1, loss, correct, norms, rate),)
 
         def go_on(sums):
-            health = sums.loss + tf.reduce_sum(sums.gradient_norms)
+            health = sums.loss + tf.reduce_sum(sums.gradient_norms)  # NaN if one is
             return (sums.step < first + count) & tf.math.is_finite(health)
 
         zero, none = tf.constant(0.0), tf.constant(0, tf.int64)
@@ -155,14 +157,11 @@ def make_train_steps(
 def train(config: Config, data_sets: Sets, run: Session) -> scoring.Predict:
     """Trains to the last epoch, from the last checkpoint if there is one.
 
-    Returns the trained network's graph, with the weights to score.
-
-    Raises:
-      TrainingError: a loss, gradient or weight is no longer finite.
-      interruption.Stopped: a signal came, and the run is saved.
-      data.DataError, CheckpointError, RunError, ClusterError: see there.
+    Returns the trained network's graph, with the weights to score. Raises TrainingError
+    if a loss, gradient or weight is no longer finite, and interruption.Stopped if a
+    signal came and the run is saved.
     """
-    state = State(config, run.record.get("config"))
+    state = State(config, run.record.get("config"))  # the record is run.json
     predict = scoring.Predict(state.scored)
     scored = data_sets.scored
     epoch_steps, total_steps = schedules.count_steps(config, data_sets.train_count)
@@ -175,23 +174,24 @@ def train(config: Config, data_sets: Sets, run: Session) -> scoring.Predict:
     if first:
         print(f"resuming {run.run_dir} from step {first:,}")
     with (
-        windows.feed(data_sets, config, total_steps) as feed,
+        windows.feed(data_sets, config, total_steps) as feed,  # all, or a part at once
         Log(run, ["train", *scored], resumed, total_steps, config) as log,
     ):
         images, labels, _ = feed.at(first)
         train_steps = make_train_steps(
             state, images, labels, config, epoch_steps, run.workers
         )
-        if first == 0:
+        if first == 0:  # a new run: TensorBoard gets its settings, graph and samples
             samples = batches.samples(config, images)
             log.summaries.start(config.deciding(), predict.graph, samples)
+        # Finds the message to warn with if the network does no better than guessing.
         judge = learning.Judge(labels.numpy(), config, epoch_steps * config.batch_size)
         for epoch in range(first // epoch_steps, config.epochs):
             log.begin_epoch(epoch)
             end = (epoch + 1) * epoch_steps
             totals = train_to(end, train_steps, state, run, feed, log)
             row = state.progress.end_epoch(epoch, epoch_steps, config.batch_size)
-            row["learning_rate"] = float(totals.rate)
+            row["learning_rate"] = float(totals.rate)  # a row of metrics.csv
             row |= gallery.score(predict, scored, config.loss, log.summaries, epoch)
             row = run.workers.gather(row)[0]  # the same on all workers
             log.epoch(row, state.network, totals, feed.first(HISTOGRAM_IMAGES))
@@ -200,7 +200,7 @@ def train(config: Config, data_sets: Sets, run: Session) -> scoring.Predict:
             run.workers.check_equal(state.variables, f"at step {step:,}")
             last = stop or step == total_steps
             if last or (epoch + 1) % config.checkpoint_epochs == 0:
-                feed.verified()
+                feed.verified()  # before we keep what was trained on it
                 state.save(run.run_dir, log.summaries)
             log.warn(judge.judge(row, last))
             if stop:
@@ -215,7 +215,7 @@ def train_to(
 ) -> Totals:
     """Trains up to step `end`; saves and raises Stopped if a signal comes.
 
-    Takes the function of `make_train_steps`; returns the totals of its last call.
+    `steps` is what `make_train_steps` returns. Returns the totals of its last call.
     """
     while (step := state.progress.step) < end:
         if signal := run.signal():
@@ -225,7 +225,7 @@ def train_to(
             raise run.stopped(saved, signal)
         with log.timed(step):
             images, labels, window_end = feed.at(step)
-            count = log.cut(step, min(end, window_end) - step)
+            count = log.cut(step, min(end, window_end) - step)  # to the next log line
             totals = steps(step, count, True, images, labels)
             state.check_finite(totals, run.run_dir)  # waits for the steps
         state.progress.add(totals, log.seconds)
@@ -235,13 +235,13 @@ def train_to(
 
 def main(_: list[str]) -> None:
     """Trains the run that the flags describe, and scores it."""
-    with session.joined(flags.FLAGS["distribute"]) as place:
-        resolved = machine.resolve(from_flags(), place)
+    with session.joined(flags.FLAGS["distribute"]) as place:  # among the workers
+        resolved = machine.resolve(from_flags(), place)  # replicas, kernels, threads
         config = resolved.config
         device.set_threads(resolved.threads, config.replicas // place.workers)
         with session.opened(config, place) as run:
             finished = result.finished(run.run_dir, config.data_dir)
-            if run.workers.agree(bool(finished)):
+            if run.workers.agree(bool(finished)):  # only worker 0 sees the directory
                 print(finished)
                 return
             config, data_sets = run.begin(resolved)
@@ -252,7 +252,7 @@ def main(_: list[str]) -> None:
                 result.evaluate(trained_run, data_sets.scored)
             elif not data_sets.scored:
                 print("nothing to score: unlabelled test set, and no images held out")
-            run.workers.agree(0)  # that the score is written
+            run.workers.agree(0)  # waits until worker 0 has written the score
 
 
 if __name__ == "__main__":
