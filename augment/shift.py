@@ -19,14 +19,14 @@ def shift(images: np.ndarray, dy: int, dx: int) -> np.ndarray:
     # Here, because reading an existing set should not pay for loading scipy.
     from scipy import ndimage
 
-    # scipy shifts one image, of pixel numbers, by which all digits are gathered: the
-    # same bytes in a tenth of the time. Order 0 copies the nearest pixel, which is
-    # exact for whole pixels.
+    # scipy shifts a single image whose pixels hold their own numbers. The result says
+    # where each pixel of every digit comes from: the same bytes as shifting all digits,
+    # in a tenth of the time. Order 0 copies the nearest pixel, exact for whole pixels.
     pixels = np.arange(math.prod(images.shape[1:])).reshape(images.shape[1:])
     source = ndimage.shift(pixels, (dy, dx, 0), order=0, cval=-1).ravel()
     flat = images.reshape(len(images), pixels.size)
     moved = np.take(flat, source, axis=1, mode="wrap")  # -1 counts from the end …
-    moved[:, source < 0] = 0  # … and stands for what enters the image
+    moved[:, source < 0] = 0  # … so those pixels hold anything; clear them
     return moved.reshape(images.shape)
 
 

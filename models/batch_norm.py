@@ -35,8 +35,8 @@ class BatchNorm(tf.Module):
         [N, channels, W, C] and normalises rows: what Keras' `axis=1`, meant for images
         with channels first, does to images with channels last.
       epsilon: added to the variance.
-      sync: normalise over the batch of all replicas of the `tf.distribute` strategy,
-        not over each replica's part of it.
+      sync: normalise over the whole batch, by exchanging statistics between the
+        replicas of the `tf.distribute` strategy, not over each replica's part of it.
     """
 
     def __init__(
@@ -78,10 +78,10 @@ class BatchNorm(tf.Module):
 
         def normalise(is_training: bool) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             y, mean, variance = kernel(images, is_training)
-            if not is_training:
+            if not is_training:  # the next value is the present one
                 return y, tf.identity(self.mean), tf.identity(self.variance)
             (_, mean), (_, variance) = self.updates(mean, variance)
-            return y, mean, variance
+            return y, mean, variance  # without the variables: cond returns tensors
 
         if isinstance(training, bool):
             y, mean, variance = normalise(training)
@@ -107,7 +107,7 @@ class BatchNorm(tf.Module):
         self, x: tf.Tensor, is_training: bool
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Returns y [N, H, W, C], mean [C] and, in training, unbiased variance [C]."""
-        if is_training and self.sync:
+        if is_training and self.sync:  # which TensorFlow's fused kernel cannot do
             mean, variance, count = _moments_over_replicas(x, [0, 1, 2])
             y = tf.nn.batch_normalization(
                 *(x, mean, variance, self.offset, self.scale, self.epsilon)
@@ -161,7 +161,7 @@ def _moments_over_replicas(
     row = tf.concat([row, tf.fill([2, 1], count)], axis=1)  # [2, C + 1]
     mine = tf.one_hot(
         replica.replica_id_in_sync_group, replica.num_replicas_in_sync
-    )  # [replicas]
+    )  # [replicas], 1 at this replica's row
     table = replica.all_reduce(
         tf.distribute.ReduceOp.SUM, mine[:, None, None] * row
     )  # [replicas, 2, C + 1]

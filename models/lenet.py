@@ -2,8 +2,8 @@
 """LeNet-SELU: two 3×3 convolutions, each with a max pool, and three dense layers.
 
 The network of the main write-up, after LeCun et al., "Gradient-Based Learning Applied
-to Document Recognition", 1998, with SELU (Klambauer et al. 2017). Without batch norm
-and dropout it is system A0, with both system A1.
+to Document Recognition", 1998, with SELU (Klambauer et al. 2017). docs/results.md calls
+it system A0 without batch norm and dropout, A1 with both.
 """
 
 from functools import partial
@@ -31,11 +31,11 @@ class LeNet(tf.Module):
         (the two hidden dense layers as well).
       batch_norm_first: batch norm before activation and pool (True) or after them.
       batch_norm_decay: decay of the moving averages.
-      sync_batch_norm: see `BatchNorm`.
+      sync_batch_norm: see `sync` of `BatchNorm`.
       dropout: rate after each hidden dense layer, 0 to `layers.MAX_DROPOUT`.
       dropout_kind: a name in `layers.DROPOUTS`.
-      kernels: "native" trains with `native.ops` where they support the settings;
-        "tensorflow" trains with TensorFlow's operations only.
+      kernels: "native" trains with our C++ operations, `native.ops`, where they support
+        the settings; "tensorflow" trains with TensorFlow's only.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class LeNet(tf.Module):
         dense = partial(layers.Dense, bias=not (dense_norm and batch_norm_first))
         norm = partial(BatchNorm, decay=batch_norm_decay, sync=sync_batch_norm)
         self.native = kernels == "native"
-        # Whether training runs without TensorFlow's max pool.
+        # Whether training runs without TensorFlow's max pool; train.py asks.
         self.native_pools = self.native and not (conv_norm and batch_norm_first)
 
         maps1, maps2 = 12 * width, 16 * width
@@ -73,7 +73,8 @@ class LeNet(tf.Module):
             self.norm2 = norm(maps2, name="norm2") if conv_norm else None
             self.norm3 = norm(288, name="norm3") if dense_norm else None
             self.norm4 = norm(144, name="norm4") if dense_norm else None
-            # Negative, as a run's other random numbers take its step, 0 or more.
+            # A seed is two integers. The second is negative here, and 0 or more in the
+            # seeds of a step, so that no step draws the numbers of initial weights.
             self.conv1 = conv(1, maps1, 3, seed=(seed, -1), name="conv1")
             self.conv2 = conv(maps1, maps2, 3, seed=(seed, -2), name="conv2")
             self.dense1 = dense(36 * maps2, 288, seed=(seed, -3), name="dense1")
@@ -93,7 +94,11 @@ class LeNet(tf.Module):
         seed: tf.Tensor | None = None,
         taps: dict[str, tf.Tensor] | None = None,
     ) -> tuple[tf.Tensor, layers.UpdateOps]:
-        """Classifies images: see the contract in `models`."""
+        """Classifies images: see the contract in `models`.
+
+        Returns the logits, and each moving average with its next value. Fills `taps`
+        with the output of each layer, by its name.
+        """
         update_ops: layers.UpdateOps = []
         taps = {} if taps is None else taps
         # Our operations are for training only: evaluation does not normalise with the
@@ -141,14 +146,15 @@ class LeNet(tf.Module):
             x, update_ops = norm(layer(x), training=training)
             x = layers.max_pool(x, 3, 2) if is_conv else x
             return self.activation(x), update_ops
-        # Pool before bias and activation. Both increase, so the maximum is the same,
-        # and a quarter of the values is left to compute. Not so for batch norm, whose
-        # scale may be negative.
+        # Pool before bias and activation: both increase, so the maximum is the same,
+        # and only a quarter of the values is left to compute. Batch norm has to wait:
+        # its scale may be negative, and then it would turn the order around.
         if is_conv:
             is_data = layer is self.conv1
             x = kernels.conv_pool(x, layer, is_data=is_data, native=native)
         else:
             x = layer.apply_weights(x)
+        # Bias, activation, and batch norm if there is any, in this order.
         return kernels.activate(
             x, layer.b, self.activation, norm, training=training, native=native
         )

@@ -38,6 +38,8 @@ def shuffled_epochs(
     evaluate at the places we need; no shuffled list exists. Arguments and result are
     those of `random_draws`.
     """
+    # Number of each image of the batch, counted through all passes; its pass; the first
+    # of these.
     n = step * batch_size + tf.range(batch_size, dtype=tf.int64)
     passes = n // set_size
     first = step * batch_size // set_size
@@ -59,6 +61,7 @@ def shuffled_epochs(
     )
 
 
+# (seed, step, batch_size, set_size) → indices
 SAMPLERS: dict[str, Callable[[int, tf.Tensor, int, int], tf.Tensor]] = {
     "epochs": shuffled_epochs,
     "random": random_draws,
@@ -70,8 +73,8 @@ def make_augment(
 ) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     """Returns the online augmentation: uint8 [N, 28, 28, 1], step seed → the same.
 
-    The step seed, int32 [2], also seeds dropout; `models.layers.mask_seed` makes sure
-    that both draw different numbers.
+    The settings are those of a `config.Config`. The step seed, int32 [2], also seeds
+    dropout; `models.layers.mask_seed` makes sure that both draw different numbers.
     """
     settings = online_settings.settings_from(config)
     return lambda images, seed: online.transform(
@@ -80,7 +83,10 @@ def make_augment(
 
 
 def samples(config: Any, images: tf.Tensor) -> np.ndarray:
-    """A hundred training images as the network sees them, uint8 [100, 28, 28, 1]."""
+    """A hundred training images as the network sees them, uint8 [100, 28, 28, 1].
+
+    They are for TensorBoard, drawn the same in every run of a set.
+    """
     indices = np.random.default_rng(0).integers(len(images), size=100)
     seed = tf.zeros([2], tf.int32)
     return make_augment(config)(tf.gather(images, indices), seed).numpy()

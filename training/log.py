@@ -26,7 +26,7 @@ class Log:
       run: the run; its directory gets metrics.csv and TensorBoard events. Workers but
         the first show no progress bar and no warnings.
       splits: "train", and the splits that are scored.
-      resumed: state in which the run continues.
+      resumed: where the run continues.
       total_steps: number of steps of the run.
       config: the run's `config.Config`.
 
@@ -64,6 +64,7 @@ class Log:
                     disable=self._quiet,
                 )
             )
+            # Until now an error closes what was opened; from now on `__exit__` does.
             self._stack = stack.pop_all()
 
     def __enter__(self) -> "Log":
@@ -77,7 +78,10 @@ class Log:
         self._bar.set_description(f"epoch {epoch}")
 
     def cut(self, step: int, count: int) -> int:
-        """Number of steps of the next call: to a log line or an end of profiling."""
+        """Cuts the next call of the graph short: at a log line, or an end of profiling.
+
+        Returns its number of steps, `count` at most.
+        """
         return self._profile.cut(step, min(count, self._config.log_steps))
 
     @contextlib.contextmanager
@@ -107,7 +111,7 @@ class Log:
                 "gradient_norm": float(np.linalg.norm(totals.gradient_norms)),
             },
         )
-        if step == count:
+        if step == count:  # the first call of a new run
             since_start = time.perf_counter() - console.START
             self.say(f"step {count} done {since_start:.1f} s after the start")
 
@@ -148,6 +152,6 @@ def _describe(row: Mapping[str, float]) -> str:
     figures = [
         f"{name.replace('_', ' ')} {value:.4f}"
         for name, value in row.items()
-        if name.endswith(("loss", "accuracy")) and "binary" not in name
+        if name.endswith(("loss", "accuracy")) and "binary" not in name  # it flatters
     ]
     return f"epoch {row['epoch']:3d}  {'  '.join(figures)}  {row['seconds']:.0f} s"

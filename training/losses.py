@@ -21,7 +21,7 @@ def softmax_cross_entropy(
       smoothing: share of the target that is spread evenly over all classes. Szegedy et
         al., "Rethinking the Inception Architecture", 2016.
     """
-    if smoothing == 0:
+    if smoothing == 0:  # the same loss, without a one-hot row for each label
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
             tf.cast(labels, tf.int32), logits
         )

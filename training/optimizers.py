@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Update rules as pure functions, and a thin holder of their slot variables.
 
-A rule takes a weight, its gradient and its slots, all float32 and of one shape, and
+Slots are what a rule remembers of the gradients of a weight, such as Adam's m and v. A
+rule takes a weight, its gradient and its slots, all float32 and of one shape, and
 `step`, a scalar integer counted from 0, and `rate`, a float32 scalar. It returns the
 next weight and the next slots.
 """
@@ -162,7 +163,7 @@ RULES = {
     "rmsprop": Rule(rmsprop, ("v",)),
 }
 
-# Flags that are arguments of a rule and have the same name.
+# Flags that are arguments of some rules and have the same name.
 OPTIONS = ("epsilon", "momentum", "rho")
 
 
@@ -179,7 +180,7 @@ def build(
     variables: Sequence[tf.Variable],
     averages: Sequence[tf.Variable] = (),
 ) -> "Optimizer":
-    """Creates the optimizer of a run."""
+    """Creates the optimizer of a run out of its `config.Config`."""
     return Optimizer(
         config.optimizer,
         variables,
@@ -227,8 +228,8 @@ class Optimizer(tf.Module):
         self._apply = functools.partial(
             in_place or functools.partial(_assign, update), **options
         )
-        # Wrapped, because the weights belong to the network: as attributes they would
-        # be tracked here as well, and stored twice in a checkpoint.
+        # In functions, because the weights belong to the network: as attributes they
+        # would be tracked here as well, and stored twice in a checkpoint.
         self._weights = lambda: variables
         self._averages = lambda: averages
         with self.name_scope:
@@ -253,6 +254,7 @@ class Optimizer(tf.Module):
             self._apply(w, g, *slots, step=step, rate=rate)
         for slow, w in zip(self._averages(), self._weights()):
             slow.assign(weight_average(slow, w, step=step, decay=self.average_decay))
+        # l2_loss is half the sum of squares.
         return tf.sqrt(2 * tf.stack([tf.nn.l2_loss(g) for g in gradients]))
 
     def _decays(self, weight: tf.Variable) -> bool:
@@ -272,9 +274,9 @@ class Optimizer(tf.Module):
             beta2=BETA2,
             epsilon=epsilon,
             decays=[self._decays(w) for w in self._weights()],
-            shrink=1 - rate * self.weight_decay,
+            shrink=1 - rate * self.weight_decay,  # factor of weights that decay
             averages=self._averages(),
-            approach=1 - warm_decay(step, self.average_decay),
+            approach=1 - warm_decay(step, self.average_decay),  # see `weight_average`
             threads=self._threads,
         )
 
@@ -286,6 +288,7 @@ def _assign(
     *slots: tf.Variable,
     **settings: Any,
 ) -> None:
+    """Makes an in-place rule of a pure one."""
     next_weight, *next_slots = update(weight, gradient, *slots, **settings)
     weight.assign(next_weight)
     for slot, value in zip(slots, next_slots, strict=True):

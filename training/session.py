@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The surroundings of a training loop: locked directory, signals, other workers."""
+"""The surroundings of a training loop: locked directory, signals, other workers.
+
+`main` of train.py calls `joined`, `opened`, `Session.begin` and `Session.listening`.
+"""
 
 import contextlib
 import dataclasses
@@ -38,8 +41,10 @@ class Session:
     def begin(self, resolved: machine.Resolved) -> tuple[Any, sets.Sets]:
         """Loads the data, and creates the run or makes sure that it is this one.
 
+        `resolved` has the settings, including what the flags left to the machine.
+
         Returns:
-          The `config.Config`, with kernels that can be had; the data.
+          The `config.Config`, with the C++ kernels only if they compile; the data.
 
         Raises:
           RunError: the directory holds another run, or cannot be created.
@@ -49,6 +54,7 @@ class Session:
         """
         config, start = resolved.config, time.perf_counter()
         if (self.run_dir / runs.RUN).exists():
+            # Before the data, as it may refuse: the run may need kernels we lack.
             machine.resume(self.run_dir, config.kernels, resolved.chosen)
         dataset = data.load(config.dataset, config.data_dir)
         data_sets = sets.load(dataset, config)
@@ -59,6 +65,7 @@ class Session:
             f"{dataset.name}: {dataset.source}; {count:,} images to train on after"
             f" {seconds:.1f} s"
         )
+        # The compiler has worked while we read the data; now we wait for it.
         kernels = machine.settle(config.kernels, resolved.chosen)
         resolved = resolved.with_kernels(kernels)
         self._open(resolved, dataset, count, seconds)
@@ -83,6 +90,7 @@ class Session:
             "training images": count,
             **resolved.config.shared(),
         }
+        # Before the run is created: nothing is written if workers disagree.
         self.workers.check_alike({**versions, **same})
         self.record = runs.open_run(
             self.run_dir, resolved.config, resolved.flags_text, facts
@@ -112,7 +120,9 @@ class Session:
 
 @contextlib.contextmanager
 def joined(distribute: Any) -> Iterator[cluster.Place]:
-    """Finds the place of this process among the workers of its run.
+    """Finds the place of this process among the workers of its run: how many, which.
+
+    Only the first worker prints.
 
     Args:
       distribute: absl's flag --distribute.
@@ -132,7 +142,7 @@ def joined(distribute: Any) -> Iterator[cluster.Place]:
 
 @contextlib.contextmanager
 def opened(config: Any, place: cluster.Place) -> Iterator[Session]:
-    """Connects the workers and locks the run directory.
+    """Connects the workers and locks the run directory of a `config.Config`.
 
     Raises:
       RunError: the directory holds another run, or another process trains it.

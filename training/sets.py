@@ -20,7 +20,8 @@ class Sets(NamedTuple):
     train_labels: np.ndarray
     # Images and labels of "validation" and "test", if there are any.
     scored: Mapping[str, tuple[np.ndarray, np.ndarray]]
-    # The training set if it stays on disk; the first two are then empty.
+    # The training set if it stays on disk; the first two are then empty, and
+    # `training.windows` reads it part by part.
     stored: windows.Source | None = None
 
     @property
@@ -30,12 +31,15 @@ class Sets(NamedTuple):
 
 
 def load(dataset: data.Dataset, config: Any) -> Sets:
-    """Splits a dataset and enlarges its training images by the run's settings."""
+    """Splits a dataset and enlarges its training images by the run's `config.Config`.
+
+    The enlarged set is built in --augmented_dir first, unless it is there already.
+    """
     size, seed = config.validation_size, config.split_seed
     settings, memory_mb = plan.settings_from(config), config.memory_mb
-    train, _ = data.split(len(dataset.train_labels), size, seed)
-    scored = data.scored(dataset, size, seed)
-    if memory_mb:
+    train, _ = data.split(len(dataset.train_labels), size, seed)  # indices
+    scored = data.scored(dataset, size, seed)  # held-out images and test images
+    if memory_mb:  # 0: the set goes into memory, whatever its size
         stored = store(dataset, settings, config.augmented_dir, train)
         if not windows.fits(len(stored), memory_mb):
             return Sets(empty((0, 28, 28, 1)), empty((0,)), scored, stored)

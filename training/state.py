@@ -97,7 +97,8 @@ class Resumed(NamedTuple):
     Attributes:
       progress: at the last checkpoint.
       rows: metrics.csv up to there.
-      event_lengths: bytes of each split's event file at that time.
+      event_lengths: bytes of each split's TensorBoard events at that time; later ones
+        are removed.
     """
 
     progress: Progress
@@ -110,13 +111,14 @@ class State:
 
     Args:
       config: the run's `config.Config`.
-      recorded: the settings in its run.json; default: the same.
+      recorded: the settings in its run.json, whose hash each checkpoint carries, so
+        that no other run resumes from it. Default: those of `config`.
 
     Attributes:
       network: the network in training.
       average: the average of its weights; None without --weight_average.
       optimizer: the update rule and its slots.
-      watch: follows the validation accuracy.
+      watch: validation accuracy so far, for --schedule=plateau and early stopping.
       best: a copy of the best weights so far; None without --keep_best.
       checkpoint: the checkpoint of all these.
       progress: how far the run has come, which each checkpoint stores, too.
@@ -146,7 +148,7 @@ class State:
 
     @property
     def scored(self) -> tf.Module:
-        """The network that is scored after each epoch."""
+        """The network that is scored after each epoch: the average, if there is one."""
         return self._parts[checkpoints.followed(self._config)]
 
     @property
@@ -174,7 +176,7 @@ class State:
                 self.watch.plateau(
                     config.plateau_patience,
                     config.decay_factor,
-                    config.plateau_floor / config.learning_rate,
+                    config.plateau_floor / config.learning_rate,  # as a factor
                 )
             if better and self.best:
                 _copy(self.scored, self.best)
@@ -218,7 +220,7 @@ class State:
         step = entries.pop("step")
         if step == self._saved:
             return
-        entries["events"] = log.flush() if log else {}
+        entries["events"] = log.flush() if log else {}  # see `Resumed.event_lengths`
         folder = run_dir / checkpoints.FOLDER
         checkpoints.save(self.checkpoint, folder, step, self._recorded, entries)
         self._saved = step
@@ -258,6 +260,7 @@ class State:
 
 
 def _refuse_traces(run_dir: Path) -> None:
+    """Raises CheckpointError if a run has left files here, but no checkpoint."""
     for name in runs.TRACES:
         if (run_dir / name).exists():
             raise checkpoints.CheckpointError(
