@@ -7,6 +7,9 @@ an entry of run.json, and an attribute of the `Config` that the loop reads.
 `Config(epochs=2)` in a script has the same defaults as the command line. A class is a
 heading of --help. None stands for the default of the network or the update rule, or for
 what the machine chooses: `training.machine` fills it in.
+
+`setting(default, help, …)` makes a field. `system.settings.setting` explains the limits
+that follow, such as `decides=False` for what cannot change the result of a run.
 """
 
 import dataclasses
@@ -110,6 +113,7 @@ _GROUPS = (Main, Training, Network, Offline, Online, Housekeeping)
 HEADINGS = settings.headings(*_GROUPS)
 
 
+# Bases backwards: a dataclass takes its fields from the last of them first.
 @dataclasses.dataclass(frozen=True)
 class Config(Housekeeping, Online, Offline, Network, Training, Main):
     """All settings of a run."""
@@ -162,11 +166,13 @@ def from_flags(values: flags.FlagValues = flags.FLAGS) -> Config:
 
 
 def _named(limit: str, value: bool, default: bool) -> tuple[str, ...]:
+    """Settings whose `limit` has this value; `default` if it is not declared."""
     fields = dataclasses.fields(Config)
     return tuple(f.name for f in fields if f.metadata.get(limit, default) == value)
 
 
-HOUSEKEEPING = _named("decides", False, True)  # they cannot change the result
+# Settings that cannot change the result: those of `Housekeeping`, folders and so on.
+HOUSEKEEPING = _named("decides", False, True)
 LOCAL = _named("local", True, False)  # workers of one run may differ in them
 
 

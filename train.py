@@ -58,7 +58,7 @@ def make_train_step(
     loss_function = losses.LOSSES[config.loss]
     seed, batch_size = config.seed, config.batch_size
 
-    # A graph returns no variables, so `part_step` leaves them here when it is traced.
+    # A traced function returns only tensors, so `part_step` leaves the variables here.
     moving_averages: list[tf.Variable] = []
 
     def part_step(images, labels, indices, seed, share, training):
@@ -67,7 +67,7 @@ def make_train_step(
         y = tf.gather(labels, indices)  # [b]
         with tf.GradientTape() as tape:
             logits, update_ops = network(x, training=training, seed=seed)
-            # The share is b / B: so the parts' means add up to the mean of the batch.
+            # Times b / B, so that the parts' means add up to the mean over the batch.
             loss = share * loss_function(logits, y, config.label_smoothing)
         gradients = tape.gradient(loss, network.trainable_variables)
         moving_averages[:] = [average for average, _ in update_ops]
@@ -174,7 +174,7 @@ def train(config: Config, data_sets: Sets, run: Session) -> scoring.Predict:
     if first:
         print(f"resuming {run.run_dir} from step {first:,}")
     with (
-        windows.feed(data_sets, config, total_steps) as feed,  # all, or a part at once
+        windows.feed(data_sets, config, total_steps) as feed,  # all or part of the set
         Log(run, ["train", *scored], resumed, total_steps, config) as log,
     ):
         images, labels, _ = feed.at(first)

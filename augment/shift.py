@@ -25,8 +25,8 @@ def shift(images: np.ndarray, dy: int, dx: int) -> np.ndarray:
     pixels = np.arange(math.prod(images.shape[1:])).reshape(images.shape[1:])
     source = ndimage.shift(pixels, (dy, dx, 0), order=0, cval=-1).ravel()
     flat = images.reshape(len(images), pixels.size)
-    moved = np.take(flat, source, axis=1, mode="wrap")  # -1 counts from the end …
-    moved[:, source < 0] = 0  # … so those pixels hold anything; clear them
+    moved = np.take(flat, source, axis=1, mode="wrap")  # -1: the last pixel …
+    moved[:, source < 0] = 0  # … where nothing but 0 enters the image
     return moved.reshape(images.shape)
 
 

@@ -88,7 +88,7 @@ class Predict:
             ],
         )
         def predict(images, training):
-            # The seed is for dropout, if someone asks for `training`.
+            # The seed is for dropout, in case `training` is True.
             return predict_logits(
                 network, images, training=training, seed=tf.zeros([2], tf.int32)
             )

@@ -16,7 +16,7 @@ import tensorflow as tf
 from system import errors
 
 Training = Union[bool, tf.Tensor]
-UpdateOps = list[tuple[tf.Variable, tf.Tensor]]  # moving averages, each with its next
+UpdateOps = list[tuple[tf.Variable, tf.Tensor]]  # (moving average, its next value)
 Initialiser = Callable[[Sequence[int], Sequence[int]], tf.Tensor]  # (shape, seed) → w
 
 # With these two, SELU has the fixed point mean 0, variance 1: equation 14 of
@@ -180,7 +180,7 @@ DROPOUT_RANGE = f"a number in [0, {MAX_DROPOUT}]: 16 random bits hold no higher 
 
 
 def check_rate(rate: float | None) -> None:
-    """Raises UserError for a flag that is not in [0, `MAX_DROPOUT`]."""
+    """Raises UserError for a flag's value that is not in [0, `MAX_DROPOUT`]."""
     if rate is not None and not 0 <= rate <= MAX_DROPOUT:
         raise errors.UserError(f"expected {DROPOUT_RANGE}")
 
@@ -192,7 +192,7 @@ def check_dropout(rate: float) -> float:
     return rate
 
 
-MASKS = 7  # a step's dropout masks have numbers below; see `mask_seed`
+MASKS = 7  # all dropout masks of a step have lower numbers; see `mask_seed`
 
 
 def mask_seed(seed: tf.Tensor | None, number: int) -> tf.Tensor | None:

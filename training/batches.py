@@ -38,11 +38,9 @@ def shuffled_epochs(
     evaluate at the places we need; no shuffled list exists. Arguments and result are
     those of `random_draws`.
     """
-    # Number of each image of the batch, counted through all passes; its pass; the first
-    # of these.
-    n = step * batch_size + tf.range(batch_size, dtype=tf.int64)
-    passes = n // set_size
-    first = step * batch_size // set_size
+    n = step * batch_size + tf.range(batch_size, dtype=tf.int64)  # since step 0
+    passes = n // set_size  # which pass each image belongs to
+    first = step * batch_size // set_size  # the first of these passes
     # The cipher uses only a few bits of each key word, so we hash pass numbers to keys.
     keys = tf.stack(
         [
@@ -85,7 +83,7 @@ def make_augment(
 def samples(config: Any, images: tf.Tensor) -> np.ndarray:
     """A hundred training images as the network sees them, uint8 [100, 28, 28, 1].
 
-    They are for TensorBoard, drawn the same in every run of a set.
+    For TensorBoard; all runs on a set show the same images.
     """
     indices = np.random.default_rng(0).integers(len(images), size=100)
     seed = tf.zeros([2], tf.int32)

@@ -288,7 +288,7 @@ def _assign(
     *slots: tf.Variable,
     **settings: Any,
 ) -> None:
-    """Makes an in-place rule of a pure one."""
+    """Assigns what a rule returns."""
     next_weight, *next_slots = update(weight, gradient, *slots, **settings)
     weight.assign(next_weight)
     for slot, value in zip(slots, next_slots, strict=True):

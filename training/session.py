@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The surroundings of a training loop: locked directory, signals, other workers.
 
-`main` of train.py calls `joined`, `opened`, `Session.begin` and `Session.listening`.
+In the order of train.py's `main`: `joined`, `opened`, `Session.begin`, `listening`.
 """
 
 import contextlib

@@ -119,6 +119,9 @@ class Training:
     )
 
 
+# Checks between flags. Their `config` has the flags that `CHECKS` names as attributes.
+
+
 def _check_replicas(config: Any) -> None:
     if config.replicas > config.batch_size:
         raise errors.UsageError("more --replicas than --batch_size has images")
