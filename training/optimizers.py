@@ -163,34 +163,6 @@ RULES = {
     "rmsprop": Rule(rmsprop, ("v",)),
 }
 
-# Flags that are arguments of some rules and have the same name.
-OPTIONS = ("epsilon", "momentum", "rho")
-
-
-def options(rule: str, settings: Mapping[str, Any]) -> dict[str, float]:
-    """Arguments for a rule: those that the settings set, else its own defaults.
-
-    Raises UserError if an option of another rule is set.
-    """
-    return cli.options(RULES[rule].update, OPTIONS, settings, f"--optimizer={rule}")
-
-
-def build(
-    config: Any,
-    variables: Sequence[tf.Variable],
-    averages: Sequence[tf.Variable] = (),
-) -> "Optimizer":
-    """Creates the optimizer of a run out of its `config.Config`."""
-    return Optimizer(
-        config.optimizer,
-        variables,
-        weight_decay=config.weight_decay,
-        averages=averages,
-        average_decay=config.weight_average,
-        threads=config.replicas if config.kernels == "native" else 0,
-        **options(config.optimizer, vars(config)),
-    )
-
 
 class Optimizer(tf.Module):
     """Holds the slot variables of an update rule.
@@ -297,3 +269,32 @@ def _assign(
 
 def _zeros(weight: tf.Variable, name: str) -> tf.Variable:
     return tf.Variable(tf.zeros_like(weight), trainable=False, name=name)
+
+
+# Flags that are arguments of some rules and have the same name.
+OPTIONS = ("epsilon", "momentum", "rho")
+
+
+def options(rule: str, settings: Mapping[str, Any]) -> dict[str, float]:
+    """Arguments for a rule: those that the settings set, else its own defaults.
+
+    Raises UserError if an option of another rule is set.
+    """
+    return cli.options(RULES[rule].update, OPTIONS, settings, f"--optimizer={rule}")
+
+
+def build(
+    config: Any,
+    variables: Sequence[tf.Variable],
+    averages: Sequence[tf.Variable] = (),
+) -> Optimizer:
+    """Creates the optimizer of a run out of its `config.Config`."""
+    return Optimizer(
+        config.optimizer,
+        variables,
+        weight_decay=config.weight_decay,
+        averages=averages,
+        average_decay=config.weight_average,
+        threads=config.replicas if config.kernels == "native" else 0,
+        **options(config.optimizer, vars(config)),
+    )
