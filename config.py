@@ -122,8 +122,8 @@ class Config(Housekeeping, Online, Offline, Network, Training, Main):
     def recorded(cls, entries: Mapping[str, Any]) -> "Config":
         """The settings that a run.json records.
 
-        Those that were added after it was written have their defaults, with which the
-        run was trained: a new setting makes no older run foreign.
+        Settings newer than the run have their defaults, which change nothing: it can
+        still be resumed.
 
         Raises:
           errors.UserError: an entry is unknown, of the wrong type, or impossible.

@@ -13,7 +13,7 @@ AXES = (-1, 1)
 
 
 def check_axis(axis: int | None) -> None:
-    """Raises UserError for an axis that batch norm cannot keep."""
+    """Raises UserError if --bn_axis is not one of `AXES`."""
     if axis not in (None, *AXES):
         raise errors.UserError("expected -1 or 1")
 
@@ -113,6 +113,7 @@ class BatchNorm(tf.Module):
                 *(x, mean, variance, self.offset, self.scale, self.epsilon)
             )
             return y, mean, variance * count / tf.maximum(count - 1, 1)
+        # A single kernel; `tf.nn.batch_normalization` takes several operations.
         return tf.compat.v1.nn.fused_batch_norm(
             x,
             self.scale,
@@ -165,7 +166,7 @@ def _moments_over_replicas(
     table = replica.all_reduce(
         tf.distribute.ReduceOp.SUM, mine[:, None, None] * row
     )  # [replicas, 2, C + 1]
-    counts = tf.stop_gradient(table[:, 0, -1:])  # [replicas, 1]
+    counts = tf.stop_gradient(table[:, 0, -1:])  # [replicas, 1], constants
     means, variances = table[:, 0, :-1], table[:, 1, :-1]  # [replicas, C] each
     count = tf.reduce_sum(counts)
     shares = counts / count

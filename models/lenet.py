@@ -64,7 +64,8 @@ class LeNet(tf.Module):
         dense = partial(layers.Dense, bias=not (dense_norm and batch_norm_first))
         norm = partial(BatchNorm, decay=batch_norm_decay, sync=sync_batch_norm)
         self.native = kernels == "native"
-        # Whether training runs without TensorFlow's max pool; train.py asks.
+        # Whether training runs without TensorFlow's max pool, whose bits depend on how
+        # its step is built into the graph: see `training.replicas.function`.
         self.native_pools = self.native and not (conv_norm and batch_norm_first)
 
         maps1, maps2 = 12 * width, 16 * width

@@ -60,6 +60,6 @@ LOSSES: dict[str, Callable[..., tf.Tensor]] = {
 
 
 def correct(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Number of labels that have the highest logit, ties included: int64 scalar."""
+    """Number of labels with the highest logit, alone or in a tie: int64 scalar."""
     hits = tf.math.in_top_k(tf.cast(labels, tf.int32), logits, k=1)
     return tf.reduce_sum(tf.cast(hits, tf.int64))

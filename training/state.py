@@ -66,7 +66,7 @@ class Progress:
 
     def __post_init__(self) -> None:
         if not all(0 <= number < math.inf for number in dataclasses.astuple(self)):
-            raise ValueError("a number that counts nothing")
+            raise ValueError("a negative or infinite number")
 
     def add(self, totals: Totals, seconds: float) -> None:
         """Adds one call of the training graph."""
