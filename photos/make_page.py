@@ -154,7 +154,7 @@ def main(_: list[str]) -> None:
     assert dataset.test_labels is not None
     folder, pages = Path(FLAGS.pages_dir), FLAGS.pages
     count = write(folder, dataset.test_images, dataset.test_labels, pages)
-    print(f"{folder}: {count:,} digits on {pages} pages")
+    print(f"{folder}: {count:,} digits on {pages} page{'' if pages == 1 else 's'}")
 
 
 if __name__ == "__main__":

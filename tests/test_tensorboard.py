@@ -232,7 +232,7 @@ def test_nothing_to_show_gives_one_line(tmp_path):
 
 # Each tab, and what its page says when it shows these runs.
 TABS = {
-    "custom_scalars": ("What to look at first", "Loss against epoch", "mlp/train"),
+    "custom_scalars": ("What to look at first", "Loss by epoch", "mlp/train"),
     "distributions": ("activations/conv1", "lenet/train"),
     "graphs": ("Fit to screen", "lenet/train", "Identity"),
     "histograms": ("activations/conv1", "lenet/train"),

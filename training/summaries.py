@@ -73,15 +73,11 @@ PICTURES = {
     "worst_errors": "Errors furthest from their label: hard, or mislabelled?",
 }
 
-# Plots of the Custom Scalars tab: title → tag.
+# Plots of the Custom Scalars tab: title → tag. A title has room for 48 characters.
 CHARTS = {
-    "Accuracy against epoch: do validation and test follow training?": (
-        "accuracy/by_epoch"
-    ),
-    "Loss against epoch: where it rises again, the network memorises": (
-        "loss/by_epoch"
-    ),
-    "Learning rate against step: the schedule": "learning_rate/by_step",
+    "Accuracy by epoch: does test follow training?": "accuracy/by_epoch",
+    "Loss by epoch: does it rise again? (overfitting)": "loss/by_epoch",
+    "Learning rate by step: the schedule": "learning_rate/by_step",
 }
 
 
