@@ -143,6 +143,18 @@ def test_messages_from_strangers_do_not_move_the_cursor(name, content):
 
 
 @pytest.mark.parametrize(
+    "greeting",
+    [
+        b'{"number":1,"workers":[""]}\n',  # found
+        b'{"workers":[],"number":1}\n',
+        b'{"number":-1,"workers":["a:1"]}\n',
+    ],
+)
+def test_a_greeting_without_addresses_or_a_number_is_refused(greeting):
+    refused("worker", greeting)
+
+
+@pytest.mark.parametrize(
     "content",
     [
         b"epoch,step,seconds\n" + b'"' + b"9" * 200_000,

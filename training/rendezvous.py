@@ -234,14 +234,11 @@ def _receive(sender: socket.socket) -> Any:
 
 def _greeting(message: Any) -> tuple[int, list[str]]:
     """Parses a worker's greeting: its number, and its addresses of all workers."""
-    if (
-        isinstance(message, dict)
-        and message.keys() == {"number", "workers"}
-        and type(message["number"]) is int
-        and isinstance(message["workers"], list)
-        and all(isinstance(address, str) for address in message["workers"])
-    ):
-        return message["number"], message["workers"]
+    if isinstance(message, dict) and message.keys() == {"number", "workers"}:
+        number, workers = message["number"], message["workers"]
+        if type(number) is int and number >= 0 and isinstance(workers, list):
+            if workers and all(isinstance(w, str) and w for w in workers):
+                return number, workers
     raise ValueError("not a worker's greeting")
 
 
