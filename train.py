@@ -23,6 +23,7 @@ from collections.abc import Callable
 import tensorflow as tf
 from absl import flags
 
+from augment import online
 from config import HEADINGS, Config, define_flags, from_flags
 from evaluation import gallery, result, scoring, trained
 from system import cli
@@ -34,11 +35,10 @@ from training import (
     replicas,
     schedules,
     session,
-    windows,
+    sets,
 )
 from training.log import HISTOGRAM_IMAGES, Log
 from training.session import Session
-from training.sets import Sets
 from training.state import State, Totals
 from training.workers import ALONE, Workers
 
@@ -53,7 +53,7 @@ def make_train_step(
     """
     network, optimizer = state.network, state.optimizer
     sample = batches.SAMPLERS[config.sampler]  # (seed, step, …) → indices of a batch
-    augment = batches.make_augment(config)  # the online transforms
+    augment = online.from_config(config)  # the online transforms
     schedule = schedules.build(config, state.watch, epoch_steps)  # step → factor
     loss_function = losses.LOSSES[config.loss]
     seed, batch_size = config.seed, config.batch_size
@@ -154,7 +154,7 @@ def make_train_steps(
     return train_steps
 
 
-def train(config: Config, data_sets: Sets, run: Session) -> scoring.Predict:
+def train(config: Config, data_sets: sets.Sets, run: Session) -> scoring.Predict:
     """Trains to the last epoch, from the last checkpoint if there is one.
 
     Returns the trained network's graph, with the weights to score. Raises TrainingError
@@ -174,7 +174,7 @@ def train(config: Config, data_sets: Sets, run: Session) -> scoring.Predict:
     if first:
         print(f"resuming {run.run_dir} from step {first:,}")
     with (
-        windows.feed(data_sets, config, total_steps) as feed,  # all or part of the set
+        sets.feed(data_sets, config, total_steps) as feed,  # all or part of the set
         Log(run, ["train", *scored], resumed, total_steps, config) as log,
     ):
         images, labels, _ = feed.at(first)
@@ -182,7 +182,7 @@ def train(config: Config, data_sets: Sets, run: Session) -> scoring.Predict:
             state, images, labels, config, epoch_steps, run.workers
         )
         if first == 0:  # a new run: TensorBoard gets its settings, graph and samples
-            samples = batches.samples(config, images)
+            samples = online.samples(config, images)
             log.summaries.start(config.deciding(), predict.graph, samples)
         # Finds the message to warn with if the network does no better than guessing.
         judge = learning.Judge(labels.numpy(), config, epoch_steps * config.batch_size)
@@ -211,7 +211,7 @@ def train(config: Config, data_sets: Sets, run: Session) -> scoring.Predict:
 
 
 def train_to(
-    end: int, steps: Callable, state: State, run: Session, feed: windows.Feed, log: Log
+    end: int, steps: Callable, state: State, run: Session, feed: sets.Feed, log: Log
 ) -> Totals:
     """Trains up to step `end`; saves and raises Stopped if a signal comes.
 

@@ -10,13 +10,14 @@ in augment/geometry.py.
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from augment import geometry
 from augment.geometry import CENTRE, FRAMED, SIDE
-from augment.online_settings import OnlineSettings
+from augment.online_settings import OnlineSettings, settings_from
 
 # XLA fuses many small operations into one loop; matrix products are left to TensorFlow,
 # which is faster at them on a CPU. The stages are compiled one by one: in a single loop
@@ -78,6 +79,31 @@ AFFINES: dict[str, Affine] = {
 }
 DISPLACEMENTS: dict[str, Displacement] = {"elastic_alpha": elastic}
 GREYS: dict[str, Grey] = {}
+
+
+# Number of the online transforms among the random draws of a step: the layers' dropout
+# masks have lower ones (`models.layers.MASKS`, which augment/ may not import).
+_NUMBER = 7
+
+
+def from_config(config: Any) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    """Returns the online augmentation: uint8 [N, 28, 28, 1], step seed → the same.
+
+    The settings are those of a `config.Config`. The step seed, int32 [2], also seeds
+    dropout; `models.layers.mask_seed` makes sure that both draw different numbers.
+    """
+    settings = settings_from(config)
+    return lambda images, seed: transform(images, seed + [0, _NUMBER << 28], settings)
+
+
+def samples(config: Any, images: tf.Tensor) -> np.ndarray:
+    """A hundred training images as the network sees them, uint8 [100, 28, 28, 1].
+
+    For TensorBoard; all runs on a set show the same images.
+    """
+    indices = np.random.default_rng(0).integers(len(images), size=100)
+    seed = tf.zeros([2], tf.int32)
+    return from_config(config)(tf.gather(images, indices), seed).numpy()
 
 
 def transform(

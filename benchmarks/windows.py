@@ -35,7 +35,7 @@ def loop(
     """
     import train  # isort: skip  (now, so that its memory does not count as the set's)
     import data
-    from training import sets, windows
+    from training import sets
 
     config, state = ours.prepare(
         memory_mb=memory_mb, sampler="epochs", augmented_dir=augmented_dir
@@ -45,7 +45,7 @@ def loop(
     dataset = data.Dataset("noise", *noise, noise[0][:0], None, {}, "")
     enlarged = sets.load(dataset, config)
     del dataset, noise
-    feed = windows.feed(enlarged, config, steps=1 << 40)
+    feed = sets.feed(enlarged, config, steps=1 << 40)
     window = feed.at(0)
     train_steps = train.make_train_steps(state, window.images, window.labels, config, 1)
     feed.verified()

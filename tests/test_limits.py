@@ -144,6 +144,7 @@ def test_steps_of_a_run_are_bounded(epochs, epoch_images, steps):
     # What counts on it: seeds of masks in the upper four bits of an int32.
     last = layers.mask_seed(tf.constant([0, MAX_STEPS - 1]), layers.MASKS)
     assert last[1] == 2**31 - 1
+    assert online._NUMBER == layers.MASKS  # so that both draw different numbers
 
 
 def test_decays_at_their_limit_follow_the_formulas():

@@ -302,7 +302,7 @@ state = State(config)
 train_steps = train.make_train_steps(state, no_images, no_labels, config, 1)
 train_steps(0, 10, training=True)
 before, after = growth.resident_bytes(), []
-with windows.feed(training, config, 10**6) as feed:
+with sets.feed(training, config, 10**6) as feed:
     for window in range(15):
         images, labels, _ = feed.at(steps * window)
         train_steps(steps * window, 2, True, images, labels)

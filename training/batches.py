@@ -6,13 +6,8 @@ drawn anyway.
 """
 
 from collections.abc import Callable
-from typing import Any
 
-import numpy as np
 import tensorflow as tf
-
-from augment import online, online_settings
-from models import layers
 
 
 def random_draws(
@@ -64,27 +59,3 @@ SAMPLERS: dict[str, Callable[[int, tf.Tensor, int, int], tf.Tensor]] = {
     "epochs": shuffled_epochs,
     "random": random_draws,
 }
-
-
-def make_augment(
-    config: Any,
-) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    """Returns the online augmentation: uint8 [N, 28, 28, 1], step seed → the same.
-
-    The settings are those of a `config.Config`. The step seed, int32 [2], also seeds
-    dropout; `models.layers.mask_seed` makes sure that both draw different numbers.
-    """
-    settings = online_settings.settings_from(config)
-    return lambda images, seed: online.transform(
-        images, seed + [0, layers.MASKS << 28], settings
-    )
-
-
-def samples(config: Any, images: tf.Tensor) -> np.ndarray:
-    """A hundred training images as the network sees them, uint8 [100, 28, 28, 1].
-
-    For TensorBoard; all runs on a set show the same images.
-    """
-    indices = np.random.default_rng(0).integers(len(images), size=100)
-    seed = tf.zeros([2], tf.int32)
-    return make_augment(config)(tf.gather(images, indices), seed).numpy()

@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The data of a run: held-out images, and the other ones enlarged for training."""
 
+import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+import tensorflow as tf
 
 import data
 from augment import plan
 from augment.enlarged import enlarge, store
 from data.dataset import empty
+from system import device
 from training import windows
 
 
@@ -45,3 +48,46 @@ def load(dataset: data.Dataset, config: Any) -> Sets:
             return Sets(empty((0, 28, 28, 1)), empty((0,)), scored, stored)
     enlarged = enlarge(dataset, settings, config.augmented_dir, train if size else None)
     return Sets(enlarged.images, enlarged.labels, scored)
+
+
+class Whole:
+    """A set in memory, uint8 [N, 28, 28, 1] and [N]: one window for all steps."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray):
+        # Copied to the device once, as bytes.
+        images, labels = map(device.tensor, (images, labels))
+        self._window = windows.Window(images, labels, sys.maxsize)
+
+    def at(self, step: int) -> windows.Window:
+        """Returns the window of a step."""
+        return self._window
+
+    def first(self, count: int) -> tf.Tensor:
+        """Returns the first images of the set, uint8 [up to `count`, 28, 28, 1]."""
+        return self._window.images[:count]
+
+    def verified(self) -> None:
+        """Does nothing: the set was verified when it was read."""
+
+    def __enter__(self) -> "Whole":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+Feed = Whole | windows.Windows
+
+
+def feed(data_sets: Any, config: Any, steps: int) -> Feed:
+    """Returns the training set of `Sets`: in windows if it stays on disk."""
+    if data_sets.stored is None:
+        return Whole(data_sets.train_images, data_sets.train_labels)
+    return windows.Windows(
+        data_sets.stored,
+        sampler=config.sampler,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        length=windows.length(config.memory_mb, config.batch_size),
+        steps=steps,
+    )

@@ -13,10 +13,9 @@ memory; docs/scaling.md has figures.
 
 import concurrent.futures
 import math
-import sys
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -59,33 +58,8 @@ class Window(NamedTuple):
     end: int  # first step after this window
 
 
-class Whole:
-    """A set in memory, uint8 [N, 28, 28, 1] and [N]: one window for all steps."""
-
-    def __init__(self, images: np.ndarray, labels: np.ndarray):
-        # Copied to the device once, as bytes.
-        self._window = Window(device.tensor(images), device.tensor(labels), sys.maxsize)
-
-    def at(self, step: int) -> Window:
-        """Returns the window of a step."""
-        return self._window
-
-    def first(self, count: int) -> tf.Tensor:
-        """Returns the first images of the set, uint8 [up to `count`, 28, 28, 1]."""
-        return self._window.images[:count]
-
-    def verified(self) -> None:
-        """Does nothing: the set was verified when it was read."""
-
-    def __enter__(self) -> "Whole":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-
 class Windows:
-    """A set on disk, with the interface of `Whole`; a context manager.
+    """A set on disk, with the interface of `sets.Whole`; a context manager.
 
     Args:
       source: the set; larger than a window.
@@ -288,20 +262,3 @@ def length(memory_mb: int, batch_size: int) -> int:
 def fits(count: int, memory_mb: int) -> bool:
     """Whether `count` images fit into `memory_mb`."""
     return count * ITEM_BYTES <= memory_mb * MB
-
-
-Feed = Whole | Windows
-
-
-def feed(data_sets: Any, config: Any, steps: int) -> Feed:
-    """Returns the training set of `sets.Sets`: in windows if it stays on disk."""
-    if data_sets.stored is None:
-        return Whole(data_sets.train_images, data_sets.train_labels)
-    return Windows(
-        data_sets.stored,
-        sampler=config.sampler,
-        seed=config.seed,
-        batch_size=config.batch_size,
-        length=length(config.memory_mb, config.batch_size),
-        steps=steps,
-    )

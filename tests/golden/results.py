@@ -20,7 +20,7 @@ from absl import flags
 import data
 import models
 import train
-from augment import enlarged, plan
+from augment import enlarged, online, plan
 from config import Config, define_flags, from_flags
 from evaluation import scoring
 from models import layers
@@ -129,7 +129,7 @@ def online_images() -> Results:
     images = tf.constant(data.load("digits").train_images[3:5])
     results: Results = {}
     for name, arguments in [*ONLINE.items(), ("all", sum(ONLINE.values(), []))]:
-        augment = batches.make_augment(config(*arguments))
+        augment = online.from_config(config(*arguments))
         seen = augment(images, tf.constant([1, 7])).numpy()
         results[f"{name}: pixels"] = numbers(seen)
         results[f"{name}: sum"] = numbers(seen.sum(dtype=np.int64))

@@ -9,9 +9,10 @@ import pytest
 import tensorflow as tf
 
 import train
+from augment import online
 from models import layers
 from tests.loop import copy_of, restored, trained, values
-from training import batches, checkpoints
+from training import checkpoints
 from training.state import State, Totals, TrainingError
 
 
@@ -135,8 +136,8 @@ def test_online_augmentation_and_dropout_share_no_random_numbers(config):
         return images
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batches.online, "transform", transform)
-        augment = batches.make_augment(config)
+        patch.setattr(online, "transform", transform)
+        augment = online.from_config(config)
         for step in (0, 5):
             augment(tf.zeros([1, 28, 28, 1], tf.uint8), tf.constant([3, step]))
     of_dropout = {
