@@ -11,10 +11,10 @@ import time
 
 import pytest
 
-from system import flagfiles
+from system import errors, flagfiles
 from tests.helpers import ROOT, command
 from training import checkpoints
-from training.interruption import Interruption
+from training.interruption import Departure, Interruption
 
 # Like a call into TensorFlow: long and not interruptible, but other threads run.
 BUSY = """
@@ -125,3 +125,14 @@ def test_a_run_is_stopped_and_its_command_resumes(tmp_path):
     pasted = shlex.split(match[2])[1:]  # after Python's name
     assert pasted == ["train.py", f"--flagfile={run_dir / 'flags.txt'}"]
     assert f"--run_dir={run_dir}" in flagfiles.expand(pasted[1:])
+
+
+def test_a_departing_worker_prints_nothing_in_its_signal_handler(capsys):
+    """A signal may come while a line is printed, and streams refuse a nested call."""
+    with pytest.raises(SystemExit) as left, Departure() as departure:
+        try:
+            departure._handle(signal.SIGTERM, None)
+        finally:
+            assert capsys.readouterr().err == ""
+    assert left.value.code == errors.SIGNALLED + signal.SIGTERM
+    assert capsys.readouterr().err.endswith("stopped by SIGTERM\n")

@@ -121,16 +121,20 @@ class Departure(_Listener):
     """
 
     def __init__(self) -> None:
-        self._left = threading.Event()
+        self._left, self._terminated = threading.Event(), False
 
     def __exit__(self, *details: object) -> None:
         self._left.set()
         super().__exit__(*details)
+        if self._terminated:
+            console.warn("stopped by SIGTERM")
 
     def _handle(self, number: int, _: FrameType | None) -> None:
+        # Prints nothing: the signal may have come while the main thread prints, and
+        # Python's streams allow no call within a call.
         if number == signal.SIGINT:
             raise KeyboardInterrupt
-        console.warn("stopped by SIGTERM")
+        self._terminated = True
         sys.exit(errors.SIGNALLED + number)
 
     def _note(self, number: int) -> None:
