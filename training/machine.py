@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the flags of a run leave to the machine: replicas, kernels and threads.
 
-Whoever resumes a run elsewhere has no choice any more, for another one would train
-other bits. So a run that was begun on two cores keeps its two replicas on one.
+A run that is resumed elsewhere keeps what was chosen first, since another choice would
+train other bits: a run that was begun on two cores keeps its two replicas on one.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ class MachineError(errors.UserError):
 
 
 def start_kernels() -> None:
-    """Starts to compile the kernels that the user asked for, while the data are read.
+    """Starts compiling the kernels that the user asked for, while we read the data.
 
     Raises:
       MachineError: there is no compiler.
@@ -47,14 +47,14 @@ def _no_kernels(reason: str) -> MachineError:
 
 
 def settle(kernels: str | None, chosen: Mapping[str, Any]) -> str | None:
-    """Waits for the compiler where it is wanted; prints if it fails.
+    """Waits for the compiler, if the run needs it; prints a line if it fails.
 
     Args:
-      kernels: of the run, as far as is known before that.
-      chosen: what the machine chose.
+      kernels: kernels that the run is to use.
+      chosen: settings that the machine chose.
 
     Returns:
-      The kernels that can be had.
+      The kernels that the run can use.
 
     Raises:
       MachineError: the compiler fails, and the user asked for its kernels.
@@ -68,18 +68,18 @@ def settle(kernels: str | None, chosen: Mapping[str, Any]) -> str | None:
 
 
 def threads(run: Mapping[str, Any]) -> int:
-    """Threads that a run was begun with; 0 if its run.json does not say."""
+    """Number of threads that a run was begun with; 0 if its run.json lacks it."""
     numbers = [run["environment"].get(name) for name in _THREADS]
     sound = all(type(number) is int and 0 < number < 1 << 16 for number in numbers)
     return numbers[0] * numbers[1] if sound else 0
 
 
 def keep(config: Any, begun: Any) -> dict[str, Any]:
-    """What the flags leave to the machine, as the run was begun with.
+    """The choices of a run for those settings that the flags leave to the machine.
 
     Args:
-      config: `config.Config` of the flags.
-      begun: `config.Config` of the run.
+      config: settings from the flags, a `config.Config`.
+      begun: settings of the run, a `config.Config`.
     """
     options = models.options(config.network, vars(config))
     names = [name for name in CHOICES if name != "kernels" or name in options]
@@ -87,15 +87,15 @@ def keep(config: Any, begun: Any) -> dict[str, Any]:
 
 
 def resume(run_dir: Path, kernels: str | None, kept: Mapping[str, Any]) -> None:
-    """Prints what a resumed run keeps, and makes sure that it can.
+    """Prints the choices that a resumed run keeps, and checks that its kernels work.
 
     Args:
       run_dir: run directory.
-      kernels: that the run has.
-      kept: what the flags left to the machine, as the run was begun with.
+      kernels: kernels of the run.
+      kept: result of `keep`.
 
     Raises:
-      MachineError: the kernels cannot be had here.
+      MachineError: the kernels do not work on this machine.
     """
     if kept:
         choices = "; ".join(f"{name}: {value}" for name, value in kept.items())
@@ -114,8 +114,8 @@ class Resolved(NamedTuple):
     """The settings of a run that is about to be trained.
 
     Attributes:
-      config: `config.Config`, all of it filled in.
-      chosen: those that the machine chose.
+      config: the settings, a `config.Config` without open choices.
+      chosen: settings that the machine chose, by name.
       flags_text: contents of flags.txt, which trains the same run again.
       threads: CPU threads of this process.
     """
@@ -126,7 +126,7 @@ class Resolved(NamedTuple):
     threads: int
 
     def with_kernels(self, kernels: str | None) -> "Resolved":
-        """The same settings with the kernels that can be had."""
+        """The same settings with these kernels."""
         if kernels == self.config.kernels:
             return self
         before = f"\n--kernels={self.config.kernels}\n"
@@ -144,7 +144,7 @@ def resolve(config: Any, place: cluster.Place) -> Resolved:
 
     Args:
       config: the run's `config.Config`, from the program's flags.
-      place: where this process stands among the workers of the run.
+      place: place of this process among the workers.
 
     Raises:
       UserError: the flags name no run that can be trained here.

@@ -49,7 +49,7 @@ class Session:
         Raises:
           RunError: the directory holds another run, or cannot be created.
           ClusterError: another worker has other settings, data or versions.
-          MachineError: the kernels of the run cannot be had here.
+          MachineError: the kernels of the run do not work on this machine.
           data.DataError, UserError: see `sets.load` and `schedules.count_steps`.
         """
         config, start = resolved.config, time.perf_counter()

@@ -79,7 +79,7 @@ class Whole:
 Feed = Whole | windows.Windows
 
 
-def feed(data_sets: Any, config: Any, steps: int) -> Feed:
+def feed(data_sets: Sets, config: Any, steps: int) -> Feed:
     """Returns the training set of `Sets`: in windows if it stays on disk."""
     if data_sets.stored is None:
         return Whole(data_sets.train_images, data_sets.train_labels)
