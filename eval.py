@@ -89,7 +89,8 @@ def score(_: Sequence[str]) -> None:
 
 def read_photos(photos: Sequence[str]) -> None:
     """Reads the digits of photos, prints them, and writes them if the flags say so."""
-    from photos import annotate, decode, reading  # loads matplotlib
+    from data import decode
+    from photos import annotate, reading  # loads matplotlib
 
     if not FLAGS.run_dir:
         raise errors.UsageError("--images needs a network to read them: give --run_dir")

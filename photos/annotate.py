@@ -7,8 +7,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from data import decode
 from evaluation import figures
-from photos import decode, reading
+from photos import reading
 from system import errors, files
 
 

@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 import tensorflow as tf
 
+from data import decode
 from evaluation import scoring
-from photos import components, decode, segment
+from photos import components, segment
 from system import console, errors, files
 
 DOUBTFUL_PROBABILITY = 0.8  # readings below are marked

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from photos import annotate, decode, reading
+from data import decode
+from photos import annotate, reading
 from tests.helpers import command
 
 # Asymmetric, so that no two ways of turning it give the same picture.
@@ -159,7 +160,8 @@ MEMORY = """
 import sys
 from pathlib import Path
 import cv2
-from photos import decode, segment
+from data import decode
+from photos import segment
 
 def peak():  # in KiB; getrusage would count the parent process, too
     status = Path("/proc/self/status").read_text()

@@ -11,8 +11,9 @@ import tensorflow as tf
 from PIL import Image
 
 from benchmarks import photos as counting
+from data import decode
 from evaluation import figures, scoring, trained
-from photos import annotate, decode, make_page, paper, reading
+from photos import annotate, make_page, paper, reading
 from system import errors
 from tests.helpers import command
 

@@ -10,9 +10,8 @@ import pytest
 from absl import flags
 
 from augment import folder, shards
-from data import idx, kaggle, mnist
+from data import decode, idx, kaggle, mnist
 from evaluation import predictions, recipes
-from photos import decode
 from system import errors, flagfiles, untrusted
 from training import history, runs
 

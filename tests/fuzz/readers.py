@@ -260,8 +260,9 @@ def read_journal(content: bytes) -> None:
 
 
 def read_photo(content: bytes) -> None:
-    """photos.decode, then photos.segment on the decoded picture."""
-    from photos import decode, segment
+    """data.decode, then photos.segment on the decoded picture."""
+    from data import decode
+    from photos import segment
 
     picture = decode.read(_file("photo", content)).pixels
     assert picture.dtype == np.uint8 and picture.shape[2:] == (3,)

@@ -98,7 +98,7 @@ def read(path: Path) -> Photo:
 
     Raises PhotoError if the file cannot be read, is damaged, too large, or not a photo.
     """
-    # Imported here to spare eval.py the time when it reads no photos.
+    # Imported here, because importing `data` should not pay for loading Pillow.
     from PIL import Image
 
     content = _content(path)
