@@ -98,7 +98,7 @@ def read_photos(photos: Sequence[str]) -> None:
     folder = FLAGS.annotated_dir
     names = annotate.name_files(paths, Path(folder)) if folder else []
     run = trained.load(Path(FLAGS.run_dir))
-    pages = reading.read(run.predict, paths, FLAGS.ink)
+    pages = reading.read(run.predict, paths, FLAGS.ink, run.classes)
     print(reading.show(pages))
     written = outputs.Outputs()
     for name, page in zip(names, pages):

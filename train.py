@@ -103,7 +103,7 @@ def make_train_steps(
 ) -> Callable[..., Totals]:
     """Builds the training loop as one graph.
 
-    Images are uint8 [N, 28, 28, 1] and labels uint8 [N], on the device. Returns
+    Images are uint8 [N, 28, 28, 1] and labels integers [N], on the device. Returns
     train_steps(first, count, training=False, images=…, labels=…) → Totals, which takes
     `count` steps from step `first`. `training` is the write-up's placeholder. Other
     images and labels must have the same shapes.
@@ -135,7 +135,7 @@ def make_train_steps(
             tf.TensorSpec([], tf.int64, "count"),
             tf.TensorSpec([], tf.bool, "training"),
             tf.TensorSpec(images.shape, tf.uint8, "images"),
-            tf.TensorSpec(labels.shape, tf.uint8, "labels"),
+            tf.TensorSpec(labels.shape, labels.dtype, "labels"),
         ],
     )
     def graph(first, count, training, images, labels):
@@ -161,7 +161,8 @@ def train(config: Config, data_sets: sets.Sets, run: Session) -> scoring.Predict
     if a loss, gradient or weight is no longer finite, and interruption.Stopped if a
     signal came and the run is saved.
     """
-    state = State(config, run.record.get("config"))  # the record is run.json
+    recorded = run.record.get("config")  # the record is run.json
+    state = State(config, recorded, len(data_sets.classes))
     predict = scoring.Predict(state.scored)
     scored = data_sets.scored
     epoch_steps, total_steps = schedules.count_steps(config, data_sets.train_count)
@@ -192,7 +193,7 @@ def train(config: Config, data_sets: sets.Sets, run: Session) -> scoring.Predict
             totals = train_to(end, train_steps, state, run, feed, log)
             row = state.progress.end_epoch(epoch, epoch_steps, config.batch_size)
             row["learning_rate"] = float(totals.rate)  # a row of metrics.csv
-            row |= gallery.score(predict, scored, config.loss, log.summaries, epoch)
+            row |= gallery.score(predict, data_sets, config.loss, log.summaries, epoch)
             row = run.workers.gather(row)[0]  # the same on all workers
             log.epoch(row, state.network, totals, feed.first(HISTOGRAM_IMAGES))
             stop = state.after_epoch(row)

@@ -87,11 +87,12 @@ def table(parts: Sequence[plan.Part]) -> list[tuple[str, int]]:
 
 def main(argv: list[str]) -> None:
     """Builds or verifies the set that the flags describe."""
-    settings = plan.settings_from(FLAGS)
+    plan.settings_from(FLAGS, FLAGS.flip_labels)  # refuse before the data is read
     online = online_settings.settings_from(FLAGS)
     if FLAGS.preview:
         files.check_writable(FLAGS.preview, "preview")
     dataset = data.load(FLAGS.dataset, FLAGS.data_dir)
+    settings = plan.settings_from(FLAGS, dataset.classes)
     directory = enlarged.make(dataset, settings, FLAGS.augmented_dir, _engine())
     rows = table(plan.plan(dataset.train_labels, settings))
     print(tabulate.tabulate(rows, headers=["transform", "images"], intfmt=","))

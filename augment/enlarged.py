@@ -29,7 +29,7 @@ class Enlarged:
     """An enlarged training set in memory, ordered by part, then by original."""
 
     images: np.ndarray  # uint8 [M, 28, 28, 1]
-    labels: np.ndarray  # uint8 [M]
+    labels: np.ndarray  # [M], of the type of the dataset's labels
     source: np.ndarray  # int32 [M], index of the original that an image comes from
     directory: Path | None  # of the set; None for plain originals, which are not stored
 
@@ -57,7 +57,7 @@ def enlarge(
         images, labels = dataset.train_images, dataset.train_labels
         enlarged = Enlarged(images, labels, folder.parts[0].indices, None)
     else:
-        memory = _Memory(folder.parts)
+        memory = _Memory(folder.parts, dataset.train_labels.dtype)
         folder.build(workers.threads, memory.write)
         memory.read(folder)
         source = np.concatenate([part.indices for part in folder.parts])
@@ -106,17 +106,17 @@ def store(
         )
     folder.build(workers.threads, shards.write)
     rows = _rows(folder.parts, sources)
-    return Stored(folder.path, folder.shards, rows, folder.checksums())
+    return Stored(folder.path, folder.shards, rows, folder.checksums(), dataset.classes)
 
 
 class _Memory:
     """Arrays for a whole set, filled shard by shard as it is built or read."""
 
-    def __init__(self, parts: Sequence[Part]):
+    def __init__(self, parts: Sequence[Part], label_type: np.dtype):
         counts = [len(part.indices) for part in parts]
         self._starts = [0, *itertools.accumulate(counts)]
         self.images = empty((sum(counts), 28, 28, 1))
-        self.labels = np.empty(sum(counts), np.uint8)
+        self.labels = np.empty(sum(counts), label_type)
         self._written: set[int] = set()
 
     def _views(self, number: int) -> tuple[np.ndarray, np.ndarray]:

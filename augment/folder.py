@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from augment import shards, workers
 from augment.plan import DIGITS, Part, Settings, describe, plan
 from augment.shards import Checksums
 from augment.shift import DIRECTIONS
-from data.idx import DataError
+from data.dataset import DataError
 from system import console, errors, files, untrusted
 
 FORMAT = 1  # of the folder; a new number makes every set be built again
@@ -163,14 +163,15 @@ def _manifest(
     listed = []
     for number, part in enumerate(parts):
         images, labels = shards.name(number, len(parts))
-        listed.append(
-            {
-                "transform": part.name,
-                "count": len(part.indices),
-                "images": images,
-                "labels": labels,
-            }
-        )
+        entry: dict[str, Any] = {
+            "transform": part.name,
+            "count": len(part.indices),
+            "images": images,
+            "labels": labels,
+        }
+        if (size := dataset.train_labels.itemsize) > 1:
+            entry[shards.LABEL_BYTES] = size
+        listed.append(entry)
     manifest = {
         "format": FORMAT,
         "dataset": dataset.name,
@@ -192,14 +193,21 @@ def _directory_name(manifest: Mapping[str, Any], settings: Settings) -> str:
             words += settings.shift_directions
     if settings.flip_codes and settings.flip_labels:
         words.append("flip" + "".join(map(str, settings.flip_codes)))
-        if len(settings.flip_labels) < len(DIGITS):
-            words.append("of" + "".join(map(str, settings.flip_labels)))
+        if settings.flip_labels != DIGITS:
+            words.append("of" + _labels(settings.flip_labels))
         words += ["shifted"] if settings.flip_shifted else []
     if settings.deform:
         words += [*settings.deform, f"x{settings.multiply}"]
     words += [] if settings.keep_originals else ["without", "originals"]
     text = json.dumps(manifest, sort_keys=True)
     return "-".join([*words, hashlib.sha256(text.encode()).hexdigest()[:8]])
+
+
+def _labels(labels: Sequence[int]) -> str:
+    """Labels for a name of a set: 018, but 2-11-25, and of many only how many."""
+    if len(labels) > 10:
+        return f"{len(labels)}classes"
+    return ("" if max(labels) < 10 else "-").join(map(str, labels))
 
 
 def read_checksums(folder: Path, expected: Mapping[str, Any]) -> Checksums:

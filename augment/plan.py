@@ -6,14 +6,16 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+import data
 from augment.deform import KINDS, Deformation, deform
 from augment.flip import CODES, flip
 from augment.shift import DIRECTIONS, shift, shifts
+from data.dataset import MAX_CLASSES
 from system import errors
 
 DIGITS = tuple(range(10))
@@ -23,6 +25,7 @@ DIGITS = tuple(range(10))
 MAX_PIXELS = 4
 MAX_MULTIPLY = 100_000  # makes six billion digits of MNIST
 MAX_SEED = 2**63 - 1
+MAX_NAMED = 30  # classes that a message lists
 COPY = "#"  # precedes the number of a deformed copy in the name of its part
 
 
@@ -140,19 +143,21 @@ def checks(name: str) -> Callable[[Any], object]:
     return lambda value: settings_from(dataclasses.replace(Settings(), **{name: value}))
 
 
-def settings_from(config: Any) -> Settings:
+def settings_from(config: Any, classes: Sequence[str] | None = None) -> Settings:
     """Turns settings, attributes of `config`, into a plan's; UserError if wrong.
 
     `config` is a `config.Config`, absl's flags, or what was stored with a set. Lists
-    are sorted and deduplicated, so that the same images get the same folder.
+    are sorted and deduplicated, so that the same images get the same folder. `classes`
+    are the names that `flip_labels` may have; with None, these are labels already.
     """
     pixels = config.shift_pixels
     if pixels not in range(1, MAX_PIXELS + 1):
         raise errors.UserError(f"shift_pixels must be 1 to {MAX_PIXELS}, got {pixels}")
     defaults = {k: v for k, v in vars(Settings()).items() if k not in _DEFORM}
     values = {k: getattr(config, k, default) for k, default in defaults.items()}
-    lists = {"shift_directions": DIRECTIONS, "flip_codes": CODES, "flip_labels": DIGITS}
+    lists = {"shift_directions": DIRECTIONS, "flip_codes": CODES}
     values |= {k: _choices(config, k, allowed) for k, allowed in lists.items()}
+    values["flip_labels"] = _flip_labels(config, classes)
     settings = Settings(**values)
     # These are checked together, for they depend on each other.
     deformed = check_deform(config)
@@ -217,6 +222,22 @@ def describe(settings: Settings) -> dict[str, Any]:
     if settings.deform:
         described["deformation"] = dataclasses.asdict(Deformation())
     return described
+
+
+def _flip_labels(config: Any, classes: Sequence[str] | None) -> tuple[int, ...]:
+    """Labels of the classes to flip; by default, of those that are named 0 to 9."""
+    if classes is None:
+        return _choices(config, "flip_labels", range(MAX_CLASSES))
+    names = [str(name) for name in config.flip_labels]
+    if set(names) == set(data.DIGITS):
+        names = [name for name in names if name in classes]
+    for name in names:
+        if name not in classes:
+            raise errors.UserError(
+                f"flip_labels: {name!r} is no class of this dataset; expected some of"
+                f" {', '.join(classes[:MAX_NAMED])}{', …' * (len(classes) > MAX_NAMED)}"
+            )
+    return tuple(label for label, name in enumerate(classes) if name in names)
 
 
 def _choices(config: Any, name: str, allowed: Iterable) -> tuple:

@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 import data
 from augment import online_settings
 from augment.online_settings import OnlineSettings
-from augment.plan import DIGITS, Settings, plan
+from augment.plan import Settings, plan
 from system import files
 
+COLUMNS = 10  # classes that are shown, the first ones
 COPY_ROWS = 8  # deformed copies that are shown, at most
 ONLINE_ROWS = 3  # rows that show all online transforms together
 
@@ -33,7 +34,7 @@ def write(
     online: OnlineSettings,
     path: str | os.PathLike[str],
 ) -> None:
-    """Draws all transforms to a PNG file, each on the first image of every digit.
+    """Draws all transforms to a PNG file, each on the first image of ten classes.
 
     Raises UserError if the file cannot be written, or the set would be empty.
     """
@@ -42,9 +43,9 @@ def write(
 
 
 def preview_rows(dataset: data.Dataset, settings: Settings) -> list[Row]:
-    """Applies each offline transform to the first training image of each digit.
+    """Applies each offline transform to the first training image of ten classes.
 
-    One row per transform; blank where a transform is not applied to a digit.
+    One row per transform; blank where a transform is not applied to a class.
     """
     present, first = np.unique(dataset.train_labels, return_index=True)
     images = dataset.train_images[first]
@@ -53,7 +54,7 @@ def preview_rows(dataset: data.Dataset, settings: Settings) -> list[Row]:
     shown = COPY_ROWS + 1 if settings.deform else None
     for part in plan(present, settings)[:shown]:
         transformed = part.apply(images[part.indices])
-        rows.append((part.name, _by_digit(present[part.indices], transformed)))
+        rows.append((part.name, _by_class(present[part.indices], transformed)))
     return rows
 
 
@@ -80,13 +81,13 @@ def online_rows(dataset: data.Dataset, settings: OnlineSettings) -> list[Row]:
     rows: list[Row] = []
     for label, bounds, step in shown:
         transformed = online.transform(images, device.tf.constant([0, step]), bounds)
-        rows.append((label, _by_digit(present, transformed.numpy())))
+        rows.append((label, _by_class(present, transformed.numpy())))
     return rows
 
 
-def _by_digit(labels: np.ndarray, images: np.ndarray) -> list[np.ndarray | None]:
+def _by_class(labels: np.ndarray, images: np.ndarray) -> list[np.ndarray | None]:
     cells = dict(zip(labels.tolist(), images))
-    return [cells.get(digit) for digit in DIGITS]
+    return [cells.get(label) for label in range(COLUMNS)]
 
 
 def write_contact_sheet(rows: Sequence[Row], path: str | os.PathLike[str]) -> None:

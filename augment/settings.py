@@ -32,8 +32,8 @@ class Offline:
     )
     flip_labels: list[str] = setting(
         tuple("0123456789"),
-        "Digits to mirror; 0, 1 and 8 are still digits afterwards.",
-        check=plan.checks("flip_labels"),
+        "Classes to mirror, by name; of the digits, 0, 1 and 8 are still digits"
+        " afterwards. Without this flag, only classes that are named 0 to 9.",
     )
     flip_shifted: bool = setting(False, "Also mirror the shifted images.")
     keep_originals: bool = setting(True, "Train on the originals as well.")

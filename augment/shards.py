@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import socket
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,9 +22,13 @@ import numpy as np
 
 from augment.plan import Part, Settings, plan, settings_from
 from data import idx
+from data.dataset import DataError
 from system import cli, errors, files, untrusted
 
 IMAGES_HEADER, LABELS_HEADER = 16, 8  # bytes of the two IDX headers
+
+# Entry of a shard in the manifest: bytes of a label, if more than 1.
+LABEL_BYTES = "label_bytes"
 
 Checksums = dict[str, str]  # file name → SHA-256 in hex
 
@@ -45,7 +50,7 @@ def sizes(shard: Mapping[str, Any]) -> dict[str, int]:
     count = shard["count"]
     return {
         shard["images"]: IMAGES_HEADER + 28 * 28 * count,
-        shard["labels"]: LABELS_HEADER + count,
+        shard["labels"]: LABELS_HEADER + shard.get(LABEL_BYTES, 1) * count,
     }
 
 
@@ -60,6 +65,7 @@ def prepare(
     idx.write_idx(folder / _LABELS, labels)
     job = {
         "count": len(labels),
+        "label_type": str(labels.dtype),
         "settings": dataclasses.asdict(settings),
         "versions": _versions(),
     }
@@ -92,12 +98,13 @@ def write(
     """
     place = Path(folder)
     job = _read_job(place)
-    labels = mapped(place / _LABELS, [job["count"]])
+    labels = mapped(place / _LABELS, [job["count"]], job["label_type"])
     images = mapped(place / _IMAGES, [job["count"], 28, 28])[..., np.newaxis]
     parts = plan(labels, settings_from(SimpleNamespace(**job["settings"])))
     part = parts[number]
     count = len(part.indices)
-    into = into or (np.empty((count, 28, 28, 1), np.uint8), np.empty(count, np.uint8))
+    if into is None:
+        into = np.empty((count, 28, 28, 1), np.uint8), np.empty(count, labels.dtype)
     _fill(into[0], images, part)
     into[1][...] = labels[part.indices]
     sums = {}
@@ -155,35 +162,43 @@ def _versions() -> dict[str, str]:
 # --- Reading ---
 
 
-def mapped(path: Path, shape: Sequence[int]) -> np.ndarray:
-    """Maps an uncompressed IDX file into memory: uint8 of the given shape, read-only.
+def mapped(path: Path, shape: Sequence[int], dtype: str = "uint8") -> np.ndarray:
+    """Maps an uncompressed IDX file of this shape; only wide values are copied.
 
     Raises OSError if the file cannot be opened, ValueError if it is too short.
     """
     with untrusted.open_file(path) as file:
-        header = 4 + 4 * len(shape)
-        return np.memmap(file, np.uint8, "r", header, tuple(shape))
+        header, stored = 4 + 4 * len(shape), np.dtype(dtype).newbyteorder(">")
+        values = np.memmap(file, stored, "r", header, tuple(shape))
+        return values.astype(dtype, copy=False)
+
+
+def from_big_endian(values: np.ndarray) -> None:
+    """Gives values that were read from an IDX file our byte order, in place."""
+    if values.itemsize > 1 and sys.byteorder == "little":
+        values.byteswap(inplace=True)
 
 
 def read(path: Path, header_bytes: int, into: np.ndarray, digest: str | None) -> None:
-    """Reads an IDX file after its header straight into an array of uint8; verifies it.
+    """Reads an IDX file after its header straight into an array; verifies it.
 
     Raises DataError if it cannot be read, or has another length or SHA-256.
     """
     try:
         with untrusted.open_file(path) as file:
             sha256 = hashlib.sha256(file.read(header_bytes))
-            count = file.readinto(into.data)
+            count = file.readinto(into.view(np.uint8).data)
             rest = file.read(1)
     except OSError as error:
         raise unreadable(path, error) from error
-    sha256.update(into.data)
+    sha256.update(into.view(np.uint8).data)
     # Check the count as well: what a short file leaves unwritten may, in recycled
     # memory, be the very bytes that are missing.
     if count < into.nbytes or rest:
         raise _wrong_size(path, header_bytes + into.nbytes)
     if sha256.hexdigest() != digest:
         raise _wrong_digest(path)
+    from_big_endian(into)
 
 
 def check_size(path: Path, size: int) -> None:
@@ -207,21 +222,21 @@ def check(path: Path, size: int, digest: str | None) -> None:
         raise _wrong_digest(path)
 
 
-def unusable(path: Path, why: str) -> idx.DataError:
+def unusable(path: Path, why: str) -> DataError:
     """The error for a damaged file of a set; `why` follows the file's name."""
-    return idx.DataError(
+    return DataError(
         f"{path} {why}; delete the folder {path.parent} and it will be built again"
     )
 
 
-def unreadable(path: Path, error: Exception) -> idx.DataError:
+def unreadable(path: Path, error: Exception) -> DataError:
     """The error for a file of a set that cannot be read."""
     return unusable(path, f"cannot be read ({errors.reason(error)})")
 
 
-def _wrong_size(path: Path, size: int) -> idx.DataError:
+def _wrong_size(path: Path, size: int) -> DataError:
     return unusable(path, f"is not {size} bytes long")
 
 
-def _wrong_digest(path: Path) -> idx.DataError:
+def _wrong_digest(path: Path) -> DataError:
     return unusable(path, "does not have the SHA-256 that its manifest lists")

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from augment import shards
-from augment.plan import DIGITS
+from data.dataset import DIGITS
 from system import untrusted
 
 IMAGE_BYTES = 28 * 28
@@ -31,6 +31,7 @@ class Stored:
       listed: entries of its shards in the manifest.
       rows: for each shard the rows to use, int [n], ascending; None for all.
       sums: SHA-256 in hex of each file, by name.
+      classes: names of the classes.
 
     Raises:
       DataError: a file is missing or has the wrong length.
@@ -42,8 +43,9 @@ class Stored:
         listed: Sequence[Mapping[str, Any]],
         rows: Sequence[np.ndarray | None],
         sums: Mapping[str, str],
+        classes: Sequence[str] = DIGITS,
     ):
-        self._rows, self._sums = rows, sums
+        self._rows, self._sums, self._classes = rows, sums, len(classes)
         self._paths = [
             (directory / shard["images"], directory / shard["labels"])
             for shard in listed
@@ -70,9 +72,9 @@ class Stored:
     ) -> None:
         """Reads ranges of images, each a first number and a count, one after another.
 
-        Fills images, uint8 [n, 28, 28, 1], contiguous, and labels, uint8 [n]. Raises
-        DataError if a file cannot be read, is too short, or has a label that is not a
-        digit. Any other damage is found by `verify`.
+        Fills images, uint8 [n, 28, 28, 1], contiguous, and labels [n]. Raises DataError
+        if a file cannot be read, is too short, or has a label of no class. Any other
+        damage is found by `verify`.
         """
         # Grouped by shard, so that each file is opened once.
         runs: dict[int, list[_Run]] = collections.defaultdict(list)
@@ -88,9 +90,13 @@ class Stored:
         for number in sorted(runs):
             of_images, of_labels = self._paths[number]
             _read(of_images, shards.IMAGES_HEADER, IMAGE_BYTES, runs[number], images)
-            _read(of_labels, shards.LABELS_HEADER, 1, runs[number], labels)
-            if any(labels[run.into].max() not in DIGITS for run in runs[number]):
-                raise shards.unusable(of_labels, "has a label that is not a digit")
+            size = labels.itemsize
+            _read(of_labels, shards.LABELS_HEADER, size, runs[number], labels)
+            for run in runs[number]:
+                part = labels[run.into]
+                shards.from_big_endian(part)
+                if part.min() < 0 or part.max() >= self._classes:
+                    raise shards.unusable(of_labels, "has a label of no class")
 
     def _runs(self, number: int, first: int, stop: int, done: int) -> list["_Run"]:
         """Runs of a shard's rows for images `first` to `stop`, to go to `done`."""
@@ -128,7 +134,7 @@ def _read(
     path: Path, header: int, item_bytes: int, runs: Sequence[_Run], into: np.ndarray
 ) -> None:
     """Reads runs of a shard's file into an array."""
-    view = into.reshape(-1).data
+    view = into.reshape(-1).view(np.uint8).data
     try:
         with untrusted.open_file(path) as file:
             for row, rows in runs:

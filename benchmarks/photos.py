@@ -78,7 +78,7 @@ def count(
     Boxes are int64 [n, 4]: left, top, width, height of each digit's frame.
     """
     correct = misclassified = extra = 0
-    inside: list[list[int]] = [[] for _ in boxes]
+    inside: list[list[int | str]] = [[] for _ in boxes]
     for one in readings:
         left, top, width, height = one.box
         middle = np.array([left + width / 2, top + height / 2])

@@ -12,11 +12,10 @@ if sys.argv[:1] == ["-m"]:  # python -m data: this file is loaded before the pro
 import numpy as np
 
 from data import digits, kaggle, mnist
-from data.dataset import Dataset
-from data.idx import DataError
+from data.dataset import DIGITS, DataError, Dataset
 from system import errors
 
-__all__ = ["DATASETS", "DataError", "Dataset", "load", "scored", "split"]
+__all__ = ["DATASETS", "DIGITS", "DataError", "Dataset", "load", "scored", "split"]
 
 # To add a dataset: a line here with its name and its loader. A loader takes a folder,
 # or None to search for the data.

@@ -9,8 +9,7 @@ import hashlib
 
 import numpy as np
 
-from data.dataset import Dataset
-from data.idx import DataError
+from data.dataset import DataError, Dataset
 from data.normalise import normalise
 
 TEST_SIZE = 360

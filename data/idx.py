@@ -16,24 +16,20 @@ from typing import Any
 
 import numpy as np
 
-from data.dataset import empty
-from system import errors, untrusted
+from data.dataset import DataError, empty
+from system import untrusted
 
 # Largest file that we accept: 2.7 million images of 28×28.
 MAX_BYTES = 1 << 31
 
 _GZIP_MAGIC = b"\x1f\x8b"
-_UINT8 = 0x08
+_UINT8, _INT16 = 0x08, 0x0B  # type codes
 _CHUNK_BYTES = 1 << 20
 _PACKED_BYTES = 1 << 16
 _DEFLATE_RATIO = 1032  # no stream inflates by more (manual of zlib)
 _REMEDY = "replace the file with an intact copy"
 
 Path = untrusted.Path
-
-
-class DataError(errors.UserError):
-    """Data that is missing, damaged or not as expected."""
 
 
 def read_idx(path: Path, shape: tuple[int | None, ...]) -> np.ndarray:
@@ -212,18 +208,20 @@ def read_pair(images_path: Path, labels_path: Path) -> tuple[np.ndarray, np.ndar
 
 
 def write_idx(path: Path, array: np.ndarray) -> str:
-    """Writes a raw (not gzipped) idx file of uint8, of any shape; returns its SHA-256.
+    """Writes a raw (not gzipped) idx file of uint8 or int16; returns its SHA-256.
 
     Images [N, 28, 28, 1] are written as [N, 28, 28]. The file is written in place: a
     caller that needs all or nothing writes to a temporary name and renames the file.
     Raises DataError if it cannot be written.
     """
-    if array.dtype != np.uint8:
-        raise ValueError(f"array has the type {array.dtype}; expected uint8")
+    if array.dtype not in (np.uint8, np.int16):
+        raise ValueError(f"array has the type {array.dtype}; expected uint8 or int16")
+    code = _UINT8 if array.dtype == np.uint8 else _INT16
     if array.ndim == 4 and array.shape[3] == 1:
         array = array[..., 0]
-    header = struct.pack(f">4B{array.ndim}I", 0, 0, _UINT8, array.ndim, *array.shape)
-    content = np.ascontiguousarray(array).reshape(-1).data
+    header = struct.pack(f">4B{array.ndim}I", 0, 0, code, array.ndim, *array.shape)
+    array = array.astype(array.dtype.newbyteorder(">"), copy=False)  # as idx has it
+    content = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
     digest = hashlib.sha256(header)
     try:
         with open(path, "wb") as file:

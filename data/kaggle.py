@@ -9,7 +9,9 @@ Pixel i lies in row i div 28 and column i mod 28; 0 is paper, 255 ink.
 """
 
 import codecs
+import csv
 import hashlib
+import io
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -17,8 +19,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from data.dataset import Dataset
-from data.idx import MAX_BYTES, DataError, Path
+from data.dataset import DIGITS, DataError, Dataset
+from data.idx import MAX_BYTES, Path
 from system import console, files, untrusted
 
 TRAIN = "train.csv"
@@ -232,8 +234,10 @@ def write_digits(
     files.write(path, _csv(names, rows), follow=True)
 
 
-def write_submission(path: Path, predictions: np.ndarray) -> None:
-    """Writes predictions, integers [N] in the order of test.csv, as Kaggle's file.
+def write_submission(
+    path: Path, predictions: np.ndarray, classes: Sequence[str] = DIGITS
+) -> None:
+    """Writes the names of predictions, integers [N], in the order of test.csv.
 
     Raises ValueError if they are none, UserError if the file cannot be written.
     """
@@ -242,11 +246,15 @@ def write_submission(path: Path, predictions: np.ndarray) -> None:
             f"predictions are {predictions.dtype} {list(predictions.shape)}; expected"
             " integers [N]"
         )
-    if not np.isin(predictions, range(10)).all():
-        raise ValueError("predictions are not all digits; expected 0 to 9")
-    ids = np.arange(1, len(predictions) + 1)
-    table = _csv(("ImageId", "Label"), np.column_stack([ids, predictions]))
-    files.write(path, table, follow=True)
+    if not np.isin(predictions, range(len(classes))).all():
+        raise ValueError(
+            f"predictions are not all classes; expected 0 to {len(classes) - 1}"
+        )
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(("ImageId", "Label"))
+    writer.writerows((i, classes[p]) for i, p in enumerate(predictions.tolist(), 1))
+    files.write(path, table.getvalue().encode(), follow=True)
 
 
 def _csv(names: Sequence[str], rows: np.ndarray) -> bytes:

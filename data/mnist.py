@@ -9,8 +9,7 @@ import time
 from collections.abc import Sequence
 
 from data import idx
-from data.dataset import Dataset
-from data.idx import DataError
+from data.dataset import DataError, Dataset
 from system import console, errors, untrusted
 
 TRAIN_IMAGES = "train-images-idx3-ubyte.gz"

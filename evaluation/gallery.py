@@ -4,12 +4,10 @@
 Drawn without matplotlib, which takes longer to load than a run to start.
 """
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from evaluation import scoring
-from training import summaries
+from training import sets, summaries
 
 MAX_DIGITS = 24
 COLUMNS = 8
@@ -19,7 +17,7 @@ CAPTION_HEIGHT = 16  # screen pixels
 
 def score(
     predict: scoring.Predict,
-    scored: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    data_sets: sets.Sets,
     loss: str,
     log: summaries.Summaries,
     epoch: int,
@@ -29,8 +27,9 @@ def score(
     Returns loss and accuracies on each split, by column of metrics.csv.
     """
     row = {}
-    for split, (images, labels) in scored.items():
-        scores = scoring.score(predict, images, labels, loss)
+    for split, (images, labels) in data_sets.scored.items():
+        classes = data_sets.classes
+        scores = scoring.score(predict, images, labels, loss, classes=classes)
         log.errors(epoch, split, draw(images, scores))
         row[f"{split}_loss"] = scores.loss
         row[f"{split}_accuracy"] = scores.accuracy
@@ -54,7 +53,8 @@ def draw(images: np.ndarray, scores: scoring.Scores) -> np.ndarray:
     for tile, index in zip(tiles, worst):
         ink = images[index, ..., 0].repeat(SCALE, 0).repeat(SCALE, 1)
         tile[:side] = 255 - ink
-        caption = f"{scores.labels[index]} as {scores.predictions[index]}"
+        true, predicted = scores.labels[index], scores.predictions[index]
+        caption = f"{scores.classes[true]} as {scores.classes[predicted]}"
         place, font = (4, side + CAPTION_HEIGHT - 5), cv2.FONT_HERSHEY_SIMPLEX
         cv2.putText(tile, caption, place, font, 0.38, 0, 1, cv2.LINE_AA)
     grid = tiles.reshape(rows, COLUMNS, side + CAPTION_HEIGHT, side)

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.scoring import CLASSES, Scores
+from data.dataset import MAX_CLASSES, MIN_CLASSES, label_type
+from evaluation.scoring import Scores
 from system import console, untrusted
 from training import runs
 
 PREDICTIONS = "predictions.npz"
 
-_MAX_BYTES = 1 << 26  # 1.5 million digits
+_MAX_BYTES = 1 << 28  # 6 million digits, or 67,000 images of a thousand classes
 # Whatever zipfile and numpy raise on a damaged archive.
 _DAMAGE = (
     *(OSError, ValueError, TypeError, LookupError, EOFError, RuntimeError),
@@ -30,7 +31,7 @@ def write(run_dir: Path, scores: Scores) -> None:
 
 
 def read(run_dir: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Reads predictions.npz: labels uint8 [N], probabilities float32 [N, 10].
+    """Reads predictions.npz: labels integers [N], probabilities float32 [N, classes].
 
     Raises RunError if the file is missing or damaged.
     """
@@ -60,12 +61,14 @@ def _parse(content: bytes) -> tuple[np.ndarray, np.ndarray]:
         if any(info.compress_type != zipfile.ZIP_STORED for info in infos):
             raise ValueError("compressed, which this project never does")
         labels, probabilities = (_parse_array(archive.read(info)) for info in infos)
-    if (labels.dtype, probabilities.dtype) != (np.uint8, np.float32) or (
-        probabilities.shape != (*labels.shape, CLASSES) or not len(labels)
-    ):
-        raise ValueError("not predictions of ten digits")
+    classes = probabilities.shape[-1] if probabilities.ndim == 2 else 0
+    if not (len(labels) and MIN_CLASSES <= classes <= MAX_CLASSES):
+        raise ValueError("not labels and probabilities")
+    types, shape = (label_type(classes), np.float32), (*labels.shape, classes)
+    if (labels.dtype, probabilities.dtype) != types or probabilities.shape != shape:
+        raise ValueError("not labels and probabilities")
     valid = (probabilities >= 0) & (probabilities < 1.001)  # NaN fails both
-    if labels.max() >= CLASSES or not valid.all():
+    if labels.min() < 0 or labels.max() >= classes or not valid.all():
         raise ValueError("a label or a probability out of range")
     return labels, probabilities
 
@@ -76,6 +79,6 @@ def _parse_array(content: bytes) -> np.ndarray:
     if np.lib.format.read_magic(file) != (1, 0):
         raise ValueError("another version of the array format")
     shape, transposed, dtype = np.lib.format.read_array_header_1_0(file)
-    if transposed or dtype.kind not in "fu":
+    if transposed or dtype.kind not in "fui":
         raise ValueError("not an array of plain numbers")
     return np.frombuffer(file.read(), dtype).reshape(shape).copy()

@@ -261,8 +261,10 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def percent(share: float) -> str:
-    """0.9959 → 99.59 %."""
+def percent(share: float | None) -> str:
+    """0.9959 → 99.59 %; "–" if there is no figure."""
+    if share is None:
+        return "–"
     return f"{100 * share:.2f}{_NBSP}%"
 
 

@@ -38,7 +38,9 @@ def evaluate(run: TrainedRun, scored: Scored) -> None:
     columns = ("loss", "accuracy")
     needed = [f"{name}_{column}" for name in ("train", split) for column in columns]
     rows = trained.epochs(run.directory, run.step, [*needed, "learning_rate"])
-    scores = scoring.score(run.predict, images, labels, run.config.loss)
+    scores = scoring.score(
+        run.predict, images, labels, run.config.loss, classes=run.classes
+    )
     if not (np.isfinite(scores.probabilities).all() and np.isfinite(scores.loss)):
         raise runs.RunError(
             f"the network of {run.directory} gives NaN or infinity for some {split}"
@@ -58,7 +60,7 @@ def submit(run: TrainedRun, dataset: data.Dataset, path: str) -> None:
       DataError: the file cannot be written.
     """
     logits = scoring.predict_all(run.predict, dataset.test_images)
-    kaggle.write_submission(path, logits.argmax(1))
+    kaggle.write_submission(path, logits.argmax(1), run.classes)
     print(path)
 
 

@@ -2,26 +2,26 @@
 """Scores of a network on labelled images."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+import data
 from evaluation import calibration
 from models import layers
 from training import losses
-
-CLASSES = 10
 
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
     """What a network predicts for some images, next to their labels."""
 
-    labels: np.ndarray  # uint8 [N]
-    probabilities: np.ndarray  # float32 [N, 10]
+    labels: np.ndarray  # integers [N]
+    probabilities: np.ndarray  # float32 [N, classes]
     loss: float  # mean training loss, without label smoothing
+    classes: Sequence[str] = data.DIGITS  # their names
 
     @property
     def predictions(self) -> np.ndarray:
@@ -42,11 +42,11 @@ class Scores:
     def binary_accuracy(self) -> float:
         """Share of correct answers to "is it a 0?", …, "is it a 9?", in [0, 1].
 
-        Each of the ten outputs answers yes above 0.5. This is what Keras calls accuracy
-        when the loss is binary cross-entropy. It flatters: one misclassified digit
-        costs at most 2 answers in 10.
+        Each output answers yes above 0.5. This is what Keras calls accuracy when the
+        loss is binary cross-entropy. It flatters: of ten answers, one misclassified
+        digit costs at most 2.
         """
-        truth = self.labels[:, np.newaxis] == np.arange(CLASSES)
+        truth = self.labels[:, np.newaxis] == np.arange(len(self.classes))
         return float(((self.probabilities > 0.5) == truth).mean())
 
 
@@ -57,7 +57,7 @@ def predict_logits(
     training: layers.Training,
     seed: tf.Tensor | None = None,
 ) -> tf.Tensor:
-    """Logits, float32 [N, 10], of images uint8 [N, 28, 28, 1], where N may be 0.
+    """Logits, float32 [N, classes], of images uint8 [N, 28, 28, 1], where N may be 0.
 
     TensorFlow's pooling and batch norm refuse an empty batch, so that one is given a
     blank image, whose logits are cut off again.
@@ -72,7 +72,7 @@ class Predict:
     """A network as a graph with the write-up's two placeholders.
 
     predict(images uint8 [N, 28, 28, 1], training bool [] = False) → logits float32
-    [N, 10]; N may differ from call to call.
+    [N, classes]; N may differ from call to call.
 
     Attributes:
       network: the network.
@@ -107,20 +107,22 @@ def score(
     labels: np.ndarray,
     loss: str = "softmax_cross_entropy",
     batch_size: int = 1000,
+    classes: Sequence[str] = data.DIGITS,
 ) -> Scores:
     """Scores images, uint8 [N, 28, 28, 1], `batch_size` at a time to bound the memory.
 
-    `predict` takes such images to logits [N, 10]; `loss` is a name in `losses.LOSSES`.
+    `predict` takes such images to logits [N, classes]; `loss` is a name in
+    `losses.LOSSES`; `classes` are the names of the classes.
     """
     logits = predict_all(predict, images, batch_size)
     mean_loss = losses.LOSSES[loss](tf.constant(logits), labels)
-    return Scores(labels, tf.nn.softmax(logits).numpy(), float(mean_loss))
+    return Scores(labels, tf.nn.softmax(logits).numpy(), float(mean_loss), classes)
 
 
 def predict_all(
     predict: Callable[..., tf.Tensor], images: np.ndarray, batch_size: int = 1000
 ) -> np.ndarray:
-    """Logits of all images, float32 [N, 10], computed `batch_size` at a time."""
+    """Logits of all images, float32 [N, classes], computed `batch_size` at a time."""
     return np.concatenate(
         [
             predict(images[start : start + batch_size]).numpy()
@@ -130,13 +132,18 @@ def predict_all(
 
 
 def summarise(scores: Scores) -> dict[str, Any]:
-    """Accuracy, errors, loss, calibration, confusions, per-class figures, for JSON."""
+    """Accuracy, errors, loss, calibration, confusions, per-class figures, for JSON.
+
+    A figure of a class is None where it is 0 / 0: recall without an image of the class,
+    precision without a prediction.
+    """
     from sklearn import metrics  # takes a second to load; only this function needs it
 
-    classes = list(range(CLASSES))
-    precision, recall, f1, support = metrics.precision_recall_fscore_support(
-        scores.labels, scores.predictions, labels=classes, zero_division=0
+    labels = list(range(len(scores.classes)))
+    *shares, support = metrics.precision_recall_fscore_support(
+        scores.labels, scores.predictions, labels=labels, zero_division=np.nan
     )
+    names = ("precision", "recall", "f1")
     return {
         "accuracy": scores.accuracy,
         "binary_accuracy": scores.binary_accuracy,
@@ -147,43 +154,73 @@ def summarise(scores: Scores) -> dict[str, Any]:
             scores.probabilities.max(1), scores.predictions == scores.labels
         ),
         "confusion_matrix": metrics.confusion_matrix(
-            scores.labels, scores.predictions, labels=classes
+            scores.labels, scores.predictions, labels=labels
         ).tolist(),
         "classes": [
             {
-                "class": digit,
-                "precision": float(precision[digit]),
-                "recall": float(recall[digit]),
-                "f1": float(f1[digit]),
-                "images": int(support[digit]),
+                "class": label,
+                "name": scores.classes[label],
+                **{n: _known(share[label]) for n, share in zip(names, shares)},
+                "images": int(support[label]),
             }
-            for digit in classes
+            for label in labels
         ],
     }
 
 
-def show(summary: dict[str, Any]) -> str:
-    """The summary as text for the console."""
-    from tabulate import tabulate
+def _known(share: float) -> float | None:
+    return None if np.isnan(share) else float(share)
 
-    confusion = [
-        [true, *(count or "·" for count in row)]
-        for true, row in enumerate(summary["confusion_matrix"])
-    ]
-    classes = [
-        [c["class"], f"{c['precision']:.2%}", f"{c['recall']:.2%}", c["images"]]
-        for c in summary["classes"]
-    ]
+
+MAX_SHOWN = 30  # classes in a table of the console
+
+
+def show(summary: Mapping[str, Any]) -> str:
+    """The summary as text for the console; of many classes, only the worst."""
+    rows = summary["classes"]
+    tables = [f"the {MAX_SHOWN} of {len(rows):,} classes with the lowest recall:"]
+    if len(rows) <= MAX_SHOWN:
+        tables = [_confusions(summary)]
+    else:
+        rows = sorted(rows, key=lambda row: row["recall"] or 0)[:MAX_SHOWN]
     return "\n\n".join(
         [
-            tabulate(
-                confusion, ["true \\ predicted", *range(CLASSES)], stralign="right"
-            ),
-            tabulate(
-                classes, ["digit", "precision", "recall", "images"], stralign="right"
-            ),
+            *tables,
+            _each_class(rows),
             f"accuracy {summary['accuracy']:.2%}  ·  {summary['errors']} errors of"
             f" {summary['images']:,}  ·  loss {summary['loss']:.4f}  ·  binary"
             f" accuracy {summary['binary_accuracy']:.2%}",
         ]
     )
+
+
+def _confusions(summary: Mapping[str, Any]) -> str:
+    names = [row["name"] for row in summary["classes"]]
+    table = [
+        [name, *(count or "·" for count in row)]
+        for name, row in zip(names, summary["confusion_matrix"], strict=True)
+    ]
+    return _table(table, ["true \\ predicted", *names])
+
+
+def _each_class(rows: Sequence[Mapping[str, Any]]) -> str:
+    table = [
+        [row["name"], percent(row["precision"]), percent(row["recall"]), row["images"]]
+        for row in rows
+    ]
+    digits = {row["name"] for row in rows} <= set(data.DIGITS)
+    kind = "digit" if digits else "class"
+    return _table(table, [kind, "precision", "recall", "images"])
+
+
+def _table(rows: Sequence[Sequence[Any]], header: Sequence[str]) -> str:
+    from tabulate import tabulate
+
+    # A class may be named 1e5, which is not a number here.
+    align = ["right"] * len(header)
+    return tabulate(rows, header, colalign=align, disable_numparse=True)
+
+
+def percent(share: float | None) -> str:
+    """0.9959 → 99.59%; "–" if there is no figure."""
+    return "–" if share is None else f"{share:.2%}"

@@ -18,7 +18,7 @@ from tensorboard.plugins.pr_curve import summary as pr_curve
 from tensorboard.plugins.projector import projector_config_pb2
 
 from evaluation.activations import LastLayer
-from evaluation.scoring import CLASSES, Scores
+from evaluation.scoring import Scores
 from training import runs
 
 THRESHOLDS = 201  # of a precision-recall curve
@@ -47,11 +47,11 @@ def tabs(
 ) -> Iterator[Message]:
     """Yields the Summary protocol buffers of HParams and PR Curves."""
     yield hparams.hparams_pb(hyperparameters(config), trial_id=name)
-    for digit in range(CLASSES):
+    for label, digit in enumerate(scores.classes):
         yield pr_curve.pb(
             f"precision_recall/is_it_a_{digit}",
-            labels=scores.labels == digit,
-            predictions=scores.probabilities[:, digit],
+            labels=scores.labels == label,
+            predictions=scores.probabilities[:, label],
             num_thresholds=THRESHOLDS,
             description=f"Precision and recall of {digit} on the {split} digits, while"
             f" the probability above which we call a digit a {digit} moves from 0 to 1."

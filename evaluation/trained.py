@@ -40,6 +40,11 @@ class TrainedRun(NamedTuple):
     predict: scoring.Predict
     step: int
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the logits."""
+        return runs.classes_of(self.record)
+
     def scored(self, dataset: data.Dataset, *, optional: bool = False) -> Scored:
         """The digits to score the run on: see `data.scored`.
 
@@ -73,7 +78,7 @@ def load(run_dir: Path) -> TrainedRun:
     record = runs.read_run(run_dir)
     config = runs.settings_of(run_dir, record, Config)
     try:
-        network = models.build(**vars(config))
+        network = models.build(**vars(config), classes=len(runs.classes_of(record)))
     except (LookupError, TypeError, ValueError) as error:
         raise _no_network(run_dir, error) from None
     state = tf.train.Checkpoint(**{checkpoints.scored(config): network})

@@ -2,8 +2,9 @@
 """Networks by name. To add one, add a file here and a line in `NETWORKS`.
 
 The contract: a network is a `tf.Module` that creates its variables in `__init__`. Its
-arguments are keyword-only, have defaults, and are named like their flags; one is
-`seed`. It is called as `network(images, training=…, seed=…, taps=…)`:
+arguments are keyword-only, have defaults, and are named like their flags, except for
+`classes`, their number, which the dataset decides; one is `seed`. It is called as
+`network(images, training=…, seed=…, taps=…)`:
 
 - images: uint8 [N, 28, 28, 1]; anything else raises ValueError.
 - training: Python bool or scalar bool tensor; switches batch norm and dropout.
@@ -11,8 +12,8 @@ arguments are keyword-only, have defaults, and are named like their flags; one i
 - taps: dict that the call fills with the output of each layer, after activation, pool
   and batch norm, under the layer's attribute name; in order, "logits" last.
 
-It returns `(logits, update_ops)`: logits float32 [N, 10], and a list that pairs each
-moving average with its next value. A call changes no variable.
+It returns `(logits, update_ops)`: logits float32 [N, classes], and a list that pairs
+each moving average with its next value. A call changes no variable.
 """
 
 import inspect
@@ -52,6 +53,7 @@ OPTIONS = tuple(
             for network in NETWORKS.values()
             for p in inspect.signature(network).parameters
         }
+        - {"classes"}
     )
 )
 
@@ -87,6 +89,6 @@ def options(network: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     return cli.options(NETWORKS[network], OPTIONS, settings, f"--network={network}")
 
 
-def build(network: str, **settings: Any) -> tf.Module:
-    """Builds a network with initial weights; arguments as of `options`."""
-    return NETWORKS[network](**options(network, settings))
+def build(network: str, classes: int = 10, **settings: Any) -> tf.Module:
+    """Builds a network with initial weights; settings as of `options`."""
+    return NETWORKS[network](classes=classes, **options(network, settings))

@@ -20,10 +20,11 @@ EPSILON = 1e-6
 
 
 class BNCNN(tf.Module):
-    """uint8 images [N, 28, 28, 1] → float32 logits [N, 10].
+    """uint8 images [N, 28, 28, 1] → float32 logits [N, classes].
 
     Args:
       seed: seed of the initial weights.
+      classes: number of classes.
       activation: a name in `layers.ACTIVATIONS`.
       bn_axis: -1 normalises channels, 1 rows: see `BatchNorm`.
       batch_norm_decay: decay of the moving averages.
@@ -35,6 +36,7 @@ class BNCNN(tf.Module):
         self,
         *,
         seed: int = 0,
+        classes: int = 10,
         activation: str = "relu",
         bn_axis: int = -1,
         batch_norm_decay: float = 0.99,
@@ -67,10 +69,11 @@ class BNCNN(tf.Module):
             self.conv3 = conv(48, 64, 2, seed=(seed, -3), name="conv3")
             self.norm3 = norm(7, 64, "norm3")
             self.dense1 = dense(576, 3168, seed=(seed, -4), name="dense1")
-            self.logits = dense(3168, 10, seed=(seed, -5), name="logits")
+            self.logits = dense(3168, classes, seed=(seed, -5), name="logits")
 
-        count = layers.count_parameters(self)
-        assert count == PARAMETERS[bn_axis], count
+        if classes == 10:
+            count = layers.count_parameters(self)
+            assert count == PARAMETERS[bn_axis], count
 
     @tf.Module.with_name_scope
     def __call__(
@@ -104,5 +107,5 @@ class BNCNN(tf.Module):
         )
         x = layers.flatten(x)  # [N, 576]
         taps["dense1"] = x = self.activation(self.dense1(x))  # [N, 3168]
-        taps["logits"] = x = self.logits(x)  # [N, 10]
+        taps["logits"] = x = self.logits(x)  # [N, classes]
         return x, update_ops

@@ -12,10 +12,11 @@ PARAMETERS = 887_530
 
 
 class DoubleConv(tf.Module):
-    """uint8 images [N, 28, 28, 1] → float32 logits [N, 10].
+    """uint8 images [N, 28, 28, 1] → float32 logits [N, classes].
 
     Args:
       seed: seed of the initial weights.
+      classes: number of classes.
       activation: a name in `layers.ACTIVATIONS`.
       conv_dropout: rate after each of the two blocks, 0 to `layers.MAX_DROPOUT`.
       dropout: rate after the hidden dense layer, 0 to `layers.MAX_DROPOUT`.
@@ -25,6 +26,7 @@ class DoubleConv(tf.Module):
         self,
         *,
         seed: int = 0,
+        classes: int = 10,
         activation: str = "relu",
         conv_dropout: float = 0.25,
         dropout: float = 0.5,
@@ -44,10 +46,11 @@ class DoubleConv(tf.Module):
             self.conv3 = conv(32, 64, 3, seed=(seed, -3), name="conv3")
             self.conv4 = conv(64, 64, 3, seed=(seed, -4), name="conv4")
             self.dense1 = dense(3136, 256, seed=(seed, -5), name="dense1")
-            self.logits = dense(256, 10, seed=(seed, -6), name="logits")
+            self.logits = dense(256, classes, seed=(seed, -6), name="logits")
 
-        count = layers.count_parameters(self)
-        assert count == PARAMETERS, count
+        if classes == 10:
+            count = layers.count_parameters(self)
+            assert count == PARAMETERS, count
 
     @tf.Module.with_name_scope
     def __call__(
@@ -79,5 +82,5 @@ class DoubleConv(tf.Module):
         x = layers.flatten(x)  # [N, 3136]
         taps["dense1"] = x = self.activation(self.dense1(x))  # [N, 256]
         x = dropout(x, self.dropout, 3)
-        taps["logits"] = x = self.logits(x)  # [N, 10]
+        taps["logits"] = x = self.logits(x)  # [N, classes]
         return x, []

@@ -21,10 +21,11 @@ BATCH_NORM_PLACES = ("none", "conv", "all")
 
 
 class LeNet(tf.Module):
-    """uint8 images [N, 28, 28, 1] → float32 logits [N, 10].
+    """uint8 images [N, 28, 28, 1] → float32 logits [N, classes].
 
     Args:
       seed: seed of the initial weights.
+      classes: number of classes.
       width: factor on the channels of both convolutions, 1 or more.
       activation: a name in `layers.ACTIVATIONS`.
       batch_norm: layers with batch norm: "none", "conv" (both convolutions) or "all"
@@ -42,6 +43,7 @@ class LeNet(tf.Module):
         self,
         *,
         seed: int = 0,
+        classes: int = 10,
         width: int = 1,
         activation: str = "selu",
         batch_norm: str = "none",
@@ -80,9 +82,9 @@ class LeNet(tf.Module):
             self.conv2 = conv(maps1, maps2, 3, seed=(seed, -2), name="conv2")
             self.dense1 = dense(36 * maps2, 288, seed=(seed, -3), name="dense1")
             self.dense2 = dense(288, 144, seed=(seed, -4), name="dense2")
-            self.logits = layers.Dense(144, 10, seed=(seed, -5), name="logits")
+            self.logits = layers.Dense(144, classes, seed=(seed, -5), name="logits")
 
-        if batch_norm == "none" and width == 1:
+        if batch_norm == "none" and width == 1 and classes == 10:
             count = layers.count_parameters(self)
             assert count == PARAMETERS, count
 
@@ -130,7 +132,7 @@ class LeNet(tf.Module):
         x = layers.flatten(x)  # [N, 576]
         x = dropout(block(x, self.dense1, self.norm3), 1)  # [N, 288]
         x = dropout(block(x, self.dense2, self.norm4), 2)  # [N, 144]
-        taps["logits"] = x = self.logits(x)  # [N, 10]
+        taps["logits"] = x = self.logits(x)  # [N, classes]
         return x, update_ops
 
     def _block(

@@ -12,10 +12,11 @@ PARAMETERS = {(64,): 50_890, (300,): 238_510, (150, 100): 133_860}
 
 
 class MLP(tf.Module):
-    """uint8 images [N, 28, 28, 1] → float32 logits [N, 10].
+    """uint8 images [N, 28, 28, 1] → float32 logits [N, classes].
 
     Args:
       seed: seed of the initial weights.
+      classes: number of classes.
       activation: a name in `layers.ACTIVATIONS`.
       hidden_units: units of each hidden layer; empty for a linear classifier.
     """
@@ -24,13 +25,14 @@ class MLP(tf.Module):
         self,
         *,
         seed: int = 0,
+        classes: int = 10,
         activation: str = "relu",
         hidden_units: Sequence[int] = (64,),
     ):
         super().__init__("mlp")
         self.activation = layers.ACTIVATIONS[activation]
         self.hidden = [f"dense{number}" for number in range(1, len(hidden_units) + 1)]
-        sizes = (784, *hidden_units, 10)
+        sizes = (784, *hidden_units, classes)
         with self.name_scope:
             for number, name in enumerate([*self.hidden, "logits"], 1):
                 layer = layers.Dense(
@@ -41,8 +43,9 @@ class MLP(tf.Module):
                 )
                 setattr(self, name, layer)
 
-        count = layers.count_parameters(self)
-        assert count == PARAMETERS.get(tuple(hidden_units), count), count
+        if classes == 10:
+            count = layers.count_parameters(self)
+            assert count == PARAMETERS.get(tuple(hidden_units), count), count
 
     @tf.Module.with_name_scope
     def __call__(
@@ -63,5 +66,5 @@ class MLP(tf.Module):
         x = layers.flatten(x)  # [N, 784]
         for name in self.hidden:
             taps[name] = x = self.activation(getattr(self, name)(x))  # [N, units]
-        taps["logits"] = x = self.logits(x)  # [N, 10]
+        taps["logits"] = x = self.logits(x)  # [N, classes]
         return x, []

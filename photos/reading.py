@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import tensorflow as tf
 
+import data
 from data import decode
 from evaluation import scoring
 from photos import components, segment
@@ -37,9 +38,9 @@ class Reading:
     column: int
     # Left, top, width, height in pixels of the upright photo.
     box: tuple[int, int, int, int]
-    digit: int  # the most probable class
+    digit: int | str  # the most probable class; an integer if classes are digits
     probability: float
-    runner_up: int  # the second one
+    runner_up: int | str  # the second one
     runner_up_probability: float
 
     @property
@@ -56,10 +57,14 @@ class Page:
 
 
 def read(
-    predict: Callable[..., tf.Tensor], paths: Sequence[Path], ink: str = "auto"
+    predict: Callable[..., tf.Tensor],
+    paths: Sequence[Path],
+    ink: str = "auto",
+    classes: Sequence[str] = data.DIGITS,
 ) -> list[Page]:
     """Reads the digits of photos with a network that takes uint8 images [N, 28, 28, 1].
 
+    The classes are names of what the network reads, digits or other characters.
     Raises PhotoError or PageError if a photo cannot be read, or has thousands of marks,
     or marks nested in one another.
     """
@@ -69,8 +74,9 @@ def read(
         return [Page(path, []) for path in paths]
     logits = scoring.predict_all(predict, np.stack(images)[..., np.newaxis])
     probabilities = iter(tf.nn.softmax(logits).numpy())
+    values = [int(n) if n in data.DIGITS else n for n in classes]
     return [
-        Page(path, [_reading(digit, next(probabilities)) for digit in digits])
+        Page(path, [_reading(digit, next(probabilities), values) for digit in digits])
         for path, digits in zip(paths, pages, strict=True)
     ]
 
@@ -94,15 +100,17 @@ def _scaled(box: tuple[int, int, int, int], scale: int) -> tuple[int, int, int, 
     return left, top, width, height
 
 
-def _reading(digit: segment.Digit, probabilities: np.ndarray) -> Reading:
+def _reading(
+    digit: segment.Digit, probabilities: np.ndarray, values: Sequence[int | str]
+) -> Reading:
     second, first = np.argsort(probabilities)[-2:].tolist()
     return Reading(
         digit.row,
         digit.column,
         digit.box,
-        first,
+        values[first],
         float(probabilities[first]),
-        second,
+        values[second],
         float(probabilities[second]),
     )
 
@@ -165,7 +173,7 @@ def _csv(pages: Sequence[Page]) -> str:
             lineterminator="\n",
             quoting=csv.QUOTE_NONNUMERIC if ";" in name else csv.QUOTE_MINIMAL,
         )
-        writer.writerows({"file": name, **_record(r)} for r in page.readings)
+        writer.writerows({"file": name, **_no_formulas(r)} for r in page.readings)
     return text.getvalue()
 
 
@@ -179,6 +187,16 @@ def _cell(path: str) -> str:
     """
     path = console.printable(path)
     return f"./{path}" if path.startswith(_FORMULA_STARTS) else path
+
+
+def _no_formulas(reading: Reading) -> dict[str, Any]:
+    """Record whose classes no spreadsheet takes for a formula."""
+    record = _record(reading)
+    for name in ("digit", "runner_up"):
+        text = str(record[name])
+        if len(text) > 1 and text.startswith(_FORMULA_STARTS):
+            record[name] = f"'{text}"
+    return record
 
 
 def _json(pages: Sequence[Page]) -> str:

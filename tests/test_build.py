@@ -43,7 +43,7 @@ def test_program_previews_online_transforms_without_a_warning(tmp_path):
 @pytest.mark.parametrize(
     "flags",
     [
-        *("--shift_directions=upp", "--shift_pixels=0", "--flip_labels=x", "--shft=1"),
+        *("--shift_directions=upp", "--shift_pixels=0", "--flip_codes=2", "--shft=1"),
         *("--rotation=181", "--zoom=nan", "--shear=x", "--elastic_alpha=34"),
         *("--workers=-1", "--dask_scheduler=x", "--multiply=0"),
         "--deform=elastic --multiply=2 --flip_codes=0",
@@ -54,6 +54,13 @@ def test_a_bad_flag_gives_one_line(tmp_path, flags):
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert flags.rpartition("--")[2].partition("=")[0] in done.stderr
+
+
+def test_an_unknown_class_gives_one_line(tmp_path):
+    done = run(tmp_path, "--dataset=digits", "--flip_labels=x")
+    assert done.returncode == 1
+    assert "flip_labels: 'x' is no class" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_copies_share_a_line_of_the_table(dataset):

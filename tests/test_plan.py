@@ -58,13 +58,30 @@ def test_lists_count_as_sets():
         ("shift_pixels", 0),
         ("shift_pixels", 5),
         ("flip_codes", ["-1"]),
-        ("flip_labels", ["10"]),
+        ("flip_labels", ["1000"]),
         ("flip_labels", [""]),
     ],
 )
 def test_impossible_settings_are_refused(name, value):
     with pytest.raises(errors.UserError, match=name):
         settings_from({**strings(Settings()), name: value})
+
+
+def test_classes_are_flipped_by_name():
+    def flipped(names, classes):
+        values = {**strings(Settings()), "flip_labels": names}
+        settings = planning.settings_from(SimpleNamespace(**values), classes)
+        return settings.flip_labels
+
+    digits = list("0123456789")
+    assert flipped(digits, tuple(digits)) == planning.DIGITS
+    assert flipped(["8", "0"], tuple(digits)) == (0, 8)
+    assert flipped(["O", "8"], ("O", "Q", "8")) == (0, 2)
+    # The default mirrors no letter.
+    assert flipped(digits, ("O", "Q", "8")) == (2,)
+    assert flipped(digits, ("O", "Q")) == ()
+    with pytest.raises(errors.UserError, match="'X' is no class .* some of O, Q$"):
+        flipped(["O", "X"], ("O", "Q"))
 
 
 # --- plan ---

@@ -87,8 +87,12 @@ def test_summary_by_hand():
     assert (nine["precision"], nine["recall"], nine["images"]) == (0.5, 1, 1)
     assert nine["f1"] == pytest.approx(2 / 3)
     # 4 was never read; 8 is not even among the labels.
-    assert (four["precision"], four["recall"], four["f1"]) == (0, 0, 0)
-    assert summary["classes"][8]["images"] == 0
+    assert (four["precision"], four["recall"], four["f1"]) == (None, 0, 0)
+    eight = {"class": 8, "name": "8", "images": 0}
+    eight |= dict.fromkeys(["precision", "recall", "f1"])
+    assert summary["classes"][8] == eight
+    eight_of_table = scoring.show(summary).split("\n\n")[1].splitlines()[-2].split()
+    assert eight_of_table == ["8", "–", "–", "0"]
     assert json.loads(json.dumps(summary)) == summary
 
 

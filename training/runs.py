@@ -26,6 +26,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from data.dataset import DIGITS, DataError, check_classes
 from system import cli, console, errors, files, untrusted
 
 # Format of run.json; raised only when its meaning changes, whatever cli.VERSION is.
@@ -278,6 +279,11 @@ def _compare_environment(
     return run
 
 
+def classes_of(run: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the classes of a run; older runs have the ten digits."""
+    return tuple(run.get("classes", DIGITS))
+
+
 def check_data(
     run_dir: Path, run: Mapping[str, Any], hashes: Mapping[str, str]
 ) -> None:
@@ -326,6 +332,11 @@ def _check_format(path: Path, run: Any) -> None:
         raise RunError(f"{path} has no configuration in it: train again")
     if not isinstance(run.get("data"), dict):
         raise RunError(f"{path} does not name its data: train again")
+    try:
+        classes = run.get("classes", list(DIGITS))
+        check_classes(classes if isinstance(classes, list) else [])
+    except DataError as error:
+        raise RunError(f"{path} is damaged: {error}; train again") from None
     resumed = run.get("resumed", [])
     if not isinstance(resumed, list) or not all(
         isinstance(environment, dict)

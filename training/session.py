@@ -15,7 +15,8 @@ from typing import Any
 import tensorflow as tf
 
 import data
-from system import cli
+from augment.plan import MAX_NAMED
+from system import cli, console
 from training import cluster, interruption, machine, runs, schedules, sets
 from training.environment import current_environment
 from training.workers import ALONE, Workers
@@ -65,6 +66,11 @@ class Session:
             f"{dataset.name}: {dataset.source}; {count:,} images to train on after"
             f" {seconds:.1f} s"
         )
+        if missing := dataset.missing:
+            console.warn(
+                f"no training image of {', '.join(missing[:MAX_NAMED])}"
+                f"{', …' * (len(missing) > MAX_NAMED)}: the network will never learn it"
+            )
         # The compiler has worked while we read the data; now we wait for it.
         kernels = machine.settle(config.kernels, resolved.chosen)
         resolved = resolved.with_kernels(kernels)
@@ -81,6 +87,7 @@ class Session:
         facts = {
             "chosen": resolved.chosen,
             "data": dict(dataset.hashes),
+            "classes": list(dataset.classes),
             "data_seconds": seconds,
             "environment": current_environment() | self.workers.environment,
         }

@@ -17,7 +17,7 @@ from training import windows
 
 
 class Sets(NamedTuple):
-    """Images and labels of a run: uint8 [N, 28, 28, 1] and [N]."""
+    """Images and labels of a run: uint8 [N, 28, 28, 1] and, as in `Dataset`, [N]."""
 
     train_images: np.ndarray  # the enlarged training set, without the held-out images
     train_labels: np.ndarray
@@ -26,6 +26,7 @@ class Sets(NamedTuple):
     # The training set if it stays on disk; the first two are then empty, and
     # `training.windows` reads it part by part.
     stored: windows.Source | None = None
+    classes: tuple[str, ...] = data.DIGITS  # their names
 
     @property
     def train_count(self) -> int:
@@ -39,19 +40,21 @@ def load(dataset: data.Dataset, config: Any) -> Sets:
     The enlarged set is built in --augmented_dir first, unless it is there already.
     """
     size, seed = config.validation_size, config.split_seed
-    settings, memory_mb = plan.settings_from(config), config.memory_mb
+    classes, memory_mb = dataset.classes, config.memory_mb
+    settings = plan.settings_from(config, classes)
     train, _ = data.split(len(dataset.train_labels), size, seed)  # indices
     scored = data.scored(dataset, size, seed)  # held-out images and test images
     if memory_mb:  # 0: the set goes into memory, whatever its size
         stored = store(dataset, settings, config.augmented_dir, train)
         if not windows.fits(len(stored), memory_mb):
-            return Sets(empty((0, 28, 28, 1)), empty((0,)), scored, stored)
+            labels = empty((0,), dataset.train_labels.dtype)
+            return Sets(empty((0, 28, 28, 1)), labels, scored, stored, classes)
     enlarged = enlarge(dataset, settings, config.augmented_dir, train if size else None)
-    return Sets(enlarged.images, enlarged.labels, scored)
+    return Sets(enlarged.images, enlarged.labels, scored, None, classes)
 
 
 class Whole:
-    """A set in memory, uint8 [N, 28, 28, 1] and [N]: one window for all steps."""
+    """A set in memory, images and labels: one window for all steps."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray):
         # Copied to the device once, as bytes.
@@ -90,4 +93,5 @@ def feed(data_sets: Sets, config: Any, steps: int) -> Feed:
         batch_size=config.batch_size,
         length=windows.length(config.memory_mb, config.batch_size),
         steps=steps,
+        label_type=data_sets.train_labels.dtype,
     )

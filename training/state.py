@@ -113,6 +113,7 @@ class State:
       config: the run's `config.Config`.
       recorded: the settings in its run.json, whose hash each checkpoint carries, so
         that no other run resumes from it. Default: those of `config`.
+      classes: number of classes.
 
     Attributes:
       network: the network in training.
@@ -124,8 +125,10 @@ class State:
       progress: how far the run has come, which each checkpoint stores, too.
     """
 
-    def __init__(self, config: Any, recorded: Mapping[str, Any] | None = None):
-        self._config, settings = config, vars(config)
+    def __init__(
+        self, config: Any, recorded: Mapping[str, Any] | None = None, classes: int = 10
+    ):
+        self._config, settings = config, {**vars(config), "classes": classes}
         self._recorded = recorded or config.deciding()
         self.network, self.watch = models.build(**settings), schedules.Watch()
         self.average = models.build(**settings) if config.weight_average else None

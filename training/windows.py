@@ -19,6 +19,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import DTypeLike
 
 from data.dataset import empty
 from system import device, errors
@@ -39,7 +40,7 @@ class Source(Protocol):
     def read(
         self, pieces: Sequence[tuple[int, int]], images: np.ndarray, labels: np.ndarray
     ) -> None:
-        """Fills uint8 [n, 28, 28, 1] and [n] with pieces of the set, one after another.
+        """Fills images, uint8 [n, 28, 28, 1], and labels [n] with pieces of the set.
 
         A piece is the number of its first image and a count. Raises UserError if the
         set cannot be read.
@@ -54,7 +55,7 @@ class Window(NamedTuple):
 
     # uint8 [W, 28, 28, 1], on the device; W is the same for all windows
     images: tf.Tensor
-    labels: tf.Tensor  # uint8 [W]
+    labels: tf.Tensor  # [W]
     end: int  # first step after this window
 
 
@@ -68,6 +69,7 @@ class Windows:
       batch_size: images per step.
       length: steps per window.
       steps: steps of the run; windows after its end are not read.
+      label_type: type of the labels.
     """
 
     def __init__(
@@ -79,11 +81,12 @@ class Windows:
         batch_size: int,
         length: int,
         steps: int,
+        label_type: DTypeLike = np.uint8,
     ):
         self._source, self._order, self._seed = source, ORDERS[sampler], seed
         self._length, self._steps = length, steps
         size = length * batch_size
-        self._arrays = [(empty((size, 28, 28, 1)), empty((size,))) for _ in range(2)]
+        self._arrays = [_arrays(size, label_type) for _ in range(2)]
         # They share the arrays' memory, which we write to only while no step reads it.
         self._tensors = [tuple(map(device.tensor, pair)) for pair in self._arrays]
         self._fills: dict[int, concurrent.futures.Future] = {}
@@ -120,7 +123,7 @@ class Windows:
             return
         done = 0
         for piece in content.pieces:  # each goes to scattered places
-            buffers = empty((piece[1], 28, 28, 1)), empty((piece[1],))
+            buffers = _arrays(piece[1], labels.dtype)
             self._read([piece], *buffers)
             places = content.places[done : done + piece[1]]
             images[places], labels[places] = buffers
@@ -142,8 +145,8 @@ class Windows:
     def first(self, count: int) -> tf.Tensor:
         """Returns the first images of the set, as `Whole.first` does."""
         count = min(count, len(self._source))
-        images = empty((count, 28, 28, 1))
-        self._source.read([(0, count)], images, empty((count,)))
+        images, labels = _arrays(count, self._arrays[0][1].dtype)
+        self._source.read([(0, count)], images, labels)
         return device.tensor(images)
 
     def verified(self) -> None:
@@ -159,6 +162,11 @@ class Windows:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._pool.shutdown(cancel_futures=True)
+
+
+def _arrays(count: int, label_type: DTypeLike) -> tuple[np.ndarray, np.ndarray]:
+    """Creates arrays for so many images and labels."""
+    return empty((count, 28, 28, 1)), empty((count,), label_type)
 
 
 class Content(NamedTuple):
