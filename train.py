@@ -33,6 +33,7 @@ from training import (
     losses,
     machine,
     replicas,
+    runs,
     schedules,
     session,
     sets,
@@ -161,8 +162,8 @@ def train(config: Config, data_sets: sets.Sets, run: Session) -> scoring.Predict
     if a loss, gradient or weight is no longer finite, and interruption.Stopped if a
     signal came and the run is saved.
     """
-    recorded = run.record.get("config")  # the record is run.json
-    state = State(config, recorded, len(data_sets.classes))
+    identity = runs.identity(run.record)  # the record is run.json
+    state = State(config, identity, len(data_sets.classes))
     predict = scoring.Predict(state.scored)
     scored = data_sets.scored
     epoch_steps, total_steps = schedules.count_steps(config, data_sets.train_count)
@@ -241,7 +242,7 @@ def main(_: list[str]) -> None:
         config = resolved.config
         device.set_threads(resolved.threads, config.replicas // place.workers)
         with session.opened(config, place) as run:
-            finished = result.finished(run.run_dir, config.data_dir)
+            finished = result.finished(run.run_dir, config)
             if run.workers.agree(bool(finished)):  # only worker 0 sees the directory
                 print(finished)
                 return

@@ -74,7 +74,7 @@ def read(directory: Path) -> Run:
     run = runs.read_run(directory)
     config = runs.settings_of(directory, run, Config)
     labels, probabilities = predictions.read(directory)
-    split, finished, binary_accuracy, errors = _read_result(directory)
+    split, finished, binary_accuracy, errors = _read_result(directory, config.epochs)
     if not finished:
         raise runs.RunError(
             f"{directory} was scored before its training was finished: resume it by"
@@ -97,8 +97,8 @@ def _score_again(directory: Path | str) -> str:
     return console.command("eval.py", f"--run_dir={directory}")
 
 
-def _read_result(directory: Path) -> tuple[str, bool, float, int]:
-    """The split scored, whether the run is finished, binary accuracy in %, errors."""
+def _read_result(directory: Path, epochs: int) -> tuple[str, bool, float, int]:
+    """The split scored, whether all epochs are done, binary accuracy in %, errors."""
     path = directory / result.RESULT
     try:
         stored = untrusted.read_json(path)
@@ -109,13 +109,16 @@ def _read_result(directory: Path) -> tuple[str, bool, float, int]:
             raise ValueError(path)
         if type(errors) is not int or errors < 0:
             raise ValueError(path)
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        # It may have been given more epochs since.
+        planned = stored.get("config", {}).get("epochs", epochs)
+        finished = stored["finished"] and planned == epochs
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise runs.RunError(
             f"{path} is missing, damaged or of an older version"
             f" ({type(error).__name__}): run {_score_again(directory)} to write it"
             " again"
         ) from None
-    return split, stored["finished"], binary_accuracy, errors
+    return split, finished, binary_accuracy, errors
 
 
 def check_comparable(compared: Sequence[Run]) -> None:

@@ -18,7 +18,7 @@ from config import Config
 from evaluation import calibration, figures, mosaics, statistics
 from evaluation.activations import FirstLayer
 from evaluation.scoring import Scores
-from training import runs
+from training import epochs, runs
 
 REPORT = "report.html"
 TEMPLATE = "report.html.j2"
@@ -133,7 +133,8 @@ def _facts(
     split: str, result: Mapping[str, Any], scores: Scores, layer: FirstLayer
 ) -> dict[str, Any]:
     """The variables of the page, except rows and pictures."""
-    summary = result[split]
+    summary, config = result[split], Config.recorded(result["config"])
+    early = result["finished"] and result["epochs"] < config.epochs
     correct = summary["images"] - summary["errors"]
     return {
         "split": split,
@@ -143,6 +144,7 @@ def _facts(
         "data": result["data"],
         "environment": result["environment"],
         "scored": describe_weights(split, result),
+        "more_epochs": epochs.can_change(config) and not early,
         "interval": statistics.share_interval(correct, summary["images"]),
         "confusions": confusions(np.array(summary["confusion_matrix"])),
         "per_class": _per_class(summary),

@@ -15,7 +15,7 @@ from data import kaggle
 from evaluation import predictions, scoring, trained
 from evaluation.trained import Scored, TrainedRun
 from system import errors, untrusted
-from training import checkpoints, events, runs, summaries
+from training import checkpoints, events, history, runs, summaries
 
 RESULT = "result.json"
 
@@ -124,26 +124,25 @@ def _progress(
     `epochs` and the seconds count complete epochs. A run that was stopped within an
     epoch is scored there, and `scored_epoch` is that epoch.
     """
-    best = max(rows, key=lambda row: row.get("validation_accuracy", 0))
-    since_best = len(rows) - 1 - rows.index(best)
+    best = history.best_epoch(rows)
     last = int(rows[-1]["epoch"]) + (step > rows[-1]["step"])
     from_best = checkpoints.scored(config) == checkpoints.BEST
     return {
         "epochs": len(rows),
         "steps": step,
         "finished": len(rows) == config.epochs
-        or 0 < config.early_stopping <= since_best,
-        "scored_epoch": int(best["epoch"]) if from_best else last,
+        or history.stopped_early(rows, config.early_stopping),
+        "scored_epoch": best if from_best else last,
         "training_seconds": rows[-1]["seconds"],
     }
 
 
-def finished(run_dir: Path, data_dir: str | None) -> str:
+def finished(run_dir: Path, config: Config) -> str:
     """What to say of a run that is scored at its last step; "" of any other.
 
     Args:
       run_dir: run directory.
-      data_dir: value of --data_dir, for the command that scores the run again.
+      config: settings of the run; it may have been scored with fewer epochs.
     """
     try:
         result = untrusted.read_json(run_dir / RESULT)
@@ -155,11 +154,13 @@ def finished(run_dir: Path, data_dir: str | None) -> str:
             return ""
         if not result["finished"] or not step == result["steps"] == last["step"]:
             return ""
+        if result["config"]["epochs"] != config.epochs:
+            return ""
         summary = result[scored_split(result)]
         return (
             f"{run_dir} is trained to its last step, {step:,}, and scored:"
             f" {summary['errors']:,} errors of {summary['images']:,}; to score it"
-            f" again: {runs.score_command(run_dir, data_dir)}"
+            f" again: {runs.score_command(run_dir, config.data_dir)}"
         )
     except (OSError, ValueError, LookupError, TypeError, errors.UserError):
         return ""  # training will report what is missing, or write it again

@@ -83,7 +83,7 @@ def load(run_dir: Path) -> TrainedRun:
         raise _no_network(run_dir, error) from None
     state = tf.train.Checkpoint(**{checkpoints.scored(config): network})
     folder = run_dir / checkpoints.FOLDER
-    step = checkpoints.restore(state, folder, record["config"], partial=True)
+    step = checkpoints.restore(state, folder, runs.identity(record), partial=True)
     if step is None:
         raise runs.RunError(f"{run_dir} has no checkpoint yet: train it first")
     # A run writes a checkpoint before its first step, which is of no use here.

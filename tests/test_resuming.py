@@ -235,8 +235,10 @@ def test_another_run_is_refused_before_the_data(call, no_data, interrupted):
     before = sorted(interrupted.rglob("*"))
     with pytest.raises(RunError, match="holds a run with --network=mlp, not lenet: "):
         call(f"--run_dir={interrupted}", "--kernels=tensorflow")
-    with pytest.raises(RunError, match="holds a run with --epochs=2, not 5"):
-        call(f"--flagfile={interrupted}/flags.txt", "--epochs=5")
+    change(interrupted, {"schedule": "one_cycle"})
+    again = f"--flagfile={interrupted}/flags.txt", "--schedule=one_cycle"
+    with pytest.raises(RunError, match="has --schedule=one_cycle over 2 epochs, and"):
+        call(*again, "--epochs=5")
     assert set(interrupted.rglob("*")) - set(before) <= {interrupted / ".lock"}
 
 
@@ -270,11 +272,11 @@ def test_restarting_a_finished_run_loads_no_data(call, no_data, tmp_path, capsys
 @pytest.mark.parametrize("lost", ["result.json", "predictions.npz", "metrics.csv"])
 def test_a_run_that_lost_a_file_is_not_finished(tmp_path, lost):
     run_dir = shutil.copytree(GOLDEN, tmp_path / "run")
-    assert result.finished(run_dir, None)
+    assert result.finished(run_dir, config.Config(epochs=2))
     (run_dir / lost).write_text("{}")
-    assert not result.finished(run_dir, None)
+    assert not result.finished(run_dir, config.Config(epochs=2))
     (run_dir / lost).unlink()
-    assert not result.finished(run_dir, None)
+    assert not result.finished(run_dir, config.Config(epochs=2))
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -282,4 +284,4 @@ def test_a_run_that_lost_events_is_not_finished(tmp_path, split):
     """Training then loads everything, and says what is lost."""
     run_dir = shutil.copytree(GOLDEN, tmp_path / "run")
     shutil.rmtree(run_dir / split)
-    assert not result.finished(run_dir, None)
+    assert not result.finished(run_dir, config.Config(epochs=2))

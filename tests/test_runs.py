@@ -13,7 +13,7 @@ from config import Config
 from evaluation import trained
 from system import cli
 from tests.helpers import ROOT
-from training import runs
+from training import locks, runs
 from training.runs import RunError
 
 CONFIG = Config(epochs=3, learning_rate=0.1).resolved()
@@ -142,8 +142,8 @@ def test_a_file_is_not_a_run(tmp_path):
 HOLD = """
 import sys, time
 from pathlib import Path
-from training import runs
-with runs.lock(Path(sys.argv[1])):
+from training import locks, runs
+with locks.lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -156,26 +156,26 @@ def test_the_second_process_is_refused_until_the_first_has_died(tmp_path):
         try:
             assert first.stdout.readline() == b"held\n"
             with pytest.raises(RunError, match=f"another process {first.pid}: wait"):
-                with runs.lock(run_dir):
+                with locks.lock(run_dir):
                     raise AssertionError("both hold it")
         finally:
             first.kill()
-    with runs.lock(run_dir):
+    with locks.lock(run_dir):
         assert (run_dir / ".lock").read_text() == str(os.getpid())
-    with runs.lock(run_dir):
+    with locks.lock(run_dir):
         pass
 
 
 def test_a_lock_leaves_a_foreign_directory_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(RunError, match="holds 'thesis.tex' but no run.json"):
-        with runs.lock(tmp_path):
+        with locks.lock(tmp_path):
             raise AssertionError("it was locked")
     assert visible(tmp_path) == ["thesis.tex"]
     (tmp_path / "file").touch()
     for place in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(RunError, match="choose another --run_dir"):
-            with runs.lock(place):
+            with locks.lock(place):
                 raise AssertionError("it was locked")
 
 
@@ -186,7 +186,7 @@ def test_a_lock_removes_what_killed_processes_left(tmp_path):
     mine = (".metrics.csv.old", ".bashrc", ".run.json.1")  # process 1 is alive
     for name in (*mine, f".metrics.csv.{dead.pid}", f".run.json.{os.getpid()}"):
         (tmp_path / name).touch()
-    with runs.lock(tmp_path):
+    with locks.lock(tmp_path):
         assert visible(tmp_path) == sorted([".lock", *mine, "flags.txt", "run.json"])
 
 
@@ -215,7 +215,7 @@ def test_a_link_or_a_pipe_in_a_run_is_refused(tmp_path, name, place):
         open_run(run_dir)
     (run_dir / name).parent.mkdir(parents=True, exist_ok=True)
     place(victim, run_dir / name)
-    for enter in (runs.lock, trained.load):
+    for enter in (locks.lock, trained.load):
         with pytest.raises(RunError, match=f"{name} is a (link|pipe)"):
             with enter(run_dir):
                 raise AssertionError("it was locked")
@@ -227,7 +227,7 @@ def test_a_lock_with_a_second_name_is_refused(tmp_path):
     open_run(tmp_path / "run")
     os.link(tmp_path / "victim", tmp_path / "run" / ".lock")
     with pytest.raises(RunError, match=".lock is a hard link: delete it"):
-        with runs.lock(tmp_path / "run"):
+        with locks.lock(tmp_path / "run"):
             raise AssertionError("it was locked")
     assert (tmp_path / "victim").read_text() == "mine"
 
@@ -235,5 +235,5 @@ def test_a_lock_with_a_second_name_is_refused(tmp_path):
 def test_a_run_directory_may_itself_be_a_link(tmp_path):
     open_run(tmp_path / "disk")
     (tmp_path / "run").symlink_to(tmp_path / "disk")
-    with runs.lock(tmp_path / "run"):
+    with locks.lock(tmp_path / "run"):
         open_run(tmp_path / "run")

@@ -39,7 +39,7 @@ OPENERS = {
     "metrics.csv": lambda path: history.read(path.parent),
     "manifest.json": lambda path: folder.read_checksums(path.parent, {}),
     "predictions.npz": lambda path: predictions.read(path.parent),
-    "result.json": lambda path: recipes._read_result(path.parent),
+    "result.json": lambda path: recipes._read_result(path.parent, 1),
     "photo": decode.read,
     "shard": lambda path: shards.read(path, 8, np.zeros(9, np.uint8), None),
 }

@@ -47,10 +47,10 @@ def path(folder: Path, step: int) -> Path:
 
 
 def fingerprint(recorded: Mapping[str, Any] | None) -> str:
-    """SHA-256 of the settings in a run's run.json, which its checkpoints carry.
+    """SHA-256 of a run's `runs.identity`, which its checkpoints carry.
 
-    They are hashed as they were recorded when the run was begun, so that settings and
-    defaults of later versions change nothing.
+    The settings are hashed as they were recorded when the run was begun, so that
+    settings and defaults of later versions change nothing.
     """
     text = json.dumps(recorded or {}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -82,7 +82,7 @@ def save(
       state: objects to save.
       folder: the run's folder of checkpoints.
       step: number of steps taken.
-      recorded: settings in the run's run.json; no other run can use this checkpoint.
+      recorded: the run's `runs.identity`; no other run can use this checkpoint.
       progress: whatever else to keep, of JSON types; see `progress`.
 
     Raises:
@@ -183,7 +183,7 @@ def restore(
     Args:
       state: objects to restore.
       folder: the run's folder of checkpoints.
-      recorded: settings in the run's run.json.
+      recorded: the run's `runs.identity`.
       partial: whether the checkpoint may hold more than `state`, such as an optimizer
         besides the network.
 

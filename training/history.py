@@ -98,6 +98,20 @@ def epochs(
     return rows
 
 
+def best_epoch(rows: Sequence[Mapping[str, float]]) -> int:
+    """Number of the first epoch with the best validation accuracy; 0 without any."""
+    accuracies = [row.get("validation_accuracy", 0) for row in rows]
+    return accuracies.index(max(accuracies))
+
+
+def stopped_early(rows: Sequence[Mapping[str, float]], patience: int) -> bool:
+    """Whether a run with these epochs, at least one, has stopped early.
+
+    `patience` is --early_stopping.
+    """
+    return 0 < patience <= len(rows) - 1 - best_epoch(rows)
+
+
 def write(run_dir: Path, rows: Sequence[Mapping[str, float]]) -> None:
     """Replaces metrics.csv.
 

@@ -153,7 +153,7 @@ def resolve(config: Any, place: cluster.Place) -> Resolved:
     left_open = [name for name in CHOICES if not getattr(config, name)]
     earlier = 0
     directory = Path(config.run_dir)
-    if os.path.exists(directory / runs.RUN):  # if it cannot be: `runs.lock` says why
+    if os.path.exists(directory / runs.RUN):  # if it cannot be: `locks.lock` says why
         run = runs.read_run(directory)
         begun = runs.settings_of(directory, run, type(config))
         if not begun.replicas:

@@ -3,7 +3,8 @@
 
 flags.txt        every flag of the run, for --flagfile
 run.json         settings of the run and what else its result depends on; `resumed`
-                 lists the environments, other than the first, that it resumed in
+                 lists the environments, other than the first, that it resumed in;
+                 `begun_epochs`: its first number of epochs, if it was given another
 metrics.csv      one row per epoch; see training.history
 checkpoints/     see training.checkpoints
 train/ validation/ test/   TensorBoard events of the training
@@ -18,13 +19,10 @@ None of these may be a link, a pipe or a device. A run directory may come by mai
 must not make us write somewhere else, or read for ever.
 """
 
-import contextlib
-import fcntl
 import json
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from data.dataset import DIGITS, DataError, check_classes
 from system import cli, console, errors, files, untrusted
@@ -33,12 +31,12 @@ from system import cli, console, errors, files, untrusted
 # Runs of version 0.5.1 and earlier have none, which counts as 0.
 FORMAT = 1
 
-RUN, FLAGS, LOCK = "run.json", "flags.txt", ".lock"
+RUN, FLAGS, LOCK, SWEEP = "run.json", "flags.txt", ".lock", "sweep.json"
 
 # What training and scoring leave behind besides checkpoints/.
 TRACES = (
     *("metrics.csv", "train", "validation", "test", "final", "result.json"),
-    *("predictions.npz", "report.html", "sweep.json"),
+    *("predictions.npz", "report.html", SWEEP),
 )
 CONTENTS = (LOCK, FLAGS, RUN, "checkpoints", *TRACES)
 
@@ -70,7 +68,7 @@ def check_contents(run_dir: Path) -> None:
     try:
         link = files.find_link(run_dir, CONTENTS)
     except OSError as error:
-        raise _not_writable(run_dir, error) from None
+        raise not_writable(run_dir, error) from None
     if link:
         path, what = link
         raise RunError(
@@ -79,85 +77,22 @@ def check_contents(run_dir: Path) -> None:
         )
 
 
-@contextlib.contextmanager
-def lock(run_dir: Path) -> Iterator[None]:
-    """Keeps other processes from training in a run directory; creates it if missing.
-
-    The kernel frees the lock of a process that dies.
-
-    Raises:
-      RunError: another process holds the lock, or the directory is not one for a run.
-    """
-    _refuse_foreign(run_dir)
-    check_contents(run_dir)
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        opened = files.append(run_dir / LOCK)
-    except OSError as error:
-        raise _not_writable(run_dir, error) from None
-    with opened as file:
-        _acquire(file, run_dir)
-        with contextlib.suppress(OSError):  # a full disk will be reported elsewhere
-            file.truncate(0)
-            file.write(str(os.getpid()).encode())
-            file.flush()
-        files.remove_leftovers(run_dir)
-        try:
-            yield
-        finally:
-            _remove_unused(run_dir)
-
-
-def _acquire(file: BinaryIO, run_dir: Path) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        pid = file.read(10).decode("ascii", "replace")
-        who = f" {pid}" if pid.isdecimal() else ""
-        raise RunError(
-            f"{run_dir} is being trained by another process{who}: wait until it ends,"
-            " or choose another --run_dir"
-        ) from None
-    except OSError as error:
-        raise _not_writable(run_dir, error) from None
-    if not _is_open_at(file, run_dir / LOCK):
-        raise RunError(
-            f"{run_dir} was just removed by the process that held it: start again"
-        )
-
-
-def _is_open_at(file: BinaryIO, path: Path) -> bool:
-    """Whether a path still leads to this open file."""
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
-    except FileNotFoundError:
-        return False
-
-
-def _remove_unused(run_dir: Path) -> None:
-    """Removes a directory in which no run was started."""
-    with contextlib.suppress(OSError):  # gone, or shared with others
-        if [path.name for path in run_dir.iterdir()] == [LOCK]:
-            (run_dir / LOCK).unlink()
-            run_dir.rmdir()
-
-
-def _not_writable(run_dir: Path, error: OSError) -> RunError:
+def not_writable(run_dir: Path, error: OSError) -> RunError:
+    """Error to raise when a run directory cannot be written."""
     return RunError(
         f"cannot write the run directory {run_dir}: {error.strerror}; choose another"
         " --run_dir"
     )
 
 
-def _refuse_foreign(run_dir: Path) -> None:
+def refuse_foreign(run_dir: Path) -> None:
     """Raises RunError if a directory has contents, but not those of a run."""
     try:
         if not run_dir.exists() or (run_dir / RUN).exists():
             return
         foreign = sorted(p.name for p in run_dir.iterdir() if p.name[0] != ".")
     except OSError as error:
-        raise _not_writable(run_dir, error) from None
+        raise not_writable(run_dir, error) from None
     if foreign and foreign != [FLAGS]:
         raise RunError(
             f"{run_dir} holds {foreign[0]!r} but no run.json, so it is not a run of"
@@ -179,13 +114,15 @@ def score_command(run_dir: Path, data_dir: str | None) -> str:
 def check_settings(run_dir: Path, config: Any) -> dict[str, Any] | None:
     """Makes sure that a directory holds no run, or one with the settings of a Config.
 
+    The number of epochs may differ: `training.epochs` decides about that.
+
     Returns:
       Contents of run.json, if there is a run.
 
     Raises:
       RunError: it holds another run, or something that is not a run.
     """
-    _refuse_foreign(run_dir)
+    refuse_foreign(run_dir)
     if not (run_dir / RUN).exists():
         return None
     run = read_run(run_dir)
@@ -194,7 +131,7 @@ def check_settings(run_dir: Path, config: Any) -> dict[str, Any] | None:
         config.deciding(),
     )
     first = ("network", "dataset")  # they decide which other settings there are
-    for name in [*first, *sorted(given.keys() - {*first})]:
+    for name in [*first, *sorted(given.keys() - {*first, "epochs"})]:
         if stored[name] != given[name]:
             raise RunError(
                 f"{run_dir} holds a run with --{name}={stored[name]}, not"
@@ -222,7 +159,8 @@ def open_run(
     """Creates a run, or makes sure that the run in a directory is this one.
 
     If it resumes in another environment, we warn that its last bits may differ, and
-    add the environment to run.json.
+    add the environment to run.json. If it is to have another number of epochs, that is
+    recorded in flags.txt and run.json.
 
     Args:
       run_dir: run directory; created if missing.
@@ -240,17 +178,48 @@ def open_run(
     """
     if run := check_settings(run_dir, config):
         check_data(run_dir, run, facts["data"])
+        if settings_of(run_dir, run, type(config)).epochs != config.epochs:
+            run = _give_epochs(run_dir, run, config.epochs, flags)
         if not (run_dir / FLAGS).exists():  # killed before it was written
             write_atomically(run_dir / FLAGS, flags)
         return _compare_environment(run_dir, run, facts["environment"])
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _not_writable(run_dir, error) from None
+        raise not_writable(run_dir, error) from None
     own = {"format": FORMAT, "version": cli.VERSION, "config": config.deciding()}
     run = _write_run(run_dir, {**own, **facts})
     write_atomically(run_dir / FLAGS, flags)
     return run
+
+
+def _give_epochs(
+    run_dir: Path, run: dict[str, Any], epochs: int, flags: str
+) -> dict[str, Any]:
+    """Records another number of epochs; a run that is killed meanwhile is sound.
+
+    Until run.json has the new number, the run has the old one, and flags.txt, which
+    already has the new one, would ask for it again.
+    """
+    try:
+        (run_dir / SWEEP).unlink(missing_ok=True)  # the run is not what it finished
+    except OSError as error:
+        raise not_writable(run_dir, error) from None
+    write_atomically(run_dir / FLAGS, flags)
+    begun = {"begun_epochs": identity(run).get("epochs")}
+    config = {**run["config"], "epochs": epochs}
+    return _write_run(run_dir, {**run, "config": config, **begun})
+
+
+def identity(run: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells a run from all others: its checkpoints carry a hash of it.
+
+    It is the settings that the run of a run.json was begun with; empty for no run.
+    """
+    settings = dict(run.get("config", {}))
+    if begun := run.get("begun_epochs"):
+        settings["epochs"] = begun
+    return settings
 
 
 def _write_run(run_dir: Path, run: dict[str, Any]) -> dict[str, Any]:
@@ -337,6 +306,9 @@ def _check_format(path: Path, run: Any) -> None:
         check_classes(classes if isinstance(classes, list) else [])
     except DataError as error:
         raise RunError(f"{path} is damaged: {error}; train again") from None
+    begun = run.get("begun_epochs", 1)
+    if type(begun) is not int or begun < 1:
+        raise RunError(f"{path} is damaged, 'begun_epochs' is wrong: train again")
     resumed = run.get("resumed", [])
     if not isinstance(resumed, list) or not all(
         isinstance(environment, dict)

@@ -17,7 +17,16 @@ import tensorflow as tf
 import data
 from augment.plan import MAX_NAMED
 from system import cli, console
-from training import cluster, interruption, machine, runs, schedules, sets
+from training import (
+    cluster,
+    epochs,
+    interruption,
+    locks,
+    machine,
+    runs,
+    schedules,
+    sets,
+)
 from training.environment import current_environment
 from training.workers import ALONE, Workers
 
@@ -160,7 +169,8 @@ def opened(config: Any, place: cluster.Place) -> Iterator[Session]:
     with cluster.reporting_lost_workers(place, directory):
         if config.deterministic:
             tf.config.experimental.enable_op_determinism()
-        with cluster.own_directory(place, directory) as run_dir, runs.lock(run_dir):
+        with cluster.own_directory(place, directory) as run_dir, locks.lock(run_dir):
             # Before we load the data, which may take minutes.
-            runs.check_settings(run_dir, config)
+            if run := runs.check_settings(run_dir, config):
+                epochs.check(run_dir, run, config)
             yield Session(run_dir, workers)

@@ -111,8 +111,8 @@ class State:
 
     Args:
       config: the run's `config.Config`.
-      recorded: the settings in its run.json, whose hash each checkpoint carries, so
-        that no other run resumes from it. Default: those of `config`.
+      recorded: its `runs.identity`, whose hash each checkpoint carries, so that no
+        other run resumes from it. Default: the settings of `config`.
       classes: number of classes.
 
     Attributes:

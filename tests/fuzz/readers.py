@@ -184,7 +184,7 @@ def read_result(content: bytes) -> None:
     from evaluation import recipes
 
     folder = _file("result.json", content).parent
-    split, finished, accuracy, wrong = recipes._read_result(folder)
+    split, finished, accuracy, wrong = recipes._read_result(folder, 1)
     assert split in ("test", "validation") and isinstance(finished, bool)
     assert isinstance(wrong, int)
     assert 0 <= accuracy <= 100
