@@ -24,6 +24,7 @@ class Run(NamedTuple):
     Attributes:
       directory: run directory.
       config: its settings.
+      init: SHA-256 of the weights of another run that it started from; "" for none.
       data: hash of each data file.
       split: the digits scored, "test" or "validation".
       labels: uint8 [N].
@@ -33,6 +34,7 @@ class Run(NamedTuple):
 
     directory: Path
     config: Config
+    init: str
     data: Mapping[str, str]
     split: str
     labels: np.ndarray
@@ -51,8 +53,9 @@ class Run(NamedTuple):
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """The settings that are not the defaults, without the seed."""
-        return {k: v for k, v in self.config.chosen().items() if k != "seed"}
+        """What is not the default: settings but the seed, weights to start from."""
+        chosen = {k: v for k, v in self.config.chosen().items() if k != "seed"}
+        return chosen | ({"init_from": self.init[:8]} if self.init else {})
 
     @property
     def errors(self) -> int:
@@ -82,7 +85,8 @@ def read(directory: Path) -> Run:
         )
     correct = probabilities.argmax(1) == labels
     scored = Run(
-        directory, config, run["data"], split, labels, correct, binary_accuracy
+        *(directory, config, run.get("init_sha256", ""), run["data"]),
+        *(split, labels, correct, binary_accuracy),
     )
     if scored.errors != errors:
         raise runs.RunError(
@@ -186,10 +190,10 @@ def distinct(*candidates: list[str]) -> list[str]:
 def differences(groups: Mapping[str, Sequence[Run]]) -> str:
     """A line with the flags in which recipes differ, and their values."""
     first = [members[0] for members in groups.values()]
-    settings = [run.config.deciding() for run in first]
+    settings = [run.config.deciding() | run.recipe for run in first]
     parts = []
     for name in sorted(set().union(*(run.recipe for run in first))):
-        values = [values[name] for values in settings]
+        values = [values.get(name) for values in settings]
         if any(value != values[0] for value in values):
             parts.append(f"--{name} ({' | '.join(map(_show_value, values))})")
     return f"{' | '.join(groups)} differ in: {', '.join(parts)}."

@@ -210,6 +210,10 @@ def describe_weights(split: str, result: Mapping[str, Any]) -> str:
         which = "the last step, at the end of epoch {}"
     which = which.format(result["scored_epoch"])
     sentences = [f"Scored: {weights} after {which} (epochs count from 0)."]
+    if init := result.get("init_sha256"):
+        sentences.append(
+            f"It started from weights of another run (SHA-256 {init[:8]}…)."
+        )
     progress = f"{epochs} of {config.epochs} epochs"
     if not result["finished"]:
         sentences.append(f"Training is unfinished: {progress} so far.")

@@ -12,7 +12,7 @@ import tensorflow as tf
 import data
 from config import Config
 from data import kaggle
-from evaluation import predictions, scoring, trained
+from evaluation import predictions, scoring
 from evaluation.trained import Scored, TrainedRun
 from system import errors, untrusted
 from training import checkpoints, events, history, runs, summaries
@@ -37,7 +37,7 @@ def evaluate(run: TrainedRun, scored: Scored) -> None:
     images, labels = scored[split]
     columns = ("loss", "accuracy")
     needed = [f"{name}_{column}" for name in ("train", split) for column in columns]
-    rows = trained.epochs(run.directory, run.step, [*needed, "learning_rate"])
+    rows = history.some_epochs(run.directory, run.step, [*needed, "learning_rate"])
     scores = scoring.score(
         run.predict, images, labels, run.config.loss, classes=run.classes
     )
@@ -148,7 +148,7 @@ def finished(run_dir: Path, config: Config) -> str:
         result = untrusted.read_json(run_dir / RESULT)
         folder = run_dir / checkpoints.FOLDER
         step = max(checkpoints.steps(folder), default=0)
-        last = trained.epochs(run_dir, step)[-1]
+        last = history.some_epochs(run_dir, step)[-1]
         predictions.read(run_dir)
         if events.lost(run_dir, checkpoints.progress(folder, step)["events"]):
             return ""

@@ -98,6 +98,25 @@ def epochs(
     return rows
 
 
+def some_epochs(
+    run_dir: Path, step: int, needed: Iterable[str] = ()
+) -> list[dict[str, float]]:
+    """The epochs up to a checkpoint; at least one. Arguments: see `epochs`.
+
+    Raises:
+      RunError: there is none, so that the network has learned next to nothing; one is
+        lost; or metrics.csv is damaged.
+    """
+    rows = epochs(run_dir, step, needed)
+    if not rows:
+        # A run that was stopped within its first epoch has a checkpoint, too.
+        lost = f", or put {METRICS} back if it was lost" * (step > 0)
+        raise runs.RunError(
+            f"{run_dir} has not finished an epoch yet: train it first{lost}"
+        )
+    return rows
+
+
 def best_epoch(rows: Sequence[Mapping[str, float]]) -> int:
     """Number of the first epoch with the best validation accuracy; 0 without any."""
     accuracies = [row.get("validation_accuracy", 0) for row in rows]

@@ -4,7 +4,9 @@
 flags.txt        every flag of the run, for --flagfile
 run.json         settings of the run and what else its result depends on; `resumed`
                  lists the environments, other than the first, that it resumed in;
-                 `begun_epochs`: its first number of epochs, if it was given another
+                 `begun_epochs`: its first number of epochs, if it was given another;
+                 `init_sha256`: hash of the weights that it started from, if they
+                 are another run's
 metrics.csv      one row per epoch; see training.history
 checkpoints/     see training.checkpoints
 train/ validation/ test/   TensorBoard events of the training
@@ -20,6 +22,7 @@ must not make us write somewhere else, or read for ever.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -214,11 +217,14 @@ def _give_epochs(
 def identity(run: Mapping[str, Any]) -> dict[str, Any]:
     """What tells a run from all others: its checkpoints carry a hash of it.
 
-    It is the settings that the run of a run.json was begun with; empty for no run.
+    It is the settings that the run of a run.json was begun with, and the hash of the
+    weights that it started from, if they are another run's. Empty for no run.
     """
     settings = dict(run.get("config", {}))
     if begun := run.get("begun_epochs"):
         settings["epochs"] = begun
+    if init := run.get("init_sha256"):
+        settings["init_from"] = init
     return settings
 
 
@@ -306,6 +312,9 @@ def _check_format(path: Path, run: Any) -> None:
         check_classes(classes if isinstance(classes, list) else [])
     except DataError as error:
         raise RunError(f"{path} is damaged: {error}; train again") from None
+    init = run.get("init_sha256", "0" * 64)
+    if not isinstance(init, str) or not re.fullmatch("[0-9a-f]{64}", init):
+        raise RunError(f"{path} is damaged, 'init_sha256' is wrong: train again")
     begun = run.get("begun_epochs", 1)
     if type(begun) is not int or begun < 1:
         raise RunError(f"{path} is damaged, 'begun_epochs' is wrong: train again")

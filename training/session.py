@@ -15,6 +15,7 @@ from typing import Any
 import tensorflow as tf
 
 import data
+import models
 from augment.plan import MAX_NAMED
 from system import cli, console
 from training import (
@@ -26,6 +27,7 @@ from training import (
     runs,
     schedules,
     sets,
+    weights,
 )
 from training.environment import current_environment
 from training.workers import ALONE, Workers
@@ -39,6 +41,7 @@ class Session:
       run_dir: directory that this process writes to.
       workers: the processes that train the run together.
       record: contents of run.json, once the run has begun.
+      start: weights of another run that it starts from, with --init_from.
       signal: returns the number of a signal that asks the run to stop, or 0. We call it
         before each call of the graph, and all workers get the same number.
     """
@@ -46,6 +49,7 @@ class Session:
     run_dir: Path
     workers: Workers = ALONE
     record: dict[str, Any] = dataclasses.field(default_factory=dict)
+    start: weights.Start | None = None
     signal: Callable[[], int] = lambda: 0
 
     def begin(self, resolved: machine.Resolved) -> tuple[Any, sets.Sets]:
@@ -66,10 +70,15 @@ class Session:
         if (self.run_dir / runs.RUN).exists():
             # Before the data, as it may refuse: the run may need kernels we lack.
             machine.resume(self.run_dir, config.kernels, resolved.chosen)
+        if self.workers.place.number == 0:  # the others follow it
+            self.start = weights.start(self.run_dir, config)
         dataset = data.load(config.dataset, config.data_dir)
         data_sets = sets.load(dataset, config)
         count = data_sets.train_count
         schedules.count_steps(config, count)  # refuse before a run is made
+        if self.start:
+            classes = len(dataset.classes)
+            print(self.start.describe(models.build(**vars(config), classes=classes)))
         seconds = time.perf_counter() - start
         print(
             f"{dataset.name}: {dataset.source}; {count:,} images to train on after"
@@ -100,6 +109,8 @@ class Session:
             "data_seconds": seconds,
             "environment": current_environment() | self.workers.environment,
         }
+        if self.start:
+            facts["init_sha256"] = self.start.sha256
         versions = {"version": cli.VERSION, "TensorFlow": tf.__version__}
         same = {
             "files": facts["data"],

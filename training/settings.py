@@ -16,6 +16,16 @@ MAX_EPOCHS = schedules.MAX_STEPS - 1  # no run has more epochs than steps
 class Training:
     """Training"""
 
+    init_from: str | None = setting(
+        None,
+        "Run directory to take the first weights from, as they are scored there: every"
+        " layer with the same name and shapes. The others, such as the last one for"
+        " another number of classes, are drawn as usual; none of the optimizer's state"
+        " is taken.",
+        path=True,
+        decides=False,
+        local=True,
+    )
     optimizer: str = setting("adam", "Update rule.", choices=sorted(optimizers.RULES))
     momentum: float | None = setting(None, "Momentum of SGD, in [0, 1).", share=True)
     rho: float | None = setting(

@@ -21,6 +21,7 @@ from training import (
     runs,
     schedules,
     summaries,
+    weights,
 )
 from training.workers import Workers
 
@@ -114,6 +115,7 @@ class State:
       recorded: its `runs.identity`, whose hash each checkpoint carries, so that no
         other run resumes from it. Default: the settings of `config`.
       classes: number of classes.
+      start: weights of another run to start from.
 
     Attributes:
       network: the network in training.
@@ -126,7 +128,11 @@ class State:
     """
 
     def __init__(
-        self, config: Any, recorded: Mapping[str, Any] | None = None, classes: int = 10
+        self,
+        config: Any,
+        recorded: Mapping[str, Any] | None = None,
+        classes: int = 10,
+        start: weights.Start | None = None,
     ):
         self._config, settings = config, {**vars(config), "classes": classes}
         self._recorded = recorded or config.deciding()
@@ -146,6 +152,9 @@ class State:
             checkpoints.BEST: self.best,
         }
         self._parts = {name: part for name, part in parts.items() if part}
+        for network in filter(None, (self.network, self.average, self.best)):
+            if start:
+                start.assign(network)
         self.checkpoint = tf.train.Checkpoint(**self._parts)
         self.progress, self._saved = Progress(), -1
 
