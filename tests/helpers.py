@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import data
+from tests import programs
 
 ROOT = Path(__file__).parent.parent
 
@@ -18,6 +19,11 @@ def command(*arguments, check=False, **options):
 
     Options are those of `subprocess.run`.
     """
+    if programs.can_run(arguments, options):
+        done = programs.run(arguments, **options)
+        if check:
+            done.check_returncode()
+        return done
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
         **{"cwd": ROOT, "capture_output": True, "text": True, **options},

@@ -6,12 +6,11 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from typing import NamedTuple
 
 import pytest
 
+from tests import programs
 from tests.helpers import ROOT
 
 PAGE = ROOT / "docs" / "extending.md"
@@ -81,14 +80,7 @@ def run(tree, words):
     """Runs a command of the page in a copy of the sources; returns what it prints."""
     assert words[0] == "python"
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    done = subprocess.run(
-        [sys.executable, *words[1:]],
-        cwd=tree,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = programs.run(words[1:], cwd=tree, env=environment)
     assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
