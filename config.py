@@ -23,6 +23,7 @@ import data
 import models
 import training.settings
 from augment.settings import Offline, Online
+from data.settings import Data
 from models.settings import Network
 from system import settings
 from system.settings import setting
@@ -109,13 +110,13 @@ class Housekeeping:
     )
 
 
-_GROUPS = (Main, Training, Network, Offline, Online, Housekeeping)
+_GROUPS = (Main, Data, Training, Network, Offline, Online, Housekeeping)
 HEADINGS = settings.headings(*_GROUPS)
 
 
 # Bases backwards: a dataclass takes its fields from the last of them first.
 @dataclasses.dataclass(frozen=True)
-class Config(Housekeeping, Online, Offline, Network, Training, Main):
+class Config(Housekeeping, Online, Offline, Network, Training, Data, Main):
     """All settings of a run."""
 
     @classmethod

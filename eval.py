@@ -74,7 +74,7 @@ def score(_: Sequence[str]) -> None:
     run = trained.load(Path(FLAGS.run_dir))
     if not FLAGS.submission:  # with it, there may be nothing to score
         files.check_writable(run.directory / result.RESULT, "run_dir")
-    dataset = data.load(run.config.dataset, FLAGS.data_dir)
+    dataset = data.load_for(run.config, FLAGS.data_dir)
     runs.check_data(run.directory, run.record, dataset.hashes)
     scored = run.scored(dataset, optional=FLAGS.submission and not FLAGS.export_dir)
     written = outputs.Outputs()

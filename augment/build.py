@@ -32,7 +32,7 @@ FLAGS = flags.FLAGS
 
 def define_flags() -> None:
     """Defines the flags of this program."""
-    define_settings(Offline, Online, checks=CHECKS)
+    define_settings(data.Data, Offline, Online, checks=CHECKS)
     flags.DEFINE_enum("dataset", "mnist", sorted(data.DATASETS), "Dataset to enlarge.")
     cli.define_path("data_dir", None, "Folder with the dataset's files.")
     cli.define_path(
@@ -91,7 +91,7 @@ def main(argv: list[str]) -> None:
     online = online_settings.settings_from(FLAGS)
     if FLAGS.preview:
         files.check_writable(FLAGS.preview, "preview")
-    dataset = data.load(FLAGS.dataset, FLAGS.data_dir)
+    dataset = data.load_for(FLAGS, FLAGS.data_dir)
     settings = plan.settings_from(FLAGS, dataset.classes)
     directory = enlarged.make(dataset, settings, FLAGS.augmented_dir, _engine())
     rows = table(plan.plan(dataset.train_labels, settings))

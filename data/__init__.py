@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Datasets by name: from disk to verified uint8 arrays."""
 
+import dataclasses
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from system import console
 
@@ -11,31 +13,61 @@ if sys.argv[:1] == ["-m"]:  # python -m data: this file is loaded before the pro
 
 import numpy as np
 
-from data import digits, kaggle, mnist
+from data import digits, idx_files, kaggle, mnist
 from data.dataset import DIGITS, DataError, Dataset
-from system import errors
+from data.settings import Data
+from system import cli, errors
 
-__all__ = ["DATASETS", "DIGITS", "DataError", "Dataset", "load", "scored", "split"]
+__all__ = [
+    "DATASETS",
+    "DIGITS",
+    "Data",
+    "DataError",
+    "Dataset",
+    "load",
+    "load_for",
+    "scored",
+    "split",
+]
 
 # To add a dataset: a line here with its name and its loader. A loader takes a folder,
-# or None to search for the data.
-DATASETS: dict[str, Callable[[str | None], Dataset]] = {
+# or None to search for the data. Its keyword-only arguments are settings, and fields of
+# data/settings.py.
+DATASETS: dict[str, Callable[..., Dataset]] = {
     "digits": digits.load,
+    "idx": idx_files.load,
     "kaggle": kaggle.load,
     "mnist": mnist.load,
 }
 
+OPTIONS = tuple(field.name for field in dataclasses.fields(Data))
 
-def load(name: str, data_dir: str | None = None) -> Dataset:
+
+def load(name: str, data_dir: str | None = None, **options: Any) -> Dataset:
     """Loads a dataset of `DATASETS`; no data_dir searches the places its loader lists.
 
-    Raises DataError if no dataset has this name, or its files are missing or damaged.
+    Options are the settings of `settings.Data`; None stands for the loader's default.
+
+    Raises DataError if no dataset has this name, or its files are missing or damaged;
+    UsageError for an option that belongs to other datasets only.
     """
     if name not in DATASETS:
         raise DataError(
             f"no dataset is named {name!r}; expected one of {', '.join(DATASETS)}"
         )
-    return DATASETS[name](data_dir)
+    loader = DATASETS[name]
+    return loader(
+        data_dir, **cli.options(loader, OPTIONS, options, f"--dataset={name}")
+    )
+
+
+def load_for(config: Any, data_dir: str | None) -> Dataset:
+    """Loads the dataset of a run, from a folder, as the run's own settings say.
+
+    `config` is a `config.Config`, or a program's flags of the same names.
+    """
+    options = {name: getattr(config, name) for name in OPTIONS}
+    return load(config.dataset, data_dir, **options)
 
 
 def split(

@@ -6,12 +6,14 @@ a type code, the number of dimensions, then each dimension as a big-endian uint3
 (LeCun, Cortes and Burges, "The MNIST database").
 """
 
+import contextlib
 import hashlib
 import io
 import math
 import os
 import struct
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -23,9 +25,12 @@ from system import untrusted
 MAX_BYTES = 1 << 31
 
 _GZIP_MAGIC = b"\x1f\x8b"
-_UINT8, _INT16 = 0x08, 0x0B  # type codes
+_UINT8, _INT16 = 0x08, 0x0B
+# Integers by type code; MNIST's own files have the first type only.
+_TYPES = {_UINT8: ">u1", 0x09: ">i1", _INT16: ">i2", 0x0C: ">i4"}
 _CHUNK_BYTES = 1 << 20
 _PACKED_BYTES = 1 << 16
+_MAX_DIMS = 4
 _DEFLATE_RATIO = 1032  # no stream inflates by more (manual of zlib)
 _REMEDY = "replace the file with an intact copy"
 
@@ -43,14 +48,54 @@ def read_idx(path: Path, shape: tuple[int | None, ...]) -> np.ndarray:
     Raises DataError if the file cannot be read, is damaged, or has another type or
     shape.
     """
+    with _opened(path) as (file, max_bytes):
+        return _read(file, os.fspath(path), shape, max_bytes)
+
+
+def peek(path: Path) -> tuple[int, tuple[int, ...]] | None:
+    """Type code and dimensions that an idx file announces, None if it is none.
+
+    Raises DataError if the file cannot be read, or is a damaged gzip file.
+    """
+    with _opened(path) as (file, _):
+        magic = file.read(4)
+        if len(magic) < 4 or magic[:2] != b"\0\0" or not 0 < magic[3] <= _MAX_DIMS:
+            return None
+        packed = file.read(4 * magic[3])
+        if len(packed) < 4 * magic[3]:
+            return None
+        return magic[2], struct.unpack(f">{magic[3]}I", packed)
+
+
+def unpacked_sha256(path: Path, most: int) -> str:
+    """SHA-256 of a file's content, in hex, after unpacking it if it is gzipped.
+
+    Raises DataError if the file cannot be read, is damaged, or longer than `most`.
+    """
+    digest, length = hashlib.sha256(), 0
+    with _opened(path) as (file, _):
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            length += len(chunk)
+            if length > most:
+                raise DataError(
+                    f"{os.fspath(path)}: longer than {most:,} bytes; {_REMEDY}"
+                )
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[tuple[io.BufferedReader, int]]:
+    """Opens a file, raw or gzipped; yields its content and the most it can hold."""
     path = os.fspath(path)
     try:
         with untrusted.open_file(path) as file:
             max_bytes = os.fstat(file.fileno()).st_size
             if file.peek(2)[:2] != _GZIP_MAGIC:
-                return _read(file, path, shape, max_bytes)
-            unpacked: io.BufferedReader = io.BufferedReader(_Gunzip(file))
-            return _read(unpacked, path, shape, max_bytes * _DEFLATE_RATIO)
+                yield file, max_bytes
+            else:
+                unpacked: io.BufferedReader = io.BufferedReader(_Gunzip(file))
+                yield unpacked, max_bytes * _DEFLATE_RATIO
     except (zlib.error, EOFError) as error:
         raise DataError(f"{path}: damaged gzip file ({error}); {_REMEDY}") from error
     except FileNotFoundError as error:
@@ -98,16 +143,19 @@ def _read(
     path: str,
     shape: tuple[int | None, ...],
     max_bytes: int,
+    type_code: int = _UINT8,
 ) -> np.ndarray:
     """Reads header and values; the file cannot hold more than `max_bytes` of them."""
-    dims = _read_header(file, path, shape)
-    if math.prod(dims) > max_bytes:
+    dims = _read_header(file, path, shape, type_code)
+    values = np.dtype(_TYPES[type_code])
+    size = math.prod(dims) * values.itemsize
+    if size > max_bytes:
         raise DataError(
-            f"{path}: too short for the {math.prod(dims)} bytes, {_text(dims)}, that"
+            f"{path}: too short for the {size} bytes, {_text(dims)}, that"
             f" its header announces; {_REMEDY}"
         )
-    array = empty(dims)
-    view = array.reshape(-1).data
+    content = empty((size,))
+    view = content.data
     filled = 0
     while filled < len(view):
         count = file.readinto(view[filled : filled + _CHUNK_BYTES])
@@ -123,17 +171,17 @@ def _read(
             f"{path}: too long; expected {len(view)} bytes after the header for"
             f" {_text(dims)}; {_REMEDY}"
         )
-    return array
+    return content.view(values).reshape(dims)
 
 
 def _read_header(
-    file: io.BufferedReader, path: str, shape: tuple[int | None, ...]
+    file: io.BufferedReader, path: str, shape: tuple[int | None, ...], type_code: int
 ) -> tuple[int, ...]:
     magic = file.read(4)
     if not magic:
         raise DataError(f"{path}: is empty; expected an idx file; {_REMEDY}")
     if len(magic) == 4:
-        _check_magic(magic, path, shape)
+        _check_magic(magic, path, shape, type_code)
     packed = file.read(4 * len(shape))
     if len(packed) < 4 * len(shape):
         raise DataError(
@@ -145,21 +193,24 @@ def _read_header(
         raise DataError(
             f"{path}: has the shape {_text(dims)}; expected {_text(shape)}; {_REMEDY}"
         )
-    if not 0 < math.prod(dims) <= MAX_BYTES:
+    size = math.prod(dims) * np.dtype(_TYPES[type_code]).itemsize
+    if not 0 < size <= MAX_BYTES:
         raise DataError(
-            f"{path}: announces {math.prod(dims)} bytes, {_text(dims)}; expected 1 to"
+            f"{path}: announces {size} bytes, {_text(dims)}; expected 1 to"
             f" {MAX_BYTES}; {_REMEDY}"
         )
     return dims
 
 
-def _check_magic(magic: bytes, path: str, shape: tuple[int | None, ...]) -> None:
+def _check_magic(
+    magic: bytes, path: str, shape: tuple[int | None, ...], type_code: int
+) -> None:
     if magic[:2] != b"\0\0":
         raise DataError(
             f"{path}: not an idx file, starts with 0x{magic.hex()}; expected"
-            f" 0x{bytes([0, 0, _UINT8, len(shape)]).hex()}; {_REMEDY}"
+            f" 0x{bytes([0, 0, type_code, len(shape)]).hex()}; {_REMEDY}"
         )
-    if magic[2] != _UINT8:
+    if magic[2] != type_code:
         raise DataError(
             f"{path}: holds values of idx type 0x{magic[2]:02x}; expected"
             f" 0x{_UINT8:02x}, unsigned bytes; {_REMEDY}"
@@ -192,19 +243,41 @@ def read_labels(path: Path) -> np.ndarray:
     return labels
 
 
+def read_classes(path: Path) -> np.ndarray:
+    """Reads the classes of a data set's own numbering, int64 [N].
+
+    Labels are integers of any idx type, [N], or [N, columns] with the class first, as
+    in QMNIST. Errors as in `read_idx`.
+    """
+    type_code, dims = peek(path) or (_UINT8, (0,))
+    if type_code not in _TYPES or len(dims) > 2:
+        return read_idx(path, (None,))  # which says what is wrong
+    with _opened(path) as (file, max_bytes):
+        shape = (None, *dims[1:])
+        table = _read(file, os.fspath(path), shape, max_bytes, type_code)
+    return table.reshape(len(table), -1)[:, 0].astype(np.int64)
+
+
 def read_pair(images_path: Path, labels_path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Reads images, uint8 [N, 28, 28, 1], and as many labels, uint8 [N].
 
     Errors are those of `read_images` and `read_labels`, or that the counts differ.
     """
     images, labels = read_images(images_path), read_labels(labels_path)
+    check_counts(images_path, images, labels_path, labels)
+    return images, labels
+
+
+def check_counts(
+    images_path: Path, images: np.ndarray, labels_path: Path, labels: np.ndarray
+) -> None:
+    """Raises DataError unless there are as many labels as images."""
     if len(images) != len(labels):
         raise DataError(
             f"{os.fspath(images_path)}: holds {len(images)} images, but"
             f" {os.fspath(labels_path)} {len(labels)} labels; expected one label per"
             " image; replace them with two files that belong together"
         )
-    return images, labels
 
 
 def write_idx(path: Path, array: np.ndarray) -> str:

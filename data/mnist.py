@@ -24,6 +24,13 @@ FILES = {
     TEST_IMAGES: "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
     TEST_LABELS: "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
 }
+# SHA-256 of what is in them: other copies of MNIST may be packed otherwise, or not.
+CONTENTS = {
+    TRAIN_IMAGES: "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    TRAIN_LABELS: "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    TEST_IMAGES: "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    TEST_LABELS: "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
 
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -35,6 +42,7 @@ _TIMEOUT_SECONDS = 10  # without a byte
 _DEADLINE_SECONDS = 600  # for a file
 _PACKET_BYTES = 1 << 16
 _MAX_BYTES = 10 << 20  # the largest file has 9.5 MiB
+_MAX_CONTENT_BYTES = 45 << 20  # and 44.9 unpacked
 _PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _NEXT_TO_PROJECT = os.path.normpath(
     os.path.join(_PROJECT, os.pardir, "shared", "mnist")
@@ -53,15 +61,17 @@ def load(data_dir: str | None = None) -> Dataset:
     Without `data_dir`, the first place that holds any of the four files is used: the
     folder named by the environment variable MNIST_DIR, `../shared/mnist` next to the
     project, the user's cache. Files that are missing from the cache are downloaded to
-    it; anywhere else a missing file is an error. An altered file always is.
+    it; anywhere else a missing file is an error. An altered file always is. Files may
+    also be unpacked, packed by another program, or have a dot for the second dash in
+    their names; a run records the hashes of the canonical ones all the same.
 
     Raises DataError if a place holds only some of the files, or an altered one;
     DataUnavailable if none holds any, and they cannot be downloaded.
     """
     place = _find(data_dir)
-    paths = {name: os.path.join(place, name) for name in FILES}
+    paths = {name: _path(place, name) for name in FILES}
     for name, path in paths.items():
-        _verify(path, FILES[name])
+        _verify(path, name)
     train_images, train_labels = idx.read_pair(paths[TRAIN_IMAGES], paths[TRAIN_LABELS])
     test_images, test_labels = idx.read_pair(paths[TEST_IMAGES], paths[TEST_LABELS])
     return Dataset(
@@ -123,12 +133,24 @@ def _cache_dir() -> str:
 
 
 def _holds_any(place: str) -> bool:
-    return any(os.path.exists(os.path.join(place, name)) for name in FILES)
+    return any(os.path.exists(_path(place, name)) for name in FILES)
 
 
-def _verify(path: str, digest: str) -> None:
+def _path(place: str, name: str) -> str:
+    """Path of a file under its canonical name or, if that is missing, another."""
+    packed = (name, name.replace("-idx", ".idx"))
+    for other in (*packed, *(path.removesuffix(".gz") for path in packed)):
+        if os.path.exists(path := os.path.join(place, other)):
+            return path
+    return os.path.join(place, name)
+
+
+def _verify(path: str, name: str) -> None:
+    """Raises DataError unless a file is the canonical one, or has the same content."""
     try:
-        actual = untrusted.sha256(path, _MAX_BYTES)
+        if untrusted.sha256(path, _MAX_CONTENT_BYTES) == FILES[name]:
+            return
+        actual = idx.unpacked_sha256(path, _MAX_CONTENT_BYTES)
     except FileNotFoundError as error:
         raise DataError(
             f"{path}: missing, although the folder holds other MNIST files; add it, or"
@@ -139,10 +161,11 @@ def _verify(path: str, digest: str) -> None:
             f"{path}: cannot be read ({error.strerror}); expected a file of MNIST;"
             " check what it is and its permissions"
         ) from error
-    if actual != digest:
+    if actual != CONTENTS[name]:
         raise DataError(
-            f"{path}: is not MNIST's file, its SHA-256 is {actual}; expected {digest};"
-            " replace it with an intact copy (in the cache, just delete it)"
+            f"{path}: is not MNIST's file, the SHA-256 of its content is {actual};"
+            f" expected {CONTENTS[name]}; replace it with an intact copy (in the cache,"
+            " just delete it); --dataset=idx reads other data of this form"
         )
 
 

@@ -5,6 +5,7 @@ The last test reads the real files, if they are in a folder next to the project.
 """
 
 import contextlib
+import functools
 import gzip
 import hashlib
 import http.server
@@ -90,15 +91,18 @@ def tiny(monkeypatch, tmp_path):
     """Returns a folder with four tiny files that stand in for MNIST."""
     place = tmp_path / "server" / "good"
     place.mkdir(parents=True)
-    sums = {}
+    sums, contents = {}, {}
     for name in mnist.FILES:
         count = COUNTS[name.split("-")[0]]
         shape = (count, 28, 28) if "images" in name else (count,)
         idx.write_idx(tmp_path / "raw", np.full(shape, count, np.uint8))
-        content = gzip.compress((tmp_path / "raw").read_bytes())
+        raw = (tmp_path / "raw").read_bytes()
+        contents[name] = hashlib.sha256(raw).hexdigest()
+        content = gzip.compress(raw)
         (place / name).write_bytes(content)
         sums[name] = hashlib.sha256(content).hexdigest()
     monkeypatch.setattr(mnist, "FILES", sums)
+    monkeypatch.setattr(mnist, "CONTENTS", contents)
     monkeypatch.setattr(mnist, "_NEXT_TO_PROJECT", str(tmp_path / "beside"))
     monkeypatch.setattr(mnist, "_cache_dir", lambda: str(tmp_path / "cache"))
     monkeypatch.setattr(mnist, "MIRRORS", ())
@@ -276,7 +280,46 @@ def test_a_link_in_the_cache_is_not_written_through(tiny, tmp_path, server):
 def test_a_file_that_is_too_long_is_not_hashed(tmp_path):
     with open(tmp_path / "file", "wb") as file:
         file.truncate(1 << 33)
-    assert "longer than" in error_of(mnist._verify, str(tmp_path / "file"), "00")
+    path = str(tmp_path / "file")
+    assert "longer than" in error_of(mnist._verify, path, mnist.TRAIN_IMAGES)
+
+
+def dotted(name):
+    return name.replace("-idx", ".idx")
+
+
+@pytest.mark.parametrize(
+    ("rename", "pack"),
+    [
+        (lambda name: name.removesuffix(".gz"), bytes),
+        (lambda name: dotted(name).removesuffix(".gz"), bytes),
+        (dotted, functools.partial(gzip.compress, compresslevel=1)),
+        (str, bytes),
+    ],
+    ids=["unpacked", "dots", "repacked", "misnamed"],
+)
+def test_mnist_is_known_by_its_content(tiny, tmp_path, rename, pack):
+    place = tmp_path / "other"
+    place.mkdir()
+    for name in mnist.FILES:
+        content = gzip.decompress((tiny / name).read_bytes())
+        (place / rename(name)).write_bytes(pack(content))
+    dataset, canonical = mnist.load(str(place)), mnist.load(str(tiny))
+    assert dataset.hashes == canonical.hashes == mnist.FILES
+    np.testing.assert_array_equal(dataset.train_images, canonical.train_images)
+    np.testing.assert_array_equal(dataset.test_labels, canonical.test_labels)
+    path = place / rename(mnist.TEST_LABELS)
+    path.write_bytes(pack(content[:-1] + b"\1"))  # one label differs
+    assert error_of(mnist.load, str(place)).startswith(f"{path}: is not MNIST's file")
+
+
+def test_the_pinned_contents_are_those_of_the_pinned_files(monkeypatch):
+    monkeypatch.undo()
+    if not os.path.isdir(mnist._NEXT_TO_PROJECT):
+        pytest.skip("MNIST is not next to the project")
+    for name, digest in mnist.CONTENTS.items():
+        path = os.path.join(mnist._NEXT_TO_PROJECT, name)
+        assert idx.unpacked_sha256(path, mnist._MAX_CONTENT_BYTES) == digest
 
 
 def test_nothing_is_left_when_every_mirror_fails(tmp_path, server, monkeypatch):
@@ -307,9 +350,11 @@ def test_the_exit_code_distinguishes_unavailable_from_bad(tiny, tmp_path, capsys
     """The Makefile relies on this exit code."""
 
     def exit_code(*arguments):
-        with pytest.raises(errors.UserError) as error:
+        try:
             program.main(["data", *arguments])
-        return error.value.exit_code
+        except errors.UserError as error:
+            return error.exit_code
+        return 0
 
     assert exit_code() == 3
     beside = copy(tiny, tmp_path / "beside")
@@ -318,8 +363,10 @@ def test_the_exit_code_distinguishes_unavailable_from_bad(tiny, tmp_path, capsys
     assert out == f"mnist: 3 training and 2 test images, {beside}\n"
     (beside / mnist.TEST_IMAGES).write_bytes(b"")
     assert exit_code("mnist") == 1
-    assert exit_code("cifar") == exit_code("mnist", "digits") == 2
-    assert exit_code("kaggle") == 2  # which nobody can load by its name alone
+    assert exit_code("cifar") == exit_code("mnist", "a", "b") == 2
+    assert exit_code("kaggle") == 1  # nobody can load it by its name alone
+    (beside / mnist.TEST_LABELS).write_bytes(b"")
+    assert exit_code("mnist", str(tiny)) == 0
 
 
 def test_the_real_files_are_loaded(monkeypatch):

@@ -72,7 +72,7 @@ class Session:
             machine.resume(self.run_dir, config.kernels, resolved.chosen)
         if self.workers.place.number == 0:  # the others follow it
             self.start = weights.start(self.run_dir, config)
-        dataset = data.load(config.dataset, config.data_dir)
+        dataset = data.load_for(config, config.data_dir)
         data_sets = sets.load(dataset, config)
         count = data_sets.train_count
         schedules.count_steps(config, count)  # refuse before a run is made

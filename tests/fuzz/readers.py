@@ -59,13 +59,16 @@ def _file(name: str, content: bytes) -> Path:
 
 
 def read_idx(content: bytes) -> None:
-    """data.idx: images or, if it refuses those, labels."""
+    """data.idx: images or, if it refuses those, labels, also of other types."""
     from data import idx
 
     path = _file("idx", content)
     try:
         images = idx.read_images(path)
     except errors.UserError:
+        classes = idx.read_classes(path)
+        assert classes.dtype == np.int64 and classes.ndim == 1 and len(classes)
+        assert idx.peek(path)
         labels = idx.read_labels(path)
         assert labels.dtype == np.uint8 and labels.ndim == 1 and labels.max() <= 9
     else:
@@ -81,6 +84,15 @@ def read_gzip(content: bytes) -> None:
     elif kind == b"2":
         rest = b"".join(gzip.compress(part, 1, mtime=0) for part in (rest, rest[:9]))
     read_idx(rest)
+
+
+def read_mapping(content: bytes) -> None:
+    """data.idx_files: the mapping of EMNIST's labels to characters."""
+    from data import idx_files
+
+    characters = idx_files._read_mapping(str(_file("mapping.txt", content)))
+    assert list(characters) == sorted(characters)
+    assert all(len(one) == 1 and one.isprintable() for one in characters.values())
 
 
 def read_csv(content: bytes) -> None:
@@ -279,6 +291,7 @@ def read_photo(content: bytes) -> None:
 READERS: dict[str, Callable[[bytes], None]] = {
     "idx": read_idx,
     "gzip": read_gzip,
+    "mapping": read_mapping,
     "csv": read_csv,
     "flagfile": read_flagfile,
     "run": read_run,

@@ -19,22 +19,28 @@ OWN_FOLDER = b"OWN_FOLDER"
 
 
 def idx() -> Files:
-    """Two images; three labels."""
+    """Two images; three labels, one byte each; the same as 32-bit numbers."""
     pixels = np.arange(2 * 28 * 28).astype(np.uint8)
     return [
         struct.pack(">4B3I", 0, 0, 8, 3, 2, 28, 28) + pixels.tobytes(),
         struct.pack(">4BI", 0, 0, 8, 1, 3) + bytes([7, 0, 9]),
+        struct.pack(">4B2I6i", 0, 0, 12, 2, 3, 2, 7, 1, 0, -1, 9, 300),
     ]
 
 
 def gzip() -> Files:
     """The same, compressed or to be compressed; one with a file name inside."""
-    images, labels = idx()
+    images, labels, _ = idx()
     named = io.BytesIO()
     with GzipFile("labels", "wb", fileobj=named, mtime=0) as file:
         file.write(labels)
     packed = compress(labels, mtime=0)
     return [b"0" + packed, b"0" + named.getvalue(), b"1" + images, b"2" + labels]
+
+
+def mapping() -> Files:
+    """Letters, as in EMNIST; with a line that is none."""
+    return [b"1 65 97\r\n2 66 98\n\n", b"0 48\n1 x\n"]
 
 
 def csv() -> Files:
@@ -197,7 +203,18 @@ def _json(*values: dict[str, Any]) -> Files:
 SEEDS: dict[str, Callable[[], Files]] = {
     seed.__name__: seed
     for seed in (
-        *(idx, gzip, csv, flagfile, run, metrics, manifest, checkpoint, predictions),
+        *(
+            idx,
+            gzip,
+            mapping,
+            csv,
+            flagfile,
+            run,
+            metrics,
+            manifest,
+            checkpoint,
+            predictions,
+        ),
         *(result, tf_config, worker, events, journal, photo),
     )
 }

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Own data in every form: equal arrays, and one line for each fault."""
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import data
+from data import idx
+from system import errors
+from tests.helpers import error_of
+
+NAMES = ("train_images", "train_labels", "test_images", "test_labels")
+
+
+def write_idx(folder, dataset, prefix="", pack=bytes, suffix=""):
+    """Writes the four files of MNIST's form."""
+    for part, word in (("train", "train"), ("test", "t10k")):
+        for kind in ("images", "labels"):
+            array = getattr(dataset, f"{part}_{kind}")
+            dims = 3 if kind == "images" else 1
+            path = folder / f"{prefix}{word}-{kind}-idx{dims}-ubyte{suffix}"
+            idx.write_idx(path, array)
+            path.write_bytes(pack(path.read_bytes()))
+
+
+@pytest.fixture(scope="module")
+def some(digits):
+    """A few hundred of scikit-learn's digits."""
+    arrays = (digits.train_images, digits.train_labels)
+    test = (digits.test_images[:60], digits.test_labels[:60])
+    return data.Dataset("some", *(a[:200] for a in arrays), *test, {}, "")
+
+
+def check_same(found, expected):
+    """Equal arrays, classes and types; hashes are those of the content."""
+    assert found.classes == expected.classes
+    for name in NAMES:
+        one, other = getattr(found, name), getattr(expected, name)
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one, other)
+
+
+# --- idx ---
+
+
+def header(code, *dims):
+    return struct.pack(f">4B{len(dims)}I", 0, 0, code, len(dims), *dims)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "pack", "suffix"),
+    [("", bytes, ""), ("fashion-", gzip.compress, ".gz"), ("K-", bytes, ".gz")],
+)
+def test_idx_files_are_read_under_any_names(tmp_path, some, prefix, pack, suffix):
+    write_idx(tmp_path, some, prefix, pack, suffix)
+    (tmp_path / "train-notes.txt").write_text("not an idx file")
+    found = data.load("idx", str(tmp_path))
+    check_same(found, some)
+    assert found.name == "idx" and found.source == str(tmp_path)
+    # Hashes are those of the content, so packing makes no other data set.
+    again = tmp_path / "again"
+    again.mkdir()
+    write_idx(again, some)
+    assert data.load("idx", str(again)).hashes == found.hashes
+
+
+def test_mnist_as_idx_is_mnist(mnist):
+    check_same(data.load("idx", mnist.source), mnist)
+
+
+def test_labels_of_qmnist(tmp_path, some):
+    write_idx(tmp_path, some, "qmnist-")
+    for part, labels in (("train", some.train_labels), ("t10k", some.test_labels)):
+        (tmp_path / f"qmnist-{part}-labels-idx1-ubyte").unlink()
+        table = np.arange(len(labels) * 8).reshape(-1, 8)
+        table[:, 0] = labels
+        name = f"qmnist-{part.replace('t10k', 'test')}-labels-idx2-int.gz"
+        content = header(0x0C, *table.shape) + table.astype(">i4").tobytes()
+        (tmp_path / name).write_bytes(gzip.compress(content))
+    check_same(data.load("idx", str(tmp_path)), some)
+
+
+def write_emnist(folder, some):
+    """Letters 1, 2 and 3, on their side, in a folder with another set."""
+    sideways = data.Dataset(
+        "letters",
+        np.ascontiguousarray(some.train_images.swapaxes(1, 2)),
+        some.train_labels % 3 + 1,
+        np.ascontiguousarray(some.test_images.swapaxes(1, 2)),
+        some.test_labels % 3 + 1,
+        {},
+        "",
+    )
+    write_idx(folder, sideways, "emnist-letters-", gzip.compress, ".gz")
+    write_idx(folder, some, "emnist-digits-")
+    (folder / "emnist-letters-mapping.txt").write_text("1 65 97\n3 67 99\n2 66 98\n\n")
+    return str(folder / "emnist-letters")
+
+
+def test_letters_of_emnist(tmp_path, some):
+    place = write_emnist(tmp_path, some)
+    found = data.load("idx", place)
+    assert found.classes == ("A", "B", "C")
+    np.testing.assert_array_equal(found.train_images, some.train_images)
+    np.testing.assert_array_equal(found.train_labels, some.train_labels % 3)
+    assert found.source == (
+        f"{place}; rows and columns of the images swapped, as EMNIST's need"
+    )
+    flat = data.load("idx", place, transpose=False)
+    np.testing.assert_array_equal(flat.test_images, some.test_images.swapaxes(1, 2))
+    assert flat.source == place
+    (tmp_path / "emnist-letters-mapping.txt").unlink()
+    assert data.load("idx", place).classes == ("1", "2", "3")
+
+
+def test_one_of_several_sets_is_asked_for(tmp_path, some):
+    place = write_emnist(tmp_path, some)
+    message = error_of(data.load, "idx", str(tmp_path))
+    assert "is a file of" in message and f"--data_dir={place}" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("train-labels-idx1-ubyte", None, "no idx file of train labels"),
+        ("t10k-images-idx3-ubyte", b"", "no idx file of test images"),
+        ("train-images-idx3-ubyte", header(8, 2, 28, 27), "expected [N, 28, 28]"),
+        ("train-images-idx3-ubyte", b"\x1f\x8b\0", "damaged gzip file"),
+        ("t10k-labels-idx1-ubyte", header(8, 3) + b"abc", "60 images, but"),
+        ("t10k-labels-idx1-ubyte", header(9, 9) + b"abc", "too short"),
+        ("t10k-labels-idx1-ubyte", header(13, 1) + bytes(4), "type 0x0d"),
+        ("emnist-letters-mapping.txt", b"0 48\n1 49", "label 2 at index"),
+        ("mapping.txt", b"0 48\n1", "mapping.txt: line 2 is '1'; expected a label"),
+        ("mapping.txt", b"0 48\n1 48", "line 2 is '1 48'"),
+        ("mapping.txt", b"\xff", "cannot be read"),
+    ],
+)
+def test_a_fault_of_idx_files_is_named(tmp_path, some, name, content, says):
+    write_idx(tmp_path, some)
+    Path(tmp_path, name).unlink(missing_ok=True)
+    if content is not None:
+        Path(tmp_path, name).write_bytes(content)
+    message = error_of(data.load, "idx", str(tmp_path))
+    assert says in message and str(tmp_path) in message
+
+
+def test_a_folder_is_asked_for(tmp_path):
+    assert "name it with --data_dir" in error_of(data.load, "idx")
+    assert "cannot be read" in error_of(data.load, "idx", str(tmp_path / "a" / "b"))
+
+
+def test_an_option_of_another_dataset_is_refused():
+    with pytest.raises(errors.UsageError, match="--dataset=mnist has no --transpose"):
+        data.load("mnist", transpose=True)
