@@ -32,6 +32,7 @@ from training import (
     learning,
     losses,
     machine,
+    optimizers,
     replicas,
     runs,
     schedules,
@@ -70,7 +71,7 @@ def make_train_step(
             logits, update_ops = network(x, training=training, seed=seed)
             # Times b / B, so that the parts' means add up to the mean over the batch.
             loss = share * loss_function(logits, y, config.label_smoothing)
-        gradients = tape.gradient(loss, network.trainable_variables)
+        gradients = tape.gradient(loss, state.trained)
         moving_averages[:] = [average for average, _ in update_ops]
         averages = [value for _, value in update_ops]
         return replicas.Part(loss, losses.correct(logits, y), gradients, averages)
@@ -84,6 +85,7 @@ def make_train_step(
         loss, correct, gradients, averages = batch_step(
             images, labels, indices, step_seed, training
         )
+        gradients = optimizers.clip(gradients, config.clip_norm)
         rate = config.learning_rate * schedule(step)
         norms = optimizer.apply(gradients, step=step, rate=rate)
         for moving_average, value in zip(moving_averages, averages, strict=True):
@@ -110,7 +112,7 @@ def make_train_steps(
     images and labels must have the same shapes.
     """
     train_step = make_train_step(state, config, epoch_steps, workers)
-    weights = len(state.network.trainable_variables)
+    weights = len(state.trained)
 
     def loop(first, count, images, labels, training):
         """`count` steps, or up to the first that is not finite."""
@@ -196,7 +198,7 @@ def train(config: Config, data_sets: sets.Sets, run: Session) -> scoring.Predict
             row["learning_rate"] = float(totals.rate)  # a row of metrics.csv
             row |= gallery.score(predict, data_sets, config.loss, log.summaries, epoch)
             row = run.workers.gather(row)[0]  # the same on all workers
-            log.epoch(row, state.network, totals, feed.first(HISTOGRAM_IMAGES))
+            log.epoch(row, state, totals, feed.first(HISTOGRAM_IMAGES))
             stop = state.after_epoch(row)
             step = state.progress.step
             run.workers.check_equal(state.variables, f"at step {step:,}")

@@ -37,6 +37,10 @@ class BatchNorm(tf.Module):
       epsilon: added to the variance.
       sync: normalise over the whole batch, by exchanging statistics between the
         replicas of the `tf.distribute` strategy, not over each replica's part of it.
+
+    Attributes:
+      frozen: whether to use the averages in training, too, and leave them as they are;
+        False until `structure.freeze` sets it.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class BatchNorm(tf.Module):
         self.axis = axis
         self.epsilon = epsilon
         self.sync = sync
+        self.frozen = False
         with self.name_scope:
             self.scale = tf.Variable(tf.ones([channels]), name="scale")
             self.offset = tf.Variable(tf.zeros([channels]), name="offset")
@@ -71,6 +76,7 @@ class BatchNorm(tf.Module):
     ) -> tuple[tf.Tensor, layers.UpdateOps]:
         rank = x.shape.rank if self.axis == -1 else 4
         layers.check_input(self, x, rank, self.channels, self.axis)
+        training = False if self.frozen else training
         # The fused kernel wants images; a vector is an image of one pixel.
         shape = tf.shape(x)
         images = x if rank == 4 else tf.reshape(x, [-1, 1, 1, self.channels])
@@ -90,6 +96,8 @@ class BatchNorm(tf.Module):
                 training, lambda: normalise(True), lambda: normalise(False)
             )
         y = y if rank == 4 else tf.reshape(y, shape)
+        if self.frozen:
+            return y, []
         return y, [(self.mean, mean), (self.variance, variance)]
 
     def updates(self, mean: tf.Tensor, variance: tf.Tensor) -> layers.UpdateOps:

@@ -38,7 +38,8 @@ def activate(
     native: bool,
 ) -> tuple[tf.Tensor, layers.UpdateOps]:
     """Bias, activation, then batch norm: returns the output and the update_ops."""
-    if native and activation is layers.selu and norm is not None and not norm.sync:
+    ours = native and activation is layers.selu
+    if ours and norm is not None and not (norm.sync or norm.frozen):
         x, mean, variance = ops.selu_norm(
             x, bias, norm.scale, norm.offset, epsilon=norm.epsilon
         )

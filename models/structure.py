@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Layers of a network: name, output shape and variables of each, whatever its class."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
+
+from models.batch_norm import BatchNorm
+from system import errors
 
 
 class Layer(NamedTuple):
@@ -11,22 +15,27 @@ class Layer(NamedTuple):
 
     Attributes:
       name: attribute of the network, such as "conv1".
-      kinds: names of the classes that own its variables, such as ("Conv", "BatchNorm").
       shape: output for one image, after activation, pool and batch norm.
       weights: trainable variables.
       averages: moving averages of its batch norm.
+      owners: modules that own its variables.
     """
 
     name: str
-    kinds: tuple[str, ...]
     shape: tuple[int, ...]
     weights: tuple[tf.Variable, ...]
     averages: tuple[tf.Variable, ...]
+    owners: tuple[tf.Module, ...]
 
     @property
     def parameters(self) -> int:
         """Number of trainable weights."""
         return sum(w.shape.num_elements() for w in self.weights)
+
+    @property
+    def kind(self) -> str:
+        """Names of the classes that own its variables, such as "Conv, BatchNorm"."""
+        return ", ".join(type(owner).__name__ for owner in self.owners)
 
 
 def layers(network: tf.Module) -> list[Layer]:
@@ -47,10 +56,10 @@ def layers(network: tf.Module) -> list[Layer]:
         found.append(
             Layer(
                 name,
-                tuple(type(m).__name__ for m in used),
                 tuple(output.shape[1:]),
                 tuple(v for v in variables if v.trainable),
                 tuple(v for v in variables if not v.trainable),
+                tuple(used),
             )
         )
     return found
@@ -65,3 +74,30 @@ def _reaches(tape: tf.GradientTape, module: tf.Module, output: tf.Tensor) -> boo
     """Whether an output depends on a module's weights."""
     weights = [v for v in _own(module) if v.trainable]
     return any(g is not None for g in tape.gradient(output, weights))
+
+
+def freeze(network: tf.Module, names: Sequence[str]) -> list[tf.Variable]:
+    """Freezes layers of a network; returns the weights that are left to train.
+
+    A frozen batch norm uses its averages in training, too, and so is the same function
+    in training and evaluation; Keras does the same.
+
+    Raises:
+      UserError: the network has no such layer, or no other.
+    """
+    if not names:
+        return list(network.trainable_variables)
+    found = {layer.name: layer for layer in layers(network)}
+    for name in names:
+        if name not in found:
+            raise errors.UserError(
+                f"--freeze={name}: the network has no such layer; it has"
+                f" {', '.join(found)}"
+            )
+    if set(found) == set(names):
+        raise errors.UserError("--freeze names all layers: leave one to be trained")
+    for owner in (owner for name in names for owner in found[name].owners):
+        if isinstance(owner, BatchNorm):
+            owner.frozen = True
+    frozen = {v.ref() for name in names for v in found[name].weights}
+    return [v for v in network.trainable_variables if v.ref() not in frozen]

@@ -26,6 +26,7 @@ MAX_STEPS = schedules.MAX_STEPS
 # Of each flag that is a number: values that are taken, and such that are not.
 FLOATS = {
     "batch_norm_decay": ([0, 0.9999999], [-1e-9, 0.99999999, 1]),
+    "clip_norm": ([0, 1e-37, 1e38], [-1, 1e-300, 1e39]),
     "conv_dropout": ([0, 0.999], [-1e-9, 0.9991, 0.999995, 1]),
     "decay_factor": ([1e-300, 1], [0, 1.0001]),
     "dropout": ([0, 0.999], [-1e-9, 0.9991, 0.999995, 1]),

@@ -264,3 +264,14 @@ def test_weight_average_approaches_the_weights():
             decay=0.9,
         )
     np.testing.assert_allclose(average, [3.0], rtol=1e-5)
+
+
+def test_clipping_scales_all_gradients_to_one_norm():
+    gradients = [tf.constant([[3.0]]), tf.constant([4.0, 0.0])]  # together 5
+    clipped = optimizers.clip(gradients, 2.5)
+    np.testing.assert_allclose(clipped[0], [[1.5]])
+    np.testing.assert_allclose(clipped[1], [2, 0])
+    for norm in (5.0, 6.0):
+        for one, other in zip(optimizers.clip(gradients, norm), gradients):
+            np.testing.assert_allclose(one, other)
+    assert optimizers.clip(gradients, 0.0) is gradients  # no operation

@@ -21,7 +21,7 @@ def test_a_batch_norm_belongs_to_its_layer():
     conv1, conv2, dense1, dense2, logits = structure.layers(
         lenet.LeNet(batch_norm="all", batch_norm_first=False)
     )
-    assert conv1.kinds == ("Conv", "BatchNorm") and logits.kinds == ("Dense",)
+    assert (conv1.kind, logits.kind) == ("Conv, BatchNorm", "Dense")
     assert [layer.shape for layer in (conv1, conv2, dense1, dense2, logits)] == [
         *((13, 13, 12), (6, 6, 16), (288,), (144,), (10,)),
     ]

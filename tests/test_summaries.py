@@ -45,7 +45,8 @@ def events(tmp_path_factory):
             row["test_binary_accuracy"] = 0.125
             log.epoch(row)
             norms = [0.5] * len(network.trainable_variables)
-            log.network(epoch, network, norms, taps)
+            pairs = zip(network.trainable_variables, norms)
+            log.network(epoch, network, pairs, taps)
             log.errors(epoch, "test", np.full((5, 6, 1), epoch, np.uint8))
             log.flush()
     score = {"accuracy": 0.75, "errors": 9, "loss": 0.5, "binary_accuracy": 0.25}

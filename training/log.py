@@ -14,7 +14,7 @@ from tqdm import tqdm
 from system import console
 from training import history, profiling, summaries
 from training.session import Session
-from training.state import Resumed, Totals
+from training.state import Resumed, State, Totals
 
 HISTOGRAM_IMAGES = 32  # enough for 65,000 activations of LeNet's first layer
 
@@ -118,7 +118,7 @@ class Log:
     def epoch(
         self,
         row: Mapping[str, float],
-        network: tf.Module,
+        state: State,
         totals: Totals,
         images: tf.Tensor,
     ) -> None:
@@ -131,9 +131,10 @@ class Log:
         self.say(_describe(row))
         self.summaries.epoch(row)
         taps: dict[str, tf.Tensor] = {}
+        network, epoch = state.network, int(row["epoch"])
         network(images, training=False, taps=taps)
-        epoch = int(row["epoch"])
-        self.summaries.network(epoch, network, totals.gradient_norms, taps)
+        norms = zip(state.trained, totals.gradient_norms, strict=True)
+        self.summaries.network(epoch, network, norms, taps)
         self.summaries.flush()
         history.write(self._run_dir, self._rows)
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from native import ops
-from system import cli
+from system import cli, errors
 
 # Adam's constants, from its paper.
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
@@ -140,6 +140,21 @@ def warm_decay(step: tf.Tensor, decay: float) -> tf.Tensor:
     """Decay d of `weight_average` at a step."""
     t = tf.cast(step, tf.float32)
     return tf.minimum(decay, (1 + t) / (10 + t))
+
+
+def clip(gradients: Sequence[tf.Tensor], norm: float) -> Sequence[tf.Tensor]:
+    """Scales gradients by `norm` / max(`norm`, their norm together); 0: as they are.
+
+    Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural
+    networks", 2013, algorithm 1.
+    """
+    return tf.clip_by_global_norm(gradients, norm)[0] if norm else gradients
+
+
+def check_clip_norm(norm: float) -> None:
+    """Raises UserError if this cannot be a --clip_norm."""
+    if norm != 0 and not 1e-37 <= norm <= 1e38:
+        raise errors.UserError("expected 0, or a number above 0, 1e-37 to 1e+38")
 
 
 class Rule(NamedTuple):

@@ -24,7 +24,7 @@ class Part(NamedTuple):
     # float32 [], mean over the part's images, times the part's share of the batch
     loss: tf.Tensor
     correct: tf.Tensor  # int64 [], number of images classified correctly
-    gradients: Sequence[tf.Tensor]  # gradient of that loss for each trainable variable
+    gradients: Sequence[tf.Tensor]  # gradients of that loss, of the weights that change
     averages: Sequence[tf.Tensor]  # next value of each moving average
 
 

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 import data
 import models
+from models import structure
 from augment.plan import MAX_NAMED
 from system import cli, console
 from training import (
@@ -72,6 +73,8 @@ class Session:
             machine.resume(self.run_dir, config.kernels, resolved.chosen)
         if self.workers.place.number == 0:  # the others follow it
             self.start = weights.start(self.run_dir, config)
+        if config.freeze:  # which may name layers that there are none of
+            structure.freeze(models.build(**vars(config)), config.freeze)
         dataset = data.load_for(config, config.data_dir)
         data_sets = sets.load(dataset, config)
         count = data_sets.train_count

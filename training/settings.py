@@ -26,6 +26,19 @@ class Training:
         decides=False,
         local=True,
     )
+    freeze: list[str] = setting(
+        (),
+        "Layers whose weights and batch-norm averages stay as they are, such as"
+        " conv1,conv2: with --init_from, for few images or fast steps. --dry_run lists"
+        " the layers.",
+    )
+    clip_norm: float = setting(
+        0.0,
+        "Largest norm of all gradients together; longer ones are scaled down to it, so"
+        " that one batch cannot ruin the network. 0: no limit. TensorBoard's"
+        " gradient_norm, measured after that, shows what is usual.",
+        check=optimizers.check_clip_norm,
+    )
     optimizer: str = setting("adam", "Update rule.", choices=sorted(optimizers.RULES))
     momentum: float | None = setting(None, "Momentum of SGD, in [0, 1).", share=True)
     rho: float | None = setting(

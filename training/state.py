@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 import models
+from models import structure
 from system import console, errors
 from training import (
     checkpoints,
@@ -38,7 +39,7 @@ class Totals(NamedTuple):
         not finite.
       loss: float32 [], summed over the steps.
       correct: int64 [], images classified correctly.
-      gradient_norms: float32 [trainable variables], of the last step.
+      gradient_norms: float32 [weights that change], of the last step.
       rate: float32 [], learning rate of the last step.
     """
 
@@ -119,6 +120,7 @@ class State:
 
     Attributes:
       network: the network in training.
+      trained: its weights that change: all but those of frozen layers.
       average: the average of its weights; None without --weight_average.
       optimizer: the update rule and its slots.
       watch: validation accuracy so far, for --schedule=plateau and early stopping.
@@ -139,11 +141,9 @@ class State:
         self.network, self.watch = models.build(**settings), schedules.Watch()
         self.average = models.build(**settings) if config.weight_average else None
         self.best = models.build(**settings) if config.keep_best else None
-        self.optimizer = optimizers.build(
-            config,
-            self.network.trainable_variables,
-            self.average.trainable_variables if self.average else (),
-        )
+        self.trained = structure.freeze(self.network, config.freeze)
+        averaged = structure.freeze(self.average, config.freeze) if self.average else ()
+        self.optimizer = optimizers.build(config, self.trained, averaged)
         parts = {
             checkpoints.NETWORK: self.network,
             checkpoints.AVERAGE: self.average,

@@ -176,18 +176,20 @@ class Summaries:
         self,
         epoch: int,
         network: tf.Module,
-        gradient_norms: Sequence[float],
+        gradient_norms: Iterable[tuple[tf.Variable, float]],
         taps: Mapping[str, tf.Tensor],
     ) -> None:
-        """Writes weights, batch-norm averages, activations and norms, by layer."""
+        """Writes weights, batch-norm averages, activations and norms, by layer.
+
+        Gradient norms come with their weights; frozen ones have none.
+        """
         made = []
         for variable in network.variables:
             kind = "weights" if variable.trainable else "batch_norm_averages"
             made.append(_histogram(kind, _tag(variable), variable.numpy()))
         for name, activation in taps.items():
             made.append(_histogram("activations", name, activation.numpy()))
-        weights = network.trainable_variables
-        for variable, norm in zip(weights, gradient_norms, strict=True):
+        for variable, norm in gradient_norms:
             name, weight_norm = _tag(variable), float(np.linalg.norm(variable.numpy()))
             made.append(_scalar("gradient_norms", name, norm))
             made.append(_scalar("weight_norms", name, weight_norm))
