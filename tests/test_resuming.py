@@ -57,7 +57,7 @@ def call(monkeypatch):
 def no_data(monkeypatch):
     """Makes loading the data raise Loaded."""
 
-    def load(*_):
+    def load(*_, **__):
         raise Loaded
 
     monkeypatch.setattr(data, "load", load)

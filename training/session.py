@@ -16,8 +16,8 @@ import tensorflow as tf
 
 import data
 import models
-from models import structure
 from augment.plan import MAX_NAMED
+from models import structure
 from system import cli, console
 from training import (
     cluster,
