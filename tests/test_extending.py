@@ -23,7 +23,7 @@ TITLES = {
     "An update rule": "lion",
     "A loss": "focal",
     "A dataset": "led",
-    "A setting": "--clip_norm",
+    "A setting": "--gradient_noise",
 }
 # A block: python for a new file, diff for a change of one, or commands. The line above
 # the first two names the file.
