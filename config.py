@@ -12,6 +12,8 @@ what the machine chooses: `training.machine` fills it in.
 that follow, such as `decides=False` for what cannot change the result of a run.
 """
 
+from system import device  # noqa: F401  isort: skip  (first: it loads TensorFlow)
+
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
@@ -160,6 +162,24 @@ class Config(Housekeeping, Online, Offline, Network, Training, Data, Main):
         options |= optimizers.options(self.optimizer, vars(self))
         return dataclasses.replace(self, **options)
 
+    def arguments(self) -> dict[str, str]:
+        """Each setting as an argument of train.py, "" if it is None, by name."""
+        values = flags.FlagValues()
+        define_flags(values)
+        return settings.arguments(self, values)
+
+    def checked(self) -> "Config":
+        """The same settings as train.py would take them from its command line.
+
+        Raises:
+          UsageError: a value is of the wrong type, beyond its limits, or contradicts
+            another.
+        """
+        values = flags.FlagValues()
+        define_flags(values)
+        settings.parse(filter(None, self.arguments().values()), values)
+        return from_flags(values)
+
 
 def from_flags(values: flags.FlagValues = flags.FLAGS) -> Config:
     """The settings that a command line gives."""
@@ -177,7 +197,7 @@ HOUSEKEEPING = _named("decides", False, True)
 LOCAL = _named("local", True, False)  # workers of one run may differ in them
 
 
-def define_flags() -> None:
-    """Defines the flags of a run."""
+def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
+    """Defines the flags of a run, in `values`."""
     checks = (*training.settings.CHECKS, *augment.settings.CHECKS)
-    settings.define_flags(*_GROUPS, checks=checks)
+    settings.define_flags(*_GROUPS, checks=checks, values=values)

@@ -4,8 +4,9 @@
     python train.py --flagfile=lenet.flags
 
 `make_train_step` has every operation of a step, `make_train_steps` the loop inside the
-graph, `train` the loop around it. The same command resumes an interrupted run, bit for
-bit. Ctrl-C and SIGTERM save first and exit with 130 or 143; a second Ctrl-C exits now.
+graph, `train` the loop around it, `run` all of it, for scripts. The same command
+resumes an interrupted run, bit for bit. Ctrl-C and SIGTERM save first and exit with 130
+or 143; a second Ctrl-C exits now.
 """
 
 if __name__ == "__main__":  # before all else, which takes a while to load
@@ -16,9 +17,11 @@ if __name__ == "__main__":  # before all else, which takes a while to load
 
     compile.foresee()  # starts the C++ compiler if native/ is likely to be needed
 
-from system import device  # isort: skip  (first: it loads TensorFlow)
+from system import device  # noqa: F401  isort: skip  (first: it loads TensorFlow)
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 import tensorflow as tf
 from absl import flags
@@ -29,6 +32,7 @@ from evaluation import gallery, result, scoring, trained
 from system import cli
 from training import (
     batches,
+    cluster,
     learning,
     losses,
     machine,
@@ -237,26 +241,45 @@ def train_to(
     return totals
 
 
+def run(config: Config) -> Path:
+    """Trains the run that a Config describes, or resumes it, and scores it.
+
+    It does what the command line does with the same settings, to the last bit of the
+    weights if TensorFlow has not been used before in this process. Returns the run
+    directory. Raises UserError, in one line, for whatever the command line refuses.
+    """
+    config = config.checked()
+    with session.joined(config.distribute) as place:  # among the workers
+        resolved = machine.resolve(config, place)  # replicas, kernels, threads
+        config = resolved.config
+        machine.set_threads(resolved, place)
+        with session.opened(config, place) as opened:
+            train_and_score(resolved, opened)
+    return Path(config.run_dir)
+
+
+def train_and_score(resolved: machine.Resolved, run: Session) -> None:
+    """Trains and scores a run, unless that is done."""
+    finished = result.finished(run.run_dir, resolved.config)
+    if run.workers.agree(bool(finished)):  # only worker 0 sees the directory
+        print(finished)
+        return
+    config, data_sets = run.begin(resolved)
+    with run.listening():
+        predict = train(config, data_sets, run)
+    if data_sets.scored and run.workers.place.number == 0:
+        trained_run = trained.after_training(run, config, predict)
+        result.evaluate(trained_run, data_sets.scored)
+    elif not data_sets.scored:
+        print("nothing to score: unlabelled test set, and no images held out")
+    run.workers.agree(0)  # waits until worker 0 has written the score
+
+
 def main(_: list[str]) -> None:
     """Trains the run that the flags describe, and scores it."""
-    with session.joined(flags.FLAGS["distribute"]) as place:  # among the workers
-        resolved = machine.resolve(from_flags(), place)  # replicas, kernels, threads
-        config = resolved.config
-        device.set_threads(resolved.threads, config.replicas // place.workers)
-        with session.opened(config, place) as run:
-            finished = result.finished(run.run_dir, config)
-            if run.workers.agree(bool(finished)):  # only worker 0 sees the directory
-                print(finished)
-                return
-            config, data_sets = run.begin(resolved)
-            with run.listening():
-                predict = train(config, data_sets, run)
-            if data_sets.scored and place.number == 0:
-                trained_run = trained.after_training(run, config, predict)
-                result.evaluate(trained_run, data_sets.scored)
-            elif not data_sets.scored:
-                print("nothing to score: unlabelled test set, and no images held out")
-            run.workers.agree(0)  # waits until worker 0 has written the score
+    if not flags.FLAGS["distribute"].present:
+        cluster.check_alone(os.environ.get("TF_CONFIG"))
+    run(from_flags())
 
 
 if __name__ == "__main__":

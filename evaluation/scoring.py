@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 import data
-from evaluation import calibration
+from evaluation import calibration, inputs
 from models import layers
 from training import losses
 
@@ -72,7 +72,8 @@ class Predict:
     """A network as a graph with the write-up's two placeholders.
 
     predict(images uint8 [N, 28, 28, 1], training bool [] = False) → logits float32
-    [N, classes]; N may differ from call to call.
+    [N, classes]; N may differ from call to call. Other images are converted, or refused
+    with an InputError: see `inputs.images`.
 
     Attributes:
       network: the network.
@@ -97,8 +98,8 @@ class Predict:
         self._predict = predict
         self.graph: tf.Graph = predict.get_concrete_function().graph
 
-    def __call__(self, images: np.ndarray, training: bool = False) -> tf.Tensor:
-        return self._predict(images, tf.constant(training))
+    def __call__(self, images: Any, training: bool = False) -> tf.Tensor:
+        return self._predict(inputs.images(images), tf.constant(training))
 
 
 def score(

@@ -59,8 +59,9 @@ def scale_pixels(network: tf.Module, images: tf.Tensor) -> tf.Tensor:
     """uint8 images [N, 28, 28, 1] → float32 of the same shape, 0 to 1.
 
     Every network starts with it, so training, evaluation and export cannot disagree.
-    Raises ValueError for another dtype or shape.
+    Arrays are taken, too. Raises ValueError for another dtype or shape.
     """
+    images = tf.convert_to_tensor(images)
     if images.dtype != tf.uint8 or images.shape[1:] != [28, 28, 1]:
         raise ValueError(
             f"{type(network).__name__} takes uint8 images [N, 28, 28, 1] and was given"

@@ -110,13 +110,19 @@ def validator(check: Callable[[Any], object]) -> Callable[[Any], bool]:
     return accepts
 
 
-def require_together(names: Sequence[str], check: Callable[[Any], object]) -> None:
+def require_together(
+    names: Sequence[str],
+    check: Callable[[Any], object],
+    flag_values: flags.FlagValues = flags.FLAGS,
+) -> None:
     """Requires of several flags that `check` raises no UserError.
 
     Its argument has their values as attributes.
     """
     flags.register_multi_flags_validator(
-        list(names), validator(lambda values: check(types.SimpleNamespace(**values)))
+        list(names),
+        validator(lambda values: check(types.SimpleNamespace(**values))),
+        flag_values=flag_values,
     )
 
 

@@ -104,12 +104,17 @@ def tensor(array: np.ndarray) -> Any:  # a tf.Tensor
     return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
 
 
-def set_threads(threads: int, replicas: int = 1) -> None:
+def set_threads(threads: int, replicas: int = 1) -> bool:
     """Sets how many threads TensorFlow uses; call it before the first operation.
 
     Each replica, a part of the batch, runs one operation at a time: two were no faster
-    with networks of this size. No threads, 0, stand for one per core.
+    with networks of this size. No threads, 0, stand for one per core. Returns False if
+    it was too late: TensorFlow keeps the threads that its first operation got.
     """
     threads = max(threads or cores(), replicas)
-    tf.config.threading.set_intra_op_parallelism_threads(threads // replicas)
-    tf.config.threading.set_inter_op_parallelism_threads(replicas)
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(threads // replicas)
+        tf.config.threading.set_inter_op_parallelism_threads(replicas)
+    except RuntimeError:
+        return False
+    return True

@@ -3,9 +3,10 @@
 
 import dataclasses
 import functools
+import os
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from absl import flags
@@ -28,19 +29,56 @@ def setting(default: Any, text: str, **limits: Any) -> Any:
     return dataclasses.field(default=default, metadata={"text": text, **limits})
 
 
-def define_flags(*classes: type, checks: Sequence[Check] = ()) -> None:
-    """Defines a flag for each field of the classes, and checks between flags."""
+def define_flags(
+    *classes: type,
+    checks: Sequence[Check] = (),
+    values: flags.FlagValues = flags.FLAGS,
+) -> None:
+    """Defines a flag for each field of the classes, and checks between flags.
+
+    They are added to `values`, by default the flags of the program.
+    """
     for class_ in classes:
         for field in dataclasses.fields(class_):
-            _define(field)
+            _define(field, values)
     for names, check in checks:
-        cli.require_together(names, check)
+        cli.require_together(names, check, values)
 
 
 def values_of_flags(values: flags.FlagValues, *classes: type) -> dict[str, Any]:
     """Values of the flags that `define_flags` defined, by name."""
     names = [field.name for class_ in classes for field in dataclasses.fields(class_)]
     return {name: values[name].value for name in names}
+
+
+def arguments(given: Any, values: flags.FlagValues) -> dict[str, str]:
+    """Settings as arguments such as --epochs=2, or "" for None, by name.
+
+    `given` is a dataclass of settings; `values` has a flag for each.
+    """
+    return {name: _argument(values[name], v) for name, v in vars(given).items()}
+
+
+def _argument(flag: flags.Flag, value: Any) -> str:
+    if isinstance(value, (str, os.PathLike)):
+        return f"--{flag.name}={value}"
+    flag.value = value
+    try:
+        return flag.serialize()
+    except TypeError:  # a number where the flag takes a list
+        return f"--{flag.name}={value}"
+
+
+def parse(words: Iterable[str], values: flags.FlagValues) -> None:
+    """Parses arguments as a command line, with all limits and checks.
+
+    Raises:
+      errors.UsageError: an argument is refused.
+    """
+    try:
+        values(["", *words])
+    except (flags.Error, ValueError) as error:
+        raise errors.UsageError(" ".join(str(error).splitlines())) from None
 
 
 def read(kind: type, entries: Mapping[str, Any]) -> Any:
@@ -108,30 +146,33 @@ def headings(*classes: type) -> cli.Groups:
     }
 
 
-def _define(field: dataclasses.Field) -> None:
+def _define(field: dataclasses.Field, values: flags.FlagValues) -> None:
     name, limits = field.name, field.metadata
+    own: Any = {"flag_values": values}
     default: Any = field.default
     text, least, most = limits["text"], limits.get("least"), limits.get("most")
     # Of `float | None`, the first; list[str] is a list.
     kind = next(iter(typing.get_args(field.type)), field.type)
     if "choices" in limits:
-        flags.DEFINE_enum(name, default, list(limits["choices"]), text)
+        flags.DEFINE_enum(name, default, list(limits["choices"]), text, **own)
     elif "parser" in limits:
         serializer = flags.CsvListSerializer(",")
-        flags.DEFINE(limits["parser"], name, default, text, serializer=serializer)
+        flags.DEFINE(
+            limits["parser"], name, default, text, serializer=serializer, **own
+        )
     elif limits.get("path"):
-        cli.define_path(name, default, text)
+        cli.define_path(name, default, text, **own)
     elif kind is bool:
-        flags.DEFINE_bool(name, default, text)
+        flags.DEFINE_bool(name, default, text, **own)
     elif kind is int:
-        flags.DEFINE_integer(name, default, text, lower_bound=least, upper_bound=most)
+        flags.DEFINE_integer(name, default, text, least, most, **own)
     elif kind is float:
-        flags.DEFINE_float(name, default, text)
+        flags.DEFINE_float(name, default, text, **own)
     else:  # list[str]
-        flags.DEFINE_list(name, default and list(default), text)
+        flags.DEFINE_list(name, default and list(default), text, **own)
     for limit, (low, high, expected) in _RANGES.items():
         if limits.get(limit):
             check = functools.partial(_is_within, low, high)
-            flags.register_validator(name, check, expected)
+            flags.register_validator(name, check, expected, **own)
     if "check" in limits:
-        flags.register_validator(name, cli.validator(limits["check"]))
+        flags.register_validator(name, cli.validator(limits["check"]), **own)

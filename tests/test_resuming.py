@@ -40,7 +40,7 @@ def call(monkeypatch):
         config.define_flags()
     threads = []
     # TensorFlow is at work already.
-    monkeypatch.setattr(device, "set_threads", lambda *given: threads.append(given))
+    monkeypatch.setattr(device, "set_threads", lambda *n: threads.append(n) or True)
     monkeypatch.setattr(sys, "argv", ["train"])
 
     def call(*arguments):

@@ -12,11 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from absl import flags
-
 import models
 from native import compile, ops
-from system import console, errors, flagfiles
+from system import console, device, errors, flagfiles
 from training import cluster, replicas, runs
 
 CHOICES = ("replicas", "kernels", "threads")  # 0 and None leave them to the machine
@@ -143,7 +141,7 @@ def resolve(config: Any, place: cluster.Place) -> Resolved:
     A run that was begun keeps what was chosen for it.
 
     Args:
-      config: the run's `config.Config`, from the program's flags.
+      config: the run's `config.Config`.
       place: place of this process among the workers.
 
     Raises:
@@ -167,14 +165,22 @@ def resolve(config: Any, place: cluster.Place) -> Resolved:
     config = config.resolved()
     cluster.check(config, place)
     count = config.threads or earlier or place.cores()
-    lines = {}
-    for name, value in vars(config).items():
-        flags.FLAGS[name].value = value
-        lines[name] = flagfiles.line(flags.FLAGS[name].serialize())
+    lines = {k: flagfiles.line(text) for k, text in config.arguments().items()}
     del lines["run_dir"]  # the directory that flags.txt lies in
     in_force = {**vars(config), "threads": count}
     chosen = {name: in_force[name] for name in left_open if in_force[name]}
     return Resolved(config, chosen, flags_text(lines, left_open), count)
+
+
+def set_threads(resolved: Resolved, place: cluster.Place) -> None:
+    """Sets TensorFlow's threads; warns if a script has used TensorFlow before."""
+    replicas = resolved.config.replicas // place.workers
+    if not device.set_threads(resolved.threads, replicas):
+        console.warn(
+            "TensorFlow has been used in this process with other numbers of threads, so"
+            " the last bits of the weights may differ from the command line's: for the"
+            " same bits, train in a process of its own"
+        )
 
 
 def flags_text(lines: Mapping[str, str], chosen: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ In the order of train.py's `main`: `joined`, `opened`, `Session.begin`, `listeni
 import contextlib
 import dataclasses
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -130,8 +131,12 @@ class Session:
     def listening(self) -> Iterator[None]:
         """Makes SIGINT and SIGTERM ask the training loop to save and stop.
 
-        Raises Stopped if a signal came during the last epoch.
+        Raises Stopped if a signal came during the last epoch. Python hears signals in
+        its main thread only; in another one, they keep their meaning.
         """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
         with interruption.Interruption() as asked:
             self.signal = lambda: self.workers.agree(asked.received)
             yield
@@ -149,21 +154,15 @@ class Session:
 
 
 @contextlib.contextmanager
-def joined(distribute: Any) -> Iterator[cluster.Place]:
+def joined(kind: str) -> Iterator[cluster.Place]:
     """Finds the place of this process among the workers of its run: how many, which.
 
-    Only the first worker prints.
-
-    Args:
-      distribute: absl's flag --distribute.
+    Only the first worker prints. `kind` is the value of --distribute.
 
     Raises:
-      UserError: the flag and the environment contradict each other.
+      UserError: it and the environment contradict each other.
     """
-    tf_config = os.environ.get("TF_CONFIG")
-    if not distribute.present:
-        cluster.check_alone(tf_config)
-    place = cluster.find_place(distribute.value, tf_config)
+    place = cluster.find_place(kind, os.environ.get("TF_CONFIG"))
     alone = place.workers == 1
     signals = contextlib.nullcontext() if alone else interruption.Departure()
     with cluster.quiet_unless_first(place), signals:

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A trained network for someone's own program: images in, classes out.
+
+import evaluation
+
+reader = evaluation.load("runs/lenet-s0")
+reader.predict("three.png").classes  # array([3])
+"""
+
+from system import device  # noqa: F401  isort: skip  (first: it loads TensorFlow)
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from evaluation import inputs, scoring, trained
+
+BATCH_SIZE = 1000
+
+
+class Prediction(NamedTuple):
+    """What a network makes of N images, C classes."""
+
+    classes: np.ndarray  # int64 [N], the most probable class
+    probabilities: np.ndarray  # float32 [N, C]
+    names: list[str]  # of the N classes
+
+
+class Reader:
+    """The network of a finished run.
+
+    Attributes:
+      run: the run: directory, settings, record, step.
+      names: name of each class.
+    """
+
+    def __init__(self, run: trained.TrainedRun):
+        self.run, self.names = run, run.classes
+        network = run.predict.network
+
+        # Apart from `scoring.Predict`: without its placeholder, and with the softmax, a
+        # single image takes half the time.
+        @tf.function(
+            autograph=False,
+            input_signature=[tf.TensorSpec([None, 28, 28, 1], tf.uint8, "images")],
+        )
+        def probabilities(images):
+            logits = scoring.predict_logits(network, images, training=False)
+            return tf.nn.softmax(logits)
+
+        # Traced now, so that the first image does not take longer than the others.
+        self._probabilities = probabilities.get_concrete_function()
+
+    def predict(self, images: Any) -> Prediction:
+        """Classifies images: paths of pictures, or an array, bytes or floats 0 to 1.
+
+        `inputs.images` says what is taken; one image alone counts as N = 1.
+
+        Raises:
+          UserError: it is something else, or a picture cannot be read.
+        """
+        pixels = inputs.images(images)
+        starts = range(0, max(len(pixels), 1), BATCH_SIZE)  # to bound the memory
+        parts = [
+            self._probabilities(tf.constant(pixels[start : start + BATCH_SIZE])).numpy()
+            for start in starts
+        ]
+        probabilities = np.concatenate(parts)
+        classes = probabilities.argmax(1)
+        return Prediction(classes, probabilities, [self.names[c] for c in classes])
+
+
+def load(run_dir: str | os.PathLike[str]) -> Reader:
+    """Loads the network of a run directory, at its last good checkpoint.
+
+    Raises:
+      UserError: there is no such run, or it is damaged.
+    """
+    return Reader(trained.load(Path(run_dir).expanduser()))
