@@ -112,8 +112,19 @@ class Housekeeping:
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class Instead:
+    """Instead of training; not settings of a run"""
+
+    dry_run: bool = setting(
+        False,
+        "Print the settings that are not the defaults, the layers, the number of steps,"
+        " memory and expected time; then stop. Nothing is written.",
+    )
+
+
 _GROUPS = (Main, Data, Training, Network, Offline, Online, Housekeeping)
-HEADINGS = settings.headings(*_GROUPS)
+HEADINGS = settings.headings(*_GROUPS, Instead)
 
 
 # Bases backwards: a dataclass takes its fields from the last of them first.
@@ -200,4 +211,4 @@ LOCAL = _named("local", True, False)  # workers of one run may differ in them
 def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     """Defines the flags of a run, in `values`."""
     checks = (*training.settings.CHECKS, *augment.settings.CHECKS)
-    settings.define_flags(*_GROUPS, checks=checks, values=values)
+    settings.define_flags(*_GROUPS, Instead, checks=checks, values=values)

@@ -33,6 +33,7 @@ from system import cli
 from training import (
     batches,
     cluster,
+    dry_run,
     learning,
     losses,
     machine,
@@ -279,7 +280,10 @@ def main(_: list[str]) -> None:
     """Trains the run that the flags describe, and scores it."""
     if not flags.FLAGS["distribute"].present:
         cluster.check_alone(os.environ.get("TF_CONFIG"))
-    run(from_flags())
+    if flags.FLAGS["dry_run"].value:
+        dry_run.show(from_flags(), make_train_steps)
+    else:
+        run(from_flags())
 
 
 if __name__ == "__main__":

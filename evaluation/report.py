@@ -18,6 +18,7 @@ from config import Config
 from evaluation import calibration, figures, mosaics, statistics
 from evaluation.activations import FirstLayer
 from evaluation.scoring import Scores
+from system import console
 from training import epochs, runs
 
 REPORT = "report.html"
@@ -285,12 +286,7 @@ def probability(value: float) -> str:
 
 def duration(seconds: float) -> str:
     """572.4 → 9 min 32 s."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    parts = [(hours, "h"), (minutes, "min"), (rest, "s")]
-    while len(parts) > 1 and not parts[0][0]:
-        del parts[0]
-    return " ".join(f"{number}{_NBSP}{unit}" for number, unit in parts[:2])
+    return console.duration(seconds, _NBSP)
 
 
 def setting(value: Any) -> str:

@@ -196,3 +196,13 @@ def printable(text: str) -> str:
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape").decode() for c in text
     )
+
+
+def duration(seconds: float, space: str = " ") -> str:
+    """572.4 → 9 min 32 s; `space` comes between a number and its unit."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = [(hours, "h"), (minutes, "min"), (rest, "s")]
+    while len(parts) > 1 and not parts[0][0]:
+        del parts[0]
+    return " ".join(f"{number:,}{space}{unit}" for number, unit in parts[:2])

@@ -5,14 +5,17 @@
 from system import device  # isort: skip  (first: it loads TensorFlow)
 
 import signal
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from absl import flags
 
 import data
 from data import mnist as files
 from native import ops, toolchain
+from system import flagfiles
 
 # Ctrl-C reaches the programs that tests start even if the tests run in the background,
 # where shells have it ignored.
@@ -49,3 +52,26 @@ def mnist():
         if all(Path(place, name).exists() for name in files.FILES):
             return data.load("mnist", place)
     return pytest.skip("MNIST is not here; python -m data downloads it")
+
+
+@pytest.fixture
+def call(monkeypatch):
+    """call(*arguments) runs train.py; `call.threads` lists the threads that it set."""
+    import config
+    import train
+
+    if "epochs" not in flags.FLAGS:
+        config.define_flags()
+    threads = []
+    # TensorFlow is at work already.
+    monkeypatch.setattr(device, "set_threads", lambda *n: threads.append(n) or True)
+    monkeypatch.setattr(sys, "argv", ["train"])
+
+    def call(*arguments):
+        flags.FLAGS.unparse_flags()
+        flags.FLAGS(["train", *flagfiles.expand(arguments)])
+        train.main([])
+
+    call.threads = threads
+    yield call
+    flags.FLAGS.unparse_flags()

@@ -8,7 +8,6 @@ trained in. train.py runs in this process.
 import json
 import os
 import shutil
-import sys
 
 import pytest
 from absl import flags
@@ -31,26 +30,6 @@ FLAGS_OF_RUN = (  # as one would type them
 
 class Loaded(Exception):
     """Raised when the data would be loaded."""
-
-
-@pytest.fixture
-def call(monkeypatch):
-    """call(*arguments) runs train.py; `call.threads` lists the threads that it set."""
-    if "epochs" not in flags.FLAGS:
-        config.define_flags()
-    threads = []
-    # TensorFlow is at work already.
-    monkeypatch.setattr(device, "set_threads", lambda *n: threads.append(n) or True)
-    monkeypatch.setattr(sys, "argv", ["train"])
-
-    def call(*arguments):
-        flags.FLAGS.unparse_flags()
-        flags.FLAGS(["train", *flagfiles.expand(arguments)])
-        train.main([])
-
-    call.threads = threads
-    yield call
-    flags.FLAGS.unparse_flags()
 
 
 @pytest.fixture
