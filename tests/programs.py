@@ -4,7 +4,7 @@
 Loading it takes two seconds of a core, and our tests start some hundred programs. So a
 server loads it once, with nothing of the project, and forks for each program: what runs
 there is the program itself, from its first line, in a process of its own. A test about
-loading, memory or signals starts a process of its own instead.
+loading or memory starts a process of its own instead.
 """
 
 import contextlib
@@ -14,6 +14,8 @@ import io
 import json
 import os
 import runpy
+import select
+import signal
 import socket
 import subprocess
 import sys
@@ -26,30 +28,75 @@ MAX_REQUEST_BYTES = 1 << 17
 STARTUP = ("PYTHONIOENCODING", "PYTHONUTF8", "PYTHONPATH", "PYTHONHASHSEED", "LC_ALL")
 
 
-def run(arguments, *, cwd=ROOT, env=None, input=None, timeout=None):
-    """Runs a script of the project, or -m module, to its end; UTF-8 text in and out.
+class Program:
+    """A script, -m module or -c code that runs; it has the methods of subprocess.Popen.
 
-    Returns subprocess.CompletedProcess. Raises subprocess.TimeoutExpired.
+    Its input and output are UTF-8; a context manager that kills it at the end.
     """
-    words = list(map(str, arguments))
-    request = {"arguments": words, "cwd": str(cwd), "env": dict(env or os.environ)}
-    ours, theirs = socket.socketpair()
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, ours:
+
+    def __init__(self, arguments, *, cwd=ROOT, env=None, input=None):
+        self.args = [sys.executable, *map(str, arguments)]
+        self.returncode = None
+        env = dict(env or os.environ)
+        request = {"arguments": self.args[1:], "cwd": str(cwd), "env": env}
+        self._socket, theirs = socket.socketpair()
+        self._files = tempfile.TemporaryFile(), tempfile.TemporaryFile()
         with theirs, tempfile.TemporaryFile() as given:
             given.write((input or "").encode())
             given.seek(0)
-            handles = [f.fileno() for f in (given, out, err, theirs)]
+            handles = [f.fileno() for f in (given, *self._files, theirs)]
             socket.send_fds(_server(), [json.dumps(request).encode()], handles)
-        ours.settimeout(timeout)
-        lines = ours.makefile()
-        pid = int(lines.readline())
-        try:
-            code = int(lines.readline())
-        except TimeoutError:
-            os.kill(pid, 9)
-            raise subprocess.TimeoutExpired(words, timeout) from None
-        texts = [_text(file) for file in (out, err)]
-    return subprocess.CompletedProcess([sys.executable, *words], code, *texts)
+        self._lines = self._socket.makefile()
+        self.pid = int(self._lines.readline())
+
+    def wait(self, timeout=None):
+        """Returns the exit code; raises subprocess.TimeoutExpired."""
+        if self.returncode is None:
+            # Nothing is buffered: the exit code is the only line after the first.
+            if not select.select([self._socket], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(self.args, timeout)
+            self.returncode = int(self._lines.readline())
+        return self.returncode
+
+    def poll(self):
+        """Returns the exit code; None if the program runs."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self.wait(0)
+
+    def communicate(self, timeout=None):
+        """Waits; returns what the program wrote to its output and its errors."""
+        self.wait(timeout)
+        for file in self._files:
+            file.seek(0)
+        return tuple(io.TextIOWrapper(file, "utf-8").read() for file in self._files)
+
+    def send_signal(self, number):
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self):
+        self.send_signal(signal.SIGKILL)
+
+    def terminate(self):
+        self.send_signal(signal.SIGTERM)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.kill()
+        self.wait()
+        self._lines.close()
+        self._socket.close()
+        for file in self._files:
+            file.close()
+
+
+def run(arguments, *, timeout=None, **options):
+    """Does what `subprocess.run` does, with options of `Program`."""
+    with Program(arguments, **options) as program:
+        texts = program.communicate(timeout)
+    return subprocess.CompletedProcess(program.args, program.returncode, *texts)
 
 
 def can_run(arguments, options):
@@ -58,11 +105,6 @@ def can_run(arguments, options):
     same = all(env.get(name) == os.environ.get(name) for name in STARTUP)
     known = options.keys() <= {"cwd", "env", "input", "timeout"}
     return same and known and not str(arguments[0]).startswith("-c")
-
-
-def _text(file):
-    file.seek(0)
-    return io.TextIOWrapper(file, "utf-8").read()
 
 
 @functools.cache
@@ -121,7 +163,11 @@ def become(arguments, cwd, env):
         mode = "r" if name == "stdin" else "w"
         errors = "backslashreplace" if name == "stderr" else "strict"
         setattr(sys, name, open(number, mode, encoding="utf-8", errors=errors))
-    if arguments[0] == "-m":
+    if arguments[0] == "-c":
+        sys.path[0] = ""
+        sys.argv = ["-c", *arguments[2:]]
+        exec(compile(arguments[1], "<string>", "exec"), {"__name__": "__main__"})
+    elif arguments[0] == "-m":
         sys.path[0] = cwd
         sys.argv = ["-m", *arguments[2:]]
         runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)

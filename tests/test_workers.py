@@ -5,8 +5,6 @@ import contextlib
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -14,7 +12,8 @@ import pytest
 
 from benchmarks import distribute as benchmark
 from config import Config
-from tests.helpers import ROOT, command
+from tests import programs
+from tests.helpers import command
 from training import checkpoints, history, launch, runs
 from training.state import State
 
@@ -42,17 +41,9 @@ def workers(*commands):
     with contextlib.ExitStack() as stack:
         processes = []
         for number, arguments in enumerate(commands):
-            process = subprocess.Popen(
-                [sys.executable, *map(str, arguments)],
-                cwd=ROOT,
-                env={**os.environ, "TF_CONFIG": launch.tf_config(ports, number)},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            stack.enter_context(process)
-            stack.callback(process.kill)
-            processes.append(process)
+            env = {**os.environ, "TF_CONFIG": launch.tf_config(ports, number)}
+            process = programs.Program(arguments, env=env)
+            processes.append(stack.enter_context(process))
         yield processes
 
 
