@@ -13,7 +13,7 @@ if sys.argv[:1] == ["-m"]:  # python -m data: this file is loaded before the pro
 
 import numpy as np
 
-from data import digits, idx_files, kaggle, mnist
+from data import csv_files, digits, idx_files, kaggle, mnist
 from data.dataset import DIGITS, DataError, Dataset
 from data.settings import Data
 from system import cli, errors
@@ -34,6 +34,7 @@ __all__ = [
 # or None to search for the data. Its keyword-only arguments are settings, and fields of
 # data/settings.py.
 DATASETS: dict[str, Callable[..., Dataset]] = {
+    "csv": csv_files.load,
     "digits": digits.load,
     "idx": idx_files.load,
     "kaggle": kaggle.load,

@@ -17,7 +17,7 @@ class Part(NamedTuple):
     """The training or the test part of a data set, as its files have it."""
 
     images: np.ndarray  # uint8 [N, 28, 28, 1]
-    labels: np.ndarray  # integers [N]: indices of `names`
+    labels: np.ndarray | None  # integers [N]: indices of `names`; None: it has none
     names: Sequence[str]  # what the labels are called there, in any order
 
     @classmethod
@@ -56,13 +56,17 @@ def dataset(
         classes = sorted(found, key=int if numeric else None)
     place = {name: number for number, name in enumerate(classes)}
 
-    def placed(part: Part) -> tuple[np.ndarray, np.ndarray]:
+    def placed(part: Part) -> np.ndarray:
+        assert part.labels is not None
         numbers = [place[str(int(n)) if numeric else n] for n in part.names]
-        return part.images, np.array(numbers, label_type(len(place)))[part.labels]
+        return np.array(numbers, label_type(len(place)))[part.labels]
 
-    train_images, train_labels = placed(train)
+    train_images, train_labels = train.images, placed(train)
+    test_labels = None
     if test:
-        test_images, test_labels = placed(test)
+        test_images = test.images
+        if test.labels is not None:
+            test_labels = placed(test)
     else:
         held_out = _tenth(train_labels, len(classes))
         test_images, test_labels = train_images[held_out], train_labels[held_out]
@@ -75,15 +79,19 @@ def dataset(
         "train_images": train_images,
         "train_labels": train_labels,
         "test_images": test_images,
-        "test_labels": test_labels,
+    }
+    if test_labels is not None:
+        arrays["test_labels"] = test_labels
+    hashes = {
+        key: _sha256(np.ascontiguousarray(array).data) for key, array in arrays.items()
     }
     return Dataset(
         name=name,
-        **arrays,
-        hashes={
-            **{key: _sha256(np.ascontiguousarray(a).data) for key, a in arrays.items()},
-            "classes": _sha256("\n".join(classes).encode()),
-        },
+        train_images=train_images,
+        train_labels=train_labels,
+        test_images=test_images,
+        test_labels=test_labels,
+        hashes={**hashes, "classes": _sha256("\n".join(classes).encode())},
         source=source,
         classes=tuple(classes),
     )

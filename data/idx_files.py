@@ -12,14 +12,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data import assemble, idx
+from data import assemble, idx, places
 from data.dataset import DataError, Dataset, empty
 from system import untrusted
 
-_PARTS = {"train": ("train",), "test": ("test", "t10k")}
 _KINDS = ("images", "labels")
 _MAX_COLUMNS = 16  # of a label file; QMNIST's have 8
 _MAPPING_BYTES = 1 << 16
+_EXPECTED = "a folder with four files of MNIST's form"
 
 Found = dict[tuple[str, str], str]  # part and kind → path
 
@@ -34,83 +34,53 @@ def load(data_dir: str | None = None, *, transpose: bool | None = None) -> Datas
     Raises DataError if there is no folder, a file is missing, damaged, or one of
     several that could be meant.
     """
-    folder, prefix = _place(data_dir)
-    names = _names(folder, prefix)
-    found = _find(folder, prefix, names)
+    if data_dir is None:
+        raise DataError(
+            f"idx: no folder given; expected {_EXPECTED}; name it with --data_dir"
+        )
+    folder, names = places.split(data_dir, _EXPECTED)
+    found = _find(data_dir, folder, names)
     images_name = os.path.basename(found["train", "images"]).lower()
     emnist = images_name.startswith("emnist-")
     turned = emnist if transpose is None else transpose
-    source = data_dir or ""
+    source = data_dir
     if turned:
         why = ", as EMNIST's need" if emnist else ""
         source += f"; rows and columns of the images swapped{why}"
     mapping = [name for name in names if name.lower().endswith("mapping.txt")]
     characters = _read_mapping(os.path.join(folder, mapping[0])) if mapping else None
-    train, test = (_read(found, part, turned, characters) for part in _PARTS)
+    train, test = (_read(found, part, turned, characters) for part in places.PARTS)
     classes = list(characters.values()) if characters else None
     return assemble.dataset("idx", train, test, source, classes)
 
 
-def _place(data_dir: str | None) -> tuple[str, str]:
-    """Folder of the files, and what their names start with."""
-    if data_dir is None:
-        raise DataError(
-            "idx: no folder given; expected one with four files of MNIST's form; name"
-            " it with --data_dir"
-        )
-    return (data_dir, "") if os.path.isdir(data_dir) else os.path.split(data_dir)
-
-
-def _names(folder: str, prefix: str) -> list[str]:
-    try:
-        names = sorted(os.listdir(folder or os.curdir))
-    except OSError as error:
-        raise DataError(
-            f"{folder}: cannot be read ({error.strerror}); expected a folder with four"
-            " files of MNIST's form; check --data_dir"
-        ) from error
-    return [name for name in names if name.startswith(prefix)]
-
-
-def _find(folder: str, prefix: str, names: Sequence[str]) -> Found:
+def _find(data_dir: str, folder: str, names: Sequence[str]) -> Found:
     """Finds the four files by their names and headers."""
     found: Found = {}
     for name in names:
-        parts = [p for p, words in _PARTS.items() if _words(name, words)]
-        path = os.path.join(folder, name)
+        part, path = places.part(name), os.path.join(folder, name)
         # A file that is there twice, packed and unpacked, is read unpacked.
-        if len(parts) != 1 or os.path.isdir(path) or name[:-3] in names:
+        if not part or os.path.isdir(path) or name[:-3] in names:
             continue
         kind = _kind(path)
         if kind is None:
             continue
-        other = found.setdefault((parts[0], kind), path)
+        other = found.setdefault((part, kind), path)
         if other is not path:
-            start = os.path.commonprefix([name, os.path.basename(other)])
-            hint = os.path.join(folder, _own_prefix(name, start))
-            raise DataError(
-                f"{other}: {name} is a file of {parts[0]} {kind}, too; expected one;"
-                f" move the others away, or choose by prefix, as --data_dir={hint}"
-            )
-    missing = [f"{p} {k}" for p in _PARTS for k in _KINDS if (p, k) not in found]
+            both = [os.path.basename(other), name]
+            raise places.ambiguous(folder, both, f"{part} {kind}")
+    missing = [
+        f"{part} {kind}"
+        for part in places.PARTS
+        for kind in _KINDS
+        if (part, kind) not in found
+    ]
     if missing:
         raise DataError(
-            f"{os.path.join(folder, prefix)}: holds no idx file of"
-            f" {', '.join(missing)}; expected four files with train, and test or t10k,"
-            " in their names; check --data_dir"
+            f"{data_dir}: holds no idx file of {', '.join(missing)}; expected four"
+            " files with train, and test or t10k, in their names; check --data_dir"
         )
     return found
-
-
-def _words(name: str, words: Sequence[str]) -> list[int]:
-    """Where a name has which of the words."""
-    return [name.lower().find(word) for word in words if word in name.lower()]
-
-
-def _own_prefix(name: str, start: str) -> str:
-    """Prefix of a file's set: up to the word for its part, if another set differs."""
-    end = min(n for words in _PARTS.values() for n in _words(name, words))
-    return name[:end].rstrip("-_.") if len(start) < end else name[: len(start) + 1]
 
 
 def _kind(path: str) -> str | None:

@@ -176,7 +176,7 @@ def test_damaged_metrics(content):
 def test_a_cell_of_many_zeros_is_handled():
     header = ",".join(kaggle.PIXELS)
     zeros = "0" * 40 + "5" + ",0" * 783
-    readers.check("csv", f"{header}\n{zeros}\n".encode())
+    readers.check("csv", f"9{header}\n{zeros}\n".encode())
 
 
 def npz(**arrays):
@@ -258,10 +258,11 @@ print(readers.check(name, content))
     [
         ("idx", struct.pack(">4BI", 0, 0, 8, 1, 2**31 - 1) + bytes(1000)),
         ("gzip", b"1" + struct.pack(">4BI", 0, 0, 8, 1, 2**31 - 1) + bytes(1000)),
-        ("csv", f"{','.join(kaggle.PIXELS)}\n".encode() + b"\n" * 4_000_000),
+        ("csv", f"\x16{','.join(kaggle.PIXELS)}\n".encode() + b"\n" * 4_000_000),
+        ("csv", f"\x16{','.join(kaggle.PIXELS)}\n".encode() + b"1\n" * 2_000_000),
         ("photo", png(9_000, 9_000)),
     ],
-    ids=["idx", "gzip", "csv", "photo"],
+    ids=["idx", "gzip", "blank", "csv", "photo"],
 )
 def test_a_large_announced_size_takes_no_memory(name, content):
     """In a process that may allocate another 64 MB."""

@@ -11,7 +11,7 @@ import pytest
 import data
 from data import idx
 from system import errors
-from tests.helpers import error_of
+from tests.helpers import ROOT, error_of
 
 NAMES = ("train_images", "train_labels", "test_images", "test_labels")
 
@@ -146,6 +146,143 @@ def test_a_fault_of_idx_files_is_named(tmp_path, some, name, content, says):
         Path(tmp_path, name).write_bytes(content)
     message = error_of(data.load, "idx", str(tmp_path))
     assert says in message and str(tmp_path) in message
+
+
+# --- csv ---
+
+
+def lines(images, labels=None):
+    rows = images.reshape(len(images), -1).tolist()
+    if labels is not None:
+        rows = [[label, *row] for label, row in zip(labels, rows)]
+    return [[str(cell) for cell in row] for row in rows]
+
+
+def text(names, rows, separator=","):
+    return "".join(f"{separator.join(row)}\n" for row in [names, *rows] if row)
+
+
+PIXELS = [f"pixel{i}" for i in range(784)]
+
+
+def as_kaggle(rows):
+    return text(["label", *PIXELS], rows)
+
+
+def as_pjreddie(rows):
+    return text([], rows)
+
+
+def as_pandas(rows):
+    """DataFrame.to_csv with pixels as columns 0 to 783 and the label last."""
+    rows = [[str(n), *row[1:], row[0]] for n, row in enumerate(rows)]
+    return text(["", *map(str, range(784)), "Class"], rows)
+
+
+def as_r(rows):
+    """write.csv of a matrix, whose columns are V1 to V785."""
+    names = [f'"{name}"' for name in ["", *(f"V{i}" for i in range(1, 786))]]
+    return text(names, [[f'"{n}"', *row] for n, row in enumerate(rows, 1)])
+
+
+def as_spreadsheet(rows):
+    rows = [[f'"{cell}"' for cell in row] for row in rows]
+    names = ["y", *(f"{r}x{c}" for r in range(1, 29) for c in range(1, 29))]
+    table = text(names, rows, ";").replace("\n", "\r\n")
+    return f"\ufeff{table}{';' * 784}\r\n\r\n"
+
+
+def by_columns(rows):
+    """Columns in reverse, named by column and row, separated by tabs."""
+    names = ["target", *(f"p{i}" for i in range(1, 785))]
+    return text(names[::-1], [row[::-1] for row in rows], "\t")
+
+
+WRITERS = (as_kaggle, as_pjreddie, as_pandas, as_r, as_spreadsheet, by_columns)
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_csv_files_of_all_kinds_are_equal(tmp_path, some, write):
+    for part in ("train", "test"):
+        images, labels = (getattr(some, f"{part}_{k}") for k in ("images", "labels"))
+        content = write(lines(images, labels)).encode()
+        (tmp_path / f"{part}.csv").write_bytes(content)
+    found = data.load("csv", str(tmp_path))
+    check_same(found, some)
+    assert found.source == str(tmp_path)
+
+
+def test_labels_of_csv_files_may_be_text(tmp_path, some):
+    names = np.array(["zebra", "a,b", "Ä", "zebra"])
+    labels = names[some.train_labels % 4]
+    rows = lines(some.train_images, (f'"{label}"' for label in labels))
+    path = tmp_path / "animals.csv"
+    path.write_text(as_kaggle(rows), "utf-8")
+    found = data.load("csv", str(path))
+    assert found.classes == ("a,b", "zebra", "Ä")
+    assert found.source == (
+        f"{path}; has no test part, so a tenth of each class, 19 images, is held out"
+        " as one"
+    )
+    assert len(found.train_labels) == 181
+    counts = np.unique(labels, return_counts=True)[1]
+    assert np.bincount(found.test_labels).tolist() == [n // 10 for n in counts]
+    # The same file alone in a folder, and the same tenth.
+    again = data.load("csv", str(tmp_path))
+    assert again.hashes == found.hashes
+    everything = np.concatenate([found.train_images, found.test_images])
+    assert {i.tobytes() for i in everything} == {i.tobytes() for i in some.train_images}
+
+
+def test_numbers_of_classes_are_sorted_as_numbers(tmp_path, some):
+    labels = [f"{label + 7:03}" for label in some.train_labels]
+    (tmp_path / "train.csv").write_text(as_pjreddie(lines(some.train_images, labels)))
+    (tmp_path / "test.csv").write_text(text([], lines(some.test_images)))
+    found = data.load("csv", str(tmp_path))
+    assert found.classes == tuple(str(number) for number in range(7, 17))
+    np.testing.assert_array_equal(found.train_labels, some.train_labels)
+    np.testing.assert_array_equal(found.test_images, some.test_images)
+    assert found.test_labels is None and "test_labels" not in found.hashes
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda t: t.replace("label,", "label,class,"), "2 columns of labels"),
+        (lambda t: t.replace("pixel5,", "pixel6,"), "but pixel 5 of 0 to 783 has no"),
+        (lambda t: t.replace("label,", "", 1), "has 785 columns; expected 784"),
+        (lambda t: t.replace("pixel0,", "", 1), "has 783 columns of pixels"),
+        (lambda t: t.replace("\n0,", "\n,", 1), "column label holds nothing"),
+        (lambda t: t.replace("\n0,", "\n\x07,", 1), "column label holds '\\x07'"),
+        (lambda t: t.replace(",0,", ",0.5,", 1), "holds '0.5'; expected a whole"),
+        (lambda t: t.replace(",0,", ',"0,', 1), "cannot be read (unexpected end"),
+        (lambda t: t + t, "column pixel0 holds 'pixel0'"),
+    ],
+)
+def test_a_fault_of_a_csv_file_is_named(tmp_path, some, change, says):
+    path = tmp_path / "train.csv"
+    path.write_text(change(as_kaggle(lines(some.train_images, some.train_labels))))
+    message = error_of(data.load, "csv", str(tmp_path))
+    assert message.startswith(f"{path}: line ") and says in message
+
+
+def test_too_many_labels_are_refused(tmp_path, some):
+    rows = lines(np.repeat(some.train_images[:1], 1001, 0), range(1001))
+    (tmp_path / "train.csv").write_text(as_kaggle(rows))
+    message = error_of(data.load, "csv", str(tmp_path))
+    assert "line 1002, column label holds '1000'; expected at most 1,000" in message
+
+
+def test_a_csv_file_is_asked_for(tmp_path, some):
+    assert "name it with --data_dir" in error_of(data.load, "csv")
+    assert "holds no CSV file with train" in error_of(data.load, "csv", str(ROOT))
+    rows = lines(some.train_images)
+    for name in ("a_train.csv", "b_train.csv"):
+        (tmp_path / name).write_text(as_pjreddie(rows))
+    message = error_of(data.load, "csv", str(tmp_path))
+    assert message.endswith(f"choose by prefix, as --data_dir={tmp_path / 'b'}")
+    message = error_of(data.load, "csv", str(tmp_path / "b"))
+    assert "names no column of labels" in message
 
 
 def test_a_folder_is_asked_for(tmp_path):

@@ -96,15 +96,18 @@ def read_mapping(content: bytes) -> None:
 
 
 def read_csv(content: bytes) -> None:
-    """data.kaggle: test.csv; or train.csv, which has one more column."""
-    from data import kaggle
+    """data.table: images with or without labels; a first byte sets the block size."""
+    from data import table
 
-    path = _file("csv", content)
-    header = content[:6] == b"label,"
-    names = (kaggle.LABEL, *kaggle.PIXELS) if header else kaggle.PIXELS
-    table, digest = kaggle._read(str(path), names)
-    assert table.dtype == np.uint8 and table.shape[1] == len(names) and len(table)
-    assert len(digest) == 64 and (not header or table[:, 0].max() <= 9)
+    table._BLOCK_BYTES = 1 << (content[0] % 23) if content else 1
+    path = _file("csv", content[1:])
+    found = table.read(str(path))
+    assert found.images.dtype == np.uint8 and found.images.shape[1:] == (28, 28, 1)
+    assert len(found.images) and len(found.sha256) == 64
+    if found.labels is not None:
+        assert found.labels.shape == (len(found.images),)
+        assert 0 <= found.labels.min() <= found.labels.max() < len(found.names)
+        assert len(set(found.names)) == len(found.names) <= 1000
 
 
 def read_flagfile(content: bytes) -> None:

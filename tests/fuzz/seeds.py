@@ -44,14 +44,20 @@ def mapping() -> Files:
 
 
 def csv() -> Files:
-    """Kaggle's test.csv and train.csv, with one or two digits each."""
+    """Kaggle's test.csv and train.csv; files of R, spreadsheets and pandas."""
     pixels = ",".join(f"pixel{i}" for i in range(784))
     row = ",".join(str(i % 256) for i in range(784))
     blank = ",".join("0" * 784)
+    names = ",".join(f"{r}x{c}" for c in range(1, 29) for r in range(1, 29))
+    text = f'"y",{pixels}'.replace(",", ";")
+    zeros = ";0" * 784
     return [
-        f"{pixels}\n{row}\n{blank}\n".encode(),
-        f"label,{pixels}\r\n7,{row}\r\n".encode(),
-        f"label,{pixels}\n3,{blank}\n9,{blank}".encode(),
+        f"9{pixels}\n{row}\n{blank}\n".encode(),
+        f"9label,{pixels}\r\n7,{row}\r\n".encode(),
+        f"9label,{pixels}\n3,{blank}\n9,{blank}".encode(),
+        f'9"",{names},"class"\n"1",{row},"a,b"\n"2",{blank},""""\n'.encode(),
+        f"9\ufeff{text}\r\nA{zeros}\r\n\r\n".encode(),
+        f"\x0b7,{row}\n0,{blank}\n".encode(),
     ]
 
 
