@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of training/weights.py: a run that starts from the weights of another."""
 
+import dataclasses
 import json
 import shutil
 
@@ -159,7 +160,7 @@ def test_a_run_starts_from_another_and_no_longer_needs_it(
     # A new run does need it, and another start is another run.
     with pytest.raises(RunError, match="source holds no run"):
         weights.start(tmp_path / "new", config)
-    drawn = Config.recorded({**vars(config), "init_from": None})
+    drawn = dataclasses.replace(config, init_from=None)
     with pytest.raises(RunError, match="from weights of another run: choose another"):
         weights.start(run_dir, drawn)
     begin(tmp_path / "drawn", drawn, sets)
