@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from system import files
+from system import files, untrusted
 from training import runs
 
 
@@ -39,6 +39,26 @@ def lock(run_dir: Path) -> Iterator[None]:
             yield
         finally:
             _remove_unused(run_dir)
+
+
+def is_held(run_dir: Path) -> bool:
+    """Whether another process trains in a run directory; OSError if we cannot know.
+
+    We try the lock only if its owner seems alive, so as not to be in the way of a
+    process that starts to train.
+    """
+    path = run_dir / runs.LOCK
+    if not path.exists():
+        return False
+    with untrusted.open_file(path) as file:
+        pid = file.read(10)
+        if not (pid.isdigit() and files.is_running(int(pid))):
+            return False
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def _acquire(file: BinaryIO, run_dir: Path) -> None:
