@@ -34,6 +34,7 @@ from training import (
     batches,
     cluster,
     dry_run,
+    fed,
     learning,
     losses,
     machine,
@@ -70,12 +71,14 @@ def make_train_step(
 
     def part_step(images, labels, indices, seed, share, training):
         """Forward and backward pass on a replica's part of the batch, b of B images."""
-        x = augment(tf.gather(images, indices), seed)  # [b, 28, 28, 1]
+        with tf.name_scope("augment"):
+            x = augment(tf.gather(images, indices), seed)  # [b, 28, 28, 1]
         y = tf.gather(labels, indices)  # [b]
         with tf.GradientTape() as tape:
             logits, update_ops = network(x, training=training, seed=seed)
-            # Times b / B, so that the parts' means add up to the mean over the batch.
-            loss = share * loss_function(logits, y, config.label_smoothing)
+            with tf.name_scope("loss"):
+                # Times b / B, so that the parts' means add up to the batch's mean.
+                loss = share * loss_function(logits, y, config.label_smoothing)
         gradients = tape.gradient(loss, state.trained)
         moving_averages[:] = [average for average, _ in update_ops]
         averages = [value for _, value in update_ops]
@@ -85,17 +88,21 @@ def make_train_step(
     batch_step = workers.step(part_step, config, in_line=in_line)
 
     def train_step(images, labels, step, training):
-        indices = sample(seed, step, batch_size, labels.shape[0])  # [B]
-        step_seed = tf.stack([seed, tf.cast(step, tf.int32)])  # of all random draws
+        with tf.name_scope("sample"):
+            indices = sample(seed, step, batch_size, labels.shape[0])  # [B]
+            step_seed = tf.stack([seed, tf.cast(step, tf.int32)])  # of all random draws
         loss, correct, gradients, averages = batch_step(
             images, labels, indices, step_seed, training
         )
         gradients = optimizers.clip(gradients, config.clip_norm)
-        rate = config.learning_rate * schedule(step)
-        norms = optimizer.apply(gradients, step=step, rate=rate)
-        for moving_average, value in zip(moving_averages, averages, strict=True):
-            moving_average.assign(value)
-        state.average_statistics(step)  # batch norm's, with --weight_average
+        with tf.name_scope("schedule"):
+            rate = config.learning_rate * schedule(step)
+        with tf.name_scope("optimizer"):
+            norms = optimizer.apply(gradients, step=step, rate=rate)
+        with tf.name_scope("moving_averages"):
+            for moving_average, value in zip(moving_averages, averages, strict=True):
+                moving_average.assign(value)
+            state.average_statistics(step)  # batch norm's, with --weight_average
         return loss, correct, norms, rate
 
     return train_step
@@ -108,8 +115,9 @@ def make_train_steps(
     config: Config,
     epoch_steps: int,
     workers: Workers = ALONE,
+    show: Callable[[tf.Graph], object] = lambda graph: None,
 ) -> Callable[..., Totals]:
-    """Builds the training loop as one graph.
+    """Builds the training loop as one graph, which it hands to `show`.
 
     Images are uint8 [N, 28, 28, 1] and labels integers [N], on the device. Returns
     train_steps(first, count, training=False, images=…, labels=…) → Totals, which takes
@@ -124,8 +132,9 @@ def make_train_steps(
 
         def body(sums):
             loss, correct, norms, rate = train_step(images, labels, sums.step, training)
-            loss, correct = sums.loss + loss, sums.correct + correct
-            return (Totals(sums.step + 1, loss, correct, norms, rate),)
+            with tf.name_scope("totals"):
+                loss, correct = sums.loss + loss, sums.correct + correct
+                return (Totals(sums.step + 1, loss, correct, norms, rate),)
 
         def go_on(sums):
             health = sums.loss + tf.reduce_sum(sums.gradient_norms)  # NaN if one is
@@ -158,7 +167,8 @@ def make_train_steps(
         first, count = tf.constant(first, tf.int64), tf.constant(count, tf.int64)
         return graph(first, count, tf.constant(training), images, labels)
 
-    graph.get_concrete_function()  # trace now, so that it is not timed as a step
+    # Traced now, so that it is not timed as a step.
+    show(graph.get_concrete_function().graph)
     return train_steps
 
 
@@ -187,16 +197,19 @@ def train(config: Config, data_sets: sets.Sets, run: Session) -> scoring.Predict
         Log(run, ["train", *scored], resumed, total_steps, config) as log,
     ):
         images, labels, _ = feed.at(first)
+        if first == 0:
+            log.summaries.start(config.deciding())
         train_steps = make_train_steps(
-            state, images, labels, config, epoch_steps, run.workers
+            *(state, images, labels, config, epoch_steps, run.workers),
+            lambda graph: log.graph(graph, state),
         )
-        if first == 0:  # a new run: TensorBoard gets its settings, graph and samples
-            samples = online.samples(config, images)
-            log.summaries.start(config.deciding(), predict.graph, samples)
         # Finds the message to warn with if the network does no better than guessing.
         judge = learning.Judge(labels.numpy(), config, epoch_steps * config.batch_size)
         for epoch in range(first // epoch_steps, config.epochs):
             log.begin_epoch(epoch)
+            if (step := state.progress.step) == epoch * epoch_steps:
+                window, classes = feed.at(step), data_sets.classes
+                log.fed(epoch, fed.draw(config, window, step, classes))
             end = (epoch + 1) * epoch_steps
             totals = train_to(end, train_steps, state, run, feed, log)
             row = state.progress.end_epoch(epoch, epoch_steps, config.batch_size)

@@ -96,16 +96,6 @@ def from_config(config: Any) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     return lambda images, seed: transform(images, seed + [0, _NUMBER << 28], settings)
 
 
-def samples(config: Any, images: tf.Tensor) -> np.ndarray:
-    """A hundred training images as the network sees them, uint8 [100, 28, 28, 1].
-
-    For TensorBoard; all runs on a set show the same images.
-    """
-    indices = np.random.default_rng(0).integers(len(images), size=100)
-    seed = tf.zeros([2], tf.int32)
-    return from_config(config)(tf.gather(images, indices), seed).numpy()
-
-
 def transform(
     images: tf.Tensor, seed: tf.Tensor, settings: OnlineSettings
 ) -> tf.Tensor:

@@ -58,7 +58,8 @@ def test_train_scores_the_trained_network(trained):
     assert "errors of 360" in done.stdout
     assert {p.name for p in run_dir.iterdir()} == {
         *(".lock", "checkpoints", "flags.txt", "metrics.csv", "predictions.npz"),
-        *("final", "report.html", "result.json", "run.json", "test", "train"),
+        *("final", "fed.json", "report.html", "result.json", "run.json", "test"),
+        "train",
     }
     stored = result(run_dir)
     assert (stored["epochs"], stored["steps"], stored["test"]["images"]) == (1, 10, 360)

@@ -34,8 +34,8 @@ def events(tmp_path_factory):
     taps: dict[str, tf.Tensor] = {}
     network(tf.constant(images), training=False, taps=taps)
     with summaries.Summaries(run_dir, SPLITS) as log:
-        graph = scoring.Predict(network).graph
-        log.start({"epochs": 2, "schedule": "cosine"}, graph, images)
+        log.start({"epochs": 2, "schedule": "cosine"})
+        log.graph(scoring.Predict(network).graph.as_graph_def())
         log.steps(10, dict.fromkeys(summaries.STEP_SCALARS, 0.5))
         for epoch in EPOCHS:
             row: dict[str, float] = {"epoch": epoch, "images": 100 * (epoch + 1)}
@@ -44,6 +44,7 @@ def events(tmp_path_factory):
                 row[f"{split}_accuracy"] = number + epoch / 4
             row["test_binary_accuracy"] = 0.125
             log.epoch(row)
+            log.fed(epoch, images)
             norms = [0.5] * len(network.trainable_variables)
             pairs = zip(network.trainable_variables, norms)
             log.network(epoch, network, pairs, taps)
@@ -58,10 +59,11 @@ def events(tmp_path_factory):
 
 def test_grid_by_hand():
     images = np.arange(7, dtype=np.uint8)[:, None, None, None]
-    picture = summaries.grid(np.tile(images, (1, 28, 28, 1)), 3)  # image 6 is left out
-    assert picture.shape == (1, 2 * 28, 3 * 28, 1)
-    assert picture[0, ::28, ::28, 0].tolist() == [[0, 1, 2], [3, 4, 5]]
-    assert picture[0, 27::28, 27::28, 0].tolist() == [[0, 1, 2], [3, 4, 5]]
+    picture = summaries.grid(np.tile(images, (1, 28, 28, 1)), 3)
+    assert picture.shape == (1, 3 * 28, 3 * 28, 1)
+    rows = [[0, 1, 2], [3, 4, 5], [6, 0, 0]]
+    assert picture[0, ::28, ::28, 0].tolist() == rows
+    assert picture[0, 27::28, 27::28, 0].tolist() == rows
 
 
 def test_grid_keeps_each_image_upright():
@@ -100,7 +102,7 @@ def test_the_start_has_flags_graph_and_images(events):
     assert graph
     text = values["flags"][0].item().decode()
     assert "| `--epochs` | `2` |" in text and "| `--schedule` | `cosine` |" in text
-    assert 0 in values["augmented_inputs"]
+    assert sorted(values["batch_as_fed"]) == list(EPOCHS)
 
 
 def test_network_summaries_are_per_layer_and_epoch(events):

@@ -234,10 +234,10 @@ def test_nothing_to_show_gives_one_line(tmp_path):
 TABS = {
     "custom_scalars": ("What to look at first", "Loss by epoch", "mlp/train"),
     "distributions": ("activations/conv1", "lenet/train"),
-    "graphs": ("Fit to screen", "lenet/train", "Identity"),
+    "graphs": ("Fit to screen", "lenet/train", "part_step", "optimizer", "schedule"),
     "histograms": ("activations/conv1", "lenet/train"),
     "hparams": ("learning_rate", "final/errors", "mlp"),
-    "images": ("tag: augmented_inputs", "tag: errors", "lenet/test"),
+    "images": ("tag: batch_as_fed", "tag: errors", "lenet/test"),
     "pr_curves": ("precision_recall/is_it_a_0", "mlp/final"),
     "projector": ("dense2, before the logits", "Points: 360"),
     "scalars": ("accuracy/by_epoch", "mlp/train"),

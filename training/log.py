@@ -13,6 +13,8 @@ from tqdm import tqdm
 
 from system import console
 from training import history, profiling, summaries
+from training.fed import Fed, write
+from training.graph import flatten
 from training.session import Session
 from training.state import Resumed, State, Totals
 
@@ -76,6 +78,17 @@ class Log:
     def begin_epoch(self, epoch: int) -> None:
         """Shows the epoch in front of the progress bar."""
         self._bar.set_description(f"epoch {epoch}")
+
+    def graph(self, graph: tf.Graph, state: State) -> None:
+        """Writes the traced training graph of a new run for TensorBoard."""
+        if state.progress.step == 0:
+            self.summaries.graph(flatten(graph, state.parts))
+
+    def fed(self, epoch: int, fed: Fed) -> None:
+        """Writes what the network is fed in an epoch's first step."""
+        self.summaries.fed(epoch, fed.images)
+        if epoch == 0:
+            write(self._run_dir, fed)
 
     def cut(self, step: int, count: int) -> int:
         """Cuts the next call of the graph short: at a log line, or an end of profiling.

@@ -69,6 +69,21 @@ def function(step: Callable[..., Part], *, in_line: bool) -> Callable[..., Part]
     )
 
 
+def split(
+    indices: tf.Tensor, seed: tf.Tensor, replicas: int
+) -> tuple[list[tf.Tensor], list[tf.Tensor], list[tf.Tensor]]:
+    """Splits a batch: the indices, the seed and the share of each replica.
+
+    Arguments: see `run`.
+    """
+    batch_size = indices.shape[0]
+    counts = sizes(batch_size, replicas)
+    shares = [tf.constant(count / batch_size) for count in counts]
+    fold = tf.random.experimental.stateless_fold_in
+    seeds = [seed] + [fold(seed, number) for number in range(1, replicas)]
+    return tf.split(indices, counts), seeds, shares
+
+
 def run(
     step: PartStep,
     indices: tf.Tensor,
@@ -92,18 +107,15 @@ def run(
       average, weighted by the parts' shares. If `own` does not name all replicas, these
       are contributions to the batch's.
     """
-    batch_size = indices.shape[0]
-    counts = sizes(batch_size, replicas)
-    shares = [tf.constant(count / batch_size) for count in counts]
-    fold = tf.random.experimental.stateless_fold_in
-    seeds = [seed] + [fold(seed, number) for number in range(1, replicas)]
-    pieces = tf.split(indices, counts)
+    with tf.name_scope("split"):
+        pieces, seeds, shares = split(indices, seed, replicas)
     if own is not None:
         pieces, seeds, shares = (
             [values[n] for n in own] for values in (pieces, seeds, shares)
         )
     parts = list(map(step, pieces, seeds, shares))
-    return parts[0] if replicas == 1 else _add_up(parts, shares)
+    with tf.name_scope("add_up"):
+        return parts[0] if replicas == 1 else _add_up(parts, shares)
 
 
 def _add_up(parts: Sequence[Part], shares: Sequence[tf.Tensor]) -> Part:

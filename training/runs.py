@@ -4,9 +4,14 @@
 flags.txt        every flag of the run, for --flagfile
 run.json         settings of the run and what else its result depends on; `resumed`
                  lists the environments, other than the first, that it resumed in;
+<<<<<<< HEAD
                  `begun_epochs`: its first number of epochs, if it was given another;
                  `init_sha256`: hash of the weights that it started from, if they
                  are another run's
+=======
+                 `begun_epochs`: its first number of epochs, if it was given another
+>>>>>>> c003758 (wip2)
+fed.json         images of the first batch as the network was fed them
 metrics.csv      one row per epoch; see training.history
 checkpoints/     see training.checkpoints
 train/ validation/ test/   TensorBoard events of the training
@@ -39,7 +44,7 @@ RUN, FLAGS, LOCK, SWEEP = "run.json", "flags.txt", ".lock", "sweep.json"
 # What training and scoring leave behind besides checkpoints/.
 TRACES = (
     *("metrics.csv", "train", "validation", "test", "final", "result.json"),
-    *("predictions.npz", "report.html", SWEEP),
+    *("fed.json", "predictions.npz", "report.html", SWEEP),
 )
 CONTENTS = (LOCK, FLAGS, RUN, "checkpoints", *TRACES)
 

@@ -6,6 +6,7 @@ In the order of train.py's `main`: `joined`, `opened`, `Session.begin`, `listeni
 
 import contextlib
 import dataclasses
+import datetime
 import os
 import threading
 import time
@@ -107,6 +108,7 @@ class Session:
         seconds: float,
     ) -> None:
         facts = {
+            "begun": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
             "chosen": resolved.chosen,
             "data": dict(dataset.hashes),
             "classes": list(dataset.classes),

@@ -125,7 +125,8 @@ class State:
       optimizer: the update rule and its slots.
       watch: validation accuracy so far, for --schedule=plateau and early stopping.
       best: a copy of the best weights so far; None without --keep_best.
-      checkpoint: the checkpoint of all these.
+      parts: all these that there are, by their names in a checkpoint.
+      checkpoint: the checkpoint of the parts.
       progress: how far the run has come, which each checkpoint stores, too.
     """
 
@@ -151,22 +152,22 @@ class State:
             "watch": self.watch,
             checkpoints.BEST: self.best,
         }
-        self._parts = {name: part for name, part in parts.items() if part}
+        self.parts = {name: part for name, part in parts.items() if part}
         for network in filter(None, (self.network, self.average, self.best)):
             if start:
                 start.assign(network)
-        self.checkpoint = tf.train.Checkpoint(**self._parts)
+        self.checkpoint = tf.train.Checkpoint(**self.parts)
         self.progress, self._saved = Progress(), -1
 
     @property
     def scored(self) -> tf.Module:
         """The network that is scored after each epoch: the average, if there is one."""
-        return self._parts[checkpoints.followed(self._config)]
+        return self.parts[checkpoints.followed(self._config)]
 
     @property
     def variables(self) -> list[tf.Variable]:
         """The variables of all parts."""
-        return [v for part in self._parts.values() for v in part.variables]
+        return [v for part in self.parts.values() for v in part.variables]
 
     def average_statistics(self, step: tf.Tensor) -> None:
         """Averages batch-norm statistics; the optimizer averages the weights."""

@@ -66,6 +66,8 @@ NETWORK_SUMMARIES = {
 PICTURES = {
     "learning_curves": "Loss, accuracy and learning rate by epoch.",
     "confusion_matrix": "True digits in rows. Look for the darkest cells.",
+    "precision_recall": "Precision against recall of the worst ten classes, at every"
+    " threshold; the axes show the corner near 100 % alone. Compare classes there.",
     "calibration": "Points below the diagonal: overconfident.",
     "confidence": "Errors should be on the left, where the network is unsure.",
     "filters": "Strokes and edges are learned features; noise is not.",
@@ -84,10 +86,11 @@ CHARTS = {
 def grid(images: np.ndarray, columns: int) -> np.ndarray:
     """Tiles uint8 [N, 28, 28, 1] into one picture [1, rows · 28, columns · 28, 1].
 
-    Leaves out images that do not fill a row.
+    The last row is filled up with blank tiles.
     """
-    rows = len(images) // columns
-    tiles = images[: rows * columns].reshape(rows, columns, 28, 28)
+    rows = -(-len(images) // columns)
+    blank = np.zeros([rows * columns - len(images), 28, 28, 1], np.uint8)
+    tiles = np.concatenate([images, blank]).reshape(rows, columns, 28, 28)
     return tiles.transpose(0, 2, 1, 3).reshape(1, rows * 28, columns * 28, 1)
 
 
@@ -125,10 +128,8 @@ class Summaries:
         for writer in self.writers.values():
             writer.close()
 
-    def start(
-        self, config: Mapping[str, Any], graph: tf.Graph, images: np.ndarray
-    ) -> None:
-        """Writes the chart layout, the flags, the graph and some training images."""
+    def start(self, config: Mapping[str, Any]) -> None:
+        """Writes the chart layout and the flags."""
         rows = [f"| `--{name}` | `{value}` |" for name, value in config.items()]
         with self.train.at(0):
             tf.summary.write(
@@ -142,12 +143,24 @@ class Summaries:
                 description="All flags that affect the result. They are in the run"
                 " directory's flags.txt, too.",
             )
+
+    def graph(self, graph: tf.compat.v1.GraphDef) -> None:
+        """Writes the graph of a training step."""
+        with self.train.at(0):
             tf.summary.graph(graph)
+
+    def fed(self, epoch: int, images: np.ndarray) -> None:
+        """Writes what the network was fed in an epoch's first step.
+
+        The images are uint8 [N, 28, 28, 1].
+        """
+        with self.train.at(epoch):
             tf.summary.image(
-                "augmented_inputs",
+                "batch_as_fed",
                 grid(images, 10),
-                description="Training images as the network sees them. If you cannot"
-                " read one, do not expect the network to.",
+                description="The first images of the epoch's first batch, as the"
+                " network was fed them: drawn and transformed. If you cannot read one,"
+                " do not expect the network to.",
             )
 
     def steps(self, step: int, values: Mapping[str, float]) -> None:
