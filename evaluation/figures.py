@@ -15,7 +15,6 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import (
     FixedLocator,
@@ -38,21 +37,28 @@ SPLITS = {
     "test": ("test", BLUE, "-", "o"),
 }
 
+# Colours of everything that is not data, and what a page that is dark has instead.
+INK, FRAME, TICKS, GRID = "#1b1b1b", "#555555", "#333333", "#e3e3e3"
+IN_THE_DARK = {INK: "#e3e6ea", FRAME: "#8d96a0", TICKS: "#c3c9d0", GRID: "#30363d"}
+IN_THE_DARK |= {"#0072b2": "#4aa3dd", "#d55e00": "#f0803c"}
+
 STYLE: dict[Any, Any] = {
-    "axes.edgecolor": "#555555",
+    "axes.edgecolor": FRAME,
+    "axes.labelcolor": INK,
     "axes.grid": True,
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.axisbelow": True,
     "font.family": "DejaVu Sans",  # shipped with matplotlib
     "font.size": 9,
-    "grid.color": "#e3e3e3",
+    "grid.color": GRID,
     "grid.linewidth": 0.6,
     "legend.frameon": False,
     "legend.fontsize": 8.5,
     "svg.hashsalt": "lenet-selu",  # makes the bytes reproducible
-    "xtick.color": "#333333",
-    "ytick.color": "#333333",
+    "text.color": INK,
+    "xtick.color": TICKS,
+    "ytick.color": TICKS,
 }
 styled = matplotlib.rc_context(STYLE)
 
@@ -79,7 +85,8 @@ def learning_curves(
     loss, accuracy, rate = panels
     _plot_splits(loss, accuracy, rows)
     epochs = [row["epoch"] for row in rows]
-    rate.plot(epochs, [row["learning_rate"] for row in rows], "k.-", linewidth=1)
+    rates = [row["learning_rate"] for row in rows]
+    rate.plot(epochs, rates, ".-", color=INK, linewidth=1)
     _log_if_wide(loss, ticks=(1, 2, 5))
     _stretch_towards_one(accuracy)
     if not _log_if_wide(rate, ticks=(1, 3), deepest=LOWEST_RATE_SHARE):
@@ -89,7 +96,7 @@ def learning_curves(
     for axes, name in zip(panels, ("loss", "accuracy", "learning rate"), strict=True):
         axes.set_ylabel(name)
         if scored_epoch is not None:
-            axes.axvline(scored_epoch, color="black", linewidth=0.8, linestyle=":")
+            axes.axvline(scored_epoch, color=INK, linewidth=0.8, linestyle=":")
     rate.set_xlabel("epoch")
     rate.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
     rate.xaxis.set_major_locator(
@@ -165,49 +172,10 @@ def _stretch_towards_one(axes: Axes) -> None:
 
 
 @styled
-def confusion_matrix(matrix: np.ndarray) -> Figure:
-    """Counts [C, C] by true class (rows) and predicted class, coloured by errors alone.
-
-    The diagonal is grey: its counts are a hundred times larger.
-    """
-    diagonal = np.eye(len(matrix), dtype=bool)
-    errors = np.where(diagonal, 0, matrix)
-    norm = Normalize(0, max(errors.max(), 1))
-    colours = matplotlib.colormaps["YlOrRd"](norm(errors))
-    colours[errors == 0] = matplotlib.colors.to_rgba("#f7f7f7")
-    colours[diagonal] = matplotlib.colors.to_rgba("#d9dce1")
-    figure = Figure(figsize=(WIDTH, WIDTH), layout="constrained")
-    axes = figure.subplots()
-    axes.pcolormesh(colours, edgecolors="white", linewidth=1)
-    axes.set(aspect="equal", xlabel="predicted digit", ylabel="true digit")
-    ticks = np.arange(len(matrix))
-    axes.set_xticks(ticks + 0.5, map(str, ticks))
-    axes.set_yticks(ticks + 0.5, map(str, ticks))
-    axes.invert_yaxis()
-    axes.grid(False)
-    axes.spines[:].set_visible(False)
-    axes.tick_params(length=0)
-    for (true, predicted), count in np.ndenumerate(matrix):
-        if count:
-            wrong = true != predicted
-            axes.text(
-                predicted + 0.5,
-                true + 0.5,
-                str(count),
-                ha="center",
-                va="center",
-                color="white" if colours[true, predicted, :3].mean() < 0.5 else "black",
-                fontsize=9 if wrong else 8,
-                fontweight="bold" if wrong else "normal",
-            )
-    return figure
-
-
-@styled
 def reliability(
     confidences: np.ndarray, correct: np.ndarray, bins: int = calibration.BINS
 ) -> Figure:
-    """Accuracy against confidence in bins, above the number of digits in each.
+    """Accuracy against confidence in bins, above the number of images in each.
 
     Whiskers are 95 % Wilson intervals. Arguments: see `calibration.sort_into_bins`.
     """
@@ -225,7 +193,7 @@ def reliability(
         if count:
             lower.text(middle, count * 1.25, str(count), ha="center", fontsize=6.5)
     lower.set(
-        xlabel="confidence", ylabel="digits", ylim=(0.7, 12 * binned.counts.max())
+        xlabel="confidence", ylabel="images", ylim=(0.7, 12 * binned.counts.max())
     )
     lower.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
     return figure
@@ -273,18 +241,33 @@ def confidence_histogram(confidences: np.ndarray, correct: np.ndarray) -> Figure
             histtype="stepfilled",
         )
     axes.set_yscale("log")
-    axes.set(xlabel="confidence", ylabel="digits", xlim=(0, 1), ylim=(0.7, None))
+    axes.set(xlabel="confidence", ylabel="images", xlim=(0, 1), ylim=(0.7, None))
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
     axes.legend(loc="upper left")
     return figure
 
 
+def shorten(name: str, most: int = 8) -> str:
+    """The name of a class, cut to what a picture has room for."""
+    return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
 @styled
 def svg(figure: Figure) -> bytes:
-    """The figure as an SVG file; its text is drawn as paths, so it needs no font."""
+    """The figure as an SVG file without background, light or dark as its reader is.
+
+    Its text is drawn as paths, so it needs no font.
+    """
     content = io.BytesIO()
-    figure.savefig(content, format="svg", metadata={"Date": None})
-    return content.getvalue()
+    figure.savefig(content, format="svg", metadata={"Date": None}, transparent=True)
+    text = content.getvalue().decode()
+    light, dark = "", ""
+    for number, (ink, other) in enumerate(IN_THE_DARK.items()):
+        text = text.replace(f": {ink}", f": var(--c{number})")  # in style attributes
+        light, dark = f"{light}--c{number}:{ink};", f"{dark}--c{number}:{other};"
+    rules = f":root{{{light}}}@media screen and (prefers-color-scheme:dark)"
+    rules = f"<style>{rules}{{:root{{{dark}}}}}</style>"
+    return text.replace("<defs>", f"{rules}<defs>", 1).encode()
 
 
 @styled

@@ -14,6 +14,7 @@ from config import Config
 from data import kaggle
 from evaluation import predictions, scoring
 from evaluation.trained import Scored, TrainedRun
+from models import structure
 from system import errors, untrusted
 from training import checkpoints, events, history, runs, summaries
 
@@ -95,7 +96,10 @@ def _publish(
 
     network: tf.Module = run.predict.network
     first, last = activations.compute(network, images, scores)
-    pictures = report.write(run.directory, split, result, rows, scores, images, first)
+    layers = structure.layers(network)
+    pictures = report.write(
+        run.directory, split, result, rows, scores, images, first, layers
+    )
     text = scoring.show(result[split])
     summaries.write_score(
         run.directory,
@@ -112,7 +116,7 @@ def _publish(
 
 def _trial(config: Config) -> str:
     """Name of a run in HParams, wherever its directory is."""
-    recipe = checkpoints.fingerprint(config.chosen())[:8]
+    recipe = checkpoints.fingerprint(config.chosen())[:6]
     return f"{config.network}-s{config.seed}-{recipe}"
 
 

@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from evaluation import figures, mosaics, statistics
+from evaluation import confusion, figures, mosaics, precision_recall, statistics
+from evaluation.scoring import Scores
 
 CONFIDENCES = np.array([1.0, 0.99, 0.98, 0.97, 0.55, 0.35])
 HITS = np.array([True, True, True, False, True, False])
@@ -132,7 +133,7 @@ def test_accuracy_axis_is_stretched():
 def test_confusion_matrix_has_the_counts():
     matrix = np.diag(np.arange(900, 1000, 10))
     matrix[4, 9], matrix[9, 4], matrix[2, 7] = 5, 12, 1
-    axes = figures.confusion_matrix(matrix).axes[0]
+    axes = confusion.draw(matrix, "0123456789").axes[0]
     placed = {text.get_position(): text.get_text() for text in axes.texts}
     assert len(placed) == 13
     assert (placed[9.5, 4.5], placed[4.5, 9.5], placed[7.5, 2.5]) == ("5", "12", "1")
@@ -149,8 +150,64 @@ def test_confusion_matrix_has_the_counts():
 
 
 def test_confusion_matrix_without_errors():
-    figure = figures.confusion_matrix(np.diag([3, 0, 5]))
+    figure = confusion.draw(np.diag([3, 0, 5]), "abc")
     assert texts(figure.axes[0]) == ["3", "5"]
+
+
+def test_confusion_matrix_of_many_classes_has_no_labels():
+    matrix = np.zeros([600, 600], int)
+    matrix[300, 10], matrix[301, 11] = 2, 3
+    axes = confusion.draw(matrix, [f"class {n}" for n in range(600)]).axes[0]
+    assert not axes.texts
+    assert "class" not in "".join(t.get_text() for t in axes.get_yticklabels())
+    # Three classes to a cell: one holds both confusions, and is not lost.
+    colours = axes.images[0].get_array()[..., :3]
+    assert colours.shape == (200, 200, 3)
+    assert np.ptp(colours[100, 3]) > 0.3 > np.ptp(colours[0, 0])
+
+
+def test_names_of_classes_fit():
+    names = ["apple", "a rather long name", "c"]
+    axes = confusion.draw(np.diag([3, 0, 5]), names).axes[0]
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels == ["apple", "a rathe…", "c"]
+
+
+def test_precision_and_recall_by_hand():
+    probabilities = np.array([0.9, 0.8, 0.8, 0.3, 0.1])
+    positive = np.array([True, False, True, True, False])
+    curve = precision_recall.curve("a", probabilities, positive)
+    assert curve.precision.tolist() == pytest.approx([1, 2 / 3, 3 / 4, 3 / 5])
+    assert curve.recall.tolist() == pytest.approx([1 / 3, 2 / 3, 1, 1])
+    assert curve.corner == 0.75
+
+
+def test_axes_of_precision_and_recall_show_the_corner():
+    precision = np.array([1, 1, 0.99, 0.9])
+    recall = np.array([0.2, 0.985, 0.992, 1])
+    curves = [precision_recall.Curve("a", precision, recall)]
+    axes = precision_recall.draw(curves).axes[0]
+    assert axes.get_xlim()[0] == axes.get_ylim()[0] == 0.98
+    assert 1 < axes.get_xlim()[1] < 1.001
+
+
+def test_only_the_worst_classes_have_curves():
+    labels = np.arange(24) % 12  # and no image of the class "12"
+    probabilities = np.full((24, 13), 0.01, np.float32)
+    probabilities[np.arange(24), labels] = 0.8
+    probabilities[11] = probabilities[3, ::-1]  # of class 11, read as a 9
+    scores = Scores(labels, probabilities, 0.0, [str(n) for n in range(13)])
+    curves = precision_recall.worst(scores)
+    assert len(curves) == precision_recall.MAX_CURVES
+    assert {curves[0].name, curves[1].name} == {"9", "11"}
+
+
+def test_an_svg_has_colours_for_the_dark():
+    figure = confusion.draw(np.diag([3, 0, 5]), "abc")
+    text = figures.svg(figure).decode()
+    assert "prefers-color-scheme:dark" in text
+    assert f": {figures.INK}" not in text and "var(--c0)" in text
+    ElementTree.fromstring(text)  # well-formed
 
 
 def test_reliability_diagram():

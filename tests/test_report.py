@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from evaluation import activations, report
+from evaluation import activations, page, provenance, report
 from evaluation.scoring import Scores
 from models.lenet import LeNet
 
@@ -64,16 +64,18 @@ def test_first_layer_is_the_first_tap():
     np.testing.assert_allclose(maps[1:2], taps["conv1"], rtol=1e-4, atol=1e-5)
 
 
-def told(split, scored_epoch=2, finished=True, **config):
+def told(split, scored_epoch=2, finished=True, begun_epochs=0, **config):
     result = {"epochs": 3, "scored_epoch": scored_epoch, "finished": finished}
-    result["steps"] = 1407
-    return report.describe_weights(split, {**result, "config": {**CONFIG, **config}})
+    result |= {"steps": 1407, "config": {**CONFIG, **config}}
+    if begun_epochs:
+        result["begun_epochs"] = begun_epochs
+    return provenance.describe_weights(split, result)
 
 
 def test_the_report_says_which_weights_are_scored():
     last = told("test")
     assert "the network after the last step, at the end of epoch 2" in last
-    assert "No choice was made on the test digits" in last and "Training" not in last
+    assert last.endswith(" Training made no choice by the test images.")
     within = told("test", scored_epoch=3, finished=False)
     assert "the network after step 1,407, within epoch 3 (" in within
     best = told("validation", scored_epoch=1, keep_best=True, weight_average=0.99)
@@ -92,25 +94,54 @@ def test_the_report_says_what_ended_training():
         assert "stopped" not in so_far
 
 
+def test_the_report_says_what_the_test_images_had_to_do_with_it():
+    chosen = told("test", scored_epoch=1, keep_best=True)
+    assert chosen.endswith("choices by held-out images, and none by the test images.")
+    unfinished = told("test", finished=False, epochs=9)
+    assert "whoever stops where it looks best chooses by the test" in unfinished
+    assert "no choice" not in unfinished
+    longer = told("test", begun_epochs=2)
+    assert "first planned for 2 epochs" in longer and "no choice" in longer
+
+
+def test_settings_that_differ_make_the_command():
+    config = {"network": "mlp", "hidden_units": [32], "rotation": 10.0, "seed": 4}
+    config |= {"flip_codes": [], "shift_diagonal": True, "keep_originals": False}
+    config |= {"replicas": 2, "batch_norm": None}
+    result = {"config": config, "chosen": {"replicas": 2}}
+    different, same = provenance.settings(result)
+    machine = {entry.name: entry.by_machine for entry in different}
+    assert machine == dict.fromkeys(config.keys() - {"batch_norm"}, False) | {
+        "replicas": True
+    }
+    # What the network does not have is left out; what it has is as it has it.
+    others = {entry.name: entry.value for entry in same}
+    assert "batch_norm" not in others and others["activation"]
+    assert sorted(provenance.flags(result)) == [
+        *("--flip_codes=", "--hidden_units=32", "--network=mlp", "--nokeep_originals"),
+        *("--rotation=10.0", "--seed=4", "--shift_diagonal"),
+    ]
+
+
 @pytest.mark.parametrize(
     "function, value, text",
     [
-        (report.percent, 0.9959, "99.59 %"),
-        (report.probability, 0.986, "98.6 %"),
-        (report.probability, 0.99996, ">99.9 %"),
-        (report.probability, 0.00004, "<0.1 %"),
-        (report.probability, 1.0, "100.0 %"),
-        (report.duration, 4.4, "4 s"),
-        (report.duration, 572.4, "9 min 32 s"),
-        (report.duration, 7322, "2 h 2 min"),
-        (report.setting, ["up", "down"], "up,down"),
-        (report.setting, [300, 100], "300,100"),
-        (report.setting, [], "(none)"),
-        (report.setting, 1e-7, "1e-07"),
-        (report.setting, 0.123456789, "0.123456789"),
-        (report.setting, True, "true"),
-        (report.setting, False, "false"),
-        (report.setting, None, "(not set)"),
+        (page.percent, 0.9959, "99.59 %"),
+        (page.probability, 0.986, "98.6 %"),
+        (page.probability, 0.99996, ">99.9 %"),
+        (page.probability, 0.00004, "<0.1 %"),
+        (page.probability, 1.0, "100.0 %"),
+        (page.duration, 4.4, "4 s"),
+        (page.duration, 572.4, "9 min 32 s"),
+        (page.duration, 7322, "2 h 2 min"),
+        (page.setting, ["up", "down"], "up,down"),
+        (page.setting, [300, 100], "300,100"),
+        (page.setting, [], "none"),
+        (page.setting, 1e-7, "1e-07"),
+        (page.setting, 0.123456789, "0.123456789"),
+        (page.setting, True, "true"),
+        (page.setting, False, "false"),
+        (page.setting, None, "–"),
     ],
 )
 def test_words_for_values(function, value, text):

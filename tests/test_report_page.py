@@ -10,14 +10,16 @@ import tensorflow as tf
 
 from evaluation import activations, report, scoring
 from evaluation.scoring import Scores
-from models import layers
+from models import layers, structure
 from models.lenet import LeNet
 from system.errors import UserError
 from tests.browser import CHROMIUM, look_at
 from tests.test_report import CONFIG
+from training import fed
 
 PHONE, DESKTOP = 360, 1280
 VOID = {"br", "img", "link", "meta"}
+LONG = "a-run-with-a-name-that-is-far-too-long-for-a-phone-and-has-no-space"
 CURVE = {"train": 0.9, "validation": 0.95, "test": 0.94}
 
 
@@ -59,7 +61,16 @@ def make_scores(count, wrong):
     return Scores(labels, probabilities, 0.25)
 
 
-def write(folder, split, rows, scores, network, /, **config):
+def make_many_scores():
+    """Two images of each of 299 classes, one wrong, and none of the last class."""
+    labels = np.repeat(np.arange(299), 2).astype(np.int16)
+    probabilities = np.full((len(labels), 300), 1e-3, np.float32)
+    probabilities[np.arange(len(labels)), (labels + np.arange(len(labels)) % 2)] = 0.7
+    names = [f"a class with a long name, {n}" for n in range(300)]
+    return Scores(labels, probabilities, 0.25, names)
+
+
+def write(folder, split, rows, scores, network, /, shown=0, **config):
     images = np.random.default_rng(0).integers(
         0, 256, (len(scores.labels), 28, 28, 1), np.uint8
     )
@@ -74,11 +85,15 @@ def write(folder, split, rows, scores, network, /, **config):
         "config": {**CONFIG, **config},
         "data": {"test_labels": "f7ae60f9" * 8, '<img src="x">': "0"},
         "version": "0.2.0",
+        "begun": "2026-11-29 06:40 UTC",
         "environment": {"commit": "abc123", "onednn": None},
     }
     folder.mkdir(exist_ok=True)
+    if shown:
+        fed.write(folder, fed.Fed(images[:shown], ["a label"] * shown))
     first, _ = activations.compute(network, images, scores)
-    return report.write(folder, split, result, rows, scores, images, first)
+    layers = structure.layers(network)
+    return report.write(folder, split, result, rows, scores, images, first, layers)
 
 
 class Page(html.parser.HTMLParser):
@@ -112,7 +127,7 @@ class Page(html.parser.HTMLParser):
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """Two reports and their pictures: one with everything, one with the minimum."""
+    """Three reports and their pictures: everything, the minimum, many classes."""
     folder = tmp_path_factory.mktemp("reports")
     pictures = {
         "full": write(
@@ -121,6 +136,7 @@ def written(tmp_path_factory):
             make_rows(3, ("train", "validation", "test")),
             make_scores(300, 120),
             LeNet(),
+            shown=40,
             keep_best=True,
         ),
         "least": write(
@@ -130,6 +146,14 @@ def written(tmp_path_factory):
             make_scores(20, 0),
             OneLayer(),
             epochs=1,
+        ),
+        LONG: write(
+            folder / LONG,
+            "test",
+            make_rows(2, ("train", "test")),
+            make_many_scores(),
+            LeNet(classes=300),
+            epochs=2,
         ),
     }
     return folder, pictures
@@ -153,8 +177,13 @@ def test_the_page_has_its_figures(pages):
         "0 as 1, 12 times; 1 as 2, 12 times; 2 as 3, 12 times.",
         "The 100 worst of 120 errors",
         "true 0 (2.0 %) as 1 (90.0 %) no. 0",
-        "--shift_directions up,down",
-        "--hidden_units (not set)",
+        "lenet on mnist, seed 4 · begun 2026-11-29 06:40 UTC",
+        "python train.py --seed=4 --epochs=3 --batch_size=64 --keep_best",
+        "--shift_directions up,down not up,down,left,right",
+        "The first 40 images of the first batch",
+        "conv1 Conv 13 × 13 × 12 120",
+        "dense1 Dense 288 166,176",
+        "all 12,345",
         "after its activation and any pooling and batch norm",
         # The right ones share a bin with eleven wrong: |16.2 − 9.717| / 300, and the
         # other wrong ones on their own, 74.483 / 300.
@@ -178,8 +207,24 @@ def test_the_smallest_page_says_what_is_missing(pages):
         "No digit was misclassified.",
         "None: all 20 held-out digits were classified correctly.",
         "All 10 units, each drawn as the image",
+        "– (this run recorded none)",
     ):
         assert phrase in text, phrase
+
+
+def test_many_classes_are_summed_up(pages):
+    text = pages[LONG].text
+    for phrase in (
+        f"{LONG} 50.00 % accuracy on 598 test images",
+        "over 300 yes-or-no questions per image",
+        "a class with a long name, 0 as a class with a long name, 1, 1 time;",
+        "The 30 of 300 classes with the lowest F1",
+        "All 300 classes",
+        "a class with a long name, 299 0 0 0.00 % – ",  # no image, one prediction
+        "Only the ten classes that come least close to it are drawn.",
+    ):
+        assert phrase in text, phrase
+    assert len(pages[LONG].source) < 2_000_000
 
 
 @pytest.mark.parametrize("name", ["full", "least"])
@@ -191,7 +236,7 @@ def test_the_page_is_self_contained(pages, name):
     assert len(page.all("h1")) == 1
     assert not page.all("script")
     pictures = page.all("img")
-    assert len(pictures) == 6 + (100 if name == "full" else 0)
+    assert len(pictures) == 7 + (140 if name == "full" else 0)
     for picture in pictures:
         assert picture["src"].startswith("data:image/")
         assert len(picture["alt"]) > 20
@@ -212,7 +257,7 @@ def test_the_pictures_for_tensorboard(written):
     pictures = written[1]
     always = {
         *("calibration", "confidence", "confusion_matrix", "feature_maps", "filters"),
-        "learning_curves",
+        *("learning_curves", "precision_recall"),
     }
     assert set(pictures["full"]) == always | {"worst_errors"}
     assert set(pictures["least"]) == always
@@ -237,11 +282,12 @@ in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 
 @in_a_browser
 def test_no_picture_is_broken_and_nothing_overflows(written, tmp_path):
-    pages = [written[0] / name / report.REPORT for name in ("full", "least")]
+    pages = [written[0] / name / report.REPORT for name in ("full", "least", LONG)]
     found = look_at(tmp_path, pages, (PHONE, DESKTOP))
-    assert [f["problems"] for f in found] == [[], [], [], []]
+    assert [f["problems"] for f in found] == 6 * [[]]
     assert sorted((f["width"], f["images"]) for f in found) == [
-        *((PHONE, 6), (PHONE, 106), (DESKTOP, 6), (DESKTOP, 106))
+        *((PHONE, 7), (PHONE, 107), (PHONE, 147), (DESKTOP, 7), (DESKTOP, 107)),
+        (DESKTOP, 147),
     ]
 
 
