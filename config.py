@@ -121,6 +121,13 @@ class Instead:
         "Print the settings that are not the defaults, the layers, the number of steps,"
         " memory and expected time; then stop. Nothing is written.",
     )
+    find_rate: str | None = setting(
+        None,
+        "Train 400 throw-away steps while the learning rate grows from 1e-6 to 10, or"
+        " until the loss diverges; draw the losses to this .png or .svg file, write"
+        " them to a .csv file next to it, and suggest a rate.",
+        path=True,
+    )
 
 
 _GROUPS = (Main, Data, Training, Network, Offline, Online, Housekeeping)

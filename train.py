@@ -28,7 +28,7 @@ from absl import flags
 
 from augment import online
 from config import HEADINGS, Config, define_flags, from_flags
-from evaluation import gallery, result, scoring, trained
+from evaluation import find_rate, gallery, result, scoring, trained
 from system import cli
 from training import (
     batches,
@@ -295,6 +295,8 @@ def main(_: list[str]) -> None:
         cluster.check_alone(os.environ.get("TF_CONFIG"))
     if flags.FLAGS["dry_run"].value:
         dry_run.show(from_flags(), make_train_steps)
+    elif path := flags.FLAGS["find_rate"].value:
+        find_rate.run(from_flags(), path, make_train_steps)
     else:
         run(from_flags())
 

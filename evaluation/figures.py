@@ -253,6 +253,33 @@ def shorten(name: str, most: int = 8) -> str:
 
 
 @styled
+@styled
+def range_test(
+    rates: np.ndarray,
+    losses: np.ndarray,
+    smooth: np.ndarray,
+    suggestion: float | None,
+    present: float,
+) -> Figure:
+    """Loss against learning rate, [N] each, with the suggested and the present rate."""
+    figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(rates, losses, ".", color=GREY, markersize=2.5, label="one batch")
+    axes.plot(rates, smooth, color=BLUE, label="smoothed")
+    axes.set_xscale("log")
+    marks = [(present, GREY, ":", "--learning_rate")]
+    if suggestion:
+        marks.append((suggestion, ORANGE, "--", "suggestion"))
+    for rate, colour, line, name in marks:
+        axes.axvline(rate, color=colour, linestyle=line, label=f"{name} {rate:.2g}")
+    # A diverging loss would flatten all that comes before.
+    axes.set_ylim(0, 1.3 * max(smooth[0], np.median(losses)))
+    axes.set_xlabel("learning rate, growing step by step")
+    axes.set_ylabel("training loss")
+    axes.legend()
+    return figure
+
+
 def svg(figure: Figure) -> bytes:
     """The figure as an SVG file without background, light or dark as its reader is.
 
