@@ -253,7 +253,6 @@ def shorten(name: str, most: int = 8) -> str:
 
 
 @styled
-@styled
 def range_test(
     rates: np.ndarray,
     losses: np.ndarray,
@@ -280,6 +279,7 @@ def range_test(
     return figure
 
 
+@styled
 def svg(figure: Figure) -> bytes:
     """The figure as an SVG file without background, light or dark as its reader is.
 

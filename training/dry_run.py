@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tabulate import tabulate
 
 import data
 from augment import plan
@@ -118,6 +117,8 @@ def count_images(dataset: data.Dataset, config: Any) -> int:
 
 def layers_table(network: tf.Module, frozen: list[str]) -> str:
     """Table of a network's layers with the shape of one image's output."""
+    from tabulate import tabulate  # no run needs it to start
+
     layers = structure.layers(network)
     rows = [
         [
