@@ -68,3 +68,14 @@ def test_the_complaint_comes_once_and_not_too_early():
     assert not judge.judge(row(9.0, 0.1, 5, 300), last=True)
     soon = learning.Judge(labels, CROSS_ENTROPY, 50)
     assert soon.judge(row(9.0, 0.1, 0, 50), last=True)
+
+
+@pytest.mark.parametrize("dtype, classes", [(np.uint8, 26), (np.int16, 1000)])
+def test_the_most_common_of_many_classes_is_the_guess(dtype, classes):
+    labels = np.concatenate([np.arange(classes), np.full(classes, 3)]).astype(dtype)
+    guess = learning.guess(labels, CROSS_ENTROPY)
+    assert guess.accuracy == pytest.approx((classes + 1) / (2 * classes))
+    judge = learning.Judge(labels, CROSS_ENTROPY, len(labels))
+    said = judge.judge(row(0.9 * guess.loss, 0.5, images=len(labels)), last=False)
+    assert "accuracy, 50.00%, is no better than guessing" in said
+    assert "--find_rate=rates.png" in said

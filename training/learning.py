@@ -52,8 +52,8 @@ def complaint(row: Mapping[str, float], images: int, guessing: Guess) -> str:
         return ""
     return (
         f"the network does not learn: in epoch {row['epoch']:g} its training {fault};"
-        " try a lower --learning_rate, more --epochs or another recipe, in another"
-        " --run_dir"
+        " try another --learning_rate (--find_rate=rates.png suggests one), more"
+        " --epochs or another recipe, in another --run_dir"
     )
 
 
