@@ -140,8 +140,8 @@ class Summaries:
             tf.summary.text(
                 "flags",
                 "\n".join(["| flag | value |", "|---|---|", *rows]),
-                description="All flags that affect the result. They are in the run"
-                " directory's flags.txt, too.",
+                description="All flags that affect the result, as the run was begun;"
+                " with --epochs of today they are in the run directory's flags.txt.",
             )
 
     def graph(self, graph: tf.compat.v1.GraphDef) -> None:
