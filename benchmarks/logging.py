@@ -71,7 +71,7 @@ def epochs() -> Callable[[int], dict[str, float]]:
                 log.summaries.errors(step, TEST, gallery.draw(test_images, scores))
                 row = {"epoch": step, "images": step} | dict.fromkeys(METRICS, 0.5)
                 row |= {"seconds": log.seconds}
-                log.epoch(row, state.network, totals, images[:HISTOGRAM_IMAGES])
+                log.epoch(row, state, totals, images[:HISTOGRAM_IMAGES])
         return seconds
 
     answer(ours.WARM_UP_STEPS)

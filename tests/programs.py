@@ -166,7 +166,10 @@ def become(arguments, cwd, env):
     if arguments[0] == "-c":
         sys.path[0] = ""
         sys.argv = ["-c", *arguments[2:]]
-        exec(compile(arguments[1], "<string>", "exec"), {"__name__": "__main__"})
+        with tempfile.NamedTemporaryFile("w", suffix=".py") as code:
+            code.write(arguments[1])
+            code.flush()
+            runpy.run_path(code.name, run_name="__main__")
     elif arguments[0] == "-m":
         sys.path[0] = cwd
         sys.argv = ["-m", *arguments[2:]]
