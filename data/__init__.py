@@ -13,7 +13,7 @@ if sys.argv[:1] == ["-m"]:  # python -m data: this file is loaded before the pro
 
 import numpy as np
 
-from data import csv_files, digits, idx_files, kaggle, mnist
+from data import csv_files, digits, idx_files, kaggle, mnist, npz
 from data.dataset import DIGITS, DataError, Dataset
 from data.settings import Data
 from system import cli, errors
@@ -39,6 +39,7 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
     "idx": idx_files.load,
     "kaggle": kaggle.load,
     "mnist": mnist.load,
+    "npz": npz.load,
 }
 
 OPTIONS = tuple(field.name for field in dataclasses.fields(Data))

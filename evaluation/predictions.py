@@ -2,12 +2,12 @@
 """predictions.npz: the label and the probabilities of each digit that was scored."""
 
 import io
-import struct
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from data import npz
 from data.dataset import MAX_CLASSES, MIN_CLASSES, label_type
 from evaluation.scoring import Scores
 from system import console, untrusted
@@ -16,11 +16,6 @@ from training import runs
 PREDICTIONS = "predictions.npz"
 
 _MAX_BYTES = 1 << 28  # 6 million digits, or 67,000 images of a thousand classes
-# Whatever zipfile and numpy raise on a damaged archive.
-_DAMAGE = (
-    *(OSError, ValueError, TypeError, LookupError, EOFError, RuntimeError),
-    *(MemoryError, OverflowError, zipfile.BadZipFile, struct.error),
-)
 
 
 def write(run_dir: Path, scores: Scores) -> None:
@@ -43,14 +38,14 @@ def read(run_dir: Path) -> tuple[np.ndarray, np.ndarray]:
         return _parse(untrusted.read(path, _MAX_BYTES))
     except FileNotFoundError:
         raise runs.RunError(f"{path} is missing: {remedy}") from None
-    except _DAMAGE as error:
+    except npz.DAMAGE as error:
         raise runs.RunError(
             f"{path} is damaged ({console.one_line(str(error))}): {remedy}"
         ) from None
 
 
 def _parse(content: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Parses a predictions.npz; one of `_DAMAGE` if it is none.
+    """Parses a predictions.npz; one of `npz.DAMAGE` if it is none.
 
     `np.load` would decompress anything, and allocate whatever size a header claims.
     """

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from evaluation import inputs, scoring, trained
+from data import inputs
+from evaluation import scoring, trained
 
 BATCH_SIZE = 1000
 

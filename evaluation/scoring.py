@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 import data
-from evaluation import calibration, inputs
+from data import inputs
+from evaluation import calibration
 from models import layers
 from training import losses
 

@@ -217,12 +217,13 @@ LABELS = np.zeros(2, np.uint8)
         archive(npy((2,), b"\0\0", "|u1"), npy((-1, 10))),
         archive(npy((2,), b"\0\0", "|u1"), npy((2, 10), dtype="|O")),
         archive(npy((2,), b"\0\0", "|u1"), npy("(" * 5000)),
+        archive(b"\x93NUMPY\x01\0\2\0((", npy((2, 10))),  # a header cut off
         archive(bytes(50 << 20), bytes(50 << 20), zipfile.ZIP_DEFLATED),
         archive(bytes(1 << 20), bytes(1 << 20), zipfile.ZIP_LZMA),
         npy((2, 10), bytes(80)),
         b"\x80\x04cos\nsystem\n(S'true'\ntR.",  # a pickle
     ],
-    ids=range(15),
+    ids=range(16),
 )
 def test_archives_that_are_not_predictions_are_refused(content):
     refused("predictions", content)

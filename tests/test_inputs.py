@@ -7,9 +7,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from data import decode
+from data import decode, inputs
 from data.normalise import normalise
-from evaluation import inputs, scoring
+from evaluation import scoring
 from models.lenet import LeNet
 from system import errors
 

@@ -3,13 +3,15 @@
 
 import gzip
 import struct
+import tracemalloc
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import data
-from data import idx
+from data import idx, npz
 from system import errors
 from tests.helpers import ROOT, error_of
 
@@ -283,6 +285,108 @@ def test_a_csv_file_is_asked_for(tmp_path, some):
     assert message.endswith(f"choose by prefix, as --data_dir={tmp_path / 'b'}")
     message = error_of(data.load, "csv", str(tmp_path / "b"))
     assert "names no column of labels" in message
+
+
+# --- npz ---
+
+
+def keras(dataset, **changes):
+    """The arrays of a data set under Keras' names."""
+    images = dataset.train_images[..., 0], dataset.test_images[..., 0]
+    arrays = {
+        **{"x_train": images[0], "y_train": dataset.train_labels},
+        **{"x_test": images[1], "y_test": dataset.test_labels},
+    }
+    return {**arrays, **changes}
+
+
+def as_keras(arrays):
+    return arrays
+
+
+def as_floats(arrays):
+    """Floats from 0 to 1, in another order, and wide labels."""
+    floats = {k: (v / 255).astype(np.float32) for k, v in arrays.items() if "x" in k}
+    labels = {k: v.astype(">i8")[:, None] for k, v in arrays.items() if "y" in k}
+    floats["x_test"] = np.asfortranarray(floats["x_test"])
+    return {**labels, **floats, "x_val": np.zeros(3)}
+
+
+def as_medmnist(arrays):
+    keys = npz.NAMES[1]
+    arrays = dict(zip(keys, arrays.values()))
+    return {**arrays, keys[0]: arrays[keys[0]][..., np.newaxis].astype(np.float64)}
+
+
+@pytest.mark.parametrize("change", [as_keras, as_floats, as_medmnist])
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_npz_files_are_equal(tmp_path, some, change, save):
+    path = tmp_path / "mnist.npz"
+    save(path, **change(keras(some)))
+    found = data.load("npz", str(path))
+    check_same(found, some)
+    assert found.source == str(path)
+    assert data.load("npz", str(tmp_path)).hashes == found.hashes
+
+
+def test_all_of_mnist_in_an_npz_file(tmp_path, mnist):
+    np.savez(tmp_path / "mnist.npz", **keras(mnist))
+    check_same(data.load("npz", str(tmp_path / "mnist.npz")), mnist)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"x_train": np.zeros((200, 28, 27))}, "x_train is float64 [200, 28, 27] from"),
+        ({"x_train": np.full((200, 28, 28), -0.5)}, "from -0.5 to -0.5; expected"),
+        ({"x_test": np.full((60, 28, 28), np.nan)}, "with NaN or infinity"),
+        ({"y_test": np.zeros((60, 10))}, "y_test is float64 [60, 10]; expected"),
+        (
+            {"y_train": np.zeros(3, int)},
+            "y_train is int64 [3]; expected integers [200]",
+        ),
+        ({"y_train": np.full(200, "a")}, "not an array of plain numbers"),
+        ({"y_train": np.full(200, None)}, "not an array of plain numbers"),
+    ],
+)
+def test_a_fault_of_an_npz_file_is_named(tmp_path, some, changes, says):
+    path = tmp_path / "set.npz"
+    np.savez(path, **keras(some, **changes))
+    message = error_of(data.load, "npz", str(path))
+    assert message.startswith(f"{path}: ") and says in message
+
+
+def test_files_that_are_no_npz_are_refused(tmp_path, some):
+    path = tmp_path / "set.npz"
+    assert "no such file" in error_of(data.load, "npz", str(path))
+    assert "holds 0 .npz files" in error_of(data.load, "npz", str(tmp_path))
+    assert "name it with --data_dir" in error_of(data.load, "npz")
+    path.write_bytes(b"\x80\x04cos\nsystem\n(S'true'\ntR.")  # a pickle
+    assert "no .npz file" in error_of(data.load, "npz", str(path))
+    np.savez(path, x_train=some.train_images)
+    assert "holds x_train; expected" in error_of(data.load, "npz", str(path))
+    with zipfile.ZipFile(path, "w") as archive:  # a directory of over a MiB
+        for number in range(5000):
+            archive.writestr(f"{number:0250}", b"")
+    assert "a directory too large" in error_of(data.load, "npz", str(path))
+
+
+@pytest.mark.parametrize("packing", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_an_npz_bomb_is_not_unpacked(tmp_path, some, packing):
+    path = tmp_path / "set.npz"
+    np.savez(path, **keras(some))
+    with zipfile.ZipFile(path) as archive:
+        parts = {info.filename: archive.read(info) for info in archive.infolist()}
+    parts["x_train.npy"] = parts["x_train.npy"].replace(b"(200,", b"(2000000,")[:128]
+    parts["x_train.npy"] += bytes(50 << 20)
+    with zipfile.ZipFile(path, "w", packing) as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+    tracemalloc.start()
+    message = error_of(data.load, "npz", str(path))
+    assert "x_train.npy is not as long as its header says" in message
+    assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    tracemalloc.stop()
 
 
 def test_a_folder_is_asked_for(tmp_path):

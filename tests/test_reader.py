@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import evaluation
-from evaluation import inputs, trained
+from data import inputs
+from evaluation import trained
 from system import errors
 from tests.test_older_runs import GOLDEN
 

@@ -110,6 +110,15 @@ def read_csv(content: bytes) -> None:
         assert len(set(found.names)) == len(found.names) <= 1000
 
 
+def read_npz(content: bytes) -> None:
+    """data.npz: arrays of images and labels."""
+    from data import npz
+
+    dataset = npz.load(str(_file("npz", content)))
+    assert dataset.train_images.dtype == dataset.test_images.dtype == np.uint8
+    assert dataset.train_images.shape == (len(dataset.train_labels), 28, 28, 1)
+
+
 def read_flagfile(content: bytes) -> None:
     """system.flagfiles and absl: a flagfile of train.py."""
     from absl import flags
@@ -296,6 +305,7 @@ READERS: dict[str, Callable[[bytes], None]] = {
     "gzip": read_gzip,
     "mapping": read_mapping,
     "csv": read_csv,
+    "npz": read_npz,
     "flagfile": read_flagfile,
     "run": read_run,
     "metrics": read_metrics,

@@ -61,6 +61,18 @@ def csv() -> Files:
     ]
 
 
+def npz() -> Files:
+    """Two images and one, as numpy stores and packs them."""
+    images, labels = np.zeros((2, 28, 28), np.uint8), np.array([7, 0])
+    stored, packed = io.BytesIO(), io.BytesIO()
+    for file, save, x in (
+        (stored, np.savez, images),
+        (packed, np.savez_compressed, images / 255),
+    ):
+        save(file, x_train=x, y_train=labels, x_test=x[:1], y_test=labels[:1])
+    return [stored.getvalue(), packed.getvalue()]
+
+
 def flagfile() -> Files:
     """Comments, lists, numbers, quotes; one includes itself, one unsets flags."""
     return [
@@ -209,18 +221,8 @@ def _json(*values: dict[str, Any]) -> Files:
 SEEDS: dict[str, Callable[[], Files]] = {
     seed.__name__: seed
     for seed in (
-        *(
-            idx,
-            gzip,
-            mapping,
-            csv,
-            flagfile,
-            run,
-            metrics,
-            manifest,
-            checkpoint,
-            predictions,
-        ),
+        *(idx, gzip, mapping, csv, npz),
+        *(flagfile, run, metrics, manifest, checkpoint, predictions),
         *(result, tf_config, worker, events, journal, photo),
     )
 }

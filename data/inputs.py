@@ -17,11 +17,12 @@ from data import decode
 from data.normalise import SIZE, normalise
 from system import console, errors
 
-EXPECTED = (
-    "expected paths of pictures, or an array [28, 28], [N, 28, 28] or [N, 28, 28, 1] of"
-    " integers 0 to 255 or floats 0 to 1, where 0 is paper"
+ARRAYS = (
+    "an array [28, 28], [N, 28, 28] or [N, 28, 28, 1] of integers 0 to 255 or floats 0"
+    " to 1, where 0 is paper"
 )
-
+EXPECTED = f"expected paths of pictures, or {ARRAYS}"
+_BLOCK_IMAGES = 1000  # converted at a time
 
 FAINTEST_INK_GREY = 25  # above the paper
 
@@ -81,7 +82,11 @@ def _bytes(given: Any, array: np.ndarray) -> np.ndarray:
     if not (low >= 0 and high <= 255):  # this way round, NaN is refused
         raise _refusal(given, array)
     if array.dtype.kind == "f" and high <= 1:
-        return np.rint(array.astype(np.float64) * 255).astype(np.uint8)
+        pixels = np.empty(array.shape, np.uint8)
+        for start in range(0, len(array), _BLOCK_IMAGES):
+            block = array[start : start + _BLOCK_IMAGES].astype(np.float64)
+            pixels[start : start + _BLOCK_IMAGES] = np.rint(block * 255)
+        return pixels
     pixels = array.astype(np.uint8)
     if (pixels != array).any():
         raise _refusal(given, array)
@@ -90,12 +95,18 @@ def _bytes(given: Any, array: np.ndarray) -> np.ndarray:
 
 def _refusal(given: Any, array: np.ndarray) -> InputError:
     kind = array.dtype.name if array.dtype.kind != "O" else type(given).__name__
+    return InputError(f"not images: {describe(array, kind)}; {EXPECTED}")
+
+
+def describe(array: np.ndarray, kind: str = "") -> str:
+    """Type, shape and range of an array, for a message."""
+    kind = kind or array.dtype.name
     what = f"{kind} {list(array.shape)}"
     if array.dtype.kind in "iuf" and array.size:
         finite = array[np.isfinite(array)]
         what += f" from {finite.min():.9g} to {finite.max():.9g}" if finite.size else ""
         what += " with NaN or infinity" if finite.size < array.size else ""
-    return InputError(f"not images: {what}; {EXPECTED}")
+    return what
 
 
 def picture(path: Path) -> np.ndarray:
