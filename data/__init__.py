@@ -13,7 +13,7 @@ if sys.argv[:1] == ["-m"]:  # python -m data: this file is loaded before the pro
 
 import numpy as np
 
-from data import csv_files, digits, idx_files, kaggle, mnist, npz
+from data import csv_files, digits, folder, idx_files, kaggle, mnist, npz
 from data.dataset import DIGITS, DataError, Dataset
 from data.settings import Data
 from system import cli, errors
@@ -36,6 +36,7 @@ __all__ = [
 DATASETS: dict[str, Callable[..., Dataset]] = {
     "csv": csv_files.load,
     "digits": digits.load,
+    "folder": folder.load,
     "idx": idx_files.load,
     "kaggle": kaggle.load,
     "mnist": mnist.load,

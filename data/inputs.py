@@ -124,16 +124,26 @@ def picture(path: Path) -> np.ndarray:
     import cv2
 
     grey = cv2.cvtColor(decode.read(path).pixels, cv2.COLOR_RGB2GRAY)
-    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
-    paper = int(np.median(border))
-    if paper > 127:
-        grey, paper = 255 - grey, 255 - paper
+    if paper_of(grey) > 127:
+        grey = 255 - grey
     if grey.shape == (SIZE, SIZE):
         return grey[..., np.newaxis]
+    try:
+        return normalised(grey)[..., np.newaxis]
+    except ValueError as error:
+        raise decode.PhotoError(f"{path}: {error}") from None
+
+
+def paper_of(grey: np.ndarray) -> int:
+    """Grey of a picture's paper: the median of its border."""
+    edges = (grey[0], grey[-1], grey[:, 0], grey[:, -1])
+    return int(np.median(np.concatenate(edges)))
+
+
+def normalised(grey: np.ndarray) -> np.ndarray:
+    """Scales and centres light ink on darker paper; ValueError if there is none."""
+    paper = paper_of(grey)
     ink = np.maximum(grey, paper).astype(np.float32) - paper
     ink[ink < FAINTEST_INK_GREY] = 0  # noise of the paper, artefacts of JPEG
     ink *= 255 / max(ink.max(), 1)
-    try:
-        return normalise(np.rint(ink).astype(np.uint8))[..., np.newaxis]
-    except ValueError as error:
-        raise decode.PhotoError(f"{path}: {error}") from None
+    return normalise(np.rint(ink).astype(np.uint8))

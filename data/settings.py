@@ -16,3 +16,9 @@ class Data:
         "Swap rows and columns of the images of --dataset=idx; default: only for files"
         " named emnist-…, whose images lie on their side.",
     )
+    normalise_ink: bool | None = setting(
+        None,
+        "Scale the ink of each picture of --dataset=folder to 20 pixels and centre it,"
+        " as MNIST's was, instead of resizing the whole picture. Good for pictures"
+        " with wide or uneven margins.",
+    )

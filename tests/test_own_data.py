@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import data
 from data import idx, npz
@@ -387,6 +388,63 @@ def test_an_npz_bomb_is_not_unpacked(tmp_path, some, packing):
     assert "x_train.npy is not as long as its header says" in message
     assert tracemalloc.get_traced_memory()[1] < 4 << 20
     tracemalloc.stop()
+
+
+# --- folder ---
+
+
+def write_pictures(folder, images, labels, invert=False, suffix="png"):
+    for number, (image, label) in enumerate(zip(images[..., 0], labels)):
+        place = folder / str(label)
+        place.mkdir(parents=True, exist_ok=True)
+        picture = Image.fromarray(255 - image if invert else image)
+        picture.save(place / f"{number:05}.{suffix}")
+
+
+@pytest.mark.parametrize("invert", [False, True])
+def test_pictures_are_equal(tmp_path, some, invert):
+    write_pictures(tmp_path / "train", some.train_images, some.train_labels, invert)
+    write_pictures(tmp_path / "test", some.test_images, some.test_labels, invert, "bmp")
+    (tmp_path / "train" / "0" / "notes.txt").write_text("no picture")
+    found = data.load("folder", str(tmp_path))
+    order = np.argsort(some.train_labels, kind="stable")
+    np.testing.assert_array_equal(found.train_images, some.train_images[order])
+    np.testing.assert_array_equal(found.train_labels, some.train_labels[order])
+    assert found.classes == some.classes and len(found.test_labels) == 60
+    assert ("dark ink on light paper" in found.source) == invert
+    again = data.load("folder", str(tmp_path / "train"))  # without a test part
+    assert "is held out as one" in again.source
+
+
+def test_pictures_of_other_sizes(tmp_path):
+    stroke = np.zeros((56, 112), np.uint8)
+    stroke[10:50, 40:60] = 255
+    images = np.stack([stroke, stroke.copy()])[..., np.newaxis]
+    write_pictures(tmp_path / "train", images, ["b", "a"])
+    write_pictures(tmp_path / "test", images, ["b", "a"])
+    resized = data.load("folder", str(tmp_path)).test_images[0, ..., 0]
+    rows, columns = np.nonzero(resized > 128)
+    assert (rows.min(), columns.min()) == (10, 10) and not resized[:8].any()
+    found = data.load("folder", str(tmp_path), normalise_ink=True)
+    rows = np.flatnonzero(found.train_images[0, ..., 0].max(1))
+    assert len(rows) == 20 and found.classes == ("a", "b")
+    assert found.source.endswith("; ink scaled and centred")
+
+
+def test_faults_of_a_folder_are_named(tmp_path, some):
+    assert "name it with --data_dir" in error_of(data.load, "folder")
+    assert "cannot be read" in error_of(data.load, "folder", str(tmp_path / "absent"))
+    assert "no folder with pictures" in error_of(data.load, "folder", str(tmp_path))
+    write_pictures(tmp_path, some.train_images, some.train_labels)
+    path = tmp_path / "3" / "bad.png"
+    path.write_bytes(b"no picture")
+    with pytest.raises(errors.UserError, match=f"^{path}: not a photo"):
+        data.load("folder", str(tmp_path))
+    path.unlink()
+    blank = tmp_path / "3" / "blank.png"
+    Image.fromarray(np.zeros((40, 40), np.uint8)).save(blank)
+    message = error_of(lambda: data.load("folder", str(tmp_path), normalise_ink=True))
+    assert message.startswith(f"{blank}: no ink")
 
 
 def test_a_folder_is_asked_for(tmp_path):
