@@ -2,19 +2,25 @@
 """Own data in every form: equal arrays, and one line for each fault."""
 
 import gzip
+import json
+import string
 import struct
 import tracemalloc
 import zipfile
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 import data
+import train
+from config import Config
 from data import idx, npz
 from system import errors
 from tests.helpers import ROOT, error_of
+from training import history
 
 NAMES = ("train_images", "train_labels", "test_images", "test_labels")
 
@@ -445,6 +451,69 @@ def test_faults_of_a_folder_are_named(tmp_path, some):
     Image.fromarray(np.zeros((40, 40), np.uint8)).save(blank)
     message = error_of(lambda: data.load("folder", str(tmp_path), normalise_ink=True))
     assert message.startswith(f"{blank}: no ink")
+
+
+# --- training ---
+
+
+@pytest.fixture(scope="module")
+def letters():
+    """Made letters: 26 classes, drawn somewhat differently each time."""
+    rng, classes = np.random.default_rng(0), string.ascii_uppercase
+    images = np.zeros((26 * 12, 28, 28, 1), np.uint8)
+    labels = np.tile(np.arange(26, dtype=np.uint8), 12)
+    for image, label in zip(images, labels):
+        x, y = rng.integers(3, 8), rng.integers(20, 25)
+        size, pen = rng.uniform(0.7, 0.9), int(rng.integers(1, 3))
+        canvas = np.ascontiguousarray(image[..., 0])
+        cv2.putText(canvas, classes[label], (x, y), 0, size, 255, pen, cv2.LINE_AA)
+        image[..., 0] = canvas
+    parts = (images[:260], labels[:260], images[260:], labels[260:])
+    return data.Dataset("letters", *parts, {}, "", tuple(classes))
+
+
+def write_csv(place, dataset):
+    for part in ("train", "test"):
+        images, labels = (getattr(dataset, f"{part}_{k}") for k in ("images", "labels"))
+        names = [dataset.classes[label] for label in labels]
+        (place / f"{part}.csv").write_text(as_kaggle(lines(images, names)))
+
+
+def write_folder(place, dataset):
+    for part in ("train", "test"):
+        images, labels = (getattr(dataset, f"{part}_{k}") for k in ("images", "labels"))
+        write_pictures(place / part, images, [dataset.classes[n] for n in labels])
+
+
+def write_npz(place, dataset):
+    np.savez(place / "set.npz", **keras(dataset))
+
+
+FORMS = {"csv": write_csv, "folder": write_folder, "idx": write_idx, "npz": write_npz}
+
+
+@pytest.mark.parametrize(
+    ("form", "which"), [*((form, "letters") for form in FORMS), ("idx", "digits")]
+)
+def test_every_form_is_trained_on(tmp_path, request, form, which):
+    FORMS[form](tmp_path, request.getfixturevalue(which))
+    config = Config(
+        dataset=form,
+        data_dir=str(tmp_path),
+        network="mlp",
+        epochs=2,
+        shift_directions=[],
+        flip_codes=[],
+        run_dir=str(tmp_path / "run"),
+        epoch_images=640,
+        learning_rate=0.01,
+    )
+    train.run(config)
+    run = json.loads((tmp_path / "run" / "run.json").read_text())
+    count = 26 if which == "letters" else 10
+    assert len(run["classes"]) == count
+    rows = history.read(tmp_path / "run")
+    assert rows[-1]["test_accuracy"] > 3 / count
 
 
 def test_a_folder_is_asked_for(tmp_path):
