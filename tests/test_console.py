@@ -196,7 +196,7 @@ def test_ctrl_c_ends_a_program_that_loads_tensorflow():
 def test_every_program_starts_its_console_first():
     """Before its imports, which may take seconds."""
     programs = [path for path in SOURCES if "\n    cli.run(" in path.read_text("utf-8")]
-    assert len(programs) == 13
+    assert len(programs) >= 13
     for path in programs:
         first = ast.parse(path.read_text("utf-8")).body[1]
         assert ast.unparse(first).splitlines()[:3] == [

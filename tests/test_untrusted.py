@@ -33,7 +33,7 @@ def alarm():
 OPENERS = {
     "idx": idx.read_labels,
     "csv": lambda path: kaggle._read(str(path), kaggle.PIXELS),
-    "mnist": lambda path: mnist._verify(str(path), "00"),
+    "mnist": lambda path: mnist._verify(str(path), mnist.TEST_LABELS),
     "flagfile": lambda path: flagfiles.expand([f"--flagfile={path}"]),
     "run.json": lambda path: runs.read_run(path.parent),
     "metrics.csv": lambda path: history.read(path.parent),
