@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help train train-2workers test lint tensorboard benchmark fuzz torture lock clean remake
+.PHONY: help train train-2workers test lint tensorboard demo benchmark fuzz torture lock clean remake
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -39,6 +39,10 @@ lint: .venv/developed  ## run flake8, isort and mypy
 RUNS ?= runs
 tensorboard: .venv/installed  ## show all runs on localhost; RUNS=folder, PORT=6007
 	$(BIN)/python -m evaluation.dashboard --runs=$(RUNS) $(if $(PORT),--on_port=$(PORT))
+
+RUN ?= runs/lenet-s0
+demo: .venv/installed-demo  ## a page to draw digits on; RUN=folder, PORT=7861
+	$(BIN)/python -m photos.demo --run_dir=$(RUN) $(if $(PORT),--on_port=$(PORT))
 
 benchmark: .venv/installed-benchmark  ## compare with Keras and PyTorch; QUICK=1: the step only
 ifeq ($(filter-out 0,$(QUICK)),)
@@ -124,3 +128,7 @@ endif
 	$(PIP) install --quiet --no-build-isolation --editable '.[benchmark]' \
 		&& touch $@ \
 		|| echo 'make: not every peer of the benchmark could be installed' >&2
+
+.venv/installed-demo: .venv/installed
+	$(PIP) install --quiet --no-build-isolation --editable '.[demo]'
+	@touch $@

@@ -32,6 +32,13 @@ class LastLayer(NamedTuple):
     points: np.ndarray  # [n, width], their outputs
 
 
+def first_maps(network: tf.Module, image: np.ndarray) -> np.ndarray:
+    """Outputs of the first layer for one image, uint8 [28, 28]: float32 [h, w, C]."""
+    taps: dict[str, tf.Tensor] = {}
+    network(tf.constant(image.reshape(1, 28, 28, 1)), training=False, taps=taps)
+    return np.asarray(next(iter(taps.values())))[0]
+
+
 def compute(
     network: tf.Module, images: np.ndarray, scores: Scores
 ) -> tuple[FirstLayer, LastLayer]:

@@ -56,11 +56,7 @@ def feature_maps(images: np.ndarray, maps: np.ndarray) -> Figure:
         picture below their digit, in rows of eight.
     """
     dense = maps.ndim == 2
-    if dense:
-        units = maps[:, :MAX_FILTERS]
-        units = np.pad(units, [(0, 0), (0, -units.shape[1] % 8)])
-        maps = units.reshape(len(maps), -1, 8, 1)
-    maps = maps[..., :MAX_MAPS].transpose(0, 3, 1, 2)  # [N, C, h, w]
+    maps = _tiles_of(maps)
     colours = _diverging(np.abs(maps).max())
     painted = _paint(maps, colours)
     ink = np.repeat(255 - images, 3, axis=-1)  # [N, 28, 28, 3]
@@ -83,6 +79,27 @@ def feature_maps(images: np.ndarray, maps: np.ndarray) -> Figure:
         axes.set_xticks(middles, ["digit", *map(str, range(1, columns))])
     figure.colorbar(colours, ax=axes, location="bottom", label="output", aspect=40)
     return figure
+
+
+def maps_alone(maps: np.ndarray, columns: int = 4) -> np.ndarray:
+    """The maps of `feature_maps` for one image as a picture, uint8 [H, W, 3].
+
+    The maps are float [h, w, C], or [units] of a dense layer.
+    """
+    (tiles,) = _tiles_of(maps[np.newaxis])
+    painted = _paint(tiles, _diverging(np.abs(tiles).max()))
+    columns = min(columns, len(painted))
+    white = np.full((-len(painted) % columns, *painted.shape[1:]), 255, np.uint8)
+    return _mosaic(np.concatenate([painted, white]), columns)
+
+
+def _tiles_of(maps: np.ndarray) -> np.ndarray:
+    """Maps to draw, [N, C, h, w], of [N, h, w, C] or [N, units], in rows of eight."""
+    if maps.ndim == 2:
+        units = maps[:, :MAX_FILTERS]
+        units = np.pad(units, [(0, 0), (0, -units.shape[1] % 8)])
+        maps = units.reshape(len(maps), -1, 8, 1)
+    return maps[..., :MAX_MAPS].transpose(0, 3, 1, 2)
 
 
 @styled

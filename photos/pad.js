@@ -1,0 +1,60 @@
+// A canvas to draw on by mouse, pen or finger. Gradio runs this when the page has it:
+// `element` holds the canvas, and `trigger` sends an event to photos/demo.py.
+const canvas = element.querySelector("canvas");
+const side = canvas.width;
+const pen = canvas.getContext("2d", { willReadFrequently: true });
+const PAUSE = 200; // milliseconds between two readings of an unfinished stroke
+let last = null; // where the pen is; null while it is lifted
+let sent = 0; // when we last sent the drawing
+
+function clear() {
+  pen.fillStyle = "#fff";
+  pen.fillRect(0, 0, side, side);
+}
+
+function place(event) {
+  const box = canvas.getBoundingClientRect();
+  const scale = side / box.width;
+  return [(event.clientX - box.left) * scale, (event.clientY - box.top) * scale];
+}
+
+function draw(event) {
+  const now = place(event);
+  pen.lineWidth = Number(canvas.dataset.pen);
+  pen.lineCap = pen.lineJoin = "round";
+  pen.strokeStyle = "#000";
+  pen.beginPath();
+  pen.moveTo(...last);
+  pen.lineTo(...now);
+  pen.stroke();
+  last = now;
+}
+
+// Sends the ink, a byte per pixel, 255 where the canvas is black.
+function send() {
+  const { data } = pen.getImageData(0, 0, side, side);
+  const ink = Array.from({ length: side * side }, (_, i) => 255 - data[4 * i]);
+  trigger("input", { ink: btoa(ink.map((byte) => String.fromCharCode(byte)).join("")) });
+  sent = performance.now();
+}
+
+canvas.addEventListener("pointerdown", (event) => {
+  canvas.setPointerCapture(event.pointerId);
+  last = place(event);
+  draw(event);
+});
+canvas.addEventListener("pointermove", (event) => {
+  if (!last) return;
+  draw(event);
+  if (performance.now() - sent > PAUSE) send();
+});
+for (const end of ["pointerup", "pointercancel"])
+  canvas.addEventListener(end, () => {
+    if (last) send();
+    last = null;
+  });
+element.querySelector("button").addEventListener("click", () => {
+  clear();
+  send();
+});
+clear();
