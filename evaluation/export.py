@@ -9,8 +9,10 @@ model.onnx     ONNX, if its converter is installed: the extra `onnx`
 export.json    sizes, accuracies, and the latency for one digit
 
 Each takes `images`, uint8 [N, 28, 28], 0 for paper and 255 for ink, and gives `class`,
-int32 [N], and `probabilities`, float32 [N, 10]; int8.tflite gives these as uint8, in
-256ths. We read each file back and compare it with the network; one that fails is
+int32 [N], and `probabilities`, float32 [N, classes]; int8.tflite gives these as uint8,
+in 256ths. Called as a function, saved_model/ also takes floats from 0 to 1, and
+[N, 28, 28, 1], and refuses other floats; the other formats have one type, and a float
+is an error. We read each file back and compare it with the network; one that fails is
 deleted. For no images the answer is empty, but TensorFlow Lite needs at least one.
 """
 
@@ -124,6 +126,7 @@ def export_run(
         facts={
             "run": run.record,
             "checked_on": split,
+            "classes": list(run.classes),
             "environment": current_environment(),
         },
     )

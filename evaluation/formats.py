@@ -44,12 +44,46 @@ def _outputs(logits: tf.Tensor) -> dict[str, tf.Tensor]:
     }
 
 
-def _write_saved_model(path: Path, exported: Exported, _: np.ndarray) -> None:
-    tf.saved_model.save(
-        exported,
-        str(path),
-        signatures={"serving_default": exported.__call__.get_concrete_function()},
+class Served(tf.Module):
+    """An exported network that takes images as people have them; see `inputs.images`.
+
+    uint8, 0 to 255, or float32 and float64, 0 to 1, which may be whole numbers up to
+    255, too; [N, 28, 28] or [N, 28, 28, 1]. A float beyond that is an error.
+    """
+
+    def __init__(self, exported: Exported):
+        super().__init__("served")
+        self.exported = exported
+        for dtype in (tf.uint8, tf.float32, tf.float64):
+            for shape in ([None, 28, 28], [None, 28, 28, 1]):
+                self.__call__.get_concrete_function(
+                    tf.TensorSpec(shape, dtype, "images")
+                )
+
+    @tf.function(autograph=False)
+    def __call__(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        if images.dtype != tf.uint8:
+            images = _to_bytes(images)
+        return self.exported(tf.reshape(images, [-1, 28, 28]))
+
+
+def _to_bytes(images: tf.Tensor) -> tf.Tensor:
+    """Floats 0 to 1, or whole numbers 0 to 255, as uint8: see `inputs.images`."""
+    highest = tf.reduce_max(tf.concat([tf.reshape(images, [-1]), [0]], 0))
+    pixels = tf.where(highest <= 1, tf.round(images * 255), images)
+    whole = (pixels >= 0) & (pixels <= 255) & (pixels == tf.round(pixels))
+    valid = tf.debugging.Assert(
+        tf.reduce_all(whole),
+        ["images: expected bytes, 0 to 255, or floats, 0 to 1, where 0 is paper"],
     )
+    with tf.control_dependencies([valid]):
+        return tf.cast(pixels, tf.uint8)
+
+
+def _write_saved_model(path: Path, exported: Exported, _: np.ndarray) -> None:
+    served = Served(exported)
+    signature = exported.__call__.get_concrete_function()
+    tf.saved_model.save(served, str(path), signatures={"serving_default": signature})
 
 
 def _read_saved_model(path: Path) -> Read:

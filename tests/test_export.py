@@ -182,6 +182,27 @@ def test_an_empty_batch_gives_an_empty_answer(exported, network):
     assert scoring.predict_all(predict, none[..., np.newaxis]).shape == (0, 10)
 
 
+def test_the_saved_model_takes_images_as_people_have_them(exported, digits):
+    folder, _ = exported
+    loaded = tf.saved_model.load(str(folder / "exported" / "saved_model"))
+    images = digits.test_images[:20]
+    expected = loaded(images[..., 0])["probabilities"].numpy()
+    scaled = images / 255
+    for given in (
+        images,
+        scaled,
+        scaled.astype(np.float32),
+        scaled[..., 0],
+        images * 1.0,
+    ):
+        found = loaded(given)["probabilities"].numpy()
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+    assert loaded(scaled[:0])["class"].shape == [0]
+    for wrong in (scaled - 0.5, images * 1.5, np.full([1, 28, 28], np.nan)):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="floats, 0 to 1"):
+            loaded(wrong)
+
+
 def test_int8_uses_integers_throughout(exported):
     folder, _ = exported
     interpreter, details = tensors(folder / "exported" / "int8.tflite")
