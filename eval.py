@@ -5,7 +5,7 @@ python eval.py --run_dir=runs/lenet-s0
 python eval.py --run_dir=runs/kaggle-s0 --data_dir=kaggle --submission=submission.csv
 python eval.py --run_dir=runs/lenet-s0 --export_dir=exported
 python eval.py --run_dir=runs/lenet-s0 --images=photos/*.jpg --annotated_dir=read
-python eval.py --compare runs/lenet-s0 runs/lenet_plain-s0
+python eval.py --compare runs/lenet-s0 runs/lenet_plain-s0 --report=compare.html
 """
 
 if __name__ == "__main__":  # before all else, which takes a while to load
@@ -63,6 +63,11 @@ def define_flags() -> None:
     flags.DEFINE_bool(
         "compare", False, "Compare the runs whose directories are the arguments."
     )
+    cli.define_path(
+        "report",
+        None,
+        "HTML file for the comparison: the runs' curves, tables and tests as a page.",
+    )
 
 
 def score(_: Sequence[str]) -> None:
@@ -111,10 +116,16 @@ def read_photos(photos: Sequence[str]) -> None:
 
 
 def compare(run_dirs: Sequence[str]) -> None:
-    """Compares runs."""
+    """Compares runs; writes a page of it, too, if the flags say so."""
     from evaluation import comparison  # loads scipy.stats, which takes seconds
 
-    print(comparison.compare([Path(run_dir) for run_dir in run_dirs]))
+    compared = comparison.compare([Path(run_dir) for run_dir in run_dirs])
+    print(compared)
+    if FLAGS.report:
+        from evaluation import comparison_page  # loads matplotlib
+
+        comparison_page.write(Path(FLAGS.report), compared)
+        print(FLAGS.report)
 
 
 class Mode(NamedTuple):
@@ -128,7 +139,7 @@ class Mode(NamedTuple):
 PHOTO_FLAGS = ("ink", "readings", "annotated_dir")
 SCORE_FLAGS = ("submission", "export_dir", "export_formats")
 MODES = (  # if several are chosen, the first
-    Mode("Comparing runs", compare, ("compare",)),
+    Mode("Comparing runs", compare, ("compare", "report")),
     Mode("Reading photos", read_photos, ("images", "run_dir", *PHOTO_FLAGS)),
     Mode("Scoring a run", score, ("run_dir", "data_dir", *SCORE_FLAGS)),
 )

@@ -34,7 +34,32 @@ WELCH = "Welch's t test over the seeds: it compares recipes, on these digits."
 HOLM = "The last column uses Holm's p, which is corrected for the number of pairs."
 
 
-def compare(directories: Sequence[Path]) -> str:
+class Table(NamedTuple):
+    """A table of a comparison; its cells are text."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+
+    def __str__(self) -> str:
+        return tabulate(self.rows, self.header, disable_numparse=True)
+
+
+class Comparison(NamedTuple):
+    """Runs, and what is to say of them.
+
+    Attributes:
+      groups: the runs of each recipe, by its name.
+      parts: tables and paragraphs, in order.
+    """
+
+    groups: Mapping[str, Sequence[Run]]
+    parts: Sequence[str | Table]
+
+    def __str__(self) -> str:
+        return "\n\n".join(map(str, self.parts))
+
+
+def compare(directories: Sequence[Path]) -> Comparison:
     """Compares two or more scored runs: tables, and which differences are significant.
 
     Raises RunError if a directory holds no finished, scored run or is named twice, or
@@ -48,7 +73,7 @@ def compare(directories: Sequence[Path]) -> str:
     compared = [recipes.read(directory) for directory in directories]
     recipes.check_comparable(compared)
     groups = recipes.group(compared)
-    parts = [_recipe_table(groups)]
+    parts: list[str | Table] = [_recipe_table(groups)]
     if len(groups) > 1:
         parts.append(recipes.differences(groups))
     run_names = recipes.distinct(
@@ -56,10 +81,10 @@ def compare(directories: Sequence[Path]) -> str:
     )
     names = {run.directory: name for run, name in zip(compared, run_names, strict=True)}
     parts += [_run_table(groups, names), INTERVALS, *_test_networks(groups, names)]
-    return "\n\n".join([*parts, *_test_recipes(groups)])
+    return Comparison(groups, [*parts, *_test_recipes(groups)])
 
 
-def _recipe_table(groups: Mapping[str, Sequence[Run]]) -> str:
+def _recipe_table(groups: Mapping[str, Sequence[Run]]) -> Table:
     rows = []
     for name, members in groups.items():
         accuracies = [run.accuracy for run in members]
@@ -75,7 +100,7 @@ def _recipe_table(groups: Mapping[str, Sequence[Run]]) -> str:
     run = next(iter(groups.values()))[0]
     errors, accuracy = f"errors of {len(run.labels):,}", f"{run.split} accuracy %"
     header = ["recipe", "seeds", errors, f"{accuracy}, mean ± sd", "95 % of the mean"]
-    return _table([*header, "binary accuracy %"], rows)
+    return Table([*header, "binary accuracy %"], rows)
 
 
 def _mean(values: Sequence[float]) -> str:
@@ -84,14 +109,14 @@ def _mean(values: Sequence[float]) -> str:
     return f"{text} ± {stdev(values):.3f}" if len(values) > 1 else text
 
 
-def _run_table(groups: Mapping[str, Sequence[Run]], names: Mapping[Path, str]) -> str:
+def _run_table(groups: Mapping[str, Sequence[Run]], names: Mapping[Path, str]) -> Table:
     rows = []
     for run in itertools.chain(*groups.values()):
         count = len(run.correct)
         low, high = statistics.share_interval(count - run.errors, count)
         interval = f"{100 * low:.2f} to {100 * high:.2f}"
         rows.append([names[run.directory], run.errors, f"{run.accuracy:.2f}", interval])
-    return _table(["run", "errors", "accuracy %", "95 % of the run"], rows)
+    return Table(["run", "errors", "accuracy %", "95 % of the run"], rows)
 
 
 class Pair(NamedTuple):
@@ -126,7 +151,7 @@ def _p(value: float) -> str:
     return f"= {value:.2g}" if value else "< 1e-307"
 
 
-def _pair_table(columns: tuple[str, str], pairs: Sequence[Pair]) -> str:
+def _pair_table(columns: tuple[str, str], pairs: Sequence[Pair]) -> Table:
     """One row per pair; a significantly better one is named in the last column."""
     rows = []
     adjusted = statistics.holm([pair.p for pair in pairs])
@@ -135,12 +160,12 @@ def _pair_table(columns: tuple[str, str], pairs: Sequence[Pair]) -> str:
         better = better if p < LEVEL else NOTHING
         both = [_p(value).removeprefix("= ") for value in (pair.p, p)]
         rows.append([*pair.names, *pair.cells, *both, better])
-    return _table(["one", "other", *columns, "p", "p, Holm", "fewer errors"], rows)
+    return Table(["one", "other", *columns, "p", "p, Holm", "fewer errors"], rows)
 
 
 def _test_networks(
     groups: Mapping[str, Sequence[Run]], names: Mapping[Path, str]
-) -> list[str]:
+) -> list[str | Table]:
     """McNemar's test for each pair across recipes, or within the only recipe."""
     pairs = []
     for one, other in _pairs_of_runs(list(groups.values())):
@@ -173,7 +198,7 @@ def _pairs_of_runs(groups: Sequence[Sequence[Run]]) -> list[tuple[Run, Run]]:
     ]
 
 
-def _test_recipes(groups: Mapping[str, Sequence[Run]]) -> list[str]:
+def _test_recipes(groups: Mapping[str, Sequence[Run]]) -> list[str | Table]:
     """Welch's test for each pair of recipes that have two seeds or more."""
     if len(groups) == 1:
         return []
@@ -193,8 +218,3 @@ def _test_recipes(groups: Mapping[str, Sequence[Run]]) -> list[str]:
     if len(pairs) > 1:
         return [f"{WELCH}\n{HOLM}", _pair_table(("errors: one", "other"), pairs)]
     return [WELCH, verdict(pairs[0])]
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    # All numbers are formatted by now.
-    return tabulate(rows, header, disable_numparse=True)

@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import (
+    EngFormatter,
     FixedLocator,
     LogLocator,
     MaxNLocator,
@@ -36,6 +37,8 @@ SPLITS = {
     "validation": ("validation", ORANGE, "-", "s"),
     "test": ("test", BLUE, "-", "o"),
 }
+
+RECIPES = (BLUE, ORANGE, GREEN, "#cc79a7", "#e69f00", "#56b4e9", GREY)
 
 # Colours of everything that is not data, and what a page that is dark has instead.
 INK, FRAME, TICKS, GRID = "#1b1b1b", "#555555", "#333333", "#e3e3e3"
@@ -102,6 +105,35 @@ def learning_curves(
     rate.xaxis.set_major_locator(
         MaxNLocator(integer=True, steps=(1, 2, 5, 10), min_n_ticks=1)
     )
+    return figure
+
+
+@styled
+def compared_curves(
+    runs: Mapping[str, Sequence[Sequence[Mapping[str, float]]]], split: str
+) -> Figure:
+    """Loss and accuracy on a split against the images seen: a colour for each recipe.
+
+    `runs` has, by the name of their recipe, the rows of metrics.csv of some runs.
+    """
+    figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
+    loss, accuracy = figure.subplots(2, sharex=True)
+    for number, (name, recipe) in enumerate(runs.items()):
+        colour = RECIPES[number % len(RECIPES)]
+        line = "-" if number < len(RECIPES) else "--"
+        for seed, rows in enumerate(recipe):
+            images = [row["images"] for row in rows]
+            for axes, metric in ((loss, "loss"), (accuracy, "accuracy")):
+                values = [row[f"{split}_{metric}"] for row in rows]
+                label = None if seed else shorten(name, 40)
+                axes.plot(images, values, line, color=colour, linewidth=1, label=label)
+    _log_if_wide(loss, ticks=(1, 2, 5))
+    _stretch_towards_one(accuracy)
+    loss.set_ylabel(f"{split} loss")
+    accuracy.set_ylabel(f"{split} accuracy")
+    accuracy.set_xlabel("images seen")
+    accuracy.xaxis.set_major_formatter(EngFormatter(sep=""))
+    loss.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
     return figure
 
 

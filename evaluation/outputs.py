@@ -6,7 +6,7 @@ from typing import Any
 
 from system import errors, files
 
-FILES = ("submission", "readings")  # flags
+FILES = ("submission", "readings", "report")  # flags
 FOLDERS = ("export_dir", "annotated_dir")
 
 

@@ -6,9 +6,10 @@ import json
 import numpy as np
 import pytest
 
-from evaluation import comparison, predictions, recipes
+from evaluation import comparison, comparison_page, predictions, recipes
 from evaluation.scoring import Scores
 from system import cli, errors
+from training import history
 from training.runs import RunError
 
 LABELS = np.arange(100, dtype=np.uint8) % 10
@@ -92,7 +93,7 @@ def test_differences_name_flags_and_values(make_run):
 
 def test_two_networks(make_run):
     a, b = make_run("a-s0", range(6)), make_run("b-s0", range(5, 19), network="mlp")
-    text = comparison.compare([a, b])
+    text = str(comparison.compare([a, b]))
     assert row(text, "a", "0") == ["a", "0", "6", "94.000", "–", "98.800"]
     # Wilson of 86 in 100
     assert row(text, "b-s0", "14") == ["b-s0", "14", "86.00", "77.86", "to", "91.47"]
@@ -109,7 +110,7 @@ def test_two_networks(make_run):
 
 
 def test_two_networks_that_differ_beyond_chance(make_run):
-    text = comparison.compare([make_run("a", range(10)), make_run("b", seed=1)])
+    text = str(comparison.compare([make_run("a", range(10)), make_run("b", seed=1)]))
     assert "b makes fewer errors than a, 0 against 10" in text
     assert "is significant at 5 % (p = 0.002)." in text  # 2 of 2¹⁰
     assert "differ in" not in text  # two seeds of one recipe
@@ -121,11 +122,11 @@ def test_two_networks_that_differ_beyond_chance(make_run):
 def test_p_is_never_printed_as_0(make_run):
     labels = np.zeros(2000, np.uint8)
     runs = [make_run("a", range(2000), labels), make_run("b", (), labels, seed=1)]
-    assert "is significant at 5 % (p < 1e-307)." in comparison.compare(runs)
+    assert "is significant at 5 % (p < 1e-307)." in str(comparison.compare(runs))
 
 
 def test_equal_networks(make_run):
-    text = comparison.compare([make_run("a", [1]), make_run("b", [2], seed=1)])
+    text = str(comparison.compare([make_run("a", [1]), make_run("b", [2], seed=1)]))
     assert "a and b make equally many errors, 1." in text
 
 
@@ -136,7 +137,7 @@ def test_two_recipes(make_run):
         make_run("b-s0", range(30, 50), network="mlp"),
         make_run("b-s1", range(30, 53), network="mlp", seed=1),
     ]
-    text = comparison.compare(folders)
+    text = str(comparison.compare(folders))
     assert row(text, "a", "0,")[:7] == ["a", "0,", "1", "2,", "4", "97.000", "±"]
     pairs = [(a, b) for a in ("a-s0", "a-s1") for b in ("b-s0", "b-s1")]
     alone = [["20", "2"], ["23", "2"], ["20", "4"], ["23", "4"]]
@@ -161,7 +162,7 @@ def test_three_recipes_have_tables_of_both_tests(make_run):
         for number, name in enumerate("abc")
         for seed in range(2)
     ]
-    text = comparison.compare(folders)
+    text = str(comparison.compare(folders))
     assert row(text, "a", "c")[2:4] == ["0.5", "8.5"]
     assert row(text, "b-s1", "c-s0")[2:4] == ["3", "0"]
     assert row(text, "b-s1", "c-s0")[-1] == "–"
@@ -170,8 +171,8 @@ def test_three_recipes_have_tables_of_both_tests(make_run):
 
 def test_too_many_pairs_are_left_out_with_a_note(make_run):
     folders = [make_run(f"a-s{seed}", [seed], seed=seed) for seed in range(9)]
-    assert "36 pairs of networks" in comparison.compare(folders)
-    eight = comparison.compare(folders[:8])
+    assert "36 pairs of networks" in str(comparison.compare(folders))
+    eight = str(comparison.compare(folders[:8]))
     assert row(eight, "a-s0", "a-s1")[2:5] == ["1", "1", "1"]
 
 
@@ -259,3 +260,32 @@ def test_an_unfinished_run_is_refused(make_run):
     message = refused(RunError, a, b)
     assert f"{b} was scored before its training was finished" in message
     assert f"python train.py --flagfile={b / 'flags.txt'}" in message
+
+
+# --- the page ---
+
+
+def test_the_page_has_curves_tables_and_tests(make_run, tmp_path):
+    folders = [
+        make_run("lenet-s0", [1, 2]),
+        make_run("mlp<b>-s0", [3], network="mlp"),
+        make_run("mlp<b>-s1", [4], network="mlp", seed=1),
+    ]
+    compared = comparison.compare(folders)
+    path = tmp_path / "compare.html"
+    with pytest.raises(RunError, match="has no test curves to draw"):
+        comparison_page.write(path, compared)
+    assert not path.exists()
+    for folder in folders:
+        rows = [
+            {"epoch": n, "step": n + 1, "images": 100 * n + 100, "seconds": 1.0}
+            | {"test_loss": 1 / (n + 1), "test_accuracy": 0.9}
+            for n in range(3)
+        ]
+        history.write(folder, rows)
+    comparison_page.write(path, compared)
+    page = path.read_text(encoding="utf-8")
+    assert page.count("<table>") == sum(not isinstance(p, str) for p in compared.parts)
+    assert "mlp&lt;b&gt;" in page and "<b>" not in page  # names are no markup
+    assert "McNemar" in page and "data:image/svg+xml" in page
+    assert "http" not in page.replace("data:image/svg+xml", "")

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of `evaluation.load`, on the run of test_older_runs."""
 
-import time
-
 import numpy as np
 import pytest
 
@@ -47,12 +45,3 @@ def test_what_is_no_image_or_no_run_is_refused(reader, tmp_path):
         evaluation.load(tmp_path)
     with pytest.raises(AttributeError, match="no attribute 'lode'"):
         evaluation.lode  # noqa: B018
-
-
-def test_one_image_takes_a_millisecond(reader):
-    image, seconds = np.zeros((28, 28), np.uint8), []
-    for _ in range(50):
-        began = time.perf_counter()
-        reader.predict(image)
-        seconds.append(time.perf_counter() - began)
-    assert min(seconds) < 0.001  # the fastest: this machine may have other work
