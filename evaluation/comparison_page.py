@@ -1,14 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """A comparison of runs as a page: their curves, tables and tests."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from evaluation import figures, page
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+
+from evaluation import page
 from evaluation.comparison import Comparison, Table
+from evaluation.figures import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    WIDTH,
+    log_if_wide,
+    shorten,
+    stretch_towards_one,
+    styled,
+)
 from system import files
 from training import history, runs
 
 TEMPLATE = "comparison.html.j2"
+COLOURS = (BLUE, ORANGE, GREEN, "#cc79a7", "#e69f00", "#56b4e9", GREY)  # of recipes
 
 
 def write(path: Path, comparison: Comparison) -> None:
@@ -30,7 +46,7 @@ def write(path: Path, comparison: Comparison) -> None:
         names=list(groups),
         runs=sum(map(len, groups.values())),
         parts=[(isinstance(part, Table), part) for part in comparison.parts],
-        curves=page.svg_uri(figures.compared_curves(curves, split)),
+        curves=page.svg_uri(draw_curves(curves, split)),
     )
     # The user chose this name, so it may be a link.
     files.write(path, content.encode(), follow=True)
@@ -46,3 +62,32 @@ def _rows(run_dir: Path, split: str) -> list[dict[str, float]]:
             " own file back, or leave --report out"
         )
     return rows
+
+
+@styled
+def draw_curves(
+    runs: Mapping[str, Sequence[Sequence[Mapping[str, float]]]], split: str
+) -> Figure:
+    """Loss and accuracy on a split against the images seen: a colour for each recipe.
+
+    `runs` has, by the name of their recipe, the rows of metrics.csv of some runs.
+    """
+    figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
+    loss, accuracy = figure.subplots(2, sharex=True)
+    for number, (name, recipe) in enumerate(runs.items()):
+        colour = COLOURS[number % len(COLOURS)]
+        line = "-" if number < len(COLOURS) else "--"
+        for seed, rows in enumerate(recipe):
+            images = [row["images"] for row in rows]
+            for axes, metric in ((loss, "loss"), (accuracy, "accuracy")):
+                values = [row[f"{split}_{metric}"] for row in rows]
+                label = None if seed else shorten(name, 40)
+                axes.plot(images, values, line, color=colour, linewidth=1, label=label)
+    log_if_wide(loss, ticks=(1, 2, 5))
+    stretch_towards_one(accuracy)
+    loss.set_ylabel(f"{split} loss")
+    accuracy.set_ylabel(f"{split} accuracy")
+    accuracy.set_xlabel("images seen")
+    accuracy.xaxis.set_major_formatter(EngFormatter(sep=""))
+    loss.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
+    return figure

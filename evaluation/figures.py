@@ -17,7 +17,6 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import (
-    EngFormatter,
     FixedLocator,
     LogLocator,
     MaxNLocator,
@@ -37,8 +36,6 @@ SPLITS = {
     "validation": ("validation", ORANGE, "-", "s"),
     "test": ("test", BLUE, "-", "o"),
 }
-
-RECIPES = (BLUE, ORANGE, GREEN, "#cc79a7", "#e69f00", "#56b4e9", GREY)
 
 # Colours of everything that is not data, and what a page that is dark has instead.
 INK, FRAME, TICKS, GRID = "#1b1b1b", "#555555", "#333333", "#e3e3e3"
@@ -90,9 +87,9 @@ def learning_curves(
     epochs = [row["epoch"] for row in rows]
     rates = [row["learning_rate"] for row in rows]
     rate.plot(epochs, rates, ".-", color=INK, linewidth=1)
-    _log_if_wide(loss, ticks=(1, 2, 5))
-    _stretch_towards_one(accuracy)
-    if not _log_if_wide(rate, ticks=(1, 3), deepest=LOWEST_RATE_SHARE):
+    log_if_wide(loss, ticks=(1, 2, 5))
+    stretch_towards_one(accuracy)
+    if not log_if_wide(rate, ticks=(1, 3), deepest=LOWEST_RATE_SHARE):
         rate.set_ylim(bottom=0)
     # Above the panel, where no curve can run through it.
     loss.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2)
@@ -105,35 +102,6 @@ def learning_curves(
     rate.xaxis.set_major_locator(
         MaxNLocator(integer=True, steps=(1, 2, 5, 10), min_n_ticks=1)
     )
-    return figure
-
-
-@styled
-def compared_curves(
-    runs: Mapping[str, Sequence[Sequence[Mapping[str, float]]]], split: str
-) -> Figure:
-    """Loss and accuracy on a split against the images seen: a colour for each recipe.
-
-    `runs` has, by the name of their recipe, the rows of metrics.csv of some runs.
-    """
-    figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
-    loss, accuracy = figure.subplots(2, sharex=True)
-    for number, (name, recipe) in enumerate(runs.items()):
-        colour = RECIPES[number % len(RECIPES)]
-        line = "-" if number < len(RECIPES) else "--"
-        for seed, rows in enumerate(recipe):
-            images = [row["images"] for row in rows]
-            for axes, metric in ((loss, "loss"), (accuracy, "accuracy")):
-                values = [row[f"{split}_{metric}"] for row in rows]
-                label = None if seed else shorten(name, 40)
-                axes.plot(images, values, line, color=colour, linewidth=1, label=label)
-    _log_if_wide(loss, ticks=(1, 2, 5))
-    _stretch_towards_one(accuracy)
-    loss.set_ylabel(f"{split} loss")
-    accuracy.set_ylabel(f"{split} accuracy")
-    accuracy.set_xlabel("images seen")
-    accuracy.xaxis.set_major_formatter(EngFormatter(sep=""))
-    loss.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
     return figure
 
 
@@ -156,7 +124,7 @@ def _plot_splits(
             )
 
 
-def _log_if_wide(axes: Axes, ticks: Sequence[int], deepest: float = 0) -> bool:
+def log_if_wide(axes: Axes, ticks: Sequence[int], deepest: float = 0) -> bool:
     """Uses a log scale for curves that span a wide range; returns whether it does.
 
     Args:
@@ -180,7 +148,7 @@ def _plotted(axes: Axes) -> np.ndarray:
     return np.concatenate([np.asarray(line.get_ydata()) for line in axes.lines])
 
 
-def _stretch_towards_one(axes: Axes) -> None:
+def stretch_towards_one(axes: Axes) -> None:
     """An axis on which 90 %, 99 % and 99.9 % are equally far apart."""
     low, high = _plotted(axes).min(), _plotted(axes).max()
     low, high = (
@@ -311,6 +279,13 @@ def range_test(
     return figure
 
 
+def _lay_out(figure: Figure) -> None:
+    """Lays a figure out for good: it takes as long as drawing it, and we draw twice."""
+    if figure.get_layout_engine():
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+
+
 @styled
 def svg(figure: Figure) -> bytes:
     """The figure as an SVG file without background, light or dark as its reader is.
@@ -318,6 +293,7 @@ def svg(figure: Figure) -> bytes:
     Its text is drawn as paths, so it needs no font.
     """
     content = io.BytesIO()
+    _lay_out(figure)
     figure.savefig(content, format="svg", metadata={"Date": None}, transparent=True)
     text = content.getvalue().decode()
     light, dark = "", ""
@@ -333,6 +309,7 @@ def svg(figure: Figure) -> bytes:
 def raster(figure: Figure) -> np.ndarray:
     """Pixels of the figure, uint8 [H, W, 3]."""
     figure.set_dpi(DPI)
+    _lay_out(figure)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from config import Config
-from evaluation import predictions, result, scoring, trained
+from evaluation import predictions, provenance, result, scoring, trained
 from models.mlp import MLP
 from system import cli
 from training import checkpoints, history, runs
@@ -101,8 +101,9 @@ def test_the_score_and_the_history_are_stored(tmp_path, capsys, images, split):
     ],
 )
 def test_the_result_says_what_ended_and_what_was_scored(
-    tmp_path, images, changes, step, finished, scored_epoch
+    tmp_path, images, monkeypatch, changes, step, finished, scored_epoch
 ):
+    monkeypatch.setattr(result, "_publish", lambda *_: None)  # tested above
     config = dataclasses.replace(CONFIG, **{"epochs": 3, **changes})
     runs.open_run(tmp_path, config, "", {"data": {}, "environment": {"commit": "abc"}})
     others = {"test_loss": 1.0, "test_accuracy": 0.5, "validation_loss": 1.0}
@@ -114,8 +115,8 @@ def test_the_result_says_what_ended_and_what_was_scored(
     stored = json.loads((tmp_path / "result.json").read_text())
     assert (stored["finished"], stored["scored_epoch"]) == (finished, scored_epoch)
     assert stored["steps"] == step
-    page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert (f"after step {step}, within epoch" in page) == (scored_epoch == 3)
+    sentences = provenance.describe_weights("test", stored)
+    assert (f"after step {step}, within epoch" in sentences) == (scored_epoch == 3)
 
 
 def test_an_interrupted_score_leaves_no_result_without_predictions(
