@@ -281,8 +281,8 @@ def range_test(
 
 def _lay_out(figure: Figure) -> None:
     """Lays a figure out for good: it takes as long as drawing it, and we draw twice."""
-    if figure.get_layout_engine():
-        figure.draw_without_rendering()
+    if engine := figure.get_layout_engine():
+        engine.execute(figure)
         figure.set_layout_engine("none")
 
 

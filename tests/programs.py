@@ -170,6 +170,7 @@ def become(arguments, cwd, env):
     os.environ.clear()
     os.environ.update(env)
     os.chdir(cwd)
+    sys.path[1:1] = filter(None, env.get("PYTHONPATH", "").split(os.pathsep))
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         mode = "r" if name == "stdin" else "w"
         errors = "backslashreplace" if name == "stderr" else "strict"
