@@ -22,6 +22,7 @@ from evaluation.scoring import Scores
 from training import runs
 
 THRESHOLDS = 201  # of a precision-recall curve
+MAX_CURVES = 30  # of more classes, only `precision_recall.worst` are drawn at all
 
 # Flags that have an effect only with another one: its name, and the values of it that
 # give them one; () stands for all but 0, none and the like.
@@ -45,18 +46,23 @@ NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
 def tabs(
     name: str, split: str, config: Mapping[str, Any], scores: Scores
 ) -> Iterator[Message]:
-    """Yields the Summary protocol buffers of HParams and PR Curves."""
+    """Yields the Summary protocol buffers of HParams and PR Curves.
+
+    Of more than `MAX_CURVES` classes there are no PR Curves: nobody reads so many.
+    """
     yield hparams.hparams_pb(hyperparameters(config), trial_id=name)
+    if len(scores.classes) > MAX_CURVES:
+        return
     for label, digit in enumerate(scores.classes):
         yield pr_curve.pb(
             f"precision_recall/is_it_a_{digit}",
             labels=scores.labels == label,
             predictions=scores.probabilities[:, label],
             num_thresholds=THRESHOLDS,
-            description=f"Precision and recall of {digit} on the {split} digits, while"
-            f" the probability above which we call a digit a {digit} moves from 0 to 1."
-            " A good network stays in the upper right corner: compare digits and runs"
-            " there.",
+            description=f"Precision and recall of {digit} on the {split} images, while"
+            f" the probability above which we call an image {digit} moves from 0 to 1."
+            " Compare runs here. The axes end at 0, so look for differences between"
+            " classes in the picture final/precision_recall, which shows the corner.",
         )
 
 
@@ -89,7 +95,8 @@ def write_projector(
     points = ["\t".join(f"{x:.4g}" for x in point) for point in layer.points]
     rows = ["true\tpredicted\tverdict\tindex"]
     for index in layer.indices:
-        true, predicted = scores.labels[index], scores.predictions[index]
+        true = scores.classes[scores.labels[index]]
+        predicted = scores.classes[scores.predictions[index]]
         verdict = "correct" if true == predicted else f"{true} as {predicted}"
         rows.append(f"{true}\t{predicted}\t{verdict}\t{index}")
     _, png = cv2.imencode(".png", _sprite(images[layer.indices]))

@@ -110,6 +110,13 @@ def test_precision_and_recall_by_hand(events):
     assert "corner" in events.SummaryMetadata(tags[0]).summary_description
 
 
+def test_many_classes_have_no_curves_of_their_own():
+    names = [str(n) for n in range(tensorboard.MAX_CURVES + 1)]
+    probabilities = np.eye(len(names), dtype=np.float32)[:2]
+    scores = scoring.Scores(np.array([0, 1]), probabilities, 0.0, names)
+    assert len(list(tensorboard.tabs("mlp-s0", "test", CONFIG, scores))) == 1
+
+
 def project(folder, images, network):
     _, last = activations.compute(network, images, make_scores())
     tensorboard.write_projector(folder, make_scores(), images, last)
