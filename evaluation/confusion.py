@@ -37,7 +37,7 @@ def draw(matrix: np.ndarray, names: Sequence[str]) -> Figure:
         return figure
     colours = _colours(matrix)
     axes.pcolormesh(colours, edgecolors=GAP, linewidth=1)
-    size = min(9, 100 / len(matrix))
+    size = min(9, 150 / len(matrix))
     short = [shorten(name) for name in names]
     ticks, upright = np.arange(len(matrix)) + 0.5, max(map(len, short)) > 2
     axes.set_xticks(ticks, short, fontsize=size, rotation=90 if upright else 0)

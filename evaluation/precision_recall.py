@@ -82,7 +82,7 @@ def draw(curves: Sequence[Curve]) -> Figure:
         axes.plot(
             one.recall[first:last],
             one.precision[first:last],
-            label=shorten(one.name),
+            label=shorten(one.name, 12),
             color=palette(number),
             linestyle=("-", "--")[number % 2],
             linewidth=1.4,
