@@ -3,7 +3,7 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -34,9 +34,7 @@ def dataset(
     source: str,
     classes: Sequence[str] | None = None,
 ) -> Dataset:
-    """Makes a Dataset whose classes are the names found, sorted.
-
-    Names that are all whole numbers are sorted as such, and 07 is 7.
+    """Makes a Dataset whose classes are the names found; see `classes_of`.
 
     Args:
       name: name of the data set.
@@ -50,10 +48,8 @@ def dataset(
       DataError: see `Dataset`.
     """
     names = {name for part in (train, test) if part for name in part.names}
-    numeric = all(map(_INTEGER.fullmatch, names))
-    if classes is None:
-        found = {str(int(n)) for n in names} if numeric else names
-        classes = sorted(found, key=int if numeric else None)
+    numeric = _are_numbers(names)
+    classes = classes_of(names) if classes is None else classes
     place = {name: number for number, name in enumerate(classes)}
 
     def placed(part: Part) -> np.ndarray:
@@ -95,6 +91,18 @@ def dataset(
         source=source,
         classes=tuple(classes),
     )
+
+
+def classes_of(names: Iterable[str]) -> list[str]:
+    """Classes by the names found; whole numbers are sorted as such, and 07 is 7."""
+    distinct = set(names)
+    if _are_numbers(distinct):
+        return sorted({str(int(name)) for name in distinct}, key=int)
+    return sorted(distinct)
+
+
+def _are_numbers(names: Iterable[str]) -> bool:
+    return all(map(_INTEGER.fullmatch, names))
 
 
 def _sha256(content: bytes | memoryview) -> str:

@@ -55,7 +55,8 @@ def check_classes(names: Sequence[str]) -> None:
             )
         if not name.isprintable():
             raise DataError(
-                f"{name!r} cannot be the name of a class: it has control characters"
+                f"{name!r} cannot be the name of a class: it has characters that cannot"
+                " be shown"
             )
     for name, count in collections.Counter(names).items():
         if count > 1:

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from data import assemble, decode, inputs
-from data.dataset import DataError, Dataset, empty
+from data.dataset import DataError, Dataset, check_classes, empty
 from data.idx import MAX_BYTES
 from data.normalise import SIZE
+from system import errors
 
 _PARTS = {"train": ("train", "training"), "test": ("test", "testing")}
 _SAMPLE = 100  # pictures that decide whether the paper is light
@@ -41,13 +42,7 @@ def load(data_dir: str | None = None, *, normalise_ink: bool | None = None) -> D
             f"folder: nothing given; expected {_EXPECTED}; name it with --data_dir"
         )
     root = Path(data_dir)
-    names = _folders(root)
-    parts = {
-        part: next((n for n in names if n.lower() in words), None)
-        for part, words in _PARTS.items()
-    }
-    train = _files(root / parts["train"] if parts["train"] else root)
-    test = _files(root / parts["test"]) if parts["train"] and parts["test"] else []
+    train, test = _parts(root)
     dark = _is_paper_light([path for _, path in train])
     source = data_dir + ("; dark ink on light paper, so inverted" if dark else "")
     if normalise_ink:
@@ -60,36 +55,85 @@ def load(data_dir: str | None = None, *, normalise_ink: bool | None = None) -> D
     )
 
 
-def _folders(place: Path) -> list[str]:
-    """Names of the folders in a folder, sorted."""
-    try:
-        with os.scandir(place) as found:
-            return sorted(e.name for e in found if e.is_dir() and e.name[0] != ".")
-    except OSError as error:
+def _parts(root: Path) -> tuple[Files, Files]:
+    """Pictures of the training part and of the test part, which may have none.
+
+    Raises DataError unless each class has pictures, and its name can be that of one.
+    """
+    found = {folder.name: folder for folder in _folders(root, root)}
+    named = {
+        part: next((found[name] for name in found if name.lower() in words), None)
+        for part, words in _PARTS.items()
+    }
+    place, test_place = named["train"] or root, named["train"] and named["test"]
+    folders = _folders(place, root)
+    test_folders = _folders(test_place, root) if test_place else []
+    train, test = _files(folders, root), _files(test_folders, root)
+    if not train or (test_place and not test):
         raise DataError(
-            f"{place}: cannot be read ({error.strerror}); expected {_EXPECTED}; check"
+            f"{test_place if train else place}: holds no folder with pictures; expected"
+            f" {_EXPECTED}, whose names end in {', '.join(decode.SUFFIXES)}; check"
             " --data_dir"
+        )
+    names = {name for name, _ in (*train, *test)}
+    for folder in (*folders, *test_folders):
+        if folder.name not in names:
+            raise DataError(
+                f"{folder}: holds no picture; expected files in it whose names end in"
+                f" {', '.join(decode.SUFFIXES)}; convert or move them, or remove it"
+            )
+    try:
+        check_classes(assemble.classes_of(names))
+    except DataError as error:
+        raise DataError(f"{root}: {error}; rename or move the folders") from None
+    return train, test
+
+
+def _folders(place: Path, root: Path) -> list[Path]:
+    """Folders in a folder, sorted."""
+    folders = [path for path in _inside(place) if os.path.isdir(path)]
+    _check_links(folders, root)
+    return folders
+
+
+def _files(folders: list[Path], root: Path) -> Files:
+    """Pictures in folders, by class and name."""
+    files: Files = []
+    for folder in folders:
+        paths = [p for p in _inside(folder) if p.suffix.lower() in decode.SUFFIXES]
+        _check_links(paths, root)
+        files += [(folder.name, path) for path in paths]
+        if len(files) * SIZE * SIZE > MAX_BYTES:
+            raise DataError(
+                f"{root}: holds {len(files):,} pictures or more; expected at most"
+                f" {MAX_BYTES // SIZE**2:,}; leave some out"
+            )
+    return files
+
+
+def _inside(place: Path) -> list[Path]:
+    """What a folder holds, sorted, apart from hidden files."""
+    try:
+        return sorted(place / name for name in os.listdir(place) if name[0] != ".")
+    except (OSError, ValueError) as error:  # ValueError: no folder can have this name
+        raise DataError(
+            f"{place}: cannot be read ({errors.reason(error)}); expected {_EXPECTED};"
+            " check --data_dir"
         ) from error
 
 
-def _files(place: Path) -> Files:
-    """Pictures in the folders of a folder, by class and name."""
-    files = []
-    for name in _folders(place):
-        for path in sorted((place / name).iterdir()):
-            if path.suffix.lower() in decode.SUFFIXES and path.name[0] != ".":
-                files.append((name, path))
-    if not files:
-        raise DataError(
-            f"{place}: holds no folder with pictures; expected {_EXPECTED}, whose names"
-            f" end in {', '.join(decode.SUFFIXES)}; check --data_dir"
-        )
-    if len(files) * SIZE * SIZE > MAX_BYTES:
-        raise DataError(
-            f"{place}: holds {len(files):,} pictures; expected at most"
-            f" {MAX_BYTES // SIZE**2:,}; leave some out"
-        )
-    return files
+def _check_links(paths: list[Path], root: Path) -> None:
+    """Raises DataError for a link that leads out of the data set.
+
+    Somebody else's data could otherwise make any file of ours a training image.
+    """
+    inside = Path(os.path.realpath(root))
+    for path in filter(Path.is_symlink, paths):
+        if inside not in Path(os.path.realpath(path)).parents:
+            raise DataError(
+                f"{path}: a link that leads out of {root}; expected pictures and"
+                " folders, or links to those inside; put a copy in its place"
+            )
 
 
 def _grey(path: Path) -> np.ndarray:

@@ -24,7 +24,7 @@ WIDE = np.zeros((40, 32, 32, 1), np.uint8)
         ({"classes": tuple(map(str, range(1001)))}, "1001 classes"),
         ({"classes": tuple("0123456788")}, "2 classes are named '8'"),
         ({"classes": ("", *"123456789")}, "'' cannot be the name"),
-        ({"classes": ("\x1b[2J", *"123456789")}, "control characters"),
+        ({"classes": ("\x1b[2J", *"123456789")}, "cannot be shown"),
         ({"classes": tuple(map(str, range(300)))}, "expected int16 for 300 classes"),
     ],
 )

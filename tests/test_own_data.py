@@ -453,6 +453,51 @@ def test_faults_of_a_folder_are_named(tmp_path, some):
     assert message.startswith(f"{blank}: no ink")
 
 
+def make_tree(folder):
+    """Two classes of two pictures; returns the first picture."""
+    images = np.full((4, 28, 28, 1), 5, np.uint8)
+    write_pictures(folder, images, ["a", "a", "b", "b"])
+    return folder / "a" / "00000.png"
+
+
+def test_links_inside_a_folder_are_followed_others_refused(tmp_path):
+    picture = make_tree(tmp_path / "set")
+    (tmp_path / "set" / "c").symlink_to("a")
+    (tmp_path / "link").symlink_to("set")
+    found = data.load("folder", str(tmp_path / "link"))
+    assert found.classes == ("a", "b", "c")
+    (tmp_path / "set" / "a" / "notes").symlink_to("/dev/zero")  # no picture
+    assert data.load("folder", str(tmp_path / "set")).hashes == found.hashes
+    other = make_tree(tmp_path / "other")
+    for link, target in (("a/9.png", other), ("d", other.parent), ("e", tmp_path)):
+        link = tmp_path / "set" / link
+        link.symlink_to(target)
+        message = error_of(data.load, "folder", str(tmp_path / "set"))
+        assert message.startswith(f"{link}: a link that leads out of {tmp_path}/set")
+        link.unlink()
+    picture.unlink()
+    picture.symlink_to(picture)
+    with pytest.raises(errors.UserError, match=f"^{picture}: cannot be read"):
+        data.load("folder", str(tmp_path / "set"))
+
+
+def test_classes_without_pictures_or_with_odd_names_are_named(tmp_path):
+    picture = make_tree(tmp_path / "train")
+    make_tree(tmp_path / "test")
+    (tmp_path / "train" / "empty").mkdir()
+    message = error_of(data.load, "folder", str(tmp_path))
+    assert message.startswith(f"{tmp_path}/train/empty: holds no picture")
+    (tmp_path / "train" / "empty").rename(tmp_path / "test" / "d")
+    (tmp_path / "test" / "d" / "1.PNG").write_bytes(picture.read_bytes())
+    (tmp_path / "test" / "a" / "00000.png").unlink()
+    found = data.load("folder", str(tmp_path))
+    assert found.missing == ["d"] and len(found.test_labels) == 4
+    (tmp_path / "test" / "d").rename(tmp_path / "test" / "d\udcff")
+    message = error_of(data.load, "folder", str(tmp_path))
+    assert "'d\\udcff' cannot be the name of a class" in message
+    assert message.startswith(f"{tmp_path}: ") and message.isprintable()
+
+
 # --- training ---
 
 
