@@ -14,6 +14,7 @@ import gzip
 import json
 import math
 import os
+import shutil
 import socket
 import tempfile
 from collections.abc import Callable
@@ -32,6 +33,8 @@ _FOLDER = tempfile.TemporaryDirectory(
 )
 
 FOUND_PIXELS = 1 << 18  # largest photo in which we look for digits; more takes long
+TREE_ENTRIES = 100  # files, folders and links in a tree
+OUTSIDE_GREY = 77  # of the picture outside
 
 
 def check(name: str, content: bytes) -> bool:
@@ -117,6 +120,47 @@ def read_npz(content: bytes) -> None:
     dataset = npz.load(str(_file("npz", content)))
     assert dataset.train_images.dtype == dataset.test_images.dtype == np.uint8
     assert dataset.train_images.shape == (len(dataset.train_labels), 28, 28, 1)
+
+
+def read_folder(content: bytes) -> None:
+    """data.folder: a tree, described as in `seeds.folder`, and a picture outside it."""
+    from data import folder
+
+    root = Path(_FOLDER.name, "tree")
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir()
+    outside = _file("outside.png", seeds.grey_png(OUTSIDE_GREY))
+    target = os.fsencode(outside)
+    for line in content[1:].split(b"\n")[:TREE_ENTRIES]:
+        with contextlib.suppress(OSError, ValueError):  # no file can have this name
+            _grow(os.fsencode(root), line.replace(seeds.OUTSIDE, target))
+    try:
+        dataset = folder.load(str(root), normalise_ink=content[:1] == b"1")
+    except errors.UserError as error:  # as system.cli does
+        raise errors.UserError(console.one_line(str(error))) from error
+    images = np.concatenate([dataset.train_images, dataset.test_images])
+    assert 2 <= len(dataset.classes) <= len(images) <= TREE_ENTRIES
+    assert not np.isin(images, [OUTSIDE_GREY, 255 - OUTSIDE_GREY]).all((1, 2, 3)).any()
+
+
+def _grow(root: bytes, line: bytes) -> None:
+    """Makes an entry of a tree, with the folders above it, but none outside."""
+    kind, (name, _, value) = line[:1], line[1:].partition(b"=")
+    place = os.path.join(root, name)
+    if os.path.isabs(name) or b".." in name or b"\0" in name:
+        return
+    os.makedirs(os.path.dirname(place), exist_ok=True)
+    if not os.path.realpath(os.path.dirname(place)).startswith(root):
+        return  # behind a link
+    if kind == b"d":
+        os.mkdir(place)
+    elif kind == b"l":
+        os.symlink(value, place)
+    elif kind == b"i":
+        os.mkfifo(place)
+    elif not os.path.lexists(place):  # writing to a pipe would wait, to a link lead out
+        content = seeds.grey_png(value[0]) if kind == b"g" and value else value
+        Path(os.fsdecode(place)).write_bytes(content)
 
 
 def read_flagfile(content: bytes) -> None:
@@ -306,6 +350,7 @@ READERS: dict[str, Callable[[bytes], None]] = {
     "mapping": read_mapping,
     "csv": read_csv,
     "npz": read_npz,
+    "folder": read_folder,
     "flagfile": read_flagfile,
     "run": read_run,
     "metrics": read_metrics,

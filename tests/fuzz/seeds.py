@@ -17,6 +17,8 @@ Files = list[bytes]
 # A flagfile that contains this names its own folder.
 OWN_FOLDER = b"OWN_FOLDER"
 
+OUTSIDE = b"OUTSIDE"  # path of a picture outside a tree, in a link of the tree
+
 
 def idx() -> Files:
     """Two images; three labels, one byte each; the same as 32-bit numbers."""
@@ -71,6 +73,31 @@ def npz() -> Files:
     ):
         save(file, x_train=x, y_train=labels, x_test=x[:1], y_test=labels[:1])
     return [stored.getvalue(), packed.getvalue()]
+
+
+def folder() -> Files:
+    """Trees: after a byte, 1 to normalise the ink, a line for each entry.
+
+    Kinds are a grey picture with a dot, a file, a folder, a link, a pipe.
+    """
+    return [
+        b"0gtrain/a/1.png=\x05\ngtrain/b/1.png=\x05\ngtest/a/2.PNG=\x01\nd.git",
+        b"1ga/1.png=\xf0\nga/2.png=\xf1\ngb/1.jpg=\xf0\ngb/2.png=\xf0\nfb/x.txt=y",
+        b"0ga/1.png=\1\nga/2.png=\1\nlb=a\nlc=c\nla/3.png=2.png\nla/4.png=OUTSIDE",
+        b"0g\xff/1.png=\1\ngb/c/d/e/1.png=\1\nfb/1.png=\nib/2.png\ndb/3.png",
+    ]
+
+
+def grey_png(grey: int) -> bytes:
+    """A grey picture of 28×28 pixels; with a dot, if it is very light or dark."""
+    from PIL import Image
+
+    pixels = np.full((28, 28), grey, np.uint8)
+    if not 16 < grey < 240:
+        pixels[9:19, 12:16] += 128
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "PNG")
+    return content.getvalue()
 
 
 def flagfile() -> Files:
@@ -221,7 +248,7 @@ def _json(*values: dict[str, Any]) -> Files:
 SEEDS: dict[str, Callable[[], Files]] = {
     seed.__name__: seed
     for seed in (
-        *(idx, gzip, mapping, csv, npz),
+        *(idx, gzip, mapping, csv, npz, folder),
         *(flagfile, run, metrics, manifest, checkpoint, predictions),
         *(result, tf_config, worker, events, journal, photo),
     )
