@@ -18,6 +18,7 @@ import base64
 import contextlib
 import importlib.util
 import os
+import signal
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -193,14 +194,11 @@ def page(reader: Reader) -> Any:
             with gradio.Column(scale=2, min_width=280):
                 read = gradio.Image(label="What was read", elem_id="read", **picture)
 
-        # By the type of its argument, Gradio knows what to pass.
-        def drawn(event: gradio.EventData) -> tuple:  # type: ignore[name-defined]
-            return reader.drawing(ink_of(event.ink))
+        def drawn(text: str) -> tuple:
+            return reader.drawing(ink_of(text))
 
         options = {"show_progress": "hidden", "api_visibility": "private"}
-        pad.input(
-            drawn, None, [seen, bars, maps], trigger_mode="always_last", **options
-        )
+        pad.input(drawn, pad, [seen, bars, maps], trigger_mode="always_last", **options)
         photo.change(reader.photo, photo, [read, words], api_visibility="private")
     return blocks
 
@@ -279,10 +277,11 @@ def _launch(blocks: Any, port: int | None) -> str:
 
 
 def main(_: list[str]) -> None:
-    """Serves until Ctrl-C."""
+    """Serves until Ctrl-C or SIGTERM."""
     if not FLAGS.run_dir:
         raise errors.UsageError("nothing to show: give --run_dir=RUN")
     device.set_threads(0)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # to delete the uploads
     with serve(Path(FLAGS.run_dir), FLAGS.on_port) as address:
         print(f"{FLAGS.run_dir} reads digits at {address} until Ctrl-C", flush=True)
         threading.Event().wait()

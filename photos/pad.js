@@ -1,5 +1,5 @@
 // A canvas to draw on by mouse, pen or finger. Gradio runs this when the page has it:
-// `element` holds the canvas, and `trigger` sends an event to photos/demo.py.
+// `element` holds the canvas, photos/demo.py is given `props.value` at each `trigger`.
 const canvas = element.querySelector("canvas");
 const side = canvas.width;
 const pen = canvas.getContext("2d", { willReadFrequently: true });
@@ -30,11 +30,14 @@ function draw(event) {
   last = now;
 }
 
-// Sends the ink, a byte per pixel, 255 where the canvas is black.
+// Sends the ink, a byte per pixel, 255 where the canvas is black. It is not sent with
+// the event: if a reading is under way, Gradio repeats that event after it, but with
+// the newest value.
 function send() {
   const { data } = pen.getImageData(0, 0, side, side);
   const ink = Array.from({ length: side * side }, (_, i) => 255 - data[4 * i]);
-  trigger("input", { ink: btoa(ink.map((byte) => String.fromCharCode(byte)).join("")) });
+  props.value = btoa(ink.map((byte) => String.fromCharCode(byte)).join(""));
+  trigger("input");
   sent = performance.now();
 }
 

@@ -158,8 +158,8 @@ def value(ask, expression):
 
 
 SHOWN = "[...document.querySelectorAll('{} img')].every(i => i.naturalWidth > 0)"
-STROKE = [(0.7, 0.15), (0.62, 0.4), (0.5, 0.65), (0.42, 0.9)]
-
+# Of a 3, whose start alone looks like another digit.
+STROKE = [(0.3, 0.25), (0.5, 0.15), (0.7, 0.3), (0.5, 0.48), (0.72, 0.65), (0.3, 0.8)]
 
 BOX = """(c => c && JSON.stringify(c.getBoundingClientRect()))
   (document.querySelector('#pad canvas'))"""
@@ -179,19 +179,29 @@ def draw(ask):
 
 
 @GRADIO
-def test_a_digit_drawn_in_the_browser_is_read(tab, reader):
-    for _ in range(30):  # until the page listens; the same stroke changes nothing
+def test_a_digit_drawn_in_the_browser_is_read(tab, reader, monkeypatch):
+    """Also if the stroke ends while its start is still being read."""
+    drawing = demo.Reader.drawing
+
+    def slowly(self, ink):
+        time.sleep(0.5)
+        return drawing(self, ink)
+
+    monkeypatch.setattr(demo.Reader, "drawing", slowly)
+    for _ in range(30):  # until the page listens
         draw(tab)
-        time.sleep(1)  # for the reading of the whole stroke, the last of two
+        time.sleep(2)  # for two readings
         if "%" in (text := value(tab, f"{BARS} || ' '")):
             break
-    read = re.findall(r"^(\d)\n\d+%$", text, re.M)
-    assert sorted(read) == list("0123456789")
+    read = re.findall(r"^(\d)\n(\d+)%$", text, re.M)
+    assert sorted(name for name, _ in read) == list("0123456789")
     ink = np.zeros((demo.CANVAS_PIXELS,) * 2, np.uint8)
     points = np.array(STROKE) * demo.CANVAS_PIXELS
     cv2.polylines(ink, [points.astype(int)], False, 255, demo.PEN_PIXELS)
     _, bars, _ = reader.drawing(ink)
-    assert read[0] == max(bars, key=bars.get)
+    assert read[0][0] == max(bars, key=bars.get)
+    for name, percent in read:
+        assert float(percent) == pytest.approx(100 * bars[name], abs=5)
     assert value(tab, SHOWN.format("#seen") + " && " + SHOWN.format("#maps"))
     tab("Runtime.evaluate", expression="document.querySelector('#pad button').click()")
     assert value(tab, f"!{BARS}.includes('%')")
@@ -237,16 +247,20 @@ def test_nothing_is_loaded_from_elsewhere_and_nothing_scrolls_sideways(tab, addr
 
 
 @GRADIO
-def test_ctrl_c_ends_the_page_in_one_line():
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_page_in_one_line(tmp_path, number):
     process = subprocess.Popen(
         [sys.executable, "-m", "photos.demo", f"--run_dir={GOLDEN}"],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
     )
     assert "reads digits at http://127.0.0.1:" in process.stdout.readline()
-    process.send_signal(signal.SIGINT)
+    assert list(tmp_path.glob("demo-*"))
+    process.send_signal(number)
     _, said = process.communicate(timeout=30)
     assert process.returncode == errors.INTERRUPTED
     assert said == "demo.py: interrupted\n"
+    assert not list(tmp_path.glob("demo-*"))
