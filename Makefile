@@ -41,8 +41,8 @@ tensorboard: .venv/installed  ## show all runs on localhost; RUNS=folder, PORT=6
 	$(BIN)/python -m evaluation.dashboard --runs=$(RUNS) $(if $(PORT),--on_port=$(PORT))
 
 RUN ?= runs/lenet-s0
-demo: .venv/installed-demo  ## a page to draw digits on; RUN=folder, PORT=7861
-	$(BIN)/python -m photos.demo --run_dir=$(RUN) $(if $(PORT),--on_port=$(PORT))
+demo: .venv/demo/installed  ## a page to draw digits on; RUN=folder, PORT=7861
+	.venv/demo/bin/python -m photos.demo --run_dir=$(RUN) $(if $(PORT),--on_port=$(PORT))
 
 benchmark: .venv/installed-benchmark  ## compare with Keras and PyTorch; QUICK=1: the step only
 ifeq ($(filter-out 0,$(QUICK)),)
@@ -129,6 +129,12 @@ endif
 		&& touch $@ \
 		|| echo 'make: not every peer of the benchmark could be installed' >&2
 
-.venv/installed-demo: .venv/installed
-	$(PIP) install --quiet --no-build-isolation --editable '.[demo]'
+# Gradio needs an older Pillow than the lock has. So the demo has an environment of its
+# own, which takes from .venv all that it does not install itself.
+SITE := import sysconfig; print(sysconfig.get_path("purelib"))
+.venv/demo/installed: .venv/installed
+	$(BIN)/python -m venv --clear .venv/demo
+	@echo "import site; site.addsitedir(r'$$($(BIN)/python -c '$(SITE)')')" \
+		> "$$(.venv/demo/bin/python -c '$(SITE)')/outer.pth"
+	.venv/demo/bin/python -I -m pip install --quiet --no-build-isolation --editable '.[demo]'
 	@touch $@

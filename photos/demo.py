@@ -214,7 +214,10 @@ def _gradio() -> Any:
             *("-m", "pip", "install", "--no-build-isolation"),
             *("--editable", f"{console.PROJECT}[demo]"),
         )
-        raise DemoError(f"the demo needs Gradio, which is not installed: {command}")
+        raise DemoError(
+            "the demo needs Gradio, which is not installed: make demo installs it in an"
+            f" environment of its own, or, into this one, {command}"
+        )
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_OFFLINE"] = "1"  # of a package that Gradio loads
     import gradio

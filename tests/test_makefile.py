@@ -126,7 +126,7 @@ def test_each_target_has_its_environment_and_a_line_of_help():
         assert rules[name].split()[0] == ".venv/installed"
     for name in ("test", "lint", "fuzz"):
         assert rules[name].split()[0] == ".venv/developed"
-    assert rules["demo"].split()[0] == ".venv/installed-demo"
+    assert rules["demo"].split()[0] == ".venv/demo/installed"
     done = make(ROOT)
     assert done.returncode == 0
     shown = re.findall(r"^make ([a-z0-9-]+) +\S", done.stdout, re.M)
