@@ -165,6 +165,7 @@ def main(_: list[str]) -> None:
     results, began = FLAGS.results, time.monotonic()
     small.prepare()
     with tempfile.TemporaryDirectory() as folder:
+        kills.undisturbed(Path(folder) / "intact")  # for all groups
         rows = run_groups(chosen, Path(folder), FLAGS.jobs or device.cores())
     print(table.show(rows))
     if results:

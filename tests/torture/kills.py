@@ -101,8 +101,24 @@ def timer(
     return arm
 
 
+# Directory, digest and events of the run that `undisturbed` trained.
+_trained: list[tuple[Path, str, list[Event]]] = []
+
+
 def undisturbed(run_dir: Path) -> tuple[str, list[Event]]:
-    """Runs the small run to its end; returns its digest and its events."""
+    """Makes a finished run of the small run; returns its digest and its events.
+
+    It is trained once. Later calls copy it, in the groups of faults, too: they fork.
+    """
+    if not _trained:
+        _trained.append((run_dir, *_train(run_dir)))
+    first, digest, events = _trained[0]
+    if run_dir != first:
+        shutil.copytree(first, run_dir)
+    return digest, events
+
+
+def _train(run_dir: Path) -> tuple[str, list[Event]]:
     events: list[Event] = []
 
     def note(name: str, file: str) -> None:

@@ -13,6 +13,7 @@ import tensorflow as tf
 from absl import flags
 from tqdm import tqdm
 
+import data
 import train
 from config import define_flags
 from system import cli
@@ -33,12 +34,13 @@ FLAGS = (
 
 
 def prepare() -> None:
-    """Imports all that a child would import, without making a tensor."""
-    import sklearn.datasets  # noqa: F401
+    """Imports and reads all that a child would, without making a tensor."""
     from tensorboard.backend.event_processing import event_accumulator  # noqa: F401
 
     if "run_dir" not in flags.FLAGS:
         define_flags()
+    digits = data.load("digits")  # takes as long to read as to train on
+    data.DATASETS["digits"] = lambda _: digits
     # tqdm's own lock is shared with children, and a killed one never releases it.
     tqdm.set_lock(threading.RLock())
     tqdm.monitor_interval = 0  # starts no thread
