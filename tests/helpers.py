@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 def command(*arguments, check=False, **options):
     """Runs Python with these arguments in the project's folder, to its end.
 
-    Options are those of `subprocess.run`.
+    Options are those of `subprocess.run`, and `report` of `programs.Program`.
     """
     if programs.can_run(arguments, options):
         done = programs.run(arguments, **options)

@@ -5,6 +5,9 @@ Loading it takes two seconds of a core, and our tests start some hundred program
 server loads it once, with nothing of the project, and forks for each program: what runs
 there is the program itself, from its first line, in a process of its own. A test about
 loading or memory starts a process of its own instead.
+
+A report takes longer than all else that a small run does. Programs whose test reads no
+report are run without: report=False.
 """
 
 import contextlib
@@ -20,6 +23,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import types
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -31,14 +35,16 @@ STARTUP = ("PYTHONIOENCODING", "PYTHONUTF8", "PYTHONPATH", "PYTHONHASHSEED", "LC
 class Program:
     """A script, -m module or -c code that runs; it has the methods of subprocess.Popen.
 
-    Its input and output are UTF-8; a context manager that kills it at the end.
+    Its input and output are UTF-8; a context manager that kills it at the end. Without
+    `report` it writes no report.html, and none of its pictures for TensorBoard.
     """
 
-    def __init__(self, arguments, *, cwd=ROOT, env=None, input=None):
+    def __init__(self, arguments, *, cwd=ROOT, env=None, input=None, report=True):
         self.args = [sys.executable, *map(str, arguments)]
         self.returncode = None
         env = dict(env or os.environ)
         request = {"arguments": self.args[1:], "cwd": str(cwd), "env": env}
+        request["report"] = report
         self._socket, theirs = socket.socketpair()
         self._files = tempfile.TemporaryFile(), tempfile.TemporaryFile()
         with theirs, tempfile.TemporaryFile() as given:
@@ -103,7 +109,7 @@ def can_run(arguments, options):
     """Whether `run` does what subprocess.run would do."""
     env = options.get("env") or os.environ
     same = all(env.get(name) == os.environ.get(name) for name in STARTUP)
-    known = options.keys() <= {"cwd", "env", "input", "timeout"}
+    known = options.keys() <= {"cwd", "env", "input", "timeout", "report"}
     return same and known and not str(arguments[0]).startswith("-c")
 
 
@@ -165,8 +171,14 @@ def preload():
         importlib.import_module(name)
 
 
-def become(arguments, cwd, env):
+# In place of evaluation/report.py.
+NO_REPORT = types.SimpleNamespace(REPORT="report.html", write=lambda *_: {})
+
+
+def become(arguments, cwd, env, report):
     """Runs a program as `python …` would in a process of its own."""
+    if not report:
+        sys.modules["evaluation.report"] = NO_REPORT
     os.environ.clear()
     os.environ.update(env)
     os.chdir(cwd)

@@ -42,7 +42,7 @@ def workers(*commands):
         processes = []
         for number, arguments in enumerate(commands):
             env = {**os.environ, "TF_CONFIG": launch.tf_config(ports, number)}
-            process = programs.Program(arguments, env=env)
+            process = programs.Program(arguments, env=env, report=False)
             processes.append(stack.enter_context(process))
         yield processes
 
@@ -146,6 +146,7 @@ def test_two_workers_equal_one_process_with_two_replicas(two, tmp_path):
 
 def test_synchronised_batch_norm_covers_the_whole_batch(tmp_path):
     others = ("--dropout=0", "--batch_norm=all", "--epochs=1", "--learning_rate=1e-4")
+    others += ("--weight_average=0",)
     sync, whole = "--sync_batch_norm", "--replicas=1"
     runs_ = [tmp_path / name for name in ("two", "mirrored", "one", "parts")]
     command = training(runs_[0], *others, sync)
