@@ -4,7 +4,7 @@
 import pytest
 
 from config import Config
-from tests.loop import SMALL, STEPS, trained
+from tests.loop import LENET, SMALL, STEPS, trained
 from training import checkpoints, history
 from training.sets import Sets
 
@@ -13,6 +13,12 @@ from training.sets import Sets
 def config():
     """The defaults with SMALL's values."""
     return Config(**SMALL)
+
+
+@pytest.fixture(scope="session")
+def lenet():
+    """The same of a LeNet with batch norm and dropout, on two replicas."""
+    return Config(**LENET)
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ def accuracies(monkeypatch):
 
 CHOOSING = {
     **{"schedule": "plateau", "plateau_patience": 1, "decay_factor": 0.5},
-    **{"keep_best": True, "epochs": 6},
+    **{"keep_best": True, "epochs": 6, "learning_rate": 1e-3},
 }
 
 

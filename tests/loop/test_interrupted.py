@@ -35,13 +35,18 @@ def test_no_curve_has_duplicate_points(finished):
         assert steps == sorted(set(steps))
 
 
+@pytest.mark.parametrize(
+    "which, cuts",
+    [("config", [(3, 15, 6), (0, 2, 6), (2, 2, 10)]), ("lenet", [(3, 15, 6)])],
+)
 def test_a_run_resumed_within_an_epoch_equals_an_undisturbed_one(
-    config, sets, tmp_path
+    sets, tmp_path, request, which, cuts
 ):
+    config = request.getfixturevalue(which)
     for run_dir in (whole := tmp_path / "whole", cut := tmp_path / "cut"):
         run_dir.mkdir()
     trained(config, sets, whole, log_steps=2)
-    for calls, code, step in ((3, 15, 6), (0, 2, 6), (2, 2, 10)):
+    for calls, code, step in cuts:
         with pytest.raises(interruption.Stopped) as caught:
             trained(config, sets, cut, log_steps=2, signal=after(calls, code))
         assert f"at step {step}, which is saved" in str(caught.value)

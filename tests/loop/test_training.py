@@ -82,8 +82,7 @@ def test_a_test_set_without_labels_is_not_scored(config, sets, tmp_path):
 
 
 def test_epoch_images_set_the_number_of_steps(config, sets, tmp_path):
-    plain = replace(config, batch_norm="none", dropout=0.0, weight_average=0.0)
-    short = replace(plain, epoch_images=65, epochs=1)
+    short = replace(config, weight_average=0.0, epoch_images=65, epochs=1)
     trained(short, only(sets, "test"), tmp_path)
     (row,) = history.read(tmp_path)
     assert (row["step"], row["images"]) == (3, 96)  # 65 images are 3 batches of 32
