@@ -76,7 +76,7 @@ def test_eval_gives_the_same_score(trained):
     run_dir, _ = trained
     before = result(run_dir)
     (run_dir / "result.json").unlink()
-    done = command("eval.py", f"--run_dir={run_dir}")
+    done = command("eval.py", f"--run_dir={run_dir}", report=False)
     assert (done.returncode, done.stderr) == (0, "")
     after = result(run_dir)
     assert after["test"].pop("loss") == pytest.approx(before["test"].pop("loss"))
@@ -89,7 +89,7 @@ def test_eval_exports_the_network_and_prints_its_errors(trained, tmp_path):
     # Without int8: for a network that has hardly started to learn, it may have a few
     # more errors.
     export = ("--export_formats=saved_model,float", f"--export_dir={tmp_path / 'e'}")
-    done = command("eval.py", f"--run_dir={run_dir}", *export)
+    done = command("eval.py", f"--run_dir={run_dir}", *export, report=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-1] == str(tmp_path / "e")
     assert "float.tflite" in done.stdout and "differ" in done.stdout
@@ -205,6 +205,7 @@ def test_determinism_is_a_separate_flag(tmp_path):
         *("train.py", "--flagfile=flags/digits.flags", "--deterministic", "--epochs=1"),
         *("--epoch_images=128", "--shift_directions=", "--rotation=5"),
         f"--run_dir={tmp_path / 'run'}",
+        report=False,
     )
     assert done.returncode == 0, done.stderr
     assert runs.read_run(tmp_path / "run")["config"]["deterministic"] is True
@@ -244,6 +245,7 @@ def test_kaggle_from_its_files_to_the_submission(competition, tmp_path):
         *("--shift_directions=", "--flip_codes=", "--network=mlp", "--hidden_units=30"),
         *("--validation_size=60", "--epochs=8", "--batch_size=30", "--sampler=epochs"),
         *("--keep_best", "--rotation=5", f"--run_dir={run_dir}"),
+        report=False,
     )
     assert trained.returncode == 0, trained.stderr
     assert "errors of 60" in trained.stdout
@@ -252,6 +254,7 @@ def test_kaggle_from_its_files_to_the_submission(competition, tmp_path):
     done = command(
         *("eval.py", f"--run_dir={run_dir}", f"--data_dir={competition}"),
         f"--submission={submission}",
+        report=False,
     )
     assert done.returncode == 0, done.stderr
     assert "errors of 60" in done.stdout  # the very ones held out in training

@@ -12,6 +12,7 @@ import time
 import pytest
 
 from system import errors, flagfiles
+from tests import programs
 from tests.helpers import ROOT, command
 from training import checkpoints
 from training.interruption import Departure, Interruption
@@ -103,19 +104,15 @@ def test_a_run_is_stopped_and_its_command_resumes(tmp_path):
     flags = ("--dataset=digits", "--network=mlp", "--hidden_units=8", "--epochs=100000")
     flags += ("--shift_directions=", "--flip_codes=", "--log_steps=5")
     flags += ("--checkpoint_epochs=1000", f"--run_dir={run_dir}")
-    train = [sys.executable, "train.py", *flags]
-    with subprocess.Popen(train, cwd=ROOT, stderr=subprocess.PIPE, text=True) as first:
-        try:
-            while not (run_dir / "metrics.csv").exists():
-                assert first.poll() is None
-                time.sleep(0.1)
-            second = command("train.py", *flags)
-            assert second.returncode == 1
-            assert f"is being trained by another process {first.pid}" in second.stderr
-            first.terminate()
-            _, said = first.communicate(timeout=60)
-        finally:
-            first.kill()
+    with programs.Program(["train.py", *flags]) as first:
+        while not (run_dir / "metrics.csv").exists():
+            assert first.poll() is None
+            time.sleep(0.1)
+        second = command("train.py", *flags)
+        assert second.returncode == 1
+        assert f"is being trained by another process {first.pid}" in second.stderr
+        first.terminate()
+        _, said = first.communicate(timeout=60)
     assert first.returncode == 143
     line = said.strip().splitlines()[-1]
     pattern = r"stopped at step ([\d,]+), which is saved; to resume: (.*)"

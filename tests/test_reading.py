@@ -186,11 +186,12 @@ def test_counting_errors():
 
 @pytest.fixture(scope="module")
 def run_dir(mnist, tmp_path_factory):
-    """A network after one epoch of MNIST."""
+    """A network after a short epoch of MNIST."""
     folder = tmp_path_factory.mktemp("reader") / "run"
     done = command(
         *("train.py", "--flagfile=flags/fast99.flags", "--epochs=1"),
-        *(f"--data_dir={mnist.source}", f"--run_dir={folder}"),
+        *("--epoch_images=20000", f"--data_dir={mnist.source}", f"--run_dir={folder}"),
+        report=False,
     )
     assert done.returncode == 0, done.stderr
     return folder
