@@ -15,7 +15,7 @@ PRINTS = re.compile(r"^ *print\(.*  # (.*)$", re.M)
 def test_the_blocks_run_and_print_what_they_say(tmp_path):
     code = "".join(f"{block}\n" for block in BLOCK.findall(PAGE))
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = programs.run(["-c", code], cwd=tmp_path, env=env)
+    done = programs.run(["-c", code], cwd=tmp_path, env=env, report=False)
     assert done.returncode == 0, done.stderr
     expected = PRINTS.findall(code)
     assert len(expected) == 8 and len(BLOCK.findall(PAGE)) == 6

@@ -12,7 +12,8 @@ import pytest
 from absl import flags
 
 from system import cli, errors
-from tests.helpers import ROOT, command
+from tests import programs
+from tests.helpers import ROOT
 
 DRIVER = """
 import {program} as program  # first, as a program would
@@ -148,7 +149,7 @@ BAD_EVALUATIONS = {
 def drive(program, cases, arguments=False):
     """(exit code, standard output, standard error) of cases: (main, flags)."""
     driver = DRIVER.format(program=program, arguments=arguments)
-    driven = command("-c", driver, input=json.dumps(cases))
+    driven = programs.run(["-c", driver], input=json.dumps(cases))
     assert driven.returncode == 0, driven.stderr
     return json.loads(driven.stdout)
 

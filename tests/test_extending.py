@@ -80,6 +80,8 @@ def run(tree, words):
     """Runs a command of the page in a copy of the sources; returns what it prints."""
     assert words[0] == "python"
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    # It takes as long to load as all else that pytest needs, and would only report.
+    environment["PYTEST_ADDOPTS"] = "-p no:hypothesispytest"
     report = "pytest" in words  # whose tests may read one
     done = programs.run(words[1:], cwd=tree, env=environment, report=report)
     assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}\n{done.stderr}"

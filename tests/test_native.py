@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of native/ops.py: each operation against TensorFlow's."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -11,6 +8,7 @@ import tensorflow as tf
 import models
 from models import layers
 from native import ops
+from tests import programs
 from training import optimizers
 
 pytestmark = pytest.mark.native
@@ -217,9 +215,8 @@ print(*dw.numpy().ravel())
 
 def test_threads_share_a_batch():
     def results(threads):
-        code = THREADS.replace("THREADS", str(threads))
-        command = [sys.executable, "-c", code]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        done = programs.run(["-c", THREADS.replace("THREADS", str(threads))])
+        assert done.returncode == 0, done.stderr
         by_image, dw = done.stdout.splitlines()
         return by_image, [float(x) for x in dw.split()]
 

@@ -15,6 +15,7 @@ from data import decode
 from evaluation import figures, scoring, trained
 from photos import annotate, make_page, paper, reading
 from system import errors
+from tests import programs
 from tests.helpers import command
 
 SURE = reading.Reading(1, 1, (20, 30, 40, 60), 7, 0.987654321, 1, 0.01)
@@ -160,7 +161,7 @@ print(FLAGS["readings"].validators[0].message)
 
 def test_flags_and_modules_agree():
     # In another process: flags cannot be undefined, and train.py has the same names.
-    done = command("-c", FLAGS)
+    done = programs.run(["-c", FLAGS])
     assert done.returncode == 0, done.stderr
     inks, message = done.stdout.splitlines()
     assert inks.split() == list(paper.INKS)

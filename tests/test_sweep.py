@@ -317,9 +317,12 @@ def test_a_mistake_gives_one_line(folder, arguments, code, what):
 
 
 def test_a_real_sweep(tmp_path):
-    arguments = ["-m", "training.sweep", "flags/digits.flags", "--seeds=0,1"]
-    arguments += ["--jobs=2", f"--runs={tmp_path}", "--", "--epochs=1"]
-    arguments += ["--epoch_images=64", "--shift_directions=", "--threads=1"]
+    (tmp_path / "digits.flags").write_text(
+        "--dataset=digits\n--network=mlp\n--hidden_units=8\n--shift_directions=\n"
+        "--flip_codes=\n--epochs=2\n--epoch_images=64\n"
+    )
+    arguments = ["-m", "training.sweep", tmp_path / "digits.flags", "--seeds=0,1"]
+    arguments += ["--jobs=2", f"--runs={tmp_path}", "--", "--epochs=1", "--threads=1"]
     done = command(*arguments)
     assert done.returncode == 0, done.stderr
     for name in ("digits-s0", "digits-s1"):

@@ -17,6 +17,7 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 from evaluation import activations, dashboard, gallery, scoring, tensorboard
 from models.mlp import MLP
+from tests import programs
 from tests.browser import CHROMIUM, Chromium
 from tests.helpers import command
 from training import summaries
@@ -92,7 +93,7 @@ print(json.dumps({name: getattr(FLAGS[name].parser, "enum_values", None)
 
 
 def test_conditions_for_hyperparameters_name_real_flags():
-    known = json.loads(command("-c", CONFIGURED).stdout)
+    known = json.loads(programs.run(["-c", CONFIGURED]).stdout)
     for name, (other, values) in tensorboard.NEEDS.items():
         assert name in known and other in known
         assert set(values) <= set(known[other] or ())

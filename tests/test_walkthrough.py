@@ -9,7 +9,8 @@ from collections import defaultdict
 
 import pytest
 
-from tests.helpers import ROOT, command
+from tests import programs as forks
+from tests.helpers import ROOT
 
 PAGES = ("docs/walkthrough.md", "README.md", "docs/results.md")
 LINKED = sorted(
@@ -62,7 +63,7 @@ def commands(page):
 
 def complaints(program, lines):
     """Complaints of a program about the flags of each command line."""
-    done = command("-c", DRIVER, program, input=json.dumps(lines))
+    done = forks.run(["-c", DRIVER, program], input=json.dumps(lines))
     assert done.returncode == 0, done.stderr
     answers = [s for s in done.stdout.splitlines() if s.startswith("RESULT")]
     return [json.loads(answer.removeprefix("RESULT")) for answer in answers]

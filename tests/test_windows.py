@@ -241,10 +241,10 @@ def test_pairs_from_a_block_are_as_rare_as_calculated():
 
 
 def test_the_benchmark_trains_across_windows(tmp_path):
-    settings = {"memory_mb": 16, "augmented_dir": str(tmp_path), "images": 1500}
+    settings = {"memory_mb": 7, "augmented_dir": str(tmp_path), "images": 500}
     with peers.Peer("benchmarks.windows", "loop", settings) as peer:
-        answer = peer.ask(100)  # of 76 steps is a window
-    assert answer["set_images"] > 25 * 1500  # shifts, and some flips
+        answer = peer.ask(20)  # of 33 steps is a window; it has warmed up in several
+    assert answer["set_images"] > 25 * 500  # shifts, and some flips
     assert 0 < answer["images_per_second"]
     assert 0 < answer["resident_bytes_before"] < answer["resident_bytes"]
 
