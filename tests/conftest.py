@@ -5,7 +5,9 @@
 from system import device  # isort: skip  (first: it loads TensorFlow)
 
 import signal
+import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +15,11 @@ import pytest
 from absl import flags
 
 import data
+from benchmarks import peers
 from data import mnist as files
 from native import ops, toolchain
 from system import flagfiles
+from tests import programs
 
 # Ctrl-C reaches the programs that tests start even if the tests run in the background,
 # where shells have it ignored.
@@ -52,6 +56,14 @@ def mnist():
         if all(Path(place, name).exists() for name in files.FILES):
             return data.load("mnist", place)
     return pytest.skip("MNIST is not here; python -m data downloads it")
+
+
+@pytest.fixture
+def forked_peers(monkeypatch):
+    """Forks the processes of benchmarks.peers."""
+    forking = types.SimpleNamespace(**vars(subprocess))
+    forking.Popen = programs.Piped
+    monkeypatch.setattr(peers, "subprocess", forking)
 
 
 @pytest.fixture

@@ -45,12 +45,17 @@ class Program:
         env = dict(env or os.environ)
         request = {"arguments": self.args[1:], "cwd": str(cwd), "env": env}
         request["report"] = report
-        self._socket, theirs = socket.socketpair()
         self._files = tempfile.TemporaryFile(), tempfile.TemporaryFile()
-        with theirs, tempfile.TemporaryFile() as given:
+        with tempfile.TemporaryFile() as given:
             given.write((input or "").encode())
             given.seek(0)
-            handles = [f.fileno() for f in (given, *self._files, theirs)]
+            self._start(request, [given, *self._files])
+
+    def _start(self, request, files):
+        """Sends a request with the program's standard input, output and errors."""
+        self._socket, theirs = socket.socketpair()
+        with theirs:
+            handles = [f.fileno() for f in (*files, theirs)]
             socket.send_fds(_server(), [json.dumps(request).encode()], handles)
         self._lines = self._socket.makefile()
         self.pid = int(self._lines.readline())
@@ -62,6 +67,8 @@ class Program:
             if not select.select([self._socket], [], [], timeout)[0]:
                 raise subprocess.TimeoutExpired(self.args, timeout)
             self.returncode = int(self._lines.readline())
+            self._lines.close()
+            self._socket.close()
         return self.returncode
 
     def poll(self):
@@ -92,10 +99,20 @@ class Program:
     def __exit__(self, *_):
         self.kill()
         self.wait()
-        self._lines.close()
-        self._socket.close()
         for file in self._files:
             file.close()
+
+
+class Piped(Program):
+    """A program whose input and output are pipes to us, as of subprocess.Popen."""
+
+    def __init__(self, command, *, cwd, stderr, **_):
+        self.args, self.returncode, self._files = command, None, ()
+        request = {"arguments": command[1:], "cwd": str(cwd), "report": True}
+        ends = [*os.pipe(), *os.pipe()]
+        read, self.stdin, self.stdout, written = map(open, ends, "rwrw")
+        with read, written:
+            self._start(request | {"env": dict(os.environ)}, [read, written, stderr])
 
 
 def run(arguments, *, timeout=None, **options):

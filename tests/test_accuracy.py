@@ -157,6 +157,7 @@ def check(training, epochs):
         assert epoch["accuracy"] * 360 == pytest.approx(round(epoch["accuracy"] * 360))
 
 
+@pytest.mark.usefixtures("forked_peers")
 @pytest.mark.parametrize("peer, epochs", [("keras_convnet", 2), ("pytorch_example", 1)])
 def test_an_example_trains_on_a_few_digits(peer, epochs, monkeypatch):
     # For PyTorch: on a busy machine, its threads would wait for each other.

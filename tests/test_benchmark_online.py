@@ -3,11 +3,14 @@
 
 import math
 
+import pytest
+
 from augment.online_settings import OnlineSettings
 from benchmarks import online
 from tests.helpers import cells
 
 
+@pytest.mark.usefixtures("forked_peers")
 def test_it_measures_the_step_and_every_transform(monkeypatch):
     monkeypatch.setattr(online, "THREADS", (1,))
     result = online.measure(rounds=1, steps=2)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of what the logging benchmark measures and reports, but not of speed."""
 
+import pytest
+
 from benchmarks import logging, ours
 from tests.helpers import cells
 
@@ -14,6 +16,7 @@ def test_the_loss_is_the_median_of_the_rounds():
     assert "loss of speed" in header
 
 
+@pytest.mark.usefixtures("forked_peers")
 def test_both_parts_of_an_epoch_are_timed():
     found = logging.measure(rounds=2, steps=4)
     assert found["steps"] == 4

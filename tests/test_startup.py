@@ -79,6 +79,7 @@ def anew(arguments, project, steps):
     return arguments, (project / "train.py").is_file(), found, steps
 
 
+@pytest.mark.usefixtures("forked_peers")
 def test_evaluation_takes_some_time():
     with peers.Peer("benchmarks.startup", "evaluation", {}) as peer:
         assert 0 < peer.ask(10) < math.inf
