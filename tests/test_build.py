@@ -7,6 +7,7 @@ import pytest
 from augment import build
 from augment.plan import plan
 from tests.helpers import command
+from tests.test_cli import drive
 from tests.test_plan import DEFORMED
 
 
@@ -40,20 +41,31 @@ def test_program_previews_online_transforms_without_a_warning(tmp_path):
     assert height // 62 == 6  # the originals, two alone, three together
 
 
-@pytest.mark.parametrize(
-    "flags",
-    [
-        *("--shift_directions=upp", "--shift_pixels=0", "--flip_codes=2", "--shft=1"),
-        *("--rotation=181", "--zoom=nan", "--shear=x", "--elastic_alpha=34"),
-        *("--workers=-1", "--dask_scheduler=x", "--multiply=0"),
-        "--deform=elastic --multiply=2 --flip_codes=0",
-    ],
-)
-def test_a_bad_flag_gives_one_line(tmp_path, flags):
-    done = run(tmp_path, *flags.split())
-    assert done.returncode == 2
-    assert len(done.stderr.splitlines()) == 1
-    assert flags.rpartition("--")[2].partition("=")[0] in done.stderr
+BAD_FLAGS = [
+    *("--shift_directions=upp", "--shift_pixels=0", "--flip_codes=2", "--shft=1"),
+    *("--rotation=181", "--zoom=nan", "--shear=x", "--elastic_alpha=34"),
+    *("--workers=-1", "--dask_scheduler=x", "--multiply=0"),
+    "--deform=elastic --multiply=2 --flip_codes=0",
+]
+
+
+@pytest.fixture(scope="module")
+def attempts(tmp_path_factory):
+    """{bad flags: (exit code, standard output, standard error)}"""
+    folder = tmp_path_factory.mktemp("sets")
+    start = ["--dataset=digits", f"--augmented_dir={folder}"]
+    cases = [("program", [*start, *bad.split()]) for bad in BAD_FLAGS]
+    found = dict(zip(BAD_FLAGS, drive("augment.build", cases), strict=True))
+    assert not list(folder.iterdir())
+    return found
+
+
+@pytest.mark.parametrize("bad", BAD_FLAGS)
+def test_a_bad_flag_gives_one_line(attempts, bad):
+    code, out, error = attempts[bad]
+    assert (code, out) == (2, "")
+    assert len(error.splitlines()) == 1
+    assert bad.rpartition("--")[2].partition("=")[0] in error
 
 
 def test_an_unknown_class_gives_one_line(tmp_path):

@@ -26,7 +26,7 @@ def attempt(main, argv):
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            groups = program.HEADINGS
+            groups = getattr(program, "HEADINGS", {{}})
             cli.run(main, arguments={arguments}, groups=groups)
             code = 0
         except SystemExit as exit:

@@ -547,6 +547,7 @@ def test_every_form_is_trained_on(tmp_path, request, monkeypatch, form, which):
         dataset=form,
         data_dir=str(tmp_path),
         network="mlp",
+        replicas=1,
         epochs=2,
         shift_directions=[],
         flip_codes=[],
