@@ -203,7 +203,7 @@ def test_determinism_is_a_separate_flag(tmp_path):
     """With it, TensorFlow stops at any operation that is not deterministic."""
     done = command(
         *("train.py", "--flagfile=flags/digits.flags", "--deterministic", "--epochs=1"),
-        *("--epoch_images=128", "--shift_directions=", "--rotation=5"),
+        *("--epoch_images=128", "--shift_directions=", "--rotation=5", "--replicas=1"),
         f"--run_dir={tmp_path / 'run'}",
         report=False,
     )

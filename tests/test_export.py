@@ -44,6 +44,14 @@ assert not {{"system", "models", "training"}} & set(sys.modules)
 LENET = {"batch_norm": "all", "batch_norm_first": False, "kernels": "native"}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_calls():
+    """Times each format by a few calls: no test depends on the figure."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "LATENCY_CALLS", 3)
+        yield
+
+
 @pytest.fixture(scope="module")
 def network(digits):
     """A LeNet with batch norm that has learned a little, by plain gradient descent."""
