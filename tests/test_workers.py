@@ -9,6 +9,8 @@ import time
 
 import numpy as np
 import pytest
+import tensorflow as tf
+from tensorboard.backend.event_processing import event_file_loader
 
 from benchmarks import distribute as benchmark
 from config import Config
@@ -136,6 +138,26 @@ def assert_same(run_dir, other):
         assert one.tobytes() == two.tobytes()
 
 
+def scopes_drawn(run_dir):
+    """First two parts of the names in the graph that TensorBoard shows."""
+    (path,) = (run_dir / "train").glob("*tfevents*")
+    (drawn,) = [
+        event.graph_def
+        for event in event_file_loader.EventFileLoader(str(path)).Load()
+        if event.graph_def
+    ]
+    nodes = tf.compat.v1.GraphDef.FromString(drawn).node
+    return {"/".join(node.name.split("/")[:2]) for node in nodes}
+
+
+def test_the_step_of_a_worker_is_drawn(two):
+    assert scopes_drawn(two) >= {
+        *("part_step/augment", "part_step/lenet", "part_step/loss"),
+        *("part_step/gradient_tape", "exchange/CollectiveReduceV2", "unpack/split"),
+        *("optimizer/AssignVariableOp", "variables/network", "variables/optimizer"),
+    }
+
+
 def test_two_workers_equal_one_process_with_two_replicas(two, tmp_path):
     config = config_of(two)
     assert config["replicas"] == 2 and "distribute" not in config
@@ -153,6 +175,9 @@ def test_synchronised_batch_norm_covers_the_whole_batch(tmp_path):
     mirrored = training(runs_[1], *others, sync, "--distribute=mirrored")
     with workers(command, command) as two, workers(mirrored) as one:
         assert [code for code, *_ in ends([*two, *one])] == [0, 0, 0]
+    # The second replica is drawn, although no edge leads from it to the update.
+    drawn = scopes_drawn(runs_[1])
+    assert drawn >= {"gradient_tape/lenet", "replica_1/loss", "replica_1/exchange"}
     with (
         workers(alone(runs_[2], *others, whole)) as one,
         workers(alone(runs_[3], *others)) as parts,

@@ -151,13 +151,15 @@ def _python_name(function: Any) -> str:
 
 
 def _reached(graph: tf.compat.v1.GraphDef, results: set[str]) -> tf.compat.v1.GraphDef:
-    """The operations that results, or operations without output, depend on.
+    """What results, operations without output, and exchanges with others depend on.
 
     This leaves out the counter of the loop and what only other branches read.
     """
     kept, needed = [], set(results)
     for node in reversed(graph.node):
         acts = not node.attr["_output_shapes"].list.shape and node.op not in _PASSIVE
+        # Replicas exchange their gradients by these, and by no edge of the graph.
+        acts |= node.op.startswith("Collective")
         if acts or node.name in needed:
             kept.append(node)
             needed |= {name.removeprefix("^") for name in node.input}

@@ -103,15 +103,17 @@ def run_distributed(
         replica = tf.distribute.get_replica_context()
         first = own * int(tf.get_static_value(replica.replica_id_in_sync_group))
         part = run(part_step, indices, seed, replicas, range(first, first + own))
-        # The count is float32 as well, which is exact up to 2²⁴ images.
-        values = [part.loss, tf.cast(part.correct, tf.float32)]
-        values += [*part.gradients, *part.averages]
-        shapes[:] = [value.shape for value in values]
-        weights[:] = [len(part.gradients)]
-        return all_sum(tf.concat([tf.reshape(v, [-1]) for v in values], axis=0))
+        with tf.name_scope("exchange"):
+            # The count is float32 as well, which is exact up to 2²⁴ images.
+            values = [part.loss, tf.cast(part.correct, tf.float32)]
+            values += [*part.gradients, *part.averages]
+            shapes[:] = [value.shape for value in values]
+            weights[:] = [len(part.gradients)]
+            return all_sum(tf.concat([tf.reshape(v, [-1]) for v in values], axis=0))
 
     packed = strategy.experimental_local_results(strategy.run(on_replica))[0]
-    flat = tf.split(packed, [shape.num_elements() for shape in shapes])
-    loss, correct, *values = map(tf.reshape, flat, shapes)
-    gradients, averages = values[: weights[0]], values[weights[0] :]
-    return Part(loss, tf.cast(correct, tf.int64), gradients, averages)
+    with tf.name_scope("unpack"):
+        flat = tf.split(packed, [shape.num_elements() for shape in shapes])
+        loss, correct, *values = map(tf.reshape, flat, shapes)
+        correct = tf.cast(correct, tf.int64)
+    return Part(loss, correct, values[: weights[0]], values[weights[0] :])
