@@ -12,7 +12,7 @@ import numpy as np
 from data import assemble, decode, inputs
 from data.dataset import DataError, Dataset, check_classes, empty
 from data.idx import MAX_BYTES
-from data.normalise import SIZE
+from data.normalise import SIZE, resize
 from system import errors
 
 _PARTS = {"train": ("train", "training"), "test": ("test", "testing")}
@@ -166,16 +166,11 @@ def _read(files: Files, dark: bool, normalise_ink: bool) -> assemble.Part:
 
 def _resized(grey: np.ndarray) -> np.ndarray:
     """Resizes a picture to 28×28, padded with its paper; one of that size stays."""
-    import cv2
-
     if grey.shape == (SIZE, SIZE):
         return grey
     scale = SIZE / max(grey.shape)
     height, width = (max(1, round(side * scale)) for side in grey.shape)
-    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     image = np.full((SIZE, SIZE), inputs.paper_of(grey), np.uint8)
     top, left = (SIZE - height) // 2, (SIZE - width) // 2
-    image[top : top + height, left : left + width] = cv2.resize(
-        grey, (width, height), interpolation=method
-    )
+    image[top : top + height, left : left + width] = resize(grey, height, width)
     return image

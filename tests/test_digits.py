@@ -8,11 +8,12 @@ import hashlib
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pytest
 
 import data
-from data.normalise import normalise
+from data.normalise import normalise, resize
 from system import errors
 
 
@@ -123,3 +124,19 @@ def test_importing_data_is_light():
     code = f"import sys, data; print([m for m in {heavy} if m in sys.modules])"
     output = subprocess.check_output([sys.executable, "-c", code], text=True)
     assert output == "[]\n"
+
+
+def test_enlarging_is_opencvs_cubic_interpolation_with_halves_to_even():
+    grey = np.random.default_rng(0).integers(0, 256, (9, 8), np.uint8)
+    for height, width in ((20, 18), (9, 8), (27, 8)):
+        ours = resize(grey, height, width).astype(int)
+        theirs = cv2.resize(grey, (width, height), interpolation=cv2.INTER_CUBIC)
+        assert np.abs(ours - theirs).max() <= 1
+    # A quarter of a pixel on either side of a step of 64, 29 / 128 and 99 / 128 of it.
+    step = np.array([[0, 0, 0, 0, 64, 64, 64, 64]], np.uint8)
+    assert resize(step, 1, 16)[0, 6:10].tolist() == [0, 14, 50, 71]  # 14.5, 49.5, 70.75
+
+
+def test_shrinking_averages_areas():
+    grey = np.array([[0, 10, 20, 30], [40, 50, 60, 70]], np.uint8)
+    assert resize(grey, 1, 2).tolist() == [[25, 45]]

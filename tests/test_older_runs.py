@@ -72,7 +72,17 @@ def test_an_older_run_gets_the_same_score(copy, digits):
     assert [now[name] for name in same] == [then[name] for name in same]
     (labels, now), (known, then) = map(predictions.read, (run_dir, GOLDEN))
     np.testing.assert_array_equal(labels, known)
-    np.testing.assert_allclose(now, then, rtol=1e-4, atol=1e-6)
+    # Some pixels of its test digits, on its processor, were one grey level off ours.
+    np.testing.assert_allclose(now, then, atol=1e-3)
+
+
+def test_only_older_digits_cannot_be_compared(copy, digits):
+    other = {**digits.hashes, "test_images": "0" * 64}
+    run_dir = copy(format=1, data=other)
+    runs.check_data(run_dir, runs.read_run(run_dir), digits.hashes)
+    run_dir = copy("newer", format=2, data=other)
+    with pytest.raises(runs.RunError, match="other data files"):
+        runs.check_data(run_dir, runs.read_run(run_dir), digits.hashes)
 
 
 @pytest.mark.parametrize("version", ["0.4.9", "0.6.0", None])
