@@ -82,7 +82,11 @@ def draw_curves(
             for axes, metric in ((loss, "loss"), (accuracy, "accuracy")):
                 values = [row[f"{split}_{metric}"] for row in rows]
                 label = None if seed else shorten(name, 40)
-                axes.plot(images, values, line, color=colour, linewidth=1, label=label)
+                axes.plot(
+                    *(images, values, line),
+                    **{"color": colour, "linewidth": 1, "label": label},
+                    marker="." if len(rows) == 1 else None,  # one epoch is a point
+                )
     log_if_wide(loss, ticks=(1, 2, 5))
     stretch_towards_one(accuracy)
     loss.set_ylabel(f"{split} loss")

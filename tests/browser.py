@@ -28,11 +28,16 @@ addEventListener("error", e => problems.push(e.message || "not loaded: "
   + e.target.tagName), true);
 console.error = (...words) => problems.push("console: " + words.join(" "));
 addEventListener("load", () => {
+  for (const part of document.querySelectorAll("details")) part.open = true;
   for (const image of document.images)
     if (!image.complete || !image.naturalWidth || !image.clientWidth)
       problems.push("broken picture: " + image.alt);
   const width = document.documentElement.scrollWidth;
   if (width > innerWidth) problems.push(width + " px wide");
+  for (const part of document.querySelectorAll("*"))
+    if (part.scrollWidth > part.clientWidth + 1
+        && ["auto", "scroll"].includes(getComputedStyle(part).overflowX))
+      problems.push("scrolls sideways: " + part.getAttribute("aria-label"));
   parent.postMessage({width: innerWidth, images: document.images.length, problems},
     "*");
 });

@@ -9,6 +9,7 @@ import pytest
 from evaluation import comparison, comparison_page, predictions, recipes
 from evaluation.scoring import Scores
 from system import cli, errors
+from tests.browser import CHROMIUM, look_at
 from training import history
 from training.runs import RunError
 
@@ -285,7 +286,9 @@ def test_the_page_has_curves_tables_and_tests(make_run, tmp_path):
         history.write(folder, rows)
     comparison_page.write(path, compared)
     page = path.read_text(encoding="utf-8")
-    assert page.count("<table>") == sum(not isinstance(p, str) for p in compared.parts)
+    assert page.count("<table ") == sum(not isinstance(p, str) for p in compared.parts)
     assert "mlp&lt;b&gt;" in page and "<b>" not in page  # names are no markup
     assert "McNemar" in page and "data:image/svg+xml" in page
     assert "http" not in page.replace("data:image/svg+xml", "")
+    if CHROMIUM:
+        assert [found["problems"] for found in look_at(tmp_path, [path], (360,))] == [[]]
