@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from augment import geometry
+from augment import geometry, grey
 from augment.geometry import CENTRE, FRAMED, SIDE
 from augment.online_settings import OnlineSettings, settings_from
 
@@ -78,7 +78,14 @@ AFFINES: dict[str, Affine] = {
     "shift": shift,
 }
 DISPLACEMENTS: dict[str, Displacement] = {"elastic_alpha": elastic}
-GREYS: dict[str, Grey] = {}
+GREYS: dict[str, Grey] = {
+    "thickness": grey.thickness,
+    "cutout": grey.cutout,
+    "blur": grey.blur,
+    "contrast": grey.contrast,
+    "brightness": grey.brightness,
+    "noise": grey.noise,
+}
 
 
 # Number of the online transforms among the random draws of a step: the layers' dropout
@@ -143,13 +150,18 @@ def _shade(images: tf.Tensor, seed: tf.Tensor, settings: OnlineSettings) -> tf.T
 
     Their seeds are apart from those of `transform`, whose draws do not change.
     """
-    for number, (name, change) in enumerate(GREYS.items()):
-        if getattr(settings, name):
-            grey_seed = tf.random.fold_in(seed, tf.cast(number, seed.dtype))
-            levels = change(tf.cast(images, tf.float32) / 255, grey_seed, settings)
-            levels = tf.round(255 * tf.clip_by_value(levels, 0, 1))
-            images = tf.cast(levels, tf.uint8)
-    return images
+    changes = [
+        (number, change)
+        for number, (name, change) in enumerate(GREYS.items())
+        if getattr(settings, name)
+    ]
+    if not changes:
+        return images
+    levels = tf.cast(images, tf.float32) / 255
+    for number, change in changes:
+        grey_seed = tf.random.fold_in(seed, tf.cast(number, seed.dtype))
+        levels = change(levels, grey_seed, settings)
+    return tf.cast(tf.round(255 * tf.clip_by_value(levels, 0, 1)), tf.uint8)
 
 
 @_compiled

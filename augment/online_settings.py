@@ -52,6 +52,42 @@ class OnlineSettings:
     elastic_sigma: float = _bound(
         28, "pixels", "σ {:g}", "Smoothness of random elastic deformations"
     )
+    thickness: float = _bound(
+        1,
+        "pixels",
+        "thickness ±{:g}",
+        "Thicken or thin strokes at random by up to this",
+    )
+    contrast: float = _bound(
+        1,
+        "as a share",
+        "ink − {:g}",
+        "Make the ink of half of the images fainter by up to this",
+    )
+    brightness: float = _bound(
+        1,
+        "as a share",
+        "paper + {:g}",
+        "Make the paper of half of the images darker by up to this",
+    )
+    blur: float = _bound(
+        5,
+        "pixels",
+        "blur {:g}",
+        "Blur half of the images by a Gaussian of up to this deviation",
+    )
+    noise: float = _bound(
+        1,
+        "as a share",
+        "noise {:g}",
+        "Add noise to half of the images, of up to this deviation",
+    )
+    cutout: float = _bound(
+        1,
+        "of the side",
+        "cut-out {:g}",
+        "Erase a square of half of the images, of up to this side",
+    )
 
 
 _LIMITS = {f.name: f.metadata for f in dataclasses.fields(OnlineSettings)}

@@ -25,6 +25,12 @@ TRANSFORMS = {
     "shear": OnlineSettings(shear=10.0),
     "rotation, zoom, shift": OnlineSettings(**AFFINE),
     "elastic": OnlineSettings(**ELASTIC),
+    "thickness": OnlineSettings(thickness=1.0),
+    "cut-out": OnlineSettings(cutout=0.5),
+    "blur": OnlineSettings(blur=1.5),
+    "contrast": OnlineSettings(contrast=0.6),
+    "brightness": OnlineSettings(brightness=0.3),
+    "noise": OnlineSettings(noise=0.3),
     "all": OnlineSettings(shear=10.0, **AFFINE, **ELASTIC),
 }
 THREADS = (0, 1)  # 0: one per core

@@ -25,6 +25,7 @@ import tensorflow as tf
 from absl import flags
 
 from models.bn_cnn import BNCNN
+from models.conv6 import Conv6
 from models.double_conv import DoubleConv
 from models.lenet import LeNet
 from models.mlp import MLP
@@ -40,6 +41,7 @@ __all__ = [
 
 NETWORKS: dict[str, type[tf.Module]] = {
     "bn_cnn": BNCNN,
+    "conv6": Conv6,
     "double_conv": DoubleConv,
     "lenet": LeNet,
     "mlp": MLP,

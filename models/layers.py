@@ -7,6 +7,7 @@ which fixes the branch when the graph is traced, or a scalar bool tensor, an inp
 the graph. The same code serves both. Batch norm is in `models.batch_norm`.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Union
@@ -50,6 +51,14 @@ def glorot_uniform(shape: Sequence[int], seed: Sequence[int]) -> tf.Tensor:
     return tf.random.stateless_uniform(shape, seed, -limit, limit)
 
 
+def he_normal(shape: Sequence[int], seed: Sequence[int]) -> tf.Tensor:
+    """Normal weights of mean 0 and variance 2 / fan-in, for ReLU, float32 `shape`.
+
+    He, Zhang, Ren and Sun, "Delving Deep into Rectifiers", 2015.
+    """
+    return math.sqrt(2) * lecun_normal(shape, seed)
+
+
 def count_parameters(network: tf.Module) -> int:
     """Number of trainable weights."""
     return sum(v.shape.num_elements() for v in network.trainable_variables)
@@ -68,6 +77,26 @@ def scale_pixels(network: tf.Module, images: tf.Tensor) -> tf.Tensor:
             f" {images.dtype.name} {images.shape.as_list()}"
         )
     return tf.cast(images, tf.float32) / 255.0
+
+
+# Fainter ink than this is as dark as the grain of the paper.
+FAINTEST_INK = 0.05
+
+
+def normalise_grey(x: tf.Tensor) -> tf.Tensor:
+    """Makes the paper 0 and the darkest ink 1: float32 [N, 28, 28, 1] → the same.
+
+    A network then reads a pencil as it reads a felt pen, and grey paper as white. The
+    paper is the mean of the lightest of the four edges, which are two pixels wide, so
+    that ink at one edge does no harm, and noise averages out. The darkest ink is the
+    largest mean of 2 × 2 pixels, which one dark speck does not decide. MNIST's own
+    digits hardly change: they are black on white already.
+    """
+    edges = (x[:, :2], x[:, -2:], x[:, :, :2], x[:, :, -2:])
+    means = [tf.reduce_mean(edge, [1, 2, 3], keepdims=True) for edge in edges]
+    ink = tf.nn.relu(x - functools.reduce(tf.minimum, means))
+    darkest = tf.reduce_max(tf.nn.avg_pool2d(ink, 2, 1, "VALID"), [1, 2, 3], True)
+    return ink / tf.maximum(darkest, FAINTEST_INK)
 
 
 def check_input(

@@ -28,6 +28,7 @@ class LeNet(tf.Module):
       classes: number of classes.
       width: factor on the channels of both convolutions, 1 or more.
       activation: a name in `layers.ACTIVATIONS`.
+      normalise_grey: see `layers.normalise_grey`.
       batch_norm: layers with batch norm: "none", "conv" (both convolutions) or "all"
         (the two hidden dense layers as well).
       batch_norm_first: batch norm before activation and pool (True) or after them.
@@ -46,6 +47,7 @@ class LeNet(tf.Module):
         classes: int = 10,
         width: int = 1,
         activation: str = "selu",
+        normalise_grey: bool = False,
         batch_norm: str = "none",
         batch_norm_first: bool = True,
         batch_norm_decay: float = 0.9,
@@ -56,6 +58,7 @@ class LeNet(tf.Module):
     ):
         super().__init__("lenet")
         self.activation = layers.ACTIVATIONS[activation]
+        self.normalise_grey = normalise_grey
         self.dropout = layers.DROPOUTS[dropout_kind]
         self.dropout_rate = layers.check_dropout(dropout)
         self.batch_norm_first = batch_norm_first
@@ -127,6 +130,7 @@ class LeNet(tf.Module):
 
         # The margin shows the shapes at width 1.
         x = layers.scale_pixels(self, images)  # [N, 28, 28, 1], in [0, 1]
+        x = layers.normalise_grey(x) if self.normalise_grey else x
         x = block(x, self.conv1, self.norm1)  # [N, 28, 28, 12] → [N, 13, 13, 12]
         x = block(x, self.conv2, self.norm2)  # [N, 13, 13, 16] → [N, 6, 6, 16]
         x = layers.flatten(x)  # [N, 576]

@@ -4,6 +4,7 @@
 import dataclasses
 
 import models
+from models import conv6
 from models import kernels as kernel_sets
 from models import layers, lenet
 from models.batch_norm import check_axis
@@ -60,6 +61,18 @@ class Network:
         "Operations that LeNet trains with: native (our own in C++, about twice as"
         " fast) or tensorflow; by default native, where it compiles and is faster.",
         choices=kernel_sets.KERNELS,
+    )
+    maps: list[int] | None = setting(
+        None,
+        "Channels of conv6's six convolutions, such as 32,32,64,64,96,96. Fewer are"
+        " faster: the time of a step grows with the products of neighbours.",
+        check=conv6.check_maps,
+        parser=models.UnitsParser(),
+    )
+    normalise_grey: bool | None = setting(
+        None,
+        "Make each image's paper white and its ink black, as the network's first"
+        " operation: for digits that are not as dark as MNIST's, such as photos.",
     )
     sync_batch_norm: bool | None = setting(
         None,

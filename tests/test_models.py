@@ -17,12 +17,16 @@ VARIANTS = {
         "channels": {"batch_norm_decay": 0.5, "activation": "selu"},
         "rows": {"batch_norm_decay": 0.5, "bn_axis": 1},
     },
+    "conv6": {
+        "small": {"maps": [16, 16, 24, 24, 32, 32], "batch_norm_decay": 0.5},
+        "levelled": {"normalise_grey": True, "dropout": 0.2, "activation": "selu"},
+    },
     "double_conv": {
         "relu": {"conv_dropout": 0.1, "dropout": 0.2},
         "elu": {"conv_dropout": 0.0, "dropout": 0.0, "activation": "elu"},
     },
     "lenet": {
-        "plain": {},
+        "plain": {"normalise_grey": True},
         "conv": {"batch_norm": "conv", "dropout": 0.4, "width": 2},
         "all": {"batch_norm": "all", "dropout": 0.1, "dropout_kind": "alpha"},
         "after": {"batch_norm": "all", "batch_norm_first": False, "activation": "relu"},
@@ -187,6 +191,7 @@ def test_dropout_rates_out_of_range_are_refused_at_once(name):
 # Shape and rate of each dropout mask of an image, in order.
 MASKS = {
     "bn_cnn": [([3, 3, 64], 0.25)],
+    "conv6": [([96], 0.5)],
     "double_conv": [([14, 14, 32], 0.25), ([7, 7, 64], 0.25), ([256], 0.5)],
     "lenet": [([288], 0.5), ([144], 0.5)],
     "mlp": [],
@@ -201,7 +206,7 @@ def test_each_dropout_mask_has_its_own_seed(name, monkeypatch):
         return draws(x, rate, training, seed)
 
     monkeypatch.setattr(layers, "_dropout_draws", record)
-    network = build(name, **({"dropout": 0.5} if name == "lenet" else {}))
+    network = build(name, **({"dropout": 0.5} if name in ("conv6", "lenet") else {}))
     for step in (0, 1):
         network(tf.constant(digits(2)), training=True, seed=tf.constant([3, step]))
     seeds = [seed for _, _, seed in drawn]

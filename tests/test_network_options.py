@@ -19,7 +19,8 @@ def test_options():
     assert set(models.OPTIONS) == {
         *("seed", "activation", "hidden_units", "dropout", "dropout_kind"),
         *("batch_norm", "batch_norm_first", "batch_norm_decay"),
-        *("bn_axis", "conv_dropout", "kernels", "sync_batch_norm", "width"),
+        *("bn_axis", "conv_dropout", "kernels", "maps", "normalise_grey"),
+        *("sync_batch_norm", "width"),
     }
 
 

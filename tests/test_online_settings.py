@@ -14,7 +14,8 @@ from tests.test_online import ALL, ALONE
 
 
 def test_settings_from_flags():
-    values = {"rotation": 10, "zoom": 0.1, "shift": 0.1, "shear": 0.0}
+    values = dict.fromkeys(dataclasses.asdict(ALL), 0)
+    values |= {"rotation": 10, "zoom": 0.1, "shift": 0.1, "shear": 0.0}
     values |= {"elastic_alpha": 34, "elastic_sigma": 4, "epochs": 3}
     assert settings_from(SimpleNamespace(**values)) == dataclasses.replace(
         ALL, shear=0.0

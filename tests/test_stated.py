@@ -13,7 +13,7 @@ import models
 from augment import deform, geometry, online, online_settings, plan
 from data import idx
 from evaluation import predictions
-from models import bn_cnn, double_conv, lenet
+from models import bn_cnn, conv6, double_conv, lenet
 from training import losses
 
 
@@ -25,7 +25,7 @@ def stated(thing, pattern):
     return [float(group.replace(",", "")) for group in found.groups()]
 
 
-@pytest.mark.parametrize("module", [lenet, bn_cnn, double_conv])
+@pytest.mark.parametrize("module", [lenet, bn_cnn, conv6, double_conv])
 def test_parameters_of_each_layer(module):
     """They are in the comment above their sum."""
     comment = re.search(r"# (conv1 \d.*?)(?:, and|\n)", inspect.getsource(module))[1]

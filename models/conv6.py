@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Conv6: six 3×3 convolutions with batch norm, then the mean over places.
+
+Pairs of convolutions between pools are from Simonyan and Zisserman, "Very Deep
+Convolutional Networks", 2015; the mean over places is from Lin, Chen and Yan, "Network
+In Network", 2014. There is no dense layer to learn the place of each stroke, so the
+network bears digits that are written in other ways than MNIST's.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+import tensorflow as tf
+
+from models import layers
+from models.batch_norm import BatchNorm
+from system import errors
+
+# conv1 288, conv2 9,216, conv3 18,432, conv4 36,864, conv5 55,296, conv6 82,944, logits
+# 970, and scale and offset of 384 channels
+PARAMETERS = 204_778
+MAPS = (32, 32, 64, 64, 96, 96)
+
+
+def check_maps(maps: Sequence[int] | None) -> None:
+    """Raises UserError unless there is a number for each convolution."""
+    if maps is not None and len(maps) != len(MAPS):
+        raise errors.UserError(f"expected {len(MAPS)} numbers, got {len(maps)}")
+
+
+class Conv6(tf.Module):
+    """uint8 images [N, 28, 28, 1] → float32 logits [N, classes].
+
+    Args:
+      seed: seed of the initial weights.
+      classes: number of classes.
+      activation: a name in `layers.ACTIVATIONS`.
+      maps: channels of the six convolutions.
+      normalise_grey: see `layers.normalise_grey`.
+      batch_norm_decay: decay of the moving averages.
+      sync_batch_norm: see `sync` of `BatchNorm`.
+      dropout: rate before the logits, 0 to `layers.MAX_DROPOUT`.
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        classes: int = 10,
+        activation: str = "relu",
+        maps: Sequence[int] = MAPS,
+        normalise_grey: bool = False,
+        batch_norm_decay: float = 0.9,
+        sync_batch_norm: bool = False,
+        dropout: float = 0.0,
+    ):
+        super().__init__("conv6")
+        check_maps(maps)
+        self.activation = layers.ACTIVATIONS[activation]
+        self.normalise_grey = normalise_grey
+        self.dropout = layers.check_dropout(dropout)
+
+        norm = partial(BatchNorm, decay=batch_norm_decay, sync=sync_batch_norm)
+        with self.name_scope:
+            for number, (inputs, outputs) in enumerate(zip([1, *maps], maps), 1):
+                # Batch norm subtracts the mean, so a bias would do nothing.
+                conv = layers.Conv(
+                    *(inputs, outputs, 3),
+                    seed=(seed, -number),
+                    init=layers.he_normal,
+                    bias=False,
+                    name=f"conv{number}",
+                )
+                setattr(self, f"conv{number}", conv)
+                setattr(self, f"norm{number}", norm(outputs, name=f"norm{number}"))
+            self.logits = layers.Dense(
+                maps[-1], classes, seed=(seed, -7), name="logits"
+            )
+
+        if tuple(maps) == MAPS and classes == 10:
+            count = layers.count_parameters(self)
+            assert count == PARAMETERS, count
+
+    @tf.Module.with_name_scope
+    def __call__(
+        self,
+        images: tf.Tensor,
+        *,
+        training: layers.Training,
+        seed: tf.Tensor | None = None,
+        taps: dict[str, tf.Tensor] | None = None,
+    ) -> tuple[tf.Tensor, layers.UpdateOps]:
+        """Classifies images: see the contract in `models`."""
+        update_ops: layers.UpdateOps = []
+        taps = {} if taps is None else taps
+
+        def block(x, number, pool=False):
+            x = getattr(self, f"conv{number}")(x)
+            # Pool before batch norm: a quarter of the values is left to normalise.
+            x = layers.max_pool(x, 2, 2) if pool else x
+            x, updates = getattr(self, f"norm{number}")(x, training=training)
+            update_ops.extend(updates)
+            taps[f"conv{number}"] = x = self.activation(x)
+            return x
+
+        x = layers.scale_pixels(self, images)  # [N, 28, 28, 1], in [0, 1]
+        x = layers.normalise_grey(x) if self.normalise_grey else x
+        x = block(x, 1)  # [N, 28, 28, 32]
+        x = block(x, 2, pool=True)  # [N, 14, 14, 32]
+        x = block(x, 3)  # [N, 14, 14, 64]
+        x = block(x, 4, pool=True)  # [N, 7, 7, 64]
+        x = block(x, 5)  # [N, 7, 7, 96]
+        x = block(x, 6)  # [N, 7, 7, 96]
+        x = tf.reduce_mean(x, [1, 2])  # [N, 96]
+        x = layers.dropout(
+            x, self.dropout, training=training, seed=layers.mask_seed(seed, 1)
+        )
+        taps["logits"] = x = self.logits(x)  # [N, classes]
+        return x, update_ops
