@@ -62,7 +62,7 @@ def mnist():
 def forked_peers(monkeypatch):
     """Forks the processes of benchmarks.peers."""
     forking = types.SimpleNamespace(**vars(subprocess))
-    forking.Popen = programs.Piped
+    forking.Popen = programs.Popen
     monkeypatch.setattr(peers, "subprocess", forking)
 
 

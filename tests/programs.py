@@ -103,16 +103,26 @@ class Program:
             file.close()
 
 
-class Piped(Program):
-    """A program whose input and output are pipes to us, as of subprocess.Popen."""
+class Popen(Program):
+    """A program that is started as by subprocess.Popen: with pipes, or with files."""
 
-    def __init__(self, command, *, cwd, stderr, **_):
+    def __init__(
+        self, command, *, stdin, stdout, stderr, cwd=None, env=None, report=True, **_
+    ):
         self.args, self.returncode, self._files = command, None, ()
-        request = {"arguments": command[1:], "cwd": str(cwd), "report": True}
-        ends = [*os.pipe(), *os.pipe()]
-        read, self.stdin, self.stdout, written = map(open, ends, "rwrw")
-        with read, written:
-            self._start(request | {"env": dict(os.environ)}, [read, written, stderr])
+        request = {"arguments": command[1:], "cwd": str(cwd or os.getcwd())}
+        request |= {"env": dict(env or os.environ), "report": report}
+        with contextlib.ExitStack() as stack:
+            if stdin == subprocess.PIPE:
+                stdin, self.stdin = map(open, os.pipe(), "rw")
+            else:
+                stdin = open(os.devnull)
+            stack.enter_context(stdin)
+            if stdout == subprocess.PIPE:
+                self.stdout, stdout = map(open, os.pipe(), "rw")
+                stack.enter_context(stdout)
+            errors = stdout if stderr == subprocess.STDOUT else stderr
+            self._start(request, [stdin, stdout, errors])
 
 
 def run(arguments, *, timeout=None, **options):

@@ -73,8 +73,6 @@ def result():
 
 # --- peers ---
 
-pytestmark = pytest.mark.usefixtures("forked_peers")
-
 
 def test_a_peer_answers_until_it_is_closed(stand_ins):
     with peers.Peer(stand_ins, "double", {"factor": 3}) as peer:
@@ -211,6 +209,7 @@ def test_compare_takes_the_best_settings_and_names_missing_peers(
     assert lines[-1] == "round 2 of 2, images/s: ours 30, keras 50, gemm 100 GFLOP/s"
 
 
+@pytest.mark.usefixtures("forked_peers")
 def test_peers_of_tensorflow_train_the_same_network():
     settings = {"ours": [{"threads": 1}], "keras": step.SETTINGS["keras"][2:3]}
     found = step.compare(settings, rounds=1, seconds=0)

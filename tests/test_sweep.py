@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of training/sweep.py, with a small stand-in for train.py, and once for real."""
 
+import functools
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import pytest
 
 from evaluation import predictions, result
 from system import errors
+from tests import programs
 from tests.helpers import ROOT, command
 from training import sweep, sweep_plan
 from training.sweep_plan import SweepError
@@ -316,17 +319,24 @@ def test_a_mistake_gives_one_line(folder, arguments, code, what):
     assert not (folder / "runs").exists()
 
 
-def test_a_real_sweep(tmp_path):
-    (tmp_path / "digits.flags").write_text(
+def test_a_real_sweep(tmp_path, monkeypatch, capsys):
+    """Of train.py and eval.py, forked; the program itself is tested above."""
+    forking = types.SimpleNamespace(**vars(subprocess))
+    forking.Popen = functools.partial(programs.Popen, report=False)
+    monkeypatch.setattr(sweep, "subprocess", forking)
+    flagfile = tmp_path / "digits.flags"
+    flagfile.write_text(
         "--dataset=digits\n--network=mlp\n--hidden_units=8\n--shift_directions=\n"
         "--flip_codes=\n--epochs=2\n--epoch_images=64\n"
     )
-    arguments = ["-m", "training.sweep", tmp_path / "digits.flags", "--seeds=0,1"]
-    arguments += ["--jobs=2", f"--runs={tmp_path}", "--", "--epochs=1", "--threads=1"]
-    done = command(*arguments)
-    assert done.returncode == 0, done.stderr
+    extra = ["--epochs=1", "--threads=1"]
+    runs = sweep_plan.plan([flagfile], (0, 1), tmp_path, extra)
+    sweep.sweep(runs, jobs=2)
+    out = capsys.readouterr().out
     for name in ("digits-s0", "digits-s1"):
-        assert f"{name}: test accuracy" in done.stdout
+        assert f"{name}: test accuracy" in out
         config = json.loads((tmp_path / name / "result.json").read_bytes())["config"]
         assert (f"digits-s{config['seed']}", config["epochs"]) == (name, 1)
+    done = command("eval.py", "--compare", *(run.directory for run in runs))
+    assert done.returncode == 0, done.stderr
     assert "95 % of the mean" in done.stdout and "McNemar" in done.stdout

@@ -240,6 +240,7 @@ def test_pairs_from_a_block_are_as_rare_as_calculated():
 # --- the benchmark ---
 
 
+@pytest.mark.usefixtures("forked_peers")
 def test_the_benchmark_trains_across_windows(tmp_path):
     settings = {"memory_mb": 7, "augmented_dir": str(tmp_path), "images": 500}
     with peers.Peer("benchmarks.windows", "loop", settings) as peer:
