@@ -39,7 +39,7 @@ def load(data_dir: str | None = None, *, normalise_ink: bool | None = None) -> D
     """
     if data_dir is None:
         raise DataError(
-            f"folder: nothing given; expected {_EXPECTED}; name it with --data_dir"
+            f"folder: no folder given; expected {_EXPECTED}; name it with --data_dir"
         )
     root = Path(data_dir)
     train, test = _parts(root)

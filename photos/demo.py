@@ -30,6 +30,7 @@ from absl import flags
 
 import evaluation
 from data import decode
+from data.dataset import DIGITS
 from data.normalise import normalise
 from evaluation import activations, mosaics
 from photos import annotate, reading
@@ -46,7 +47,7 @@ MAX_BARS = 10
 PAD = Path(__file__).with_name("pad.js")
 PAD_HTML = (
     f'<canvas width="{CANVAS_PIXELS}" height="{CANVAS_PIXELS}" data-pen="{PEN_PIXELS}"'
-    ' aria-label="Draw a digit here"></canvas><button>Clear</button>'
+    ' aria-label="Draw here"></canvas><button>Clear</button>'
 )
 # `touch-action` lets a finger draw instead of scrolling the page.
 PAD_CSS = """
@@ -69,8 +70,8 @@ POLICY = (
     " frame-ancestors 'none'"
 )
 HELP = (
-    "Draw one digit, as large as you like: it is scaled and centred as MNIST's digits"
-    " were. Or drop a photo of many."
+    "Draw one, as large as you like: it is scaled and centred as MNIST's digits were."
+    " Or drop a photo of many."
 )
 
 
@@ -145,7 +146,7 @@ def ink_of(text: str) -> np.ndarray:
 def _lines(readings: list[reading.Reading]) -> str:
     """Classes of a page as Markdown, a line for each of its rows."""
     if not readings:
-        return "No digits found."
+        return "Nothing found."
     rows: dict[int, list[str]] = {}
     for one in readings:
         rows.setdefault(one.row, []).append(f"{one.digit}{'?' if one.doubtful else ''}")
@@ -162,7 +163,7 @@ def _lines(readings: list[reading.Reading]) -> str:
 def page(reader: Reader) -> Any:
     """The page as Gradio's Blocks."""
     gradio = _gradio()
-    title = f"{reader.reader.run.directory.name} reads digits"
+    title = _title(reader.reader)
     picture = {"interactive": False, "buttons": []}
     with gradio.Blocks(title=title, analytics_enabled=False, fill_width=True) as blocks:
         gradio.Markdown(f"# {title}\n{HELP}")
@@ -201,6 +202,13 @@ def page(reader: Reader) -> Any:
         pad.input(drawn, pad, [seen, bars, maps], trigger_mode="always_last", **options)
         photo.change(reader.photo, photo, [read, words], api_visibility="private")
     return blocks
+
+
+def _title(reader: Any) -> str:
+    """What the page is called: "lenet-s0 reads digits", or of what else."""
+    digits = tuple(reader.names) == DIGITS
+    what = "digits" if digits else f"pictures of {len(reader.names)} classes"
+    return f"{reader.run.directory.name} reads {what}"
 
 
 def _gradio() -> Any:
@@ -286,7 +294,7 @@ def main(_: list[str]) -> None:
     device.set_threads(0)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # to delete the uploads
     with serve(Path(FLAGS.run_dir), FLAGS.on_port) as address:
-        print(f"{FLAGS.run_dir} reads digits at {address} until Ctrl-C", flush=True)
+        print(f"{FLAGS.run_dir} is shown at {address} until Ctrl-C", flush=True)
         threading.Event().wait()
 
 

@@ -3,9 +3,10 @@
 const canvas = element.querySelector("canvas");
 const side = canvas.width;
 const pen = canvas.getContext("2d", { willReadFrequently: true });
-const PAUSE = 200; // milliseconds between two readings of an unfinished stroke
+const PAUSE = 200; // milliseconds between two readings; sooner, they might overtake
 let last = null; // where the pen is; null while it is lifted
-let sent = 0; // when we last sent the drawing
+let sent = -PAUSE; // when we last sent the drawing
+let timer = null; // of the next time
 
 function clear() {
   pen.fillStyle = "#fff";
@@ -39,6 +40,11 @@ function send() {
   props.value = btoa(ink.map((byte) => String.fromCharCode(byte)).join(""));
   trigger("input");
   sent = performance.now();
+  timer = null;
+}
+
+function change() {
+  timer ??= setTimeout(send, Math.max(0, sent + PAUSE - performance.now()));
 }
 
 canvas.addEventListener("pointerdown", (event) => {
@@ -49,15 +55,15 @@ canvas.addEventListener("pointerdown", (event) => {
 canvas.addEventListener("pointermove", (event) => {
   if (!last) return;
   draw(event);
-  if (performance.now() - sent > PAUSE) send();
+  change();
 });
 for (const end of ["pointerup", "pointercancel"])
   canvas.addEventListener(end, () => {
-    if (last) send();
+    if (last) change();
     last = null;
   });
 element.querySelector("button").addEventListener("click", () => {
   clear();
-  send();
+  change();
 });
 clear();
