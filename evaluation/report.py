@@ -17,6 +17,7 @@ from config import Config
 from evaluation import (
     calibration,
     confusion,
+    corruptions,
     figures,
     mosaics,
     page,
@@ -86,6 +87,7 @@ def write(
         name=run_dir.absolute().name,
         rows=rows,
         errors=_gallery(images, errors),
+        corrupted=_corrupted(run_dir),
         fed=_fed(run_dir),
         layers=layers,
         pictures=uris,
@@ -146,6 +148,12 @@ def _fed(run_dir: Path) -> list[tuple[str, str]]:
     if found is None:
         return []
     return [(name, _ink_uri(i)) for name, i in zip(found.labels, found.images)]
+
+
+def _corrupted(run_dir: Path) -> dict[str, Any] | None:
+    """What corruptions.json holds, and the rows of its table."""
+    found = corruptions.read(run_dir)
+    return found and {**found, "rows": corruptions.rows(found)}
 
 
 def _ink_uri(image: np.ndarray) -> str:

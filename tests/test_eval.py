@@ -139,6 +139,17 @@ def test_nothing_in_a_run_directory_contains_its_path(trained):
         assert b"run_dir=/" not in content, path
 
 
+def test_corruptions_are_scored_stored_and_in_the_report(trained, tmp_path):
+    run_dir = shutil.copytree(trained[0], tmp_path / "run")
+    done = command("eval.py", f"--run_dir={run_dir}", "--corruptions", report=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((run_dir / "corruptions.json").read_text())
+    errors = json.loads((run_dir / "result.json").read_text())["test"]["errors"]
+    assert found["errors"]["clean"] == errors and found["images"] == 360
+    assert f"clean {errors:,}" in " ".join(done.stdout.split())
+    assert 'id="corruptions"' in (run_dir / "report.html").read_text("utf-8")
+
+
 def test_another_seed_in_the_same_directory_is_refused(trained):
     run_dir, _ = trained
     flagfile, other = f"--flagfile={run_dir / 'flags.txt'}", f"--run_dir={run_dir}"

@@ -2,13 +2,14 @@
 """Tests of report.html: it is correct, self-contained, and a real browser shows it."""
 
 import html.parser
+import json
 import re
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from evaluation import activations, report, scoring
+from evaluation import activations, corruptions, report, scoring
 from evaluation.scoring import Scores
 from models import layers, structure
 from models.lenet import LeNet
@@ -91,6 +92,10 @@ def write(folder, split, rows, scores, network, /, shown=0, **config):
     folder.mkdir(exist_ok=True)
     if shown:
         fed.write(folder, fed.Fed(images[:shown], ["a label"] * shown))
+        corrupted = {name: 3 for name in corruptions.CORRUPTIONS} | {"clean": 1}
+        found = {"split": "test", "seed": 0, "images": 200, "step": 30}
+        path = folder / corruptions.CORRUPTIONS_FILE
+        path.write_text(json.dumps({**found, "errors": corrupted}))
     first, _ = activations.compute(network, images, scores)
     layers = structure.layers(network)
     return report.write(folder, split, result, rows, scores, images, first, layers)
@@ -181,6 +186,10 @@ def test_the_page_has_its_figures(pages):
         "python train.py --seed=4 --epochs=3 --batch_size=64 --keep_best",
         "--shift_directions up,down not up,down,left,right",
         "The first 40 images of the first batch",
+        "The 200 test digits with fainter ink",
+        "clean 1 99.50 %",
+        "ink × 0.4 3 98.50 %",
+        "mean, without clean 3 98.50 %",
         "conv1 Conv 13 × 13 × 12 120",
         "dense1 Dense 288 166,176",
         "all 12,345",

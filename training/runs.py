@@ -45,7 +45,7 @@ RUN, FLAGS, LOCK, SWEEP = "run.json", "flags.txt", ".lock", "sweep.json"
 # What training and scoring leave behind besides checkpoints/.
 TRACES = (
     *("metrics.csv", "train", "validation", "test", "final", "result.json"),
-    *("fed.json", "predictions.npz", "report.html", SWEEP),
+    *("fed.json", "predictions.npz", "corruptions.json", "report.html", SWEEP),
 )
 CONTENTS = (LOCK, FLAGS, RUN, "checkpoints", *TRACES)
 
