@@ -14,26 +14,23 @@ _COPY_SIDE_PIXELS = 256  # longer side of the copy on which the paper is estimat
 _DARKEST_PAPER_GREY = 16  # below this, brightness ratios are mostly noise
 
 
-def lift_ink(
-    grey: np.ndarray, ink: str = "auto", reach: float | None = None
-) -> np.ndarray:
+def lift_ink(grey: np.ndarray, ink: str, reach: float | None = None) -> np.ndarray:
     """Divides the paper out of a page.
 
     Args:
       grey: uint8 [H, W], 0 black, 255 white.
-      ink: a name in `INKS`: darker than the paper, lighter, or whichever we see.
+      ink: "dark" or "light", next to the paper.
       reach: pixels, more than any stroke is wide, if that is known. The estimate then
         follows light that changes as fast as at the rim of a shadow.
 
     Returns:
       Darkness, uint8 [H, W]: 0 for the paper and anything lighter, 255 for black.
     """
+    if ink == "light":
+        grey = 255 - grey
     scale = min(1, _COPY_SIDE_PIXELS / max(grey.shape))
     height, width = grey.shape
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
-    if ink == "light" or (ink == "auto" and _has_light_ink(small)):
-        grey, small = 255 - grey, 255 - small
+    small = _shrunk(grey)
     paper = _estimate_smooth(small)
     if reach:
         # The second estimate is darker in a shadow. Elsewhere the first one hides ruled
@@ -44,10 +41,18 @@ def lift_ink(
     return cv2.divide(ink_grey, np.maximum(paper, _DARKEST_PAPER_GREY), scale=255)
 
 
-def _has_light_ink(small: np.ndarray) -> bool:
-    """Tells whether what stands out from its surroundings is lighter than they are."""
+def _shrunk(grey: np.ndarray) -> np.ndarray:
+    scale = min(1, _COPY_SIDE_PIXELS / max(grey.shape))
+    size = tuple(max(1, round(side * scale)) for side in grey.shape[::-1])
+    return cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+
+
+def polarity(grey: np.ndarray) -> str:
+    """ "light" if what stands out from its surroundings is lighter, else "dark"."""
+    small = _shrunk(grey)
     around = cv2.medianBlur(small, min(255, max(small.shape) // 2 | 1))
-    return bool(((small - around.astype(np.float64)) ** 3).sum() > 0)
+    skewness = ((small - around.astype(np.float64)) ** 3).sum()
+    return "light" if skewness > 0 else "dark"
 
 
 _WIDEST_STROKE_SHARE = 0.25  # of the longer side; anything wider is taken for paper

@@ -16,7 +16,7 @@ import tensorflow as tf
 import data
 from data import decode
 from evaluation import scoring
-from photos import components, segment
+from photos import components, segment, touching
 from system import console, errors, files
 
 DOUBTFUL_PROBABILITY = 0.8  # readings below are marked
@@ -68,7 +68,12 @@ def read(
     Raises PhotoError or PageError if a photo cannot be read, or has thousands of marks,
     or marks nested in one another.
     """
-    pages = [_find(path, ink) for path in paths]
+
+    def classify(images: np.ndarray) -> np.ndarray:
+        logits = scoring.predict_all(predict, images[..., np.newaxis])
+        return tf.nn.softmax(logits).numpy()
+
+    pages = [_find(path, ink, classify) for path in paths]
     images = [digit.image for digits in pages for digit in digits]
     if not images:
         return [Page(path, []) for path in paths]
@@ -81,7 +86,7 @@ def read(
     ]
 
 
-def _find(path: Path, ink: str) -> list[segment.Digit]:
+def _find(path: Path, ink: str, classify: touching.Classify) -> list[segment.Digit]:
     photo = decode.read(path)
     grey = cv2.cvtColor(photo.pixels, cv2.COLOR_RGB2GRAY)
     scale = photo.scale
@@ -89,7 +94,7 @@ def _find(path: Path, ink: str) -> list[segment.Digit]:
     try:
         return [
             dataclasses.replace(digit, box=_scaled(digit.box, scale))
-            for digit in segment.find(grey, ink)
+            for digit in segment.find(grey, ink, classify)
         ]
     except components.PageError as error:
         raise components.PageError(f"{path}: {error}") from None

@@ -2,8 +2,9 @@
 """Finds the handwritten digits of a page and brings each to MNIST's form.
 
 The stages: `paper` divides out the paper, `strokes` tells ink from noise and erases
-ruled lines, `components` connects the ink to marks. Here we choose the marks that are
-digits, put them into rows and normalise them. Arrays in, arrays out.
+ruled lines, `components` connects the ink to marks, `touching` cuts marks of several
+digits. Here we choose the marks that are digits, put them into rows and normalise them.
+Arrays in, arrays out.
 """
 
 import dataclasses
@@ -13,7 +14,7 @@ import cv2
 import numpy as np
 
 from data.normalise import normalise
-from photos import components, paper, strokes
+from photos import components, paper, strokes, touching
 from photos.components import Mark
 
 
@@ -27,19 +28,26 @@ class Digit:
     image: np.ndarray  # uint8 [28, 28] in MNIST's form
 
 
-def find(grey: np.ndarray, ink: str = "auto") -> list[Digit]:
+def find(
+    grey: np.ndarray, ink: str = "auto", classify: touching.Classify | None = None
+) -> list[Digit]:
     """Finds the digits of a page, uint8 [H, W], 0 black, 255 white, in reading order.
 
     A digit of MNIST, given as a page of its own, comes out as it went in, except for
     its faintest pixels: of 1,000 test digits, half differ by less than 0.5 grey levels
     on average, and 98 % by less than 8 (tests/test_segment.py).
 
-    Ink is a name in `paper.INKS`. Raises PageError for thousands of marks, or marks
+    Ink is a name in `paper.INKS`. With `classify`, a network, digits that touch are
+    cut: see `touching`. Raises PageError for thousands of marks, or marks
     nested in one another.
     """
     darkness = _lift_ink(grey, ink)
     digits = []
-    for row, marks in enumerate(_rows(_find_marks(darkness)), 1):
+    marks = _find_marks(darkness)
+    if classify:
+        marks = touching.cut(marks, lambda mark: _normalised(mark, darkness), classify)
+    marks = [mark for mark in marks if mark.width <= _WIDEST_DIGIT * mark.height]
+    for row, marks in enumerate(_rows(marks), 1):
         for column, mark in enumerate(marks, 1):
             box = (mark.left, mark.top, mark.width, mark.height)
             digits.append(Digit(row, column, box, _normalised(mark, darkness)))
@@ -50,7 +58,24 @@ _REACH_STROKES = 3  # reach of the paper's second estimate, in widest strokes
 _LONGEST_REACH_SHARE = 0.12  # of the page's longer side; beyond, one estimate must do
 
 
+_MOST_INK_SHARE = 0.4  # of the page; more is the paper, taken for ink
+
+
 def _lift_ink(grey: np.ndarray, ink: str) -> np.ndarray:
+    """Divides the paper out; where ink covers the page, of the other polarity."""
+    if ink != "auto":
+        return _darkness(grey, ink)
+    ink = paper.polarity(grey)
+    darkness = _darkness(grey, ink)
+    share = strokes.threshold(darkness).mean()
+    if share > _MOST_INK_SHARE:
+        other = _darkness(grey, "light" if ink == "dark" else "dark")
+        if strokes.threshold(other).mean() < share:
+            return other
+    return darkness
+
+
+def _darkness(grey: np.ndarray, ink: str) -> np.ndarray:
     """Divides the paper out twice: the strokes' width helps to follow shadows."""
     darkness = paper.lift_ink(grey, ink)
     reach = _REACH_STROKES * strokes.widest_stroke(darkness)
@@ -126,7 +151,6 @@ def _is_digit(mark: Mark) -> bool:
     return (
         mark.size >= _SMALLEST_DIGIT_PIXELS
         and mark.size >= _BLOT_SLENDERNESS * mark.stroke
-        and mark.width <= _WIDEST_DIGIT * mark.height
         and mark.size <= max(_LARGE_DIGIT_PIXELS, _HAIR_SLENDERNESS * mark.stroke)
     )
 

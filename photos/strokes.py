@@ -8,6 +8,7 @@ import numpy as np
 _FAINTEST_INK_GREY = 25
 _NOISE_DEVIATIONS = 5  # anything within is paper
 _EXTREME_NOISE_DEVIATIONS = 8  # of millions of pixels of paper, none is beyond
+_HALF_BLACK_GREY = 128  # on no paper is that noise
 _FAINT_INK_SHARES = 0.1, 0.3  # limits of the lower threshold, whatever the noise
 _CERTAIN_INK_SHARE = 0.35  # the upper threshold
 
@@ -21,7 +22,10 @@ def threshold(darkness: np.ndarray, factor: float = 1) -> np.ndarray:
     """
     smooth = cv2.GaussianBlur(darkness, (3, 3), 0)
     noise = _noise_deviation(smooth)
-    faintest = max(_FAINTEST_INK_GREY, _EXTREME_NOISE_DEVIATIONS * noise)
+    faintest = max(
+        _FAINTEST_INK_GREY,
+        min(_EXTREME_NOISE_DEVIATIONS * noise, _HALF_BLACK_GREY),
+    )
     candidates: np.ndarray = smooth[smooth > faintest]
     if not candidates.size:
         return np.zeros_like(darkness)
@@ -116,7 +120,7 @@ def _erase_across(mask: np.ndarray, span: float) -> list[float]:
         thickness = float(np.percentile((box == label).sum(0), _BARE_RULE_PERCENT))
         if thickness * _RULE_SLENDERNESS > length:
             continue
-        rim = int(2 * thickness) + 2
+        rim = int(thickness) + 2
         window = np.s_[max(0, top - rim) : top + height + rim, left : left + length]
         ink = np.ascontiguousarray(mask[window])
         line = (labels[window] == label).astype(np.uint8)
@@ -143,9 +147,10 @@ def _long_runs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return labels, stats[1:]
 
 
+_LINE_INK_SHARE = 1.3  # of length times thickness: a line that is not quite straight
 _RULE_MARK_SHARE = 0.3  # of the page's longer side
 _HOLE_SIDE_SHARE = 0.02  # of the mark's longer side; smaller ones are gaps in the ink
-_MAX_HOLES = 4  # digits have two
+_MAX_HOLES = 10  # a digit has two, six digits that touch one or two each
 
 
 def is_rule(pixels: np.ndarray, stroke: float, page: tuple[int, ...]) -> bool:
@@ -159,7 +164,9 @@ def is_rule(pixels: np.ndarray, stroke: float, page: tuple[int, ...]) -> bool:
     size = max(pixels.shape)
     if size <= _RULE_MARK_SHARE * max(page):
         return False
-    if size > _RULE_SLENDERNESS * stroke:
+    # Several digits that touch are as slender, but have more ink than a line.
+    lean = pixels.sum() < _LINE_INK_SHARE * size * stroke
+    if size > _RULE_SLENDERNESS * stroke and lean:
         return True
     paper = np.pad(~pixels, 1, constant_values=True).astype(np.uint8)
     stats = cv2.connectedComponentsWithStats(paper, connectivity=4)[2]
