@@ -75,11 +75,13 @@ def _thicken(levels: tf.Tensor, amounts: tf.Tensor) -> tf.Tensor:
 def blur(levels: tf.Tensor, seed: tf.Tensor, settings: OnlineSettings) -> tf.Tensor:
     """Blurs by a Gaussian whose standard deviation is the amount, in pixels."""
     sigma = tf.maximum(_amounts(seed, levels, settings.blur), 1e-3)
-    return _blur(levels, sigma)
+    matrix = _weights(sigma)
+    blurred = matrix @ levels[..., 0] @ matrix  # the matrices are symmetric
+    return blurred[..., tf.newaxis]
 
 
 @_compiled
-def _weights(sigma):
+def _weights(sigma: tf.Tensor) -> tf.Tensor:
     """Matrices B [N, 28, 28]: B @ image @ Bᵀ is the blurred image."""
     place = tf.range(float(SIDE))
     distance = (place[:, None] - place)[tf.newaxis]  # [1, 28, 28]
@@ -89,12 +91,6 @@ def _weights(sigma):
         tf.exp(-0.5 * tf.square(radius / sigma[..., 0])), 2, keepdims=True
     )
     return weights / total
-
-
-def _blur(levels, sigma):
-    matrix = _weights(sigma)
-    blurred = matrix @ levels[..., 0] @ matrix  # the matrices are symmetric
-    return blurred[..., tf.newaxis]
 
 
 def noise(levels: tf.Tensor, seed: tf.Tensor, settings: OnlineSettings) -> tf.Tensor:
@@ -110,7 +106,7 @@ def noise(levels: tf.Tensor, seed: tf.Tensor, settings: OnlineSettings) -> tf.Te
 
 
 @_compiled
-def _random_words(seed, count):
+def _random_words(seed: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
     return tf.random.stateless_uniform(
         [count, SIDE, SIDE, 1], seed, None, None, tf.uint32, alg="threefry"
     )
@@ -121,7 +117,7 @@ _BYTES_DEVIATION = (4 * (256**2 - 1) / 12) ** 0.5
 
 
 @_compiled
-def _bell(words):
+def _bell(words: tf.Tensor) -> tf.Tensor:
     """Random uint32 words → numbers of mean 0 and variance 1."""
     octets = tf.cast(tf.bitcast(words, tf.uint8), tf.float32)  # [N, 28, 28, 1, 4]
     return (tf.reduce_sum(octets, -1) - 510) / _BYTES_DEVIATION

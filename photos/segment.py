@@ -38,8 +38,8 @@ def find(
     on average, and 98 % by less than 8 (tests/test_segment.py).
 
     Ink is a name in `paper.INKS`. With `classify`, a network, digits that touch are
-    cut: see `touching`. Raises PageError for thousands of marks, or marks
-    nested in one another.
+    cut: see `touching`. Raises PageError for thousands of marks, or marks nested in one
+    another.
     """
     darkness = _lift_ink(grey, ink)
     digits = []
@@ -52,10 +52,6 @@ def find(
             box = (mark.left, mark.top, mark.width, mark.height)
             digits.append(Digit(row, column, box, _normalised(mark, darkness)))
     return digits
-
-
-_REACH_STROKES = 3  # reach of the paper's second estimate, in widest strokes
-_LONGEST_REACH_SHARE = 0.12  # of the page's longer side; beyond, one estimate must do
 
 
 _MOST_INK_SHARE = 0.4  # of the page; more is the paper, taken for ink
@@ -73,6 +69,10 @@ def _lift_ink(grey: np.ndarray, ink: str) -> np.ndarray:
         if strokes.threshold(other).mean() < share:
             return other
     return darkness
+
+
+_REACH_STROKES = 3  # reach of the paper's second estimate, in widest strokes
+_LONGEST_REACH_SHARE = 0.12  # of the page's longer side; beyond, one estimate must do
 
 
 def _darkness(grey: np.ndarray, ink: str) -> np.ndarray:
