@@ -26,7 +26,7 @@ from pathlib import Path
 import tensorflow as tf
 from absl import flags
 
-from augment import online
+from augment import online, outliers
 from config import HEADINGS, Config, define_flags, from_flags
 from evaluation import find_rate, gallery, result, scoring, trained
 from system import cli
@@ -61,6 +61,7 @@ def make_train_step(
     """
     network, optimizer = state.network, state.optimizer
     sample = batches.SAMPLERS[config.sampler]  # (seed, step, …) → indices of a batch
+    mix = outliers.from_config(config)
     augment = online.from_config(config)  # the online transforms
     schedule = schedules.build(config, state.watch, epoch_steps)  # step → factor
     loss_function = losses.LOSSES[config.loss]
@@ -72,8 +73,9 @@ def make_train_step(
     def part_step(images, labels, indices, seed, share, training):
         """Forward and backward pass on a replica's part of the batch, b of B images."""
         with tf.name_scope("augment"):
-            x = augment(tf.gather(images, indices), seed)  # [b, 28, 28, 1]
-        y = tf.gather(labels, indices)  # [b]
+            x, y = tf.gather(images, indices), tf.gather(labels, indices)
+            x, y = mix(x, y, seed)  # puts outliers among them: [b, 28, 28, 1], [b]
+            x = augment(x, seed)
         with tf.GradientTape() as tape:
             logits, update_ops = network(x, training=training, seed=seed)
             with tf.name_scope("loss"):

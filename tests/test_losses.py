@@ -31,6 +31,15 @@ def test_smoothed_cross_entropy_by_hand(dtype):
     np.testing.assert_allclose(loss, (first + second) / 2, rtol=1e-6)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_what_is_of_no_class_costs_least_where_all_are_equal(smoothing):
+    labels = tf.constant([-1, 0])
+    loss = losses.softmax_cross_entropy(tf.constant(LOGITS), labels, smoothing)
+    first = -0.5 * math.log(1 / 4) - 0.5 * math.log(3 / 4)
+    np.testing.assert_allclose(loss, (first + math.log(2)) / 2, rtol=1e-6)
+    assert losses.correct(tf.constant(LOGITS), labels) == 1  # −1 is never right
+
+
 def test_smoothed_loss_is_least_at_the_smoothed_target():
     labels = tf.constant([2])
     target = np.full([1, 10], 0.03)

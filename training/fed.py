@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from augment import online
+from augment import online, outliers
 from system import untrusted
 from training import batches, replicas, runs, windows
 
@@ -35,18 +35,21 @@ def draw(config: Any, window: windows.Window, step: int, classes: Sequence[str])
       classes: names of the classes.
     """
     images, labels, _ = window
-    sample, transform = batches.SAMPLERS[config.sampler], online.from_config(config)
+    sample = batches.SAMPLERS[config.sampler]
+    mix, transform = outliers.from_config(config), online.from_config(config)
     number = tf.constant(step, tf.int64)
     indices = sample(config.seed, number, config.batch_size, labels.shape[0])
     seed = tf.constant([config.seed, step], tf.int32)
     # Whole parts, since a transform's random numbers depend on how many it draws.
     pieces, seeds, _ = replicas.split(indices, seed, config.replicas)
-    transformed = [
-        transform(tf.gather(images, piece), part_seed)
-        for piece, part_seed in zip(pieces, seeds, strict=True)
-    ]
-    names = [classes[label] for label in tf.gather(labels, indices[:MAX_SHOWN]).numpy()]
-    return Fed(tf.concat(transformed, 0)[:MAX_SHOWN].numpy(), names)
+    shown, names = [], []
+    for piece, part_seed in zip(pieces, seeds, strict=True):
+        x, y = mix(tf.gather(images, piece), tf.gather(labels, piece), part_seed)
+        shown.append(transform(x, part_seed))
+        names += [
+            "–" if label == outliers.NO_CLASS else classes[label] for label in y.numpy()
+        ]
+    return Fed(tf.concat(shown, 0)[:MAX_SHOWN].numpy(), names[:MAX_SHOWN])
 
 
 def write(run_dir: Path, fed: Fed) -> None:

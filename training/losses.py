@@ -17,11 +17,15 @@ def softmax_cross_entropy(
 
     Args:
       logits: float32 [N, classes].
-      labels: integers [N].
+      labels: integers [N]; in a signed type, −1 is for an image of no class, whose
+        target is spread evenly over all classes.
       smoothing: share of the target that is spread evenly over all classes. Szegedy et
         al., "Rethinking the Inception Architecture", 2016.
     """
-    if smoothing == 0:  # the same loss, without a one-hot row for each label
+    labels = tf.convert_to_tensor(labels)
+    if (
+        smoothing == 0 and labels.dtype.is_unsigned
+    ):  # the same loss, without a one-hot row for each label
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
             tf.cast(labels, tf.int32), logits
         )
@@ -47,10 +51,14 @@ def binary_cross_entropy(
 
 
 def _targets(labels: tf.Tensor, classes: int, smoothing: float) -> tf.Tensor:
-    """One-hot rows with smoothing: float32 [N, classes]."""
-    return tf.one_hot(
+    """One-hot rows with smoothing, even ones for −1: float32 [N, classes]."""
+    labels = tf.convert_to_tensor(labels)
+    rows = tf.one_hot(
         labels, classes, 1 - smoothing + smoothing / classes, smoothing / classes
     )
+    if labels.dtype.is_unsigned:
+        return rows
+    return tf.where(labels[:, tf.newaxis] < 0, 1 / classes, rows)
 
 
 LOSSES: dict[str, Callable[..., tf.Tensor]] = {

@@ -4,13 +4,9 @@
 flags.txt        every flag of the run, for --flagfile
 run.json         settings of the run and what else its result depends on; `resumed`
                  lists the environments, other than the first, that it resumed in;
-<<<<<<< HEAD
                  `begun_epochs`: its first number of epochs, if it was given another;
                  `init_sha256`: hash of the weights that it started from, if they
                  are another run's
-=======
-                 `begun_epochs`: its first number of epochs, if it was given another
->>>>>>> c003758 (wip2)
 fed.json         images of the first batch as the network was fed them
 metrics.csv      one row per epoch; see training.history
 checkpoints/     see training.checkpoints

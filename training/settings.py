@@ -62,6 +62,14 @@ class Training:
     label_smoothing: float = setting(
         0.0, "Share of the target spread over all digits, in [0, 1).", share=True
     )
+    outliers: float = setting(
+        0.0,
+        "Share of each batch that is replaced by what is no digit, halves and pairs of"
+        " digits, with all classes equally likely as its target, in [0, 1): so the"
+        " network is unsure where it should be. They count as wrong in the training"
+        " accuracy.",
+        share=True,
+    )
     sampler: str = setting(
         "random",
         "random: each image of a batch drawn at random, as in the write-up; epochs:"
