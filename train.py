@@ -26,7 +26,7 @@ from pathlib import Path
 import tensorflow as tf
 from absl import flags
 
-from augment import online, outliers
+from augment import batch
 from config import HEADINGS, Config, define_flags, from_flags
 from evaluation import find_rate, gallery, result, scoring, trained
 from system import cli
@@ -61,8 +61,7 @@ def make_train_step(
     """
     network, optimizer = state.network, state.optimizer
     sample = batches.SAMPLERS[config.sampler]  # (seed, step, …) → indices of a batch
-    mix = outliers.from_config(config)
-    augment = online.from_config(config)  # the online transforms
+    augment = batch.from_config(config)  # the online transforms
     schedule = schedules.build(config, state.watch, epoch_steps)  # step → factor
     loss_function = losses.LOSSES[config.loss]
     seed, batch_size = config.seed, config.batch_size
@@ -74,8 +73,7 @@ def make_train_step(
         """Forward and backward pass on a replica's part of the batch, b of B images."""
         with tf.name_scope("augment"):
             x, y = tf.gather(images, indices), tf.gather(labels, indices)
-            x, y = mix(x, y, seed)  # puts outliers among them: [b, 28, 28, 1], [b]
-            x = augment(x, seed)
+            x, y = augment(x, y, seed)  # [b, 28, 28, 1], [b]
         with tf.GradientTape() as tape:
             logits, update_ops = network(x, training=training, seed=seed)
             with tf.name_scope("loss"):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from augment import online, outliers
+from augment import batch, outliers
 from system import untrusted
 from training import batches, replicas, runs, windows
 
@@ -35,8 +35,7 @@ def draw(config: Any, window: windows.Window, step: int, classes: Sequence[str])
       classes: names of the classes.
     """
     images, labels, _ = window
-    sample = batches.SAMPLERS[config.sampler]
-    mix, transform = outliers.from_config(config), online.from_config(config)
+    sample, augment = batches.SAMPLERS[config.sampler], batch.from_config(config)
     number = tf.constant(step, tf.int64)
     indices = sample(config.seed, number, config.batch_size, labels.shape[0])
     seed = tf.constant([config.seed, step], tf.int32)
@@ -44,8 +43,8 @@ def draw(config: Any, window: windows.Window, step: int, classes: Sequence[str])
     pieces, seeds, _ = replicas.split(indices, seed, config.replicas)
     shown, names = [], []
     for piece, part_seed in zip(pieces, seeds, strict=True):
-        x, y = mix(tf.gather(images, piece), tf.gather(labels, piece), part_seed)
-        shown.append(transform(x, part_seed))
+        x, y = augment(tf.gather(images, piece), tf.gather(labels, piece), part_seed)
+        shown.append(x)
         names += [
             "–" if label == outliers.NO_CLASS else classes[label] for label in y.numpy()
         ]

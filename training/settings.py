@@ -70,6 +70,13 @@ class Training:
         " accuracy.",
         share=True,
     )
+    continental: float = setting(
+        0.0,
+        "Share of the ones that are given an upstroke, and of the sevens that are given"
+        " a bar, each step, in [0, 1): as most people outside the United States write"
+        " them. For digits only.",
+        share=True,
+    )
     sampler: str = setting(
         "random",
         "random: each image of a batch drawn at random, as in the write-up; epochs:"
