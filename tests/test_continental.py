@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests of augment/continental.py: a second stroke where it belongs, and nowhere else."""
+"""Tests of augment/continental.py: a second stroke where it belongs, only there."""
 
 import numpy as np
 import pytest

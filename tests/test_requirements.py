@@ -20,8 +20,8 @@ LOCKS = {  # the extras that each adds to what is always installed
     "requirements-dev.lock": ["test", "fuzz"],
 }
 SOURCES = (
-    *("augment", "data", "evaluation", "models", "native", "photos", "system"),
-    "training",
+    *("augment", "data", "evaluation", "models", "native", "photos"),
+    *("pretrained", "system", "training"),
 )
 # Packages whose import name differs.
 PACKAGES = {
