@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decodes photos and scans to upright RGB pixels on white.
+"""Decodes photos and scans to upright RGB pixels, on white where they are transparent.
 
-Pillow decodes PNG, JPEG, WebP, BMP and TIFF, and reads a header without the rest. If a
-file has several pictures, we take the first. Files may come from anybody; SECURITY.md
-lists the limits.
+Pillow decodes PNG, JPEG, WebP, BMP and TIFF, and reads a header without the rest; with
+the extra `heic`, libheif decodes HEIC, as telephones take. If a file has several
+pictures, we take the first. Files may come from anybody; SECURITY.md lists the limits.
 """
 
 import glob
+import importlib.util
 import io
 import os
 import re
@@ -24,8 +25,12 @@ if TYPE_CHECKING:
     from PIL import Image
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-EXPECTED = "expected a PNG, JPEG, WebP, BMP or TIFF file"
+HEIC_SUFFIXES = (".heic", ".heif")
+SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"),
+    *HEIC_SUFFIXES,
+)
+EXPECTED = "expected a PNG, JPEG, WebP, BMP, TIFF or HEIC file"
 
 MAX_BYTES = 1 << 28
 MAX_PIXELS = 50_000_000  # as large phone cameras have
@@ -92,8 +97,9 @@ _DAMAGE = (
 def read(path: Path) -> Photo:
     """Reads a photo, after checking its size by its header; its suffix does not matter.
 
-    The photo is turned upright by its EXIF data, transparency becomes white, 16 bits
-    become 8. Photos of more than `LARGE_PIXELS` are halved each way: their digits stay
+    The photo is turned upright by its EXIF data. Transparency becomes white, or black
+    if all ink is light; 16 bits become 8, and so do 32, from the least value to the
+    greatest. Photos of more than `LARGE_PIXELS` are halved each way: their digits stay
     large enough, and all later work takes a quarter of the memory and time.
 
     Raises PhotoError if the file cannot be read, is damaged, too large, or not a photo.
@@ -102,10 +108,11 @@ def read(path: Path) -> Photo:
     from PIL import Image
 
     content = _content(path)
+    formats = [*FORMATS, *_heif(path, content)]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # oddities that Pillow can read
-            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            with Image.open(io.BytesIO(content), formats=formats) as image:
                 _check_size(path, image)
                 if image.format in ("JPEG", "MPO") and _has_many_scans(content):
                     raise ValueError("far more scans than a JPEG needs")
@@ -124,6 +131,29 @@ def read(path: Path) -> Photo:
             f"{path}: damaged ({console.one_line(str(error))[:200]}); {EXPECTED}; copy"
             " or save it again"
         ) from None
+
+
+_HEIC_BRAND = re.compile(
+    rb"....ftyp(heic|heix|hevc|hevx|heim|heis|mif1|msf1)", re.DOTALL
+)
+
+
+def _heif(path: Path, content: bytes) -> list[str]:
+    """Pillow's name of the format HEIC, if this is such a file.
+
+    Raises PhotoError without the package that decodes it.
+    """
+    if not _HEIC_BRAND.match(content):
+        return []
+    if not importlib.util.find_spec("pillow_heif"):
+        raise PhotoError(
+            f"{path}: a HEIC file, which needs the extra heic: install it as BUILD.md"
+            " says, or convert the file to JPEG"
+        )
+    import pillow_heif
+
+    pillow_heif.register_heif_opener(thumbnails=False)
+    return ["HEIF"]
 
 
 def _content(path: Path) -> bytes:
@@ -153,8 +183,8 @@ def _check_size(path: Path, image: "Image.Image") -> None:
     # Tiles are decoded whole, even where they stick out of the picture.
     tags = getattr(image, "tag_v2", {})
     tile = int(tags.get(_TILE_WIDTH_TAG, 0)) * int(tags.get(_TILE_HEIGHT_TAG, 0))
-    # Pillow's WebP decoder holds the picture three times.
-    limit = LARGE_PIXELS if image.format == "WEBP" else MAX_PIXELS
+    # The decoders of WebP and HEIC hold the picture three times.
+    limit = LARGE_PIXELS if image.format in ("WEBP", "HEIF") else MAX_PIXELS
     if max(width * height, tile) > limit or max(width, height) > MAX_SIDE_PIXELS:
         raise PhotoError(
             f"{path}: {width:,} × {height:,} pixels; {EXPECTED} of at most {limit:,}"
@@ -207,11 +237,13 @@ def _decode(image: "Image.Image") -> Photo:
     step = scale if image.size == (width, height) else 1
     image.load()
     width, height = image.size  # loading turned a TIFF upright
+    paper, extremes = _paper(image), _extremes(image)
     pixels = np.empty((-(-height // step), -(-width // step), 3), np.uint8)
     # In strips, as each conversion copies 4 bytes per pixel.
     rows = step * max(1, _STRIP_PIXELS // (step * width))
     for top in range(0, height, rows):
-        strip = _in_rgb(image.crop((0, top, width, min(height, top + rows))))
+        strip = image.crop((0, top, width, min(height, top + rows)))
+        strip = _in_rgb(strip, paper, extremes)
         strip = strip.reduce(step) if step > 1 else strip
         start = top // step
         pixels[start : start + strip.height] = np.asarray(strip)
@@ -219,20 +251,63 @@ def _decode(image: "Image.Image") -> Photo:
     return Photo(np.ascontiguousarray(turn(pixels)) if turn else pixels, scale)
 
 
-def _in_rgb(image: "Image.Image") -> "Image.Image":
-    """Converts a picture of any mode to RGB, on white."""
+_DARK_GREY = 128
+_DARK_SHARE = 1e-3  # of what can be seen, at least, if there is dark ink
+_SMALL_SIDE_PIXELS = 1000
+
+
+def _paper(image: "Image.Image") -> str:
+    """Colour to put behind a transparent picture: one on which its ink can be seen."""
+    from PIL import Image
+
+    if not image.has_transparency_data or image.mode.startswith("I;16"):
+        return "white"
+    width, height = image.size
+    step = max(1, max(width, height) // _SMALL_SIDE_PIXELS)
+    # Some of the pixels: a mean of all would take four more bytes for each.
+    small = image.resize(
+        (-(-width // step), -(-height // step)), Image.Resampling.NEAREST
+    )
+    grey, alpha = (np.asarray(band, np.float64) for band in small.convert("LA").split())
+    dark = alpha[grey < _DARK_GREY].sum()
+    return "white" if dark >= _DARK_SHARE * alpha.sum() else "black"
+
+
+def _extremes(image: "Image.Image") -> tuple[float, float]:
+    """The least and the greatest value of a picture with 32 bits per pixel."""
+    if image.mode not in ("I", "F"):
+        return 0, 0
+    least, greatest = image.getextrema()
+    return float(least), float(greatest)
+
+
+def _in_rgb(
+    image: "Image.Image", paper: str, extremes: tuple[float, float]
+) -> "Image.Image":
+    """Converts a picture of any mode to RGB, on paper; see `_paper`, `_extremes`."""
     from PIL import Image
 
     if image.mode.startswith("I;16"):
         image = _from_16_bits(image)
     elif image.mode in ("I", "F"):
-        raise ValueError("32 bits per pixel, and no telling which value is white")
+        image = _from_32_bits(image, *extremes)
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        paper = Image.new("RGB", image.size, "white")
-        paper.paste(image, mask=image)
-        return paper
+        under = Image.new("RGB", image.size, paper)
+        under.paste(image, mask=image)
+        return under
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _from_32_bits(image: "Image.Image", least: float, greatest: float) -> "Image.Image":
+    """Scales 32 bits to 8: nothing says which values are black and white."""
+    from PIL import Image
+
+    values = np.asarray(image, np.float64) - least
+    if not np.isfinite(values).all():
+        raise ValueError("values that are not finite numbers")
+    values *= 255 / max(greatest - least, np.finfo(np.float64).tiny)
+    return Image.fromarray(values.clip(0, 255).round().astype(np.uint8))
 
 
 def _from_16_bits(image: "Image.Image") -> "Image.Image":

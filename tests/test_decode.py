@@ -103,6 +103,28 @@ def test_sixteen_bits_are_scaled(tmp_path, suffix):
     np.testing.assert_array_equal(read_grey(path), PICTURE)
 
 
+@pytest.mark.parametrize("least, greatest", [(0, 1), (-3e30, 5e30), (0, 2**31 - 1)])
+def test_32_bits_are_stretched(tmp_path, least, greatest):
+    share = (PICTURE - PICTURE.min()) / float(np.ptp(PICTURE))
+    values = least + share * (greatest - least)
+    dtype = np.int32 if greatest > 2**30 and least == 0 else np.float32
+    path = stored(tmp_path, Image.fromarray(values.astype(dtype)), "tif")
+    np.testing.assert_allclose(read_grey(path), 255 * share, atol=0.51)
+    blank = np.full((4, 6), least, dtype)
+    assert not read_grey(stored(tmp_path, Image.fromarray(blank), "tif")).any()
+
+
+@pytest.mark.parametrize("grey", [180, 255])
+def test_light_ink_on_nothing_is_put_on_black(tmp_path, grey):
+    alpha = np.zeros((40, 60), np.uint8)
+    alpha[10:30, 20:24] = 255
+    alpha[10:30, 24] = 90  # a soft rim
+    image = Image.new("RGB", (60, 40), (grey,) * 3)
+    image.putalpha(Image.fromarray(alpha))
+    found = read_grey(stored(tmp_path, image))
+    np.testing.assert_allclose(found, alpha * (grey / 255), atol=1)
+
+
 def test_sixteen_bits_with_one_transparent_grey(tmp_path):
     values = PICTURE.astype(np.uint16) * 257
     path = stored(tmp_path, Image.fromarray(values), transparency=30 * 257)
@@ -272,9 +294,35 @@ def test_gif_is_not_supported(tmp_path):
     refused(stored(tmp_path, Image.fromarray(PICTURE), "gif"), "not a photo")
 
 
-def test_floats_are_refused(tmp_path):
-    image = Image.fromarray(PICTURE.astype(np.float32))
-    refused(stored(tmp_path, image, "tif"), "32 bits per pixel")
+def test_values_that_are_not_finite_are_refused(tmp_path):
+    for value in (np.nan, np.inf):
+        values = PICTURE.astype(np.float32)
+        values[1, 1] = value
+        refused(stored(tmp_path, Image.fromarray(values), "tif"), "not finite|damaged")
+
+
+def test_heic_without_its_package_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(decode.importlib.util, "find_spec", lambda name: None)
+    path = tmp_path / "photo.jpg"  # as some telephones name it
+    path.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    refused(
+        path, "a HEIC file, which needs the extra heic: install it as BUILD.md says"
+    )
+
+
+def test_heic(tmp_path):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    grey = np.kron(PICTURE, np.ones((16, 16), np.uint8))
+    path = tmp_path / "photo.heic"
+    heif = pillow_heif.from_bytes(
+        "RGB", grey.shape[::-1], np.dstack([grey] * 3).tobytes()
+    )
+    heif.save(path, quality=-1)
+    assert np.abs(read_grey(path).astype(int) - grey).max() <= 3
+    path.write_bytes(path.read_bytes()[:-200])
+    refused(path, "damaged")
+    path.write_bytes(path.read_bytes()[:100])
+    refused(path, "damaged|not a photo")
 
 
 def test_a_missing_file_is_refused(tmp_path):

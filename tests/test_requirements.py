@@ -28,7 +28,7 @@ PACKAGES = {
     **{"PIL": "pillow", "absl": "absl-py", "cv2": "opencv-python-headless"},
     **{"google": "protobuf", "sklearn": "scikit-learn"},
 }
-OPTIONAL = {"distributed", "gradio", "onnxruntime", "tf2onnx"}  # extras
+OPTIONAL = {"distributed", "gradio", "onnxruntime", "pillow_heif", "tf2onnx"}  # extras
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 
 
