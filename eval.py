@@ -5,7 +5,7 @@ python eval.py --run_dir=runs/lenet-s0
 python eval.py --run_dir=runs/kaggle-s0 --data_dir=kaggle --submission=submission.csv
 python eval.py --run_dir=runs/lenet-s0 --corruptions
 python eval.py --run_dir=runs/lenet-s0 --export_dir=exported
-python eval.py --run_dir=runs/lenet-s0 --images=photos/*.jpg --annotated_dir=read
+python eval.py --images=photos/*.jpg --annotated_dir=read
 python eval.py --compare runs/lenet-s0 runs/lenet_plain-s0 --report=compare.html
 """
 
@@ -23,6 +23,8 @@ from typing import NamedTuple
 from absl import flags
 
 import data
+import pretrained
+from data import decode
 from evaluation import corruptions, export, outputs, result, trained
 from system import cli, errors, files
 from training import runs
@@ -32,7 +34,12 @@ FLAGS = flags.FLAGS
 
 def define_flags() -> None:
     """Defines the flags; everything else comes from the run directory."""
-    cli.define_path("run_dir", None, "Run directory of the network.")
+    cli.define_path(
+        "run_dir",
+        None,
+        "Run directory of the network. Default, with --images: pretrained/robust, which"
+        " comes with the project.",
+    )
     cli.define_path("data_dir", None, "Folder of the data; default: see BUILD.md.")
     cli.define_path(
         "submission",
@@ -51,13 +58,28 @@ def define_flags() -> None:
     cli.define_paths(
         "images",
         "Photos of digits to read: files, folders or patterns such as '*.jpg'; PNG,"
-        " JPEG, WebP, BMP or TIFF. Arguments that are not flags are photos, too.",
+        " JPEG, WebP, BMP, TIFF or HEIC. Arguments that are not flags are photos, too.",
     )
     flags.DEFINE_enum(
         "ink",
         "auto",
         ["auto", "dark", "light"],
         "Whether the digits of --images are darker or lighter than their paper.",
+    )
+    flags.DEFINE_enum(
+        "rotate",
+        "0",
+        ["0", "90", "180", "270", "auto"],
+        "Degrees to turn the --images to the left before they are read; auto: as they"
+        " are read best.",
+    )
+    flags.DEFINE_float(
+        "reject",
+        0.35,
+        "Leave out what is read with a lower probability: where there is no digit, the"
+        " network is sure of nothing.",
+        lower_bound=0,
+        upper_bound=1,
     )
     cli.define_path("readings", None, "File for the digits read, .csv or .json.")
     flags.register_validator(
@@ -103,24 +125,34 @@ def score(_: Sequence[str]) -> None:
 
 
 def read_photos(photos: Sequence[str]) -> None:
-    """Reads the digits of photos, prints them, and writes them if the flags say so."""
-    from data import decode
+    """Reads the digits of photos, prints them, and writes them if the flags say so.
+
+    A photo that cannot be read does not keep the others from it.
+    """
     from photos import annotate, reading  # loads matplotlib
 
-    if not FLAGS.run_dir:
-        raise errors.UsageError("--images needs a network to read them: give --run_dir")
     paths = decode.expand([*FLAGS.images, *photos])
     folder = FLAGS.annotated_dir
     names = annotate.name_files(paths, Path(folder)) if folder else []
-    run = trained.load(Path(FLAGS.run_dir))
-    pages = reading.read(run.predict, paths, FLAGS.ink, run.classes)
-    print(reading.show(pages))
+    run = trained.load(Path(FLAGS.run_dir or pretrained.ROBUST))
+    turn = None if FLAGS.rotate == "auto" else int(FLAGS.rotate)
+    pages: list[reading.Page] = []
+
+    def read(path: Path) -> None:
+        kind = {"turn": turn, "reject": FLAGS.reject}
+        pages.append(reading.read(run.predict, path, FLAGS.ink, run.classes, **kind))
+
     written = outputs.Outputs()
-    for name, page in zip(names, pages):
-        if written.attempt(annotate.write, name, page):
+    for path in paths:
+        written.attempt(read, path)
+    if pages:
+        print(reading.show(pages))
+    to_draw = {page.path: page for page in pages}
+    for path, name in zip(paths, names):
+        if path in to_draw and written.attempt(annotate.write, name, to_draw[path]):
             print(name)
     path = FLAGS.readings
-    if path and written.attempt(reading.write, Path(path), pages):
+    if pages and path and written.attempt(reading.write, Path(path), pages):
         print(path)
     written.report()
 
@@ -146,7 +178,7 @@ class Mode(NamedTuple):
     flags: tuple[str, ...]
 
 
-PHOTO_FLAGS = ("ink", "readings", "annotated_dir")
+PHOTO_FLAGS = ("ink", "rotate", "reject", "readings", "annotated_dir")
 SCORE_FLAGS = ("submission", "corruptions", "export_dir", "export_formats")
 MODES = (  # if several are chosen, the first
     Mode("Comparing runs", compare, ("compare", "report")),

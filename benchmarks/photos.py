@@ -96,8 +96,8 @@ def ours(predict: scoring.Predict) -> Program:
     """The project's reader."""
 
     def read(path: Path) -> list[Found]:
-        (page,) = reading.read(predict, [path])
-        return [Found(one.box, one.digit) for one in page.readings]
+        readings = reading.read(predict, path).readings
+        return [Found(one.box, one.digit) for one in readings]
 
     return read
 

@@ -277,8 +277,8 @@ def _extremes(image: "Image.Image") -> tuple[float, float]:
     """The least and the greatest value of a picture with 32 bits per pixel."""
     if image.mode not in ("I", "F"):
         return 0, 0
-    least, greatest = image.getextrema()
-    return float(least), float(greatest)
+    least, greatest = np.asarray(image.getextrema(), np.float64).tolist()
+    return least, greatest
 
 
 def _in_rgb(

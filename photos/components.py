@@ -102,7 +102,7 @@ def join(marks: Sequence[Mark]) -> list[Mark]:
     members: dict[int, list[Mark]] = {}
     for i, mark in enumerate(marks):
         members.setdefault(root(i), []).append(mark)
-    return [_merged(together) for together in members.values()]
+    return [merged(together) for together in members.values()]
 
 
 def _area_around(a: Mark, b: Mark) -> int:
@@ -162,7 +162,7 @@ def _belong_together(a: Mark, b: Mark) -> bool:
 
 def _distance(a: Mark, b: Mark) -> float:
     """Measures the paper between two marks, in pixels."""
-    both = _merged([a, b])
+    both = merged([a, b])
     paper = np.ones(both.pixels.shape, np.uint8)
     _draw(a, both, paper, 0)
     distances = cv2.distanceTransform(paper, cv2.DIST_L2, 5)
@@ -171,7 +171,8 @@ def _distance(a: Mark, b: Mark) -> float:
     return float(window[b.pixels].min()) - 1
 
 
-def _merged(marks: Sequence[Mark]) -> Mark:
+def merged(marks: Sequence[Mark]) -> Mark:
+    """One mark with the ink of several."""
     if len(marks) == 1:
         return marks[0]
     left, top = min(m.left for m in marks), min(m.top for m in marks)

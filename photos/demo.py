@@ -123,9 +123,7 @@ class Reader:
         if not path:
             return None, ""
         try:
-            (page,) = reading.read(
-                self.predict, [Path(path)], classes=self.reader.names
-            )
+            page = reading.read(self.predict, Path(path), classes=self.reader.names)
             photo = decode.read(Path(path))
         except errors.UserError as error:
             line = console.one_line(str(error).replace(path, Path(path).name))

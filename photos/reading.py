@@ -16,10 +16,11 @@ import tensorflow as tf
 import data
 from data import decode
 from evaluation import scoring
-from photos import components, segment, touching
+from photos import components, orientation, segment
 from system import console, errors, files
 
 DOUBTFUL_PROBABILITY = 0.8  # readings below are marked
+REJECT = 0.35  # readings below are left out
 COLUMNS = (
     *("file", "row", "column", "digit", "probability", "runner_up"),
     *("runner_up_probability", "doubtful", "left", "top", "width", "height"),
@@ -54,65 +55,70 @@ class Page:
 
     path: Path
     readings: list[Reading]
+    turned: int = 0  # degrees by which it was turned to the left, to be read
 
 
 def read(
     predict: Callable[..., tf.Tensor],
-    paths: Sequence[Path],
+    path: Path,
     ink: str = "auto",
     classes: Sequence[str] = data.DIGITS,
-) -> list[Page]:
-    """Reads the digits of photos with a network that takes uint8 images [N, 28, 28, 1].
+    *,
+    turn: int | None = 0,
+    reject: float = REJECT,
+) -> Page:
+    """Reads the digits of a photo.
 
-    The classes are names of what the network reads, digits or other characters.
-    Raises PhotoError or PageError if a photo cannot be read, or has thousands of marks,
-    or marks nested in one another.
+    Args:
+      predict: a network that takes uint8 images [N, 28, 28, 1], and returns logits.
+      path: the photo.
+      ink: a name in `paper.INKS`.
+      classes: names of what the network reads, digits or other characters.
+      turn: degrees to turn the photo to the left before it is read, a multiple of 90;
+        None: as it is read best. Boxes are in pixels of the photo as it was.
+      reject: readings that are less probable are left out.
+
+    Raises:
+      PhotoError or PageError: the photo cannot be read, or has thousands of marks, or
+        marks nested in one another.
     """
 
     def classify(images: np.ndarray) -> np.ndarray:
         logits = scoring.predict_all(predict, images[..., np.newaxis])
         return tf.nn.softmax(logits).numpy()
 
-    pages = [_find(path, ink, classify) for path in paths]
-    images = [digit.image for digits in pages for digit in digits]
-    if not images:
-        return [Page(path, []) for path in paths]
-    logits = scoring.predict_all(predict, np.stack(images)[..., np.newaxis])
-    probabilities = iter(tf.nn.softmax(logits).numpy())
-    values = [int(n) if n in data.DIGITS else n for n in classes]
-    return [
-        Page(path, [_reading(digit, next(probabilities), values) for digit in digits])
-        for path, digits in zip(paths, pages, strict=True)
-    ]
-
-
-def _find(path: Path, ink: str, classify: touching.Classify) -> list[segment.Digit]:
     photo = decode.read(path)
     grey = cv2.cvtColor(photo.pixels, cv2.COLOR_RGB2GRAY)
     scale = photo.scale
     del photo  # three times as large as `grey`
+    values = [int(n) if n in data.DIGITS else n for n in classes]
     try:
-        return [
-            dataclasses.replace(digit, box=_scaled(digit.box, scale))
-            for digit in segment.find(grey, ink, classify)
-        ]
+        if turn is None:
+            turn = orientation.best(segment.find(grey, ink), classify)
+        turned = np.ascontiguousarray(np.rot90(grey, turn // 90))
+        digits = segment.find(turned, ink, classify)
     except components.PageError as error:
         raise components.PageError(f"{path}: {error}") from None
-
-
-def _scaled(box: tuple[int, int, int, int], scale: int) -> tuple[int, int, int, int]:
-    left, top, width, height = (scale * side for side in box)
-    return left, top, width, height
+    readings = []
+    for digit in digits:
+        box = orientation.turned_back(digit.box, turn, grey.shape)
+        left, top, width, height = (scale * side for side in box)
+        one = _reading(digit, (left, top, width, height), values)
+        if one.probability >= reject:
+            readings.append(one)
+    return Page(path, readings, turn)
 
 
 def _reading(
-    digit: segment.Digit, probabilities: np.ndarray, values: Sequence[int | str]
+    digit: segment.Digit, box: tuple[int, int, int, int], values: Sequence[int | str]
 ) -> Reading:
+    probabilities = digit.probabilities
+    assert probabilities is not None  # as there was a network
     second, first = np.argsort(probabilities)[-2:].tolist()
     return Reading(
         digit.row,
         digit.column,
-        digit.box,
+        box,
         values[first],
         float(probabilities[first]),
         values[second],
@@ -138,11 +144,13 @@ def show(pages: Sequence[Page]) -> str:
     ]
     header = ["file", "row.column", "digit", "probability", "runner-up", ""]
     align = ("left", "right", "right", "right", "right", "left")
-    lines = [
-        f"{console.one_line(str(page.path))}: no digits found"
-        for page in pages
-        if not page.readings
-    ]
+    lines = []
+    for page in pages:
+        name = console.one_line(str(page.path))
+        if page.turned:
+            lines.append(f"{name}: turned by {page.turned}° to the left")
+        if not page.readings:
+            lines.append(f"{name}: no digits found")
     if rows:
         # As a number, place 1.10 would become 1.1.
         table = tabulate(rows, header, colalign=align, disable_numparse=True)

@@ -2,9 +2,9 @@
 """Finds the handwritten digits of a page and brings each to MNIST's form.
 
 The stages: `paper` divides out the paper, `strokes` tells ink from noise and erases
-ruled lines, `components` connects the ink to marks, `touching` cuts marks of several
-digits. Here we choose the marks that are digits, put them into rows and normalise them.
-Arrays in, arrays out.
+ruled lines, `components` connects the ink to marks. Then a network's word decides:
+`broken` joins the pieces of a digit, `touching` cuts marks of several. Here we choose
+the marks that are digits, put them into rows and normalise them. Arrays in, arrays out.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from data.normalise import normalise
-from photos import components, paper, strokes, touching
+from photos import broken, components, paper, strokes, touching
 from photos.components import Mark
 
 
@@ -26,6 +26,7 @@ class Digit:
     column: int
     box: tuple[int, int, int, int]  # left, top, width, height in pixels of the page
     image: np.ndarray  # uint8 [28, 28] in MNIST's form
+    probabilities: np.ndarray | None = None  # float32 [classes], by the network
 
 
 def find(
@@ -38,20 +39,33 @@ def find(
     on average, and 98 % by less than 8 (tests/test_segment.py).
 
     Ink is a name in `paper.INKS`. With `classify`, a network, digits that touch are
-    cut: see `touching`. Raises PageError for thousands of marks, or marks nested in one
-    another.
+    cut, and the pieces of broken ones joined. Raises PageError for thousands of marks,
+    or marks nested in one another.
     """
     darkness = _lift_ink(grey, ink)
-    digits = []
+
+    def normalise(mark: Mark) -> np.ndarray:
+        return _normalised(mark, darkness)
+
     marks = _find_marks(darkness)
     if classify:
-        marks = touching.cut(marks, lambda mark: _normalised(mark, darkness), classify)
+        marks = touching.cut(marks, normalise, classify)
+        marks = broken.join(marks, normalise, classify)
     marks = [mark for mark in marks if mark.width <= _WIDEST_DIGIT * mark.height]
-    for row, marks in enumerate(_rows(marks), 1):
-        for column, mark in enumerate(marks, 1):
-            box = (mark.left, mark.top, mark.width, mark.height)
-            digits.append(Digit(row, column, box, _normalised(mark, darkness)))
-    return digits
+    digits = [
+        Digit(
+            row, column, (mark.left, mark.top, mark.width, mark.height), normalise(mark)
+        )
+        for row, in_row in enumerate(_rows(marks), 1)
+        for column, mark in enumerate(in_row, 1)
+    ]
+    if not (classify and digits):
+        return digits
+    probabilities = classify(np.stack([digit.image for digit in digits]))
+    return [
+        dataclasses.replace(digit, probabilities=each)
+        for digit, each in zip(digits, probabilities)
+    ]
 
 
 _MOST_INK_SHARE = 0.4  # of the page; more is the paper, taken for ink

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from photos import strokes
 from photos.components import Mark
@@ -106,6 +107,11 @@ _CROSSING_COSTS = (0.5, 1.0, 4.0, 6.0)  # by strokes that a line crosses: 0, 1, 
 _LEAST_PROBABILITY = 1e-4
 
 
+def unlikeliness(probability: npt.ArrayLike) -> np.ndarray:
+    """How unlikely a digit is by the network's word, in nats."""
+    return -np.log(np.maximum(probability, _LEAST_PROBABILITY))
+
+
 def _cost(
     piece: Mark, mark: Mark, probability: float, sides: Sequence[Line | None]
 ) -> float:
@@ -120,8 +126,7 @@ def _cost(
         if line
     )
     too_wide = max(0.0, _shape(piece, mark) - _WIDE_DIGIT)
-    unsure = -float(np.log(max(probability, _LEAST_PROBABILITY)))
-    return unsure + crossings + _WIDTH_COST * too_wide
+    return float(unlikeliness(probability)) + crossings + _WIDTH_COST * too_wide
 
 
 _SLANTS = (-0.2, 0.0, 0.2, 0.4, 0.6)  # most people's digits lean to the right

@@ -233,7 +233,8 @@ def test_boxes_in_a_halved_photo_are_in_pixels_of_the_file(tmp_path, monkeypatch
     path = stored(tmp_path, Image.fromarray(page))
 
     def box():
-        (page,) = reading.read(lambda images: tf.ones([len(images), 10]), [path])
+        sure = tf.one_hot([3], 10) * 9
+        page = reading.read(lambda images: tf.repeat(sure, len(images), 0), path)
         (found,) = page.readings
         return found.box
 

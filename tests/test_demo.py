@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 from data.normalise import normalise
-from photos import demo, make_page
+from photos import demo, make_page, reading
 from system import errors
 from tests.browser import CHROMIUM, Chromium
 from tests.helpers import ROOT
@@ -69,9 +69,14 @@ def test_what_the_canvas_sends_is_checked():
             demo.ink_of(wrong)
 
 
+def count(reader, photo):
+    """What the page says: of some of the twelve, this network is too little sure."""
+    return f"{len(reading.read(reader.predict, photo).readings)} read."
+
+
 def test_a_photo_is_shown_with_what_was_read(reader, photo, tmp_path):
     picture, words = reader.photo(str(photo))
-    assert picture.ndim == 3 and "12 read." in words
+    assert picture.ndim == 3 and count(reader, photo) in words
     (tmp_path / "a`b.png").write_text("no picture")
     nothing, words = reader.photo(str(tmp_path / "a`b.png"))
     assert nothing is None and words.startswith("`a b.png: not a photo; expected")
@@ -223,11 +228,11 @@ def test_a_digit_drawn_in_the_browser_is_read(tab, reader, monkeypatch):
 
 
 @GRADIO
-def test_a_photo_uploaded_in_the_browser_is_read(tab, photo, tmp_path):
+def test_a_photo_uploaded_in_the_browser_is_read(tab, reader, photo, tmp_path):
     click = "[...document.querySelectorAll('button[role=tab]')].at(-1).click() || true"
     value(tab, click)
     (text := tmp_path / "text.png").write_text("no picture")
-    for path, words in ((photo, "12 read."), (text, "text.png: not a photo")):
+    for path, words in ((photo, count(reader, photo)), (text, "text.png: not a photo")):
         value(tab, "!!document.querySelector('#photo input[type=file]')")
         found = tab(
             "Runtime.evaluate",
