@@ -14,7 +14,7 @@ from photos import components
 from photos.components import Mark
 from photos.touching import Classify, unlikeliness
 
-_SURE_PROBABILITY = 0.8  # two marks that are both read so well are two digits
+_SURE_PROBABILITY = 0.8  # a mark that is read so well is a digit, and two are two
 _GAP_SHARE = 0.35  # of the longer side of the larger mark: farther apart, no pieces
 _LEAST_GAIN = 1.0  # nats by which they must be read better together
 _MOST_PAIRS = 1000  # the nearest ones of a page, each round
@@ -39,15 +39,16 @@ def join(
             break
         unions = [components.merged([found[i], found[j]]) for _, i, j in pairs]
         together = classify(np.stack([normalise(union) for union in unions])).max(1)
-        gains = unlikeliness(sure)
-        gain = [
-            gains[i] + gains[j] - one
-            for (_, i, j), one in zip(pairs, unlikeliness(together))
+        costs = unlikeliness(sure)
+        gains = [
+            costs[i] + costs[j] - cost
+            for (_, i, j), cost in zip(pairs, unlikeliness(together))
         ]
         used: set[int] = set()
-        for k in np.argsort(gain)[::-1]:
+        for k in np.argsort(gains)[::-1]:
             _, i, j = pairs[k]
-            if gain[k] > _LEAST_GAIN and not used & {i, j}:
+            better = gains[k] > _LEAST_GAIN and together[k] >= _SURE_PROBABILITY
+            if better and not used & {i, j}:
                 used |= {i, j}
                 found.append(unions[k])
         if not used:

@@ -96,16 +96,14 @@ def read(
         if turn is None:
             turn = orientation.best(segment.find(grey, ink), classify)
         turned = np.ascontiguousarray(np.rot90(grey, turn // 90))
-        digits = segment.find(turned, ink, classify)
+        digits = segment.find(turned, ink, classify, reject)
     except components.PageError as error:
         raise components.PageError(f"{path}: {error}") from None
     readings = []
     for digit in digits:
         box = orientation.turned_back(digit.box, turn, grey.shape)
         left, top, width, height = (scale * side for side in box)
-        one = _reading(digit, (left, top, width, height), values)
-        if one.probability >= reject:
-            readings.append(one)
+        readings.append(_reading(digit, (left, top, width, height), values))
     return Page(path, readings, turn)
 
 

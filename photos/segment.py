@@ -8,7 +8,7 @@ the marks that are digits, put them into rows and normalise them. Arrays in, arr
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -30,7 +30,10 @@ class Digit:
 
 
 def find(
-    grey: np.ndarray, ink: str = "auto", classify: touching.Classify | None = None
+    grey: np.ndarray,
+    ink: str = "auto",
+    classify: touching.Classify | None = None,
+    least: float = 0.0,
 ) -> list[Digit]:
     """Finds the digits of a page, uint8 [H, W], 0 black, 255 white, in reading order.
 
@@ -38,9 +41,15 @@ def find(
     its faintest pixels: of 1,000 test digits, half differ by less than 0.5 grey levels
     on average, and 98 % by less than 8 (tests/test_segment.py).
 
-    Ink is a name in `paper.INKS`. With `classify`, a network, digits that touch are
-    cut, and the pieces of broken ones joined. Raises PageError for thousands of marks,
-    or marks nested in one another.
+    Args:
+      grey: the page.
+      ink: a name in `paper.INKS`.
+      classify: a network. With it, digits that touch are cut, the pieces of broken ones
+        joined, and what it takes for no digit is left out.
+      least: the least probability of a digit, by the network.
+
+    Raises:
+      PageError: there are thousands of marks, or marks nested in one another.
     """
     darkness = _lift_ink(grey, ink)
 
@@ -52,19 +61,35 @@ def find(
         marks = touching.cut(marks, normalise, classify)
         marks = broken.join(marks, normalise, classify)
     marks = [mark for mark in marks if mark.width <= _WIDEST_DIGIT * mark.height]
-    digits = [
+    if not (classify and marks):
+        return _in_order(_usual_in_size(marks, marks), normalise)
+    probabilities = classify(np.stack([normalise(mark) for mark in marks]))
+    best = probabilities.max(1)
+    sure = [mark for mark, p in zip(marks, best) if p >= _SURE_PROBABILITY]
+    kept = _usual_in_size([m for m, p in zip(marks, best) if p >= least], sure)
+    known = {id(mark): each for mark, each in zip(marks, probabilities)}
+    return _in_order(kept, normalise, known)
+
+
+_SURE_PROBABILITY = 0.8  # the marks that the network reads so show the usual size
+
+
+def _in_order(
+    marks: Sequence[Mark],
+    normalise: Callable[[Mark], np.ndarray],
+    probabilities: Mapping[int, np.ndarray] | None = None,
+) -> list[Digit]:
+    """Digits in reading order, with the probabilities of each mark's id."""
+    return [
         Digit(
-            row, column, (mark.left, mark.top, mark.width, mark.height), normalise(mark)
+            row,
+            column,
+            (mark.left, mark.top, mark.width, mark.height),
+            normalise(mark),
+            probabilities[id(mark)] if probabilities else None,
         )
         for row, in_row in enumerate(_rows(marks), 1)
         for column, mark in enumerate(in_row, 1)
-    ]
-    if not (classify and digits):
-        return digits
-    probabilities = classify(np.stack([digit.image for digit in digits]))
-    return [
-        dataclasses.replace(digit, probabilities=each)
-        for digit, each in zip(digits, probabilities)
     ]
 
 
@@ -167,6 +192,36 @@ def _is_digit(mark: Mark) -> bool:
         and mark.size >= _BLOT_SLENDERNESS * mark.stroke
         and mark.size <= max(_LARGE_DIGIT_PIXELS, _HAIR_SLENDERNESS * mark.stroke)
     )
+
+
+_FLECK_SIZE = 0.4  # of the usual digit's; smaller ones may be flecks
+_FLECK_SLENDERNESS = 0.6  # the same: a digit of any size is as slender as others
+
+
+def _usual_in_size(marks: list[Mark], digits: list[Mark]) -> list[Mark]:
+    """Leaves out marks that are much smaller than the digits, but of as wide a stroke.
+
+    A pen draws small and large digits with one stroke, and people write digits of one
+    size. Where a small digit is drawn by a finer pen, it is as slender as the others.
+    """
+    if not digits:
+        return marks
+    sizes = [mark.size for mark in digits]
+    size = _weighted_median(sizes, sizes)
+    slenderness = _weighted_median([mark.size / mark.stroke for mark in digits], sizes)
+    return [
+        mark
+        for mark in marks
+        if mark.size >= _FLECK_SIZE * size
+        or mark.size >= _FLECK_SLENDERNESS * slenderness * mark.stroke
+    ]
+
+
+def _weighted_median(values: Sequence[float], weights: Sequence[float]) -> float:
+    """The value that half of the weight lies below."""
+    order = np.argsort(values)
+    sums = np.cumsum(np.asarray(weights, float)[order])
+    return float(np.asarray(values)[order][np.searchsorted(sums, sums[-1] / 2)])
 
 
 def _rows(marks: Sequence[Mark]) -> list[list[Mark]]:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Second stage of reading a page: tells ink from noise, and erases ruled lines."""
 
+from typing import NamedTuple
+
 import cv2
 import numpy as np
 
@@ -81,16 +83,18 @@ def widest_stroke(darkness: np.ndarray) -> float:
     return stroke_width(darkness > _INK_CORE_SHARE * np.percentile(ink, 90))
 
 
-_RULE_SPAN_SHARE = 0.5  # of the page's width or height
+_RULE_SPAN_SHARE = 0.5  # of the page's width: a ruled line spans more
 _LONE_VERTICAL_SPAN_SHARE = 0.95  # of the height; the stroke of a 1 may be long
-_RULES_OF_RULED_PAPER = 3  # fewer may underline something
+_SEVERAL_RULES = 3  # of ruled paper; fewer may underline something
+_CELL_SPAN_SHARE = 0.2  # lines of a form may span no more, …
+_SEVERAL_CELLS = 5  # … and there are so many; fewer may be strokes of large digits
 
 
 def erase_rules(mask: np.ndarray) -> float:
     """Erases ruled lines from a mask, in place, but not the strokes that cross them.
 
-    Paper with several lines across may be squared; only then do shorter vertical lines
-    count as ruled.
+    Paper with several lines across may be squared, or a form; only then do shorter
+    lines count as ruled.
 
     Args:
       mask: uint8 [H, W] of 0 and 1.
@@ -98,37 +102,86 @@ def erase_rules(mask: np.ndarray) -> float:
     Returns:
       Thickness of the thickest line, in pixels; 0 if there is none.
     """
-    across = _erase_across(mask, _RULE_SPAN_SHARE)
-    squared = len(across) >= _RULES_OF_RULED_PAPER
-    span = _RULE_SPAN_SHARE if squared else _LONE_VERTICAL_SPAN_SHARE
-    return max([0.0, *across, *_erase_across(mask.T, span)])
+    level = _lines(mask)
+    if len(level) < _SEVERAL_CELLS:
+        level = [line for line in level if line.span >= _RULE_SPAN_SHARE]
+    for line in level:
+        _erase(mask, line)
+    spans = sorted(line.span for line in level)
+    if len(level) >= _SEVERAL_CELLS and spans[-_SEVERAL_RULES] < _RULE_SPAN_SHARE:
+        span = _CELL_SPAN_SHARE
+    elif len(level) >= _SEVERAL_RULES:
+        span = _RULE_SPAN_SHARE
+    else:
+        span = _LONE_VERTICAL_SPAN_SHARE
+    upright = [line for line in _lines(mask.T) if line.span >= span]
+    for line in upright:
+        _erase(mask.T, line)
+    return max((line.thickness for line in [*level, *upright]), default=0.0)
+
+
+class Line(NamedTuple):
+    """A level line of a mask."""
+
+    top: int
+    left: int
+    pixels: np.ndarray  # uint8 [h, w] of 0 and 1: where it is
+    thickness: float  # of its ink, in pixels
+    span: float  # its length as a share of the mask's width
 
 
 _RULE_SLENDERNESS = 25  # length over thickness
 _BARE_RULE_PERCENT = 20  # part of a line that no stroke crosses, at least
+_COPY_SIDE_PIXELS = 1000  # longer side of the copy on which lines are looked for
 
 
-def _erase_across(mask: np.ndarray, span: float) -> list[float]:
-    """Erases lines that span this share of the width; returns their thicknesses."""
-    thicknesses = []
-    width = mask.shape[1]
-    labels, stats = _long_runs(mask)
-    for label, (left, top, length, height, _) in enumerate(stats.tolist(), 1):
-        if length < span * width:
+def _lines(mask: np.ndarray) -> list[Line]:
+    """Finds slender lines that span at least `_CELL_SPAN_SHARE` of the width."""
+    found = []
+    step = -(-max(mask.shape) // _COPY_SIDE_PIXELS)
+    labels, stats = _long_runs(_reduced(mask, step))
+    for label, (left, top, width, height, _) in enumerate(stats.tolist(), 1):
+        span = width / labels.shape[1]
+        if span < _CELL_SPAN_SHARE:
             continue
-        box = labels[top : top + height, left : left + length]
-        thickness = float(np.percentile((box == label).sum(0), _BARE_RULE_PERCENT))
-        if thickness * _RULE_SLENDERNESS > length:
-            continue
-        rim = int(thickness) + 2
-        window = np.s_[max(0, top - rim) : top + height + rim, left : left + length]
-        ink = np.ascontiguousarray(mask[window])
-        line = (labels[window] == label).astype(np.uint8)
-        line = cv2.dilate(line, np.ones((3, 1), np.uint8))
-        crossing = cv2.morphologyEx(ink, cv2.MORPH_OPEN, np.ones((rim, 1), np.uint8))
-        mask[window][(line == 1) & (crossing == 0)] = 0
-        thicknesses.append(thickness)
-    return thicknesses
+        pixels = labels[top : top + height, left : left + width] == label
+        pixels = np.kron(pixels, np.ones((step, step), np.uint8))
+        top, left = step * top, step * left
+        ink = mask[top : top + len(pixels), left : left + pixels.shape[1]]
+        pixels = pixels[: ink.shape[0], : ink.shape[1]]
+        thickness = float(np.percentile((pixels & ink).sum(0), _BARE_RULE_PERCENT))
+        if thickness * _RULE_SLENDERNESS <= pixels.shape[1]:
+            rim = np.zeros((step, pixels.shape[1]), np.uint8)
+            pixels = np.concatenate([rim, pixels, rim])[max(0, step - top) :]
+            found.append(Line(max(0, top - step), left, pixels, thickness, span))
+    return found
+
+
+def _erase(mask: np.ndarray, line: Line) -> None:
+    """Erases a line, in place, but not what is higher than it is thick."""
+    rim = int(line.thickness) + 2
+    start = max(0, line.top - rim)
+    rows = slice(start, line.top + len(line.pixels) + rim)
+    columns = slice(line.left, line.left + line.pixels.shape[1])
+    crossing = cv2.morphologyEx(
+        np.ascontiguousarray(mask[rows, columns]),
+        cv2.MORPH_OPEN,
+        np.ones((rim, 1), np.uint8),
+    )[line.top - start :]
+    ink = mask[line.top : line.top + len(line.pixels), columns]
+    height = len(ink)
+    pixels = cv2.dilate(line.pixels, np.ones((3, 1), np.uint8))[:height]
+    ink[(pixels == 1) & (crossing[:height] == 0)] = 0
+
+
+def _reduced(mask: np.ndarray, step: int) -> np.ndarray:
+    """A copy a `step`-th as large, with ink wherever there is some: no line breaks."""
+    if step == 1:
+        return np.ascontiguousarray(mask)
+    height, width = (-(-side // step) * step for side in mask.shape)
+    padded = np.zeros((height, width), np.uint8)
+    padded[: mask.shape[0], : mask.shape[1]] = mask
+    return padded.reshape(height // step, step, width // step, step).max((1, 3))
 
 
 def _long_runs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -139,7 +192,7 @@ def _long_runs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     run = max(15, mask.shape[1] // 40)
     across = np.ones((1, run), np.uint8)
-    runs = cv2.morphologyEx(np.ascontiguousarray(mask), cv2.MORPH_OPEN, across)
+    runs = cv2.morphologyEx(mask, cv2.MORPH_OPEN, across)
     runs = np.pad(runs, ((0, 0), (run, run)))  # or closing extends all to the border
     runs = cv2.morphologyEx(runs, cv2.MORPH_CLOSE, np.ones((3, run), np.uint8))
     runs = np.ascontiguousarray(runs[:, run:-run])
@@ -153,6 +206,27 @@ _HOLE_SIDE_SHARE = 0.02  # of the mark's longer side; smaller ones are gaps in t
 _MAX_HOLES = 10  # a digit has two, six digits that touch one or two each
 
 
+_FRAME_SHARE = 0.6  # of the ink that lies on straight lines …
+_FRAME_SIDE_SHARE = 0.15  # … and of that on level, and on upright ones
+
+
+def _is_frame(pixels: np.ndarray) -> bool:
+    """Tells whether a mark is cells: lines in both directions."""
+    small = _reduced(
+        pixels.astype(np.uint8), -(-max(pixels.shape) // _COPY_SIDE_PIXELS)
+    )
+    total = max(1, int(small.sum()))
+    level, upright = (
+        _long_runs(side)[0] > 0 for side in (small, np.ascontiguousarray(small.T))
+    )
+    shares = [
+        float((side & (ink > 0)).sum()) / total
+        for side, ink in ((level, small), (upright, small.T))
+    ]
+    on_lines = float(((level | upright.T) & (small > 0)).sum()) / total
+    return on_lines >= _FRAME_SHARE and min(shares) >= _FRAME_SIDE_SHARE
+
+
 def is_rule(pixels: np.ndarray, stroke: float, page: tuple[int, ...]) -> bool:
     """Tells whether a mark is ruled lines that were not erased.
 
@@ -164,10 +238,11 @@ def is_rule(pixels: np.ndarray, stroke: float, page: tuple[int, ...]) -> bool:
     size = max(pixels.shape)
     if size <= _RULE_MARK_SHARE * max(page):
         return False
-    # Several digits that touch are as slender, but have more ink than a line.
-    lean = pixels.sum() < _LINE_INK_SHARE * size * stroke
-    if size > _RULE_SLENDERNESS * stroke and lean:
-        return True
+    if size > _RULE_SLENDERNESS * stroke:
+        # Several digits that touch are as slender, but have more ink than a line, and
+        # are less straight than cells.
+        if pixels.sum() < _LINE_INK_SHARE * size * stroke or _is_frame(pixels):
+            return True
     paper = np.pad(~pixels, 1, constant_values=True).astype(np.uint8)
     stats = cv2.connectedComponentsWithStats(paper, connectivity=4)[2]
     holes = stats[2:, cv2.CC_STAT_AREA]  # without the ink and the paper around it

@@ -102,14 +102,19 @@ def _pieces(mark: Mark, ends: Sequence[Line | None]) -> dict[tuple[int, int], Ma
 
 
 _WIDE_DIGIT = 0.9  # width over height; few digits of MNIST are wider
-_WIDTH_COST = 4.0  # for each unit above it
-_CROSSING_COSTS = (0.5, 1.0, 4.0, 6.0)  # by strokes that a line crosses: 0, 1, 2, more
-_LEAST_PROBABILITY = 1e-4
+_WIDTH_COST = 1.0  # for each unit above it
+_CROSSING_COSTS = (0.25, 0.5, 2.0, 3.0)  # by strokes that a line crosses: 0, 1, 2, more
+_LEAST_PROBABILITY = 1e-3
 
 
 def unlikeliness(probability: npt.ArrayLike) -> np.ndarray:
-    """How unlikely a digit is by the network's word, in nats."""
-    return -np.log(np.maximum(probability, _LEAST_PROBABILITY))
+    """How unlikely it is that a mark is a digit, in nats, by the network's word.
+
+    Of what is no digit, a network trained with --outliers says that all ten are equally
+    likely. If it is a digit with probability d, the best one has d + (1 − d) / 10.
+    """
+    digit = (np.asarray(probability) - 0.1) / 0.9
+    return -np.log(np.maximum(digit, _LEAST_PROBABILITY))
 
 
 def _cost(
@@ -132,7 +137,7 @@ def _cost(
 _SLANTS = (-0.2, 0.0, 0.2, 0.4, 0.6)  # most people's digits lean to the right
 _USUAL_SLANT = 0.2
 _MOST_INK_SHARE = 0.5  # of the mark's height; more is a stroke along the line
-_MOST_LINES = 12  # the number of pieces grows with the square
+_LINES_PER_HEIGHT = 12  # most lines in a width like the mark's height
 
 
 def lines(mark: Mark) -> list[Line]:
@@ -148,10 +153,21 @@ def lines(mark: Mark) -> list[Line]:
     # Of lines that nearly coincide, the one that crosses least.
     found.sort(key=lambda x: (x.crossed, x.ink, abs(x.slant - _USUAL_SLANT)))
     kept: list[Line] = []
+    shares: set[int] = set()  # ink to the left of each line in a gap
     for line in found:
         if all(abs(line.place - other.place) >= near for other in kept):
-            kept.append(line)
-    return sorted(kept[:_MOST_LINES], key=lambda line: line.place)
+            share = int(_left_of(mark, line).sum())
+            if line.crossed or share not in shares:
+                kept.append(line)
+                shares.add(share)
+    most = round(_LINES_PER_HEIGHT * max(1, mark.width / mark.height))
+    return sorted(kept[:most], key=lambda line: line.place)
+
+
+def _left_of(mark: Mark, line: Line) -> np.ndarray:
+    """Whether each pixel of ink, in the order of `np.nonzero`, is left of a line."""
+    y, x = np.nonzero(mark.pixels)
+    return x - line.slant * ((mark.height - 1) / 2 - y) < line.place
 
 
 def _gaps(mark: Mark, near: int) -> Iterator[tuple[float, float]]:
@@ -217,12 +233,11 @@ _LOWEST_DIGIT_SHARE = 0.4  # of the mark's height
 def _between(mark: Mark, left: Line | None, right: Line | None) -> Mark | None:
     """The ink between two lines, or the mark's ends; None if it is no digit's."""
     y, x = np.nonzero(mark.pixels)
-    up = (mark.height - 1) / 2 - y
     inside = np.ones(len(x), bool)
     if left:
-        inside &= x - left.slant * up >= left.place
+        inside &= ~_left_of(mark, left)
     if right:
-        inside &= x - right.slant * up < right.place
+        inside &= _left_of(mark, right)
     pixels = np.zeros(mark.pixels.shape, np.uint8)
     pixels[y[inside], x[inside]] = 1
     count, labels, stats, _ = cv2.connectedComponentsWithStats(pixels, connectivity=8)

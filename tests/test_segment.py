@@ -188,6 +188,47 @@ def test_specks_and_blots_are_dropped(digits):
     assert len(segment.find(page)) == 5
 
 
+def test_flecks_are_of_the_digits_pen_but_much_smaller():
+    page = np.full((160, 500), 255, np.uint8)
+    cv2.putText(page, "2 3 5 7", (20, 90), cv2.FONT_HERSHEY_SIMPLEX, 3, 0, 5)
+    for x in range(20, 480, 60):
+        cv2.line(page, (x, 120), (x + 6, 126), 0, 6)
+    assert len(segment.find(page)) == 4
+    # A small digit, by a finer pen, is one.
+    cv2.putText(page, "2", (250, 110), cv2.FONT_HERSHEY_SIMPLEX, 0.8, 0, 1)
+    assert len(segment.find(page)) == 5
+
+
+@pytest.mark.parametrize("tilt", [0, 1.5])
+def test_digits_are_found_in_the_cells_of_a_form(digits, tilt):
+    """Cells that span a third of the page; two digits touch a line."""
+    rows, side = 6, 60
+    page = np.full((900, 1500), 255, np.uint8)
+    for y in range(rows + 1):
+        cv2.line(page, (300, 200 + 80 * y), (300 + 5 * 100, 200 + 80 * y), 60, 2)
+    for x in range(6):
+        cv2.line(page, (300 + 100 * x, 200), (300 + 100 * x, 200 + 80 * rows), 60, 2)
+    for y in range(rows):
+        for x in range(5):
+            drawn = cv2.resize(digits[5 * y + x], (side, side))
+            top = 200 + 80 * y + (24 if (x, y) in ((1, 1), (3, 2)) else 10)
+            window = page[top : top + side, 320 + 100 * x : 320 + 100 * x + side]
+            np.minimum(window, 255 - drawn, out=window)
+    turn = cv2.getRotationMatrix2D((750, 450), tilt, 1)
+    page = cv2.warpAffine(page, turn, page.shape[::-1], borderValue=255)
+    found = segment.find(page)
+    assert len(found) == 30
+    assert [digit.column for digit in found] == [*range(1, 6)] * rows
+
+
+def test_level_strokes_of_large_digits_are_no_rules():
+    page = np.full((267, 267), 255, np.uint8)
+    cv2.line(page, (80, 45), (200, 45), 0, 4)
+    cv2.line(page, (200, 45), (110, 230), 0, 4)
+    (seven,) = segment.find(page)
+    assert seven.box[2] > 115 and seven.box[3] > 180
+
+
 @pytest.mark.parametrize("size", [40, 160])
 def test_broken_strokes_are_joined(size):
     """A 0 in two halves, a 5 with a detached bar, a 1 with a gap."""
