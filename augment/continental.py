@@ -38,9 +38,9 @@ def from_config(config: Any) -> Change:
 
 
 # Bounds of uniform draws; lengths are shares of the digit's height.
-_UPSTROKE_RADIANS = 0.45, 1.1  # from the one's stroke, to its left; but …
-_MOST_LEVEL_RADIANS = 1.1  # … no nearer the level, as a seven's top is: from upright
-_UPSTROKE_LENGTH = 0.2, 0.65
+_UPSTROKE_RADIANS = 0.45, 1.05  # from the one's stroke, to its left; but …
+_MOST_LEVEL_RADIANS = 1.05  # … no nearer the level, as a seven's top is: from upright
+_UPSTROKE_LENGTH = 0.2, 0.6
 _BAR_HEIGHT = 0.4, 0.65  # from the top
 _BAR_RADIANS = -0.35, 0.15  # from the level; below 0, it rises to the right
 _BAR_LENGTH = 0.3, 0.6
