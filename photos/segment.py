@@ -9,6 +9,7 @@ the marks that are digits, put them into rows and normalise them. Arrays in, arr
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -56,17 +57,20 @@ def find(
     def normalise(mark: Mark) -> np.ndarray:
         return _normalised(mark, darkness)
 
-    marks = _find_marks(darkness)
+    marks, thickest = _find_marks(darkness)
+    marks = _without_edges(marks, grey.shape)
     if classify:
         marks = touching.cut(marks, normalise, classify)
         marks = broken.join(marks, normalise, classify)
     marks = [mark for mark in marks if mark.width <= _WIDEST_DIGIT * mark.height]
     if not (classify and marks):
-        return _in_order(_usual_in_size(marks, marks), normalise)
+        return _in_order(_like_the_others(marks, marks, thickest), normalise)
     probabilities = classify(np.stack([normalise(mark) for mark in marks]))
     best = probabilities.max(1)
     sure = [mark for mark, p in zip(marks, best) if p >= _SURE_PROBABILITY]
-    kept = _usual_in_size([m for m, p in zip(marks, best) if p >= least], sure)
+    kept = _like_the_others(
+        [m for m, p in zip(marks, best) if p >= least], sure, thickest
+    )
     known = {id(mark): each for mark, each in zip(marks, probabilities)}
     return _in_order(kept, normalise, known)
 
@@ -127,31 +131,37 @@ def _darkness(grey: np.ndarray, ink: str) -> np.ndarray:
 _RAISED_THRESHOLD_FACTORS = 1.5, 2.2, 3.3
 
 
-def _find_marks(darkness: np.ndarray) -> list[Mark]:
-    """Finds the marks that are digits, in no order."""
-    digits, rules = _digits_and_rules(darkness)
+class Found(NamedTuple):
+    """What is on a page, at some threshold."""
+
+    digits: list[Mark]
+    rules: list[Mark]  # ruled lines that were not erased
+    thickest: float  # of the erased ones, in pixels; 0 if there is none
+
+
+def _find_marks(darkness: np.ndarray) -> tuple[list[Mark], float]:
+    """Finds the marks that are digits, in no order, and the thickest erased rule."""
+    found = _at_threshold(darkness)
     for factor in _RAISED_THRESHOLD_FACTORS:
-        if not rules:
+        if not found.rules:
             break
-        others = _digits_and_rules(darkness, factor)
-        if len(others[1]) < len(rules):
-            digits, rules = others
+        other = _at_threshold(darkness, factor)
+        if len(other.rules) < len(found.rules):
+            found = other
     # A rule with nothing else on the page is a digit as large as the page.
-    return digits or [mark for mark in rules if _is_digit(mark)]
+    return found.digits or list(filter(_is_digit, found.rules)), found.thickest
 
 
-def _digits_and_rules(
-    darkness: np.ndarray, factor: float = 1
-) -> tuple[list[Mark], list[Mark]]:
-    """Finds the digits, and the ruled lines that were not erased."""
+def _at_threshold(darkness: np.ndarray, factor: float = 1) -> Found:
+    """What is on a page; the factor raises the threshold of faint ink."""
     mask = strokes.threshold(darkness, factor)
     thickest = strokes.erase_rules(mask)
     # Erased lines leave splinters at the strokes that they meet.
-    marks = [m for m in components.find(mask) if m.stroke > thickest / 2]
+    marks = [m for m in components.find(mask) if m.stroke >= thickest / 2]
     # Before joining, so that no line becomes part of a digit next to it; and after it.
     marks, rules = _split_rules(_without_dots(marks), darkness.shape)
     marks, joined = _split_rules(components.join(marks), darkness.shape)
-    return [mark for mark in marks if _is_digit(mark)], rules + joined
+    return Found(list(filter(_is_digit, marks)), rules + joined, thickest)
 
 
 def _split_rules(
@@ -194,27 +204,65 @@ def _is_digit(mark: Mark) -> bool:
     )
 
 
-_FLECK_SIZE = 0.4  # of the usual digit's; smaller ones may be flecks
-_FLECK_SLENDERNESS = 0.6  # the same: a digit of any size is as slender as others
+_MARGIN_SHARE = 0.05  # of the page's shorter side: nobody writes so near the border
+_EDGE_PIECES = 3  # of a broken edge, at least; a lone 1 may be near the border
 
 
-def _usual_in_size(marks: list[Mark], digits: list[Mark]) -> list[Mark]:
-    """Leaves out marks that are much smaller than the digits, but of as wide a stroke.
+def _without_edges(marks: list[Mark], page: Sequence[int]) -> list[Mark]:
+    """Leaves out the edges of a sheet or a book: several lines along a border."""
+    height, width = page
+    margin = _MARGIN_SHARE * min(height, width)
+    lean = [mark for mark in marks if strokes.is_lean(mark.pixels, mark.stroke)]
+    upright = [mark for mark in lean if mark.height > mark.width]
+    level = [mark for mark in lean if mark.height < mark.width]
+    along = (
+        [mark for mark in upright if mark.right <= margin],
+        [mark for mark in upright if mark.left >= width - margin],
+        [mark for mark in level if mark.bottom <= margin],
+        [mark for mark in level if mark.top >= height - margin],
+    )
+    edges = {id(m) for border in along if len(border) >= _EDGE_PIECES for m in border}
+    return [mark for mark in marks if id(mark) not in edges]
+
+
+# Shares of what is usual among the digits of a page.
+_FLECK_SIZE = 0.4  # smaller marks may be flecks, …
+_FLECK_SLENDERNESS = 0.6  # … as a digit of any size is as slender as others
+_SPECK_SIZE = 0.1  # so small marks are
+_REMNANT_STROKE = 0.5  # a straight line by so fine a pen may be left of a rule, …
+_REMNANT_RATIO = 1.5  # … if rules as thick, or nearly so, were erased
+
+
+def _like_the_others(
+    marks: list[Mark], digits: list[Mark], thickest: float
+) -> list[Mark]:
+    """Leaves out what is no digit beside these digits: flecks, remnants of rules.
+
+    `thickest` is the thickness of the thickest rule that was erased, in pixels.
 
     A pen draws small and large digits with one stroke, and people write digits of one
-    size. Where a small digit is drawn by a finer pen, it is as slender as the others.
+    size. So a fleck is much smaller than the digits, but of as wide a stroke; where a
+    small digit is drawn by a finer pen, it is as slender as the others.
     """
     if not digits:
         return marks
     sizes = [mark.size for mark in digits]
     size = _weighted_median(sizes, sizes)
+    stroke = _weighted_median([mark.stroke for mark in digits], sizes)
     slenderness = _weighted_median([mark.size / mark.stroke for mark in digits], sizes)
-    return [
-        mark
-        for mark in marks
-        if mark.size >= _FLECK_SIZE * size
-        or mark.size >= _FLECK_SLENDERNESS * slenderness * mark.stroke
-    ]
+
+    def is_fleck(mark: Mark) -> bool:
+        small = mark.size < _FLECK_SIZE * size
+        wide = mark.size < _FLECK_SLENDERNESS * slenderness * mark.stroke
+        return small and wide or mark.size < _SPECK_SIZE * size
+
+    def is_remnant(mark: Mark) -> bool:
+        limit = min(_REMNANT_STROKE * stroke, _REMNANT_RATIO * thickest)
+        fine = mark.stroke <= limit
+        longer = mark.size > slenderness * mark.stroke
+        return fine and longer and strokes.is_lean(mark.pixels, mark.stroke)
+
+    return [mark for mark in marks if not (is_fleck(mark) or is_remnant(mark))]
 
 
 def _weighted_median(values: Sequence[float], weights: Sequence[float]) -> float:

@@ -144,22 +144,52 @@ def _lines(mask: np.ndarray) -> list[Line]:
         span = width / labels.shape[1]
         if span < _CELL_SPAN_SHARE:
             continue
-        pixels = labels[top : top + height, left : left + width] == label
-        pixels = np.kron(pixels, np.ones((step, step), np.uint8))
+        small = labels[top : top + height, left : left + width] == label
+        pixels = np.kron(small, np.ones((step, step), np.uint8))
         top, left = step * top, step * left
         ink = mask[top : top + len(pixels), left : left + pixels.shape[1]]
         pixels = pixels[: ink.shape[0], : ink.shape[1]]
-        thickness = float(np.percentile((pixels & ink).sum(0), _BARE_RULE_PERCENT))
+        inked = (pixels & ink).sum(0)
+        thickness = float(np.percentile(inked[inked > 0], _BARE_RULE_PERCENT))
         if thickness * _RULE_SLENDERNESS <= pixels.shape[1]:
-            rim = np.zeros((step, pixels.shape[1]), np.uint8)
-            pixels = np.concatenate([rim, pixels, rim])[max(0, step - top) :]
-            found.append(Line(max(0, top - step), left, pixels, thickness, span))
+            line = Line(top, left, pixels, thickness, span)
+            found.append(_extended(line, mask.shape, step))
     return found
+
+
+_MOST_TILT = 6  # degrees between two ends of a line
+_EXTENSION_SHARE = 0.3  # of a line's length: it may go on faintly to either side
+
+
+def _extended(line: Line, page: tuple[int, ...], step: int) -> Line:
+    """A line with its gaps, and what goes on in its direction."""
+    height, width = line.pixels.shape
+    columns = np.flatnonzero(line.pixels.any(0))
+    rows = np.arange(height)[:, np.newaxis]
+    middle = (line.pixels * rows).sum(0)[columns] / line.pixels.sum(0)[columns]
+    # A parabola, as lenses and curled paper bend lines.
+    curve = np.polynomial.Polynomial.fit(columns + line.left, middle + line.top, 2)
+    more = round(_EXTENSION_SHARE * width)
+    left, right = max(0, line.left - more), min(page[1], line.left + width + more)
+    centre = curve(np.arange(left, right))
+    half = line.thickness / 2 + step
+    top = max(0, min(line.top - step, int(centre.min() - half)))
+    bottom = min(page[0], max(line.top + height + step, int(centre.max() + half) + 1))
+    if bottom - top > 3 * height + width * np.tan(np.radians(_MOST_TILT)):
+        return line  # the parabola fits something else
+    pixels = np.abs(np.arange(top, bottom)[:, np.newaxis] - centre) <= half
+    pixels = pixels.astype(np.uint8)
+    within = np.s_[line.top - top :, line.left - left :]
+    pixels[within][:height, :width] |= line.pixels
+    return Line(top, left, pixels, line.thickness, line.span)
+
+
+_THICKER_SHARE = 1.4  # a line is here and there so many times as thick
 
 
 def _erase(mask: np.ndarray, line: Line) -> None:
     """Erases a line, in place, but not what is higher than it is thick."""
-    rim = int(line.thickness) + 2
+    rim = int(_THICKER_SHARE * line.thickness) + 2
     start = max(0, line.top - rim)
     rows = slice(start, line.top + len(line.pixels) + rim)
     columns = slice(line.left, line.left + line.pixels.shape[1])
@@ -206,6 +236,11 @@ _HOLE_SIDE_SHARE = 0.02  # of the mark's longer side; smaller ones are gaps in t
 _MAX_HOLES = 10  # a digit has two, six digits that touch one or two each
 
 
+def is_lean(pixels: np.ndarray, stroke: float) -> bool:
+    """Tells whether a shape, bool [h, w], is hardly more than a line of its stroke."""
+    return bool(pixels.sum() < _LINE_INK_SHARE * max(pixels.shape) * stroke)
+
+
 _FRAME_SHARE = 0.6  # of the ink that lies on straight lines …
 _FRAME_SIDE_SHARE = 0.15  # … and of that on level, and on upright ones
 
@@ -241,7 +276,7 @@ def is_rule(pixels: np.ndarray, stroke: float, page: tuple[int, ...]) -> bool:
     if size > _RULE_SLENDERNESS * stroke:
         # Several digits that touch are as slender, but have more ink than a line, and
         # are less straight than cells.
-        if pixels.sum() < _LINE_INK_SHARE * size * stroke or _is_frame(pixels):
+        if is_lean(pixels, stroke) or _is_frame(pixels):
             return True
     paper = np.pad(~pixels, 1, constant_values=True).astype(np.uint8)
     stats = cv2.connectedComponentsWithStats(paper, connectivity=4)[2]

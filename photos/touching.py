@@ -32,6 +32,7 @@ class Line(NamedTuple):
 
 _NARROWEST_PAIR = 0.7  # width over height: narrower marks are one digit, …
 _WIDEST_ROW = 12.0  # … and wider ones a line
+_SURE_PROBABILITY = 0.95  # a mark that is read so well is one digit
 
 
 def cut(
@@ -44,15 +45,16 @@ def cut(
       normalise: brings a mark to MNIST's form, uint8 [28, 28].
       classify: the network.
     """
-    return [
-        piece
-        for mark in marks
-        for piece in (
-            [mark]
-            if not _NARROWEST_PAIR <= mark.width / mark.height <= _WIDEST_ROW
-            else _best_pieces(mark, normalise, classify)
-        )
-    ]
+    wide = [m for m in marks if _NARROWEST_PAIR <= m.width / m.height <= _WIDEST_ROW]
+    if not wide:
+        return list(marks)
+    sure = classify(np.stack([normalise(mark) for mark in wide])).max(1)
+    pieces = {
+        id(mark): _best_pieces(mark, normalise, classify)
+        for mark, probability in zip(wide, sure)
+        if probability < _SURE_PROBABILITY
+    }
+    return [piece for mark in marks for piece in pieces.get(id(mark), [mark])]
 
 
 def _best_pieces(
@@ -102,7 +104,7 @@ def _pieces(mark: Mark, ends: Sequence[Line | None]) -> dict[tuple[int, int], Ma
 
 
 _WIDE_DIGIT = 0.9  # width over height; few digits of MNIST are wider
-_WIDTH_COST = 1.0  # for each unit above it
+_WIDTH_COST = 4.0  # for each unit above it
 _CROSSING_COSTS = (0.25, 0.5, 2.0, 3.0)  # by strokes that a line crosses: 0, 1, 2, more
 _LEAST_PROBABILITY = 1e-3
 
