@@ -40,7 +40,7 @@ RUNS ?= runs
 tensorboard: .venv/installed  ## show all runs on localhost; RUNS=folder, PORT=6007
 	$(BIN)/python -m evaluation.dashboard --runs=$(RUNS) $(if $(PORT),--on_port=$(PORT))
 
-RUN ?= runs/lenet-s0
+RUN ?= pretrained/robust
 demo: .venv/demo/installed  ## a page to draw digits on; RUN=folder, PORT=7861
 	.venv/demo/bin/python -m photos.demo --run_dir=$(RUN) $(if $(PORT),--on_port=$(PORT))
 

@@ -254,6 +254,9 @@ def table(by_program: dict[str, dict[str, Count]]) -> str:
     return tabulate(rows, header, "github", disable_numparse=True)
 
 
+_HARD_PAGES = 10  # of each kind, with 40 digits each
+
+
 def main(_: list[str]) -> None:
     """Reads the pages and photos that the flags name."""
     predict = trained.load(Path(FLAGS.run_dir)).predict
@@ -263,6 +266,7 @@ def main(_: list[str]) -> None:
             seeds = range(FLAGS.first_seed, FLAGS.first_seed + FLAGS.pages)
             dataset = data.load("mnist", FLAGS.data_dir)
             pictures += sets.made_pages(Path(folder), dataset, seeds)
+            pictures += sets.hard(Path(folder), dataset, seeds[:_HARD_PAGES])
         if FLAGS.photos_dir:
             pictures += sets.keyed(Path(FLAGS.photos_dir))
         print(

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 import data
+from benchmarks import hard_pages
 from photos import make_page
 
 # Left, top, width and height in pixels.
@@ -49,6 +50,23 @@ def made_pages(
             for image, frame in zip(dataset.test_images[drawn], page.boxes.tolist())
         ]
         yield Picture(["made pages"], path, digits, boxes, True)
+
+
+def hard(
+    folder: Path, dataset: data.Dataset, seeds: Sequence[int]
+) -> Iterator[Picture]:
+    """Draws a page of each kind of `hard_pages` for each seed into a folder."""
+    assert dataset.test_labels is not None
+    for seed in seeds:
+        order = np.random.Generator(np.random.PCG64(seed)).permutation(
+            len(dataset.test_images)
+        )
+        images, labels = dataset.test_images[order], dataset.test_labels[order]
+        for kind in hard_pages.KINDS:
+            page = hard_pages.draw(kind, images, seed)
+            path = make_page.store(folder / f"{kind}-{seed}.png", page.picture)
+            digits = "".join(map(str, labels[page.digits]))
+            yield Picture(["hard pages", f"hard: {kind}"], path, digits, None, True)
 
 
 def _ink_box(image: np.ndarray, frame: Sequence[int]) -> Box:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+import pretrained
 from data import inputs
 from evaluation import scoring, trained
 
@@ -74,8 +75,10 @@ class Reader:
         return Prediction(classes, probabilities, [self.names[c] for c in classes])
 
 
-def load(run_dir: str | os.PathLike[str]) -> Reader:
+def load(run_dir: str | os.PathLike[str] = pretrained.ROBUST) -> Reader:
     """Loads the network of a run directory, at its last good checkpoint.
+
+    Without one, it is the network that comes with the project.
 
     Raises:
       UserError: there is no such run, or it is damaged.

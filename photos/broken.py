@@ -60,7 +60,7 @@ def join(
 def _pairs(marks: Sequence[Mark], sure: np.ndarray) -> Iterator[tuple[float, int, int]]:
     """Gap and numbers of two marks that may be pieces of one digit."""
     boxes = np.array([(m.left, m.top, m.right, m.bottom) for m in marks])
-    sizes = np.array([mark.size for mark in marks])
+    sizes = np.array([mark.digit_size for mark in marks])
     for i, (left, top, right, bottom) in enumerate(boxes[:-1].tolist()):
         rest = boxes[i + 1 :]
         aside = np.maximum(rest[:, 0] - right, left - rest[:, 2])

@@ -45,6 +45,11 @@ class Mark:
         """Longer side in pixels."""
         return max(self.pixels.shape)
 
+    @property
+    def digit_size(self) -> int:
+        """The same of a digit in it: of several that touch, not their whole length."""
+        return max(self.height, min(self.width, 2 * self.height))
+
 
 _SMALLEST_MARK_PIXELS = 2  # longer side; a loose piece of the smallest digit
 _MAX_MARKS = 5000  # more are noise or a printed picture
@@ -119,7 +124,7 @@ _GAP_SHARE = 0.18
 def _neighbours(marks: Sequence[Mark]) -> Iterator[tuple[int, int]]:
     """Yields the pairs of marks whose boxes are near enough for one digit."""
     boxes = np.array([(m.left, m.top, m.right, m.bottom) for m in marks]).reshape(-1, 4)
-    sizes = np.array([mark.size for mark in marks])
+    sizes = np.array([mark.digit_size for mark in marks])
     for i, (left, top, right, bottom) in enumerate(boxes[:-1].tolist()):
         rest = boxes[i + 1 :]
         aside = np.maximum(rest[:, 0] - right, left - rest[:, 2])
@@ -141,7 +146,7 @@ def _belong_together(a: Mark, b: Mark) -> bool:
         a, b = b, a
     thin, thick = sorted((a.stroke, b.stroke))
     gap = _distance(a, b)
-    if gap > _GAP_SHARE * a.size:
+    if gap > _GAP_SHARE * max(a.digit_size, b.digit_size):
         return False
     across = min(a.right, b.right) - max(a.left, b.left)
     down = min(a.bottom, b.bottom) - max(a.top, b.top)

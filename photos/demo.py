@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A page on localhost to draw a digit or drop a photo, and see how a network reads it.
 
+    python -m photos.demo
     python -m photos.demo --run_dir=runs/lenet-s0
 
 It needs the extra `demo`, Gradio. The page and its server ask nothing of any other
@@ -29,6 +30,7 @@ import numpy as np
 from absl import flags
 
 import evaluation
+import pretrained
 from data import decode
 from data.dataset import DIGITS
 from data.normalise import normalise
@@ -81,7 +83,11 @@ class DemoError(errors.UserError):
 
 def define_flags() -> None:
     """Defines the flags of the page."""
-    cli.define_path("run_dir", None, "Run directory of the network.")
+    cli.define_path(
+        "run_dir",
+        str(pretrained.ROBUST),
+        "Run directory of the network; default: the one that comes with the project.",
+    )
     flags.DEFINE_integer(
         "on_port",
         None,
@@ -287,8 +293,6 @@ def _launch(blocks: Any, port: int | None) -> str:
 
 def main(_: list[str]) -> None:
     """Serves until Ctrl-C or SIGTERM."""
-    if not FLAGS.run_dir:
-        raise errors.UsageError("nothing to show: give --run_dir=RUN")
     device.set_threads(0)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # to delete the uploads
     with serve(Path(FLAGS.run_dir), FLAGS.on_port) as address:

@@ -195,12 +195,18 @@ _HAIR_SLENDERNESS = 200  # longer side over stroke; hairs and edges have more
 _LARGE_DIGIT_PIXELS = 400  # longer side; smaller marks are no hairs
 
 
+_MOST_HOLES = 3  # in a width like the height; digits that are crossed out have more
+_HOLE_SHARE = 0.08  # of the longer side
+
+
 def _is_digit(mark: Mark) -> bool:
-    """Tells whether a mark is no speck, blot, dash or hair."""
+    """Tells whether a mark is no speck, blot, hair or digit that is crossed out."""
+    most_holes = _MOST_HOLES * max(1, mark.width / mark.height)
     return (
         mark.size >= _SMALLEST_DIGIT_PIXELS
         and mark.size >= _BLOT_SLENDERNESS * mark.stroke
         and mark.size <= max(_LARGE_DIGIT_PIXELS, _HAIR_SLENDERNESS * mark.stroke)
+        and strokes.count_holes(mark.pixels, _HOLE_SHARE) <= most_holes
     )
 
 
@@ -228,7 +234,7 @@ def _without_edges(marks: list[Mark], page: Sequence[int]) -> list[Mark]:
 # Shares of what is usual among the digits of a page.
 _FLECK_SIZE = 0.4  # smaller marks may be flecks, …
 _FLECK_SLENDERNESS = 0.6  # … as a digit of any size is as slender as others
-_SPECK_SIZE = 0.1  # so small marks are
+_SPECK_SIZE = 0.08  # so small marks are
 _REMNANT_STROKE = 0.5  # a straight line by so fine a pen may be left of a rule, …
 _REMNANT_RATIO = 1.5  # … if rules as thick, or nearly so, were erased
 

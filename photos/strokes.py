@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Second stage of reading a page: tells ink from noise, and erases ruled lines."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
@@ -102,22 +103,30 @@ def erase_rules(mask: np.ndarray) -> float:
     Returns:
       Thickness of the thickest line, in pixels; 0 if there is none.
     """
-    level = _lines(mask)
-    if len(level) < _SEVERAL_CELLS:
+    level = _lines(mask, _CELL_SPAN_SHARE)
+    is_form = len(level) >= _SEVERAL_CELLS
+    if not is_form:
         level = [line for line in level if line.span >= _RULE_SPAN_SHARE]
     for line in level:
         _erase(mask, line)
-    spans = sorted(line.span for line in level)
-    if len(level) >= _SEVERAL_CELLS and spans[-_SEVERAL_RULES] < _RULE_SPAN_SHARE:
-        span = _CELL_SPAN_SHARE
+    span = _LONE_VERTICAL_SPAN_SHARE
+    if is_form:
+        span = min(_RULE_SPAN_SHARE, _CELL_SIDE_SHARE * _pitch(level) / len(mask))
     elif len(level) >= _SEVERAL_RULES:
         span = _RULE_SPAN_SHARE
-    else:
-        span = _LONE_VERTICAL_SPAN_SHARE
-    upright = [line for line in _lines(mask.T) if line.span >= span]
+    upright = _lines(mask.T, span)
     for line in upright:
         _erase(mask.T, line)
     return max((line.thickness for line in [*level, *upright]), default=0.0)
+
+
+_CELL_SIDE_SHARE = 0.8  # of the lines' distance: an upright line that joins them
+
+
+def _pitch(level: "Sequence[Line]") -> float:
+    """Distance of neighbouring lines, in pixels; between cells it may be less."""
+    middles = sorted(line.top + len(line.pixels) / 2 for line in level)
+    return float(np.percentile(np.diff(middles), 75))
 
 
 class Line(NamedTuple):
@@ -135,14 +144,14 @@ _BARE_RULE_PERCENT = 20  # part of a line that no stroke crosses, at least
 _COPY_SIDE_PIXELS = 1000  # longer side of the copy on which lines are looked for
 
 
-def _lines(mask: np.ndarray) -> list[Line]:
-    """Finds slender lines that span at least `_CELL_SPAN_SHARE` of the width."""
+def _lines(mask: np.ndarray, least: float) -> list[Line]:
+    """Finds slender level lines that span at least this share of the width."""
     found = []
     step = -(-max(mask.shape) // _COPY_SIDE_PIXELS)
     labels, stats = _long_runs(_reduced(mask, step))
     for label, (left, top, width, height, _) in enumerate(stats.tolist(), 1):
         span = width / labels.shape[1]
-        if span < _CELL_SPAN_SHARE:
+        if span < least:
             continue
         small = labels[top : top + height, left : left + width] == label
         pixels = np.kron(small, np.ones((step, step), np.uint8))
@@ -232,7 +241,7 @@ def _long_runs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 _LINE_INK_SHARE = 1.3  # of length times thickness: a line that is not quite straight
 _RULE_MARK_SHARE = 0.3  # of the page's longer side
-_HOLE_SIDE_SHARE = 0.02  # of the mark's longer side; smaller ones are gaps in the ink
+_HOLE_SIDE_SHARE = 0.02  # of the mark's longer side
 _MAX_HOLES = 10  # a digit has two, six digits that touch one or two each
 
 
@@ -278,7 +287,16 @@ def is_rule(pixels: np.ndarray, stroke: float, page: tuple[int, ...]) -> bool:
         # are less straight than cells.
         if is_lean(pixels, stroke) or _is_frame(pixels):
             return True
+    return count_holes(pixels, _HOLE_SIDE_SHARE) > _MAX_HOLES
+
+
+def count_holes(pixels: np.ndarray, side: float) -> int:
+    """Counts the holes of a shape, bool [h, w].
+
+    Holes are larger than a square with this share of the shape's longer side; smaller
+    ones are gaps in the ink.
+    """
     paper = np.pad(~pixels, 1, constant_values=True).astype(np.uint8)
     stats = cv2.connectedComponentsWithStats(paper, connectivity=4)[2]
     holes = stats[2:, cv2.CC_STAT_AREA]  # without the ink and the paper around it
-    return bool((holes > (_HOLE_SIDE_SHARE * size) ** 2).sum() > _MAX_HOLES)
+    return int((holes > (side * max(pixels.shape)) ** 2).sum())
