@@ -75,7 +75,7 @@ def define_flags() -> None:
     )
     flags.DEFINE_float(
         "reject",
-        0.35,
+        0.5,
         "Leave out what is read with a lower probability: where there is no digit, the"
         " network is sure of nothing.",
         lower_bound=0,

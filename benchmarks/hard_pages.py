@@ -167,8 +167,8 @@ def edges(images: np.ndarray, rng: Random) -> HardPage:
     for x in (18, 25, 34):
         cv2.line(page, (x, 0), (x + 6, HEIGHT), 120, 2, cv2.LINE_AA)
     turn = cv2.getRotationMatrix2D((WIDTH / 2, HEIGHT / 2), 1.5, 0.94)
-    page = cv2.warpAffine(page, turn, (WIDTH, HEIGHT), borderValue=45)
-    return HardPage(page.round().clip(0, 255).astype(np.uint8), _all(images))
+    turned = cv2.warpAffine(page, turn, (WIDTH, HEIGHT), borderValue=45)
+    return HardPage(turned.round().clip(0, 255).astype(np.uint8), _all(images))
 
 
 def crossed_out(images: np.ndarray, rng: Random) -> HardPage:

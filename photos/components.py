@@ -137,6 +137,7 @@ def _neighbours(marks: Sequence[Mark]) -> Iterator[tuple[int, int]]:
 _CRUMB_SHARE = 0.1  # of the digit's longer side: so small a mark belongs to it
 _FRAGMENT_SHARE = 0.6  # the same, if one pen drew both
 _SAME_PEN_RATIO = 0.4  # of the thinner stroke to the thicker one
+_HAIR_GAP_PIXELS = 1.5  # of paper between two strokes that touch, on a coarse picture
 _SLENDEREST_HALVES = 2.0  # height over width; more are two digits of two rows
 
 
@@ -156,7 +157,7 @@ def _belong_together(a: Mark, b: Mark) -> bool:
         return True
     if thin < _SAME_PEN_RATIO * thick:
         return False  # a small digit next to a large one
-    if b.size < _FRAGMENT_SHARE * a.size or gap <= thin / 2:
+    if b.size < _FRAGMENT_SHARE * a.size or gap <= max(_HAIR_GAP_PIXELS, thin / 2):
         return True
     # Two halves, one above the other.
     height = max(a.bottom, b.bottom) - min(a.top, b.top)

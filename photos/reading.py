@@ -20,7 +20,7 @@ from photos import components, orientation, segment
 from system import console, errors, files
 
 DOUBTFUL_PROBABILITY = 0.8  # readings below are marked
-REJECT = 0.35  # readings below are left out
+REJECT = 0.5  # readings below are left out
 COLUMNS = (
     *("file", "row", "column", "digit", "probability", "runner_up"),
     *("runner_up_probability", "doubtful", "left", "top", "width", "height"),
