@@ -55,6 +55,26 @@ def polarity(grey: np.ndarray) -> str:
     return "light" if skewness > 0 else "dark"
 
 
+_DARK_PAPER_SHARE = 0.25  # of the brightest paper: there, ink is hardly darker
+_LIGHT_INK_GREY = 40  # lighter than a dark page: what is written on a slate
+_RIM_SHARE = 0.05  # of the longer side: near the rim of a shadow, we cannot tell
+
+
+def dark_share(grey: np.ndarray) -> float:
+    """Share of a page, uint8 [H, W], that is too dark for dark ink to be seen.
+
+    It is 0 if there is light ink on it, as on a slate.
+    """
+    small = _shrunk(grey)
+    paper = cv2.medianBlur(small, int(max(small.shape) * _WIDEST_STROKE_SHARE) | 1)
+    dark = (paper < _DARK_PAPER_SHARE * np.percentile(paper, 95)).astype(np.uint8)
+    rim = 2 * int(max(small.shape) * _RIM_SHARE) + 1
+    inside = small[cv2.erode(dark, np.ones((rim, rim), np.uint8)) == 1]
+    if inside.size and np.percentile(inside, 99) > np.median(inside) + _LIGHT_INK_GREY:
+        return 0.0
+    return float(dark.mean())
+
+
 _WIDEST_STROKE_SHARE = 0.25  # of the longer side; anything wider is taken for paper
 _INKED_MEDIAN_SHARE = 0.5  # a median below this share of the brightest is ink
 _SMOOTHING_SHARES = (0.08, 0.04, 0.04)  # Gaussian's deviation over the longer side

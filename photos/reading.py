@@ -16,11 +16,12 @@ import tensorflow as tf
 import data
 from data import decode
 from evaluation import scoring
-from photos import components, orientation, segment
+from photos import components, orientation, paper, segment
 from system import console, errors, files
 
 DOUBTFUL_PROBABILITY = 0.8  # readings below are marked
 REJECT = 0.5  # readings below are left out
+_MUCH_DARK_SHARE = 0.4  # of a page; less may be the table beside the sheet
 COLUMNS = (
     *("file", "row", "column", "digit", "probability", "runner_up"),
     *("runner_up_probability", "doubtful", "left", "top", "width", "height"),
@@ -95,10 +96,16 @@ def read(
     try:
         if turn is None:
             turn = orientation.best(segment.find(grey, ink), classify)
+        dark = paper.dark_share(grey)
         turned = np.ascontiguousarray(np.rot90(grey, turn // 90))
         digits = segment.find(turned, ink, classify, reject)
     except components.PageError as error:
         raise components.PageError(f"{path}: {error}") from None
+    if dark >= _MUCH_DARK_SHARE:
+        console.warn(
+            f"{path}: {dark:.0%} of it is nearly black, where no ink can be seen;"
+            " photograph it in even light"
+        )
     readings = []
     for digit in digits:
         box = orientation.turned_back(digit.box, turn, grey.shape)

@@ -151,6 +151,30 @@ def test_each_digit_is_classified(tmp_path):
     assert first.readings[0].runner_up != 1
 
 
+@pytest.mark.parametrize("light, warned", [(1, False), (0.4, False), (0.1, True)])
+def test_a_page_that_is_half_in_the_dark_is_warned_of(tmp_path, capsys, light, warned):
+    page = make_page.draw(np.zeros([1, 28, 28, 1], np.uint8), 0).picture.copy()
+    for x in range(100, 1100, 200):
+        page[200:300, x : x + 12] = 20
+    page[:, 600:] = page[:, 600:] * light
+    path = tmp_path / "page.png"
+    Image.fromarray(page).save(path)
+    reading.read(lambda images: tf.one_hot([1] * len(images), 10) * 9, path)
+    said = (
+        "nearly black, where no ink can be seen; photograph" in capsys.readouterr().err
+    )
+    assert said == warned
+
+
+def test_a_slate_on_a_light_table_is_not_warned_of():
+    page = np.full((300, 400), 220, np.uint8)
+    page[20:-20, 20:-20] = 30
+    assert paper.dark_share(page) > 0.5
+    for x in range(60, 340, 40):
+        page[100:200, x : x + 8] = 200
+    assert paper.dark_share(page) == 0
+
+
 FLAGS = """
 import eval as program
 from absl.flags import FLAGS
