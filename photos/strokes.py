@@ -220,7 +220,10 @@ def _reduced(mask: np.ndarray, step: int) -> np.ndarray:
     height, width = (-(-side // step) * step for side in mask.shape)
     padded = np.zeros((height, width), np.uint8)
     padded[: mask.shape[0], : mask.shape[1]] = mask
-    return padded.reshape(height // step, step, width // step, step).max((1, 3))
+    padded *= 255
+    size = width // step, height // step
+    means = cv2.resize(padded, size, interpolation=cv2.INTER_AREA)
+    return (means > 0).astype(np.uint8)
 
 
 def _long_runs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
