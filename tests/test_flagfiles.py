@@ -6,9 +6,10 @@ from absl import flags
 
 import config
 import models
+import pretrained
 from system import errors, flagfiles
 from tests.helpers import ROOT
-from training import machine
+from training import machine, runs
 
 FLAGFILES = sorted([*ROOT.glob("*.flags"), *ROOT.glob("flags/*.flags")])
 
@@ -55,6 +56,18 @@ def test_flagfile_parses(path, parse):
     run_dir = machine._run_dir(config.Config(**{**own, "seed": 7}))
     assert "{" not in str(run_dir)
     assert str(run_dir).endswith("s7")
+
+
+def test_the_pretrained_network_is_of_its_flagfile(parse):
+    values = parse(f"--flagfile={ROOT / 'flags/robust.flags'}")
+    own = config.Config(**{name: values[name] for name in vars(config.Config())})
+    recorded = config.Config.recorded(runs.read_run(pretrained.ROBUST)["config"])
+    default, wanted = config.Config().deciding(), own.deciding()
+    set_there = [name for name in wanted if wanted[name] != default[name]]
+    assert len(set_there) > 15
+    for name, value in recorded.deciding().items():
+        if name in set_there or name not in ("replicas", "seed"):
+            assert value == wanted[name] or wanted[name] is None, name
 
 
 def test_run_directories_differ(parse):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests of benchmarks/hard_pages.py, of its pictures, and of benchmarks/thresholds.py."""
+"""Tests of benchmarks/hard_pages.py, its pictures, and benchmarks/thresholds.py."""
 
 import numpy as np
 import pytest
