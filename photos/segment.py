@@ -236,7 +236,7 @@ def _without_edges(marks: list[Mark], page: Sequence[int]) -> list[Mark]:
 
 # Shares of what is usual among the digits of a page.
 _FLECK_SIZE = 0.4  # smaller marks may be flecks, …
-_FLECK_SLENDERNESS = 0.6  # … as a digit of any size is as slender as others
+_FLECK_SLENDERNESS = 0.45  # … as a digit of any size is as slender as others
 _SPECK_SIZE = 0.08  # so small marks are
 _REMNANT_STROKE = 0.5  # a straight line by so fine a pen may be left of a rule, …
 _REMNANT_RATIO = 1.5  # … if rules as thick, or nearly so, were erased
