@@ -111,8 +111,8 @@ def test_the_names_are_in_what_kaggle_gets(many, run_dir, tmp_path):
 def test_photos_are_read_by_the_names(tmp_path):
     box, pair = (1, 2, 3, 4), (0.9, 0.1)
     names = ("=cmd", "A")
-    found = segment.Digit(1, 1, box, np.zeros((28, 28), np.uint8))
-    one = reading._reading(found, np.array(pair), names)
+    found = segment.Digit(1, 1, box, np.zeros((28, 28), np.uint8), np.array(pair))
+    one = reading._reading(found, box, names)
     assert (one.digit, one.runner_up) == names
     path = tmp_path / "readings.csv"
     reading.write(path, [reading.Page(tmp_path / "page.png", [one])])

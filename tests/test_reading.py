@@ -234,7 +234,7 @@ def test_the_command_reads_photos(run_dir, tmp_path):
     done = command(
         *("eval.py", f"--run_dir={run_dir}", f"--images={tmp_path}/pages"),
         *(tmp_path / "empty.png", f"--readings={tmp_path}/readings.csv"),
-        f"--annotated_dir={tmp_path}/read",
+        *(f"--annotated_dir={tmp_path}/read", "--reject=0"),
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert f"{tmp_path}/empty.png: no digits found" in done.stdout
@@ -245,7 +245,7 @@ def test_the_command_reads_photos(run_dir, tmp_path):
     rows = (tmp_path / "readings.csv").read_text("utf-8").splitlines()
     answers = [",".join(row.split(",")[:4]) for row in rows]
     assert answers[0] == key[0]
-    assert len(set(key) - set(answers)) <= 0.1 * len(key)
+    assert len(set(key) - set(answers)) <= 0.15 * len(key)
 
 
 def test_an_empty_page_is_not_an_error(run_dir, tmp_path):

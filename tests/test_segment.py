@@ -189,14 +189,20 @@ def test_specks_and_blots_are_dropped(digits):
 
 
 def test_flecks_are_of_the_digits_pen_but_much_smaller():
+    def seven(left, top, size, pen):
+        corner = left + size // 2, top
+        cv2.line(page, (left, top), corner, 0, pen)
+        cv2.line(page, corner, (left + size // 5, top + size), 0, pen)
+
     page = np.full((160, 500), 255, np.uint8)
-    cv2.putText(page, "2 3 5 7", (20, 90), cv2.FONT_HERSHEY_SIMPLEX, 3, 0, 5)
+    for left in range(40, 460, 100):
+        seven(left, 20, 70, 5)
     for x in range(20, 480, 60):
-        cv2.line(page, (x, 120), (x + 6, 126), 0, 6)
-    assert len(segment.find(page)) == 4
-    # A small digit, by a finer pen, is one.
-    cv2.putText(page, "2", (250, 110), cv2.FONT_HERSHEY_SIMPLEX, 0.8, 0, 1)
+        cv2.line(page, (x, 120), (x + 5, 125), 0, 5)
     assert len(segment.find(page)) == 5
+    # A small digit, by a finer pen, is one.
+    seven(250, 128, 22, 1)
+    assert len(segment.find(page)) == 6
 
 
 @pytest.mark.parametrize("tilt", [0, 1.5])

@@ -17,7 +17,7 @@ def softmax_cross_entropy(
 
     Args:
       logits: float32 [N, classes].
-      labels: integers [N]; in a signed type, −1 is for an image of no class, whose
+      labels: integers [N]; as int32 or int64, −1 is for an image of no class, whose
         target is spread evenly over all classes.
       smoothing: share of the target that is spread evenly over all classes. Szegedy et
         al., "Rethinking the Inception Architecture", 2016.
@@ -52,12 +52,10 @@ def binary_cross_entropy(
 
 def _targets(labels: tf.Tensor, classes: int, smoothing: float) -> tf.Tensor:
     """One-hot rows with smoothing, even ones for −1: float32 [N, classes]."""
-    labels = tf.convert_to_tensor(labels)
+    labels = tf.cast(labels, tf.int32)
     rows = tf.one_hot(
         labels, classes, 1 - smoothing + smoothing / classes, smoothing / classes
     )
-    if labels.dtype.is_unsigned:
-        return rows
     return tf.where(labels[:, tf.newaxis] < 0, 1 / classes, rows)
 
 
