@@ -4,7 +4,7 @@
     python -m benchmarks.thresholds --photos_dir=PHOTOS --plot=docs/thresholds.png
 
 Each curve changes one threshold, and leaves the others as they are. What is read are
-the hard pages, and the photos of a folder with keys (see benchmarks/pictures.py).
+hard pages, and photos of a folder with keys (see benchmarks/pictures.py).
 """
 
 if __name__ == "__main__":  # first, as the other imports take a while
@@ -143,7 +143,7 @@ def main(_: list[str]) -> None:
         dataset = data.load("mnist", FLAGS.data_dir)
         read = list(pictures.hard(Path(folder), dataset, range(FLAGS.pages)))
         if FLAGS.photos_dir:
-            read += pictures.keyed(Path(FLAGS.photos_dir))
+            read += list(pictures.keyed(Path(FLAGS.photos_dir)))[:: FLAGS.every]
         found = measure(program, [one._replace(kinds=[ALL]) for one in read])
     for label, points in found.items():
         for value, count in points:
@@ -155,6 +155,7 @@ def define_flags() -> None:
     cli.define_path("run_dir", str(pretrained.ROBUST), "Network that reads.")
     cli.define_path("photos_dir", None, "Folder of photos with keys; default: none.")
     cli.define_path("plot", None, "PNG file for the curves.", required=True)
+    flags.DEFINE_integer("every", 4, "Read every n-th photo only.", lower_bound=1)
     flags.DEFINE_integer("pages", 3, "Hard pages of each kind.", lower_bound=1)
     cli.define_path(
         "data_dir", None, "Directory of MNIST's files; default: see BUILD.md."
