@@ -6,7 +6,7 @@ faint pen leaves wider gaps; there, the distance no longer tells pieces from nei
 and the network's word decides.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -14,47 +14,78 @@ from photos import components
 from photos.components import Mark
 from photos.touching import Classify, unlikeliness
 
-_SURE_PROBABILITY = 0.8  # a mark that is read so well is a digit, and two are two
-_GAP_SHARE = 0.35  # of the longer side of the larger mark: farther apart, no pieces
-_LEAST_GAIN = 1.0  # nats by which they must be read better together
-_MOST_PAIRS = 1000  # the nearest ones of a page, each round
-_MOST_ROUNDS = 4  # a digit in more than 16 pieces cannot be read
+_SURE_PROBABILITY = 0.8  # two marks that are both read so well are two digits
+_GAP_SHARE = 0.8  # of the longer side of the larger mark: farther apart, no pieces
+_LEAST_PROBABILITY = 0.5  # of what is joined: more likely than not, it is a digit
+_LEAST_GAIN = 0.6  # nats by which they must be read better together
+_SMALLEST_DIGIT, _LARGEST_DIGIT = 0.5, 2.0  # of the usual digit of the page
+_LEAST_PIECE = 0.2  # of the digit; smaller ones are flecks, or joined already
+_MOST_PIECES = 4  # of a digit
+_MOST_GROUPS = 1000  # of a page
 
 
 def join(
     marks: Sequence[Mark], normalise: Callable[[Mark], np.ndarray], classify: Classify
 ) -> list[Mark]:
-    """Joins marks, two by two, that the network reads better together.
+    """Joins marks that the network reads better together.
 
     The arguments are those of `touching.cut`.
     """
-    found = list(marks)
-    for _ in range(_MOST_ROUNDS):
-        if len(found) < 2:
-            break
-        images = np.stack([normalise(mark) for mark in found])
-        sure = classify(images).max(1)
-        pairs = sorted(_pairs(found, sure))[:_MOST_PAIRS]
-        if not pairs:
-            break
-        unions = [components.merged([found[i], found[j]]) for _, i, j in pairs]
-        together = classify(np.stack([normalise(union) for union in unions])).max(1)
-        costs = unlikeliness(sure)
-        gains = [
-            costs[i] + costs[j] - cost
-            for (_, i, j), cost in zip(pairs, unlikeliness(together))
+    if len(marks) < 2:
+        return list(marks)
+    sure = classify(np.stack([normalise(mark) for mark in marks])).max(1)
+    usual = [m.digit_size for m, p in zip(marks, sure) if p >= _SURE_PROBABILITY]
+    unions = {
+        group: components.merged([marks[i] for i in group])
+        for group in _groups(_pairs(marks, sure))
+    }
+    size = float(np.median(usual)) if usual else 0.0
+    unions = {
+        group: union
+        for group, union in unions.items()
+        if _SMALLEST_DIGIT * size <= union.size <= _LARGEST_DIGIT * size
+        and min(marks[i].size for i in group) >= _LEAST_PIECE * union.size
+    }
+    if not unions:
+        return list(marks)
+    together = classify(np.stack([normalise(u) for u in unions.values()])).max(1)
+    costs = unlikeliness(sure)
+    gains = [
+        sum(costs[i] for i in group) - cost
+        for group, cost in zip(unions, unlikeliness(together))
+    ]
+    used: set[int] = set()
+    joined = []
+    groups = list(unions)
+    for k in np.argsort(gains)[::-1]:
+        better = gains[k] > _LEAST_GAIN and together[k] >= _LEAST_PROBABILITY
+        if better and not used & groups[k]:
+            used |= groups[k]
+            joined.append(unions[groups[k]])
+    return [mark for i, mark in enumerate(marks) if i not in used] + joined
+
+
+def _groups(pairs: Iterable[tuple[float, int, int]]) -> list[frozenset[int]]:
+    """Groups of up to `_MOST_PIECES` marks that hang together, nearest pairs first."""
+    near: dict[int, list[int]] = {}
+    found: dict[frozenset[int], None] = {}
+    for _, i, j in sorted(pairs):
+        near.setdefault(i, []).append(j)
+        near.setdefault(j, []).append(i)
+        found[frozenset((i, j))] = None
+    groups = list(found)
+    for _ in range(_MOST_PIECES - 2):
+        groups = [
+            group | {k}
+            for group in groups
+            for i in group
+            for k in near[i]
+            if k not in group
         ]
-        used: set[int] = set()
-        for k in np.argsort(gains)[::-1]:
-            _, i, j = pairs[k]
-            better = gains[k] > _LEAST_GAIN and together[k] >= _SURE_PROBABILITY
-            if better and not used & {i, j}:
-                used |= {i, j}
-                found.append(unions[k])
-        if not used:
+        found |= dict.fromkeys(groups)
+        if len(found) > _MOST_GROUPS:
             break
-        found = [mark for i, mark in enumerate(found) if i not in used]
-    return found
+    return list(found)[:_MOST_GROUPS]
 
 
 def _pairs(marks: Sequence[Mark], sure: np.ndarray) -> Iterator[tuple[float, int, int]]:

@@ -60,11 +60,11 @@ def find(
     marks, thickest = _find_marks(darkness)
     marks = _without_edges(marks, grey.shape)
     if classify and marks:
+        marks = broken.join(marks, normalise, classify)
         best = classify(np.stack([normalise(mark) for mark in marks])).max(1)
         sure = [mark for mark, p in zip(marks, best) if p >= _SURE_PROBABILITY]
         marks = _like_the_others(marks, sure, thickest)
         marks = touching.cut(marks, normalise, classify)
-        marks = broken.join(marks, normalise, classify)
     marks = [mark for mark in marks if mark.width <= _WIDEST_DIGIT * mark.height]
     if not (classify and marks):
         return _in_order(_like_the_others(marks, marks, thickest), normalise)
