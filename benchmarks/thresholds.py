@@ -54,7 +54,7 @@ THRESHOLDS = (
     ),
     Threshold(
         "slenderness of a fleck / usual",
-        *(segment, "_FLECK_SLENDERNESS", (0.3, 0.45, 0.6, 0.75, 0.9)),
+        *(segment, "_FLECK_SLENDERNESS", (0.15, 0.3, 0.45, 0.6, 0.75)),
     ),
     Threshold(
         "stroke of a remnant / usual",
@@ -68,10 +68,10 @@ THRESHOLDS = (
         *(touching, "_SURE_PROBABILITY", (0.8, 0.9, 0.95, 0.99, 0.999)),
     ),
     Threshold(
-        "gap in a stroke / digit", broken, "_GAP_SHARE", (0.15, 0.25, 0.35, 0.5, 0.8)
+        "gap in a stroke / digit", broken, "_GAP_SHARE", (0.2, 0.35, 0.5, 0.8, 1.2)
     ),
     Threshold(
-        "gain of joining, nats", broken, "_LEAST_GAIN", (0.3, 0.6, 1.0, 1.5, 2.5)
+        "gain of joining, nats", broken, "_LEAST_GAIN", (0.2, 0.4, 0.6, 1.0, 1.5)
     ),
 )
 
