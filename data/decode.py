@@ -35,7 +35,8 @@ EXPECTED = "expected a PNG, JPEG, WebP, BMP, TIFF or HEIC file"
 MAX_BYTES = 1 << 28
 MAX_PIXELS = 50_000_000  # as large phone cameras have
 MAX_SIDE_PIXELS = 30_000  # some of OpenCV's operations stop at 32,767
-LARGE_PIXELS = 16_000_000  # we read larger pictures at half their size
+LARGE_PIXELS = 10_000_000  # we read larger pictures at half their size
+MAX_HEAVY_PIXELS = 16_000_000  # of formats whose decoders hold the picture three times
 
 
 class Photo(NamedTuple):
@@ -183,8 +184,7 @@ def _check_size(path: Path, image: "Image.Image") -> None:
     # Tiles are decoded whole, even where they stick out of the picture.
     tags = getattr(image, "tag_v2", {})
     tile = int(tags.get(_TILE_WIDTH_TAG, 0)) * int(tags.get(_TILE_HEIGHT_TAG, 0))
-    # The decoders of WebP and HEIC hold the picture three times.
-    limit = LARGE_PIXELS if image.format in ("WEBP", "HEIF") else MAX_PIXELS
+    limit = MAX_HEAVY_PIXELS if image.format in ("WEBP", "HEIF") else MAX_PIXELS
     if max(width * height, tile) > limit or max(width, height) > MAX_SIDE_PIXELS:
         raise PhotoError(
             f"{path}: {width:,} × {height:,} pixels; {EXPECTED} of at most {limit:,}"

@@ -274,8 +274,17 @@ def _is_frame(pixels: np.ndarray) -> bool:
     return on_lines >= _FRAME_SHARE and min(shares) >= _FRAME_SIDE_SHARE
 
 
+_SURROUNDING_SHARE = 0.4  # of the page's border: what is around the sheet, no digit
+
+
+def _border_share(pixels: np.ndarray) -> float:
+    """Share of a shape's border that is ink."""
+    sides = (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1])
+    return float(np.concatenate(sides).mean())
+
+
 def is_rule(pixels: np.ndarray, stroke: float, page: tuple[int, ...]) -> bool:
-    """Tells whether a mark is ruled lines that were not erased.
+    """Tells whether a mark is ruled lines that were not erased, or around the sheet.
 
     Args:
       pixels: bool [h, w].
@@ -285,6 +294,8 @@ def is_rule(pixels: np.ndarray, stroke: float, page: tuple[int, ...]) -> bool:
     size = max(pixels.shape)
     if size <= _RULE_MARK_SHARE * max(page):
         return False
+    if pixels.shape == tuple(page) and _border_share(pixels) >= _SURROUNDING_SHARE:
+        return True
     if size > _RULE_SLENDERNESS * stroke:
         # Several digits that touch are as slender, but have more ink than a line, and
         # are less straight than cells.

@@ -248,7 +248,7 @@ def test_boxes_in_a_halved_photo_are_in_pixels_of_the_file(tmp_path, monkeypatch
 def test_webp_has_a_lower_limit(tmp_path, monkeypatch):
     """Pillow's decoder holds the picture three times."""
     path = stored(tmp_path, Image.fromarray(PICTURE), "webp")
-    monkeypatch.setattr(decode, "LARGE_PIXELS", PICTURE.size - 1)
+    monkeypatch.setattr(decode, "MAX_HEAVY_PIXELS", PICTURE.size - 1)
     refused(path, "of at most 23 pixels, and")
 
 
