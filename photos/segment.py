@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Finds the handwritten digits of a page and brings each to MNIST's form.
 
-The stages: `paper` divides out the paper, `strokes` tells ink from noise and erases
-ruled lines, `components` connects the ink to marks. Then a network's word decides:
-`broken` joins the pieces of a digit, `touching` cuts marks of several. Here we choose
-the marks that are digits, put them into rows and normalise them. Arrays in, arrays out.
+The stages: `paper` divides out the paper, `strokes` tells ink from noise, `rules`
+erases ruled lines, `components` connects the ink to marks. Then a network's word
+decides: `broken` joins the pieces of a digit, `touching` cuts marks of several. Here
+we choose the marks that are digits, put them into rows and normalise them. Arrays in,
+arrays out.
 """
 
 import dataclasses
@@ -15,7 +16,7 @@ import cv2
 import numpy as np
 
 from data.normalise import normalise
-from photos import broken, components, paper, strokes, touching
+from photos import broken, components, paper, rules, strokes, touching
 from photos.components import Mark
 
 
@@ -59,31 +60,42 @@ def find(
 
     marks, thickest = _find_marks(darkness)
     marks = _without_edges(marks, grey.shape)
-    if classify and marks:
-        marks = broken.join(marks, normalise, classify)
-        best = classify(np.stack([normalise(mark) for mark in marks])).max(1)
-        sure = [mark for mark, p in zip(marks, best) if p >= _SURE_PROBABILITY]
-        marks = _like_the_others(marks, sure, thickest)
-        marks = touching.cut(marks, normalise, classify)
-    marks = [mark for mark in marks if mark.width <= _WIDEST_DIGIT * mark.height]
-    if not (classify and marks):
+    if not classify:
+        marks = _without_dashes(marks)
         return _in_order(_like_the_others(marks, marks, thickest), normalise)
+    marks = broken.join(marks, normalise, classify)
+    read = _read(marks, normalise, classify)
+    marks = _like_the_others(marks, _sure(marks, read), thickest)
+    marks = _without_dashes(touching.cut(marks, normalise, classify))
+    read = _read(marks, normalise, classify)
+    marks = [mark for mark in marks if read[id(mark)].max() >= least]
+    marks = _like_the_others(marks, _sure(marks, read), thickest)
+    return _in_order(marks, normalise, read)
+
+
+Normalise = Callable[[Mark], np.ndarray]
+
+
+def _read(
+    marks: Sequence[Mark], normalise: Normalise, classify: touching.Classify
+) -> dict[int, np.ndarray]:
+    """The network's probabilities of each mark, by the mark's id."""
+    if not marks:
+        return {}
     probabilities = classify(np.stack([normalise(mark) for mark in marks]))
-    best = probabilities.max(1)
-    sure = [mark for mark, p in zip(marks, best) if p >= _SURE_PROBABILITY]
-    kept = _like_the_others(
-        [m for m, p in zip(marks, best) if p >= least], sure, thickest
-    )
-    known = {id(mark): each for mark, each in zip(marks, probabilities)}
-    return _in_order(kept, normalise, known)
+    return {id(mark): each for mark, each in zip(marks, probabilities)}
 
 
 _SURE_PROBABILITY = 0.8  # the marks that the network reads so show the usual size
 
 
+def _sure(marks: Sequence[Mark], read: Mapping[int, np.ndarray]) -> list[Mark]:
+    return [mark for mark in marks if read[id(mark)].max() >= _SURE_PROBABILITY]
+
+
 def _in_order(
     marks: Sequence[Mark],
-    normalise: Callable[[Mark], np.ndarray],
+    normalise: Normalise,
     probabilities: Mapping[int, np.ndarray] | None = None,
 ) -> list[Digit]:
     """Digits in reading order, with the probabilities of each mark's id."""
@@ -158,24 +170,24 @@ def _find_marks(darkness: np.ndarray) -> tuple[list[Mark], float]:
 def _at_threshold(darkness: np.ndarray, factor: float = 1) -> Found:
     """What is on a page; the factor raises the threshold of faint ink."""
     mask = strokes.threshold(darkness, factor)
-    thickest = strokes.erase_rules(mask)
+    thickest = rules.erase_rules(mask)
     # Erased lines leave splinters at the strokes that they meet.
     marks = [m for m in components.find(mask) if m.stroke >= thickest / 2]
     # Before joining, so that no line becomes part of a digit next to it; and after it.
-    marks, rules = _split_rules(_without_dots(marks), darkness.shape)
+    marks, ruled = _split_rules(_without_dots(marks), darkness.shape)
     marks, joined = _split_rules(components.join(marks), darkness.shape)
-    return Found(list(filter(_is_digit, marks)), rules + joined, thickest)
+    return Found(list(filter(_is_digit, marks)), ruled + joined, thickest)
 
 
 def _split_rules(
     marks: Sequence[Mark], page: tuple[int, ...]
 ) -> tuple[list[Mark], list[Mark]]:
     others: list[Mark] = []
-    rules: list[Mark] = []
+    ruled: list[Mark] = []
     for mark in marks:
-        is_rule = strokes.is_rule(mark.pixels, mark.stroke, page)
-        (rules if is_rule else others).append(mark)
-    return others, rules
+        is_rule = rules.is_rule(mark.pixels, mark.stroke, page)
+        (ruled if is_rule else others).append(mark)
+    return others, ruled
 
 
 _DOT_SLENDERNESS = 2.0  # longer side over stroke; dots of dotted paper have less
@@ -211,6 +223,10 @@ def _is_digit(mark: Mark) -> bool:
         and mark.size <= max(_LARGE_DIGIT_PIXELS, _HAIR_SLENDERNESS * mark.stroke)
         and strokes.count_holes(mark.pixels, _HOLE_SHARE) <= most_holes
     )
+
+
+def _without_dashes(marks: Sequence[Mark]) -> list[Mark]:
+    return [mark for mark in marks if mark.width <= _WIDEST_DIGIT * mark.height]
 
 
 _MARGIN_SHARE = 0.05  # of the page's shorter side: nobody writes so near the border
