@@ -14,6 +14,7 @@ if __name__ == "__main__":  # before all else, which takes a while to load
 
 from system import device  # noqa: F401  isort: skip  (first: it loads TensorFlow)
 
+import json
 import shutil
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from training import checkpoints, history, runs, weights
 
 FLAGS = flags.FLAGS
 
-KEPT = (runs.RUN, runs.FLAGS, history.METRICS, result.RESULT)
+KEPT = (runs.FLAGS, history.METRICS, result.RESULT)
 KEPT_IF_THERE = (corruptions.CORRUPTIONS_FILE,)
 
 
@@ -54,6 +55,8 @@ def publish(run_dir: Path, folder: Path) -> None:
         for name in (*KEPT, *KEPT_IF_THERE):
             if name in KEPT or (run_dir / name).exists():
                 shutil.copyfile(run_dir / name, folder / name)
+        record = {**trained.record, runs.PUBLISHED: True}
+        (folder / runs.RUN).write_text(json.dumps(record, indent=1) + "\n", "utf-8")
         checkpoints.save(
             tf.train.Checkpoint(**network),
             folder / checkpoints.FOLDER,

@@ -9,7 +9,7 @@ import pytest
 from evaluation import publish, trained
 from system import errors
 from tests.test_older_runs import GOLDEN
-from training import checkpoints
+from training import checkpoints, runs
 
 
 def size(folder):
@@ -23,7 +23,7 @@ def test_a_copy_scores_as_the_run_does(tmp_path, digits):
     np.testing.assert_array_equal(
         run.predict(digits.test_images), copy.predict(digits.test_images)
     )
-    assert (copy.record, copy.step) == (run.record, run.step)
+    assert copy.record == {**run.record, "published": True} and copy.step == run.step
     assert size(folder) < 0.6 * size(GOLDEN)
     assert {file.name for file in folder.iterdir()} == {
         *("run.json", "flags.txt", "metrics.csv", "result.json", "checkpoints")
@@ -54,3 +54,10 @@ def test_nothing_is_left_half_written(tmp_path, monkeypatch):
     with pytest.raises(errors.UserError, match="the disk is full"):
         publish.publish(GOLDEN, tmp_path / "copy")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_copy_is_not_trained_on(tmp_path):
+    publish.publish(GOLDEN, tmp_path / "copy")
+    config = trained.load(tmp_path / "copy").config
+    with pytest.raises(errors.UserError, match="a copy for scoring and reading, with"):
+        runs.check_settings(tmp_path / "copy", config)

@@ -38,6 +38,9 @@ FORMAT = 2
 
 RUN, FLAGS, LOCK, SWEEP = "run.json", "flags.txt", ".lock", "sweep.json"
 
+# Entry of run.json in a copy without what training needs: see evaluation.publish.
+PUBLISHED = "published"
+
 # What training and scoring leave behind besides checkpoints/.
 TRACES = (
     *("metrics.csv", "train", "validation", "test", "final", "result.json"),
@@ -131,6 +134,11 @@ def check_settings(run_dir: Path, config: Any) -> dict[str, Any] | None:
     if not (run_dir / RUN).exists():
         return None
     run = read_run(run_dir)
+    if run.get(PUBLISHED):
+        raise RunError(
+            f"{run_dir} is a copy for scoring and reading, without what training needs:"
+            f" choose another --run_dir; --init_from={run_dir} starts from its weights"
+        )
     stored, given = (
         settings_of(run_dir, run, type(config)).deciding(),
         config.deciding(),
