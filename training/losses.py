@@ -23,9 +23,8 @@ def softmax_cross_entropy(
         al., "Rethinking the Inception Architecture", 2016.
     """
     labels = tf.convert_to_tensor(labels)
-    if (
-        smoothing == 0 and labels.dtype.is_unsigned
-    ):  # the same loss, without a one-hot row for each label
+    has_none = labels.dtype in (tf.int32, tf.int64)  # data sets have uint8 and int16
+    if smoothing == 0 and not has_none:  # the same loss, without one-hot rows
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
             tf.cast(labels, tf.int32), logits
         )
