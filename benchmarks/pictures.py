@@ -36,18 +36,14 @@ def made_pages(
     folder: Path, dataset: data.Dataset, seeds: Sequence[int]
 ) -> Iterator[Picture]:
     """Draws a page of test digits for each seed into a folder."""
-    assert dataset.test_labels is not None
     for seed in seeds:
-        order = np.random.Generator(np.random.PCG64(seed)).permutation(
-            len(dataset.test_images)
-        )
-        page = make_page.draw(dataset.test_images[order], seed)
+        images, labels = _shuffled(dataset, seed)
+        page = make_page.draw(images, seed)
         path = make_page.store(folder / f"page-{seed}.png", page.picture)
-        drawn = order[: len(page.boxes)]
-        digits = "".join(map(str, dataset.test_labels[drawn]))
+        digits = "".join(map(str, labels[: len(page.boxes)]))
         boxes = [
             _ink_box(image[..., 0], frame)
-            for image, frame in zip(dataset.test_images[drawn], page.boxes.tolist())
+            for image, frame in zip(images, page.boxes.tolist())
         ]
         yield Picture(["made pages"], path, digits, boxes, True)
 
@@ -56,17 +52,21 @@ def hard(
     folder: Path, dataset: data.Dataset, seeds: Sequence[int]
 ) -> Iterator[Picture]:
     """Draws a page of each kind of `hard_pages` for each seed into a folder."""
-    assert dataset.test_labels is not None
     for seed in seeds:
-        order = np.random.Generator(np.random.PCG64(seed)).permutation(
-            len(dataset.test_images)
-        )
-        images, labels = dataset.test_images[order], dataset.test_labels[order]
+        images, labels = _shuffled(dataset, seed)
         for kind in hard_pages.KINDS:
             page = hard_pages.draw(kind, images, seed)
             path = make_page.store(folder / f"{kind}-{seed}.png", page.picture)
             digits = "".join(map(str, labels[page.digits]))
             yield Picture(["hard pages", f"hard: {kind}"], path, digits, None, True)
+
+
+def _shuffled(dataset: data.Dataset, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The test images and their labels, in the order of a seed."""
+    assert dataset.test_labels is not None
+    rng = np.random.Generator(np.random.PCG64(seed))
+    order = rng.permutation(len(dataset.test_images))
+    return dataset.test_images[order], dataset.test_labels[order]
 
 
 def _ink_box(image: np.ndarray, frame: Sequence[int]) -> Box:

@@ -90,13 +90,6 @@ def _groups(pairs: Iterable[tuple[float, int, int]]) -> list[frozenset[int]]:
 
 def _pairs(marks: Sequence[Mark], sure: np.ndarray) -> Iterator[tuple[float, int, int]]:
     """Gap and numbers of two marks that may be pieces of one digit."""
-    boxes = np.array([(m.left, m.top, m.right, m.bottom) for m in marks])
-    sizes = np.array([mark.digit_size for mark in marks])
-    for i, (left, top, right, bottom) in enumerate(boxes[:-1].tolist()):
-        rest = boxes[i + 1 :]
-        aside = np.maximum(rest[:, 0] - right, left - rest[:, 2])
-        above = np.maximum(rest[:, 1] - bottom, top - rest[:, 3])
-        gaps = np.maximum(aside, above) / np.maximum(sizes[i + 1 :], sizes[i])
-        doubtful = np.minimum(sure[i + 1 :], sure[i]) < _SURE_PROBABILITY
-        for k in np.flatnonzero(doubtful & (gaps <= _GAP_SHARE)):
-            yield float(gaps[k]), i, i + 1 + int(k)
+    for gap, i, j in components.neighbours(marks, _GAP_SHARE):
+        if min(sure[i], sure[j]) < _SURE_PROBABILITY:
+            yield gap, i, j

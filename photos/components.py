@@ -98,7 +98,7 @@ def join(marks: Sequence[Mark]) -> list[Mark]:
         return i
 
     measured = 0
-    for i, j in _neighbours(marks):
+    for _, i, j in neighbours(marks, _GAP_SHARE):
         measured += _area_around(marks[i], marks[j])
         if measured > _MAX_DISTANCE_PIXELS:
             raise _nested()
@@ -121,17 +121,20 @@ def _area_around(a: Mark, b: Mark) -> int:
 _GAP_SHARE = 0.18
 
 
-def _neighbours(marks: Sequence[Mark]) -> Iterator[tuple[int, int]]:
-    """Yields the pairs of marks whose boxes are near enough for one digit."""
+def neighbours(marks: Sequence[Mark], share: float) -> Iterator[tuple[float, int, int]]:
+    """Yields the gap between two boxes, and their numbers, where they are near.
+
+    Gaps are shares of the larger one's `digit_size`, up to this one.
+    """
     boxes = np.array([(m.left, m.top, m.right, m.bottom) for m in marks]).reshape(-1, 4)
     sizes = np.array([mark.digit_size for mark in marks])
     for i, (left, top, right, bottom) in enumerate(boxes[:-1].tolist()):
         rest = boxes[i + 1 :]
         aside = np.maximum(rest[:, 0] - right, left - rest[:, 2])
         above = np.maximum(rest[:, 1] - bottom, top - rest[:, 3])
-        reach = _GAP_SHARE * np.maximum(sizes[i + 1 :], sizes[i])
-        for j in np.flatnonzero(np.maximum(aside, above) <= reach):
-            yield i, i + 1 + int(j)
+        gaps, larger = np.maximum(aside, above), np.maximum(sizes[i + 1 :], sizes[i])
+        for j in np.flatnonzero(gaps <= share * larger):
+            yield float(gaps[j] / larger[j]), i, i + 1 + int(j)
 
 
 _CRUMB_SHARE = 0.1  # of the digit's longer side: so small a mark belongs to it
