@@ -6,13 +6,13 @@ faint pen leaves wider gaps; there, the distance no longer tells pieces from nei
 and the network's word decides.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from photos import components
 from photos.components import Mark
-from photos.touching import Classify, unlikeliness
+from photos.touching import Classify, Normalise, read, unlikeliness
 
 _SURE_PROBABILITY = 0.8  # two marks that are both read so well are two digits
 _GAP_SHARE = 0.8  # of the longer side of the larger mark: farther apart, no pieces
@@ -24,16 +24,14 @@ _MOST_PIECES = 4  # of a digit
 _MOST_GROUPS = 1000  # of a page
 
 
-def join(
-    marks: Sequence[Mark], normalise: Callable[[Mark], np.ndarray], classify: Classify
-) -> list[Mark]:
+def join(marks: Sequence[Mark], normalise: Normalise, classify: Classify) -> list[Mark]:
     """Joins marks that the network reads better together.
 
     The arguments are those of `touching.cut`.
     """
     if len(marks) < 2:
         return list(marks)
-    sure = classify(np.stack([normalise(mark) for mark in marks])).max(1)
+    sure = read(marks, normalise, classify).max(1)
     usual = [m.digit_size for m, p in zip(marks, sure) if p >= _SURE_PROBABILITY]
     unions = {
         group: components.merged([marks[i] for i in group])
@@ -48,7 +46,7 @@ def join(
     }
     if not unions:
         return list(marks)
-    together = classify(np.stack([normalise(u) for u in unions.values()])).max(1)
+    together = read(unions.values(), normalise, classify).max(1)
     costs = unlikeliness(sure)
     gains = [
         sum(costs[i] for i in group) - cost

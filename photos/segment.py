@@ -9,7 +9,7 @@ arrays out.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -73,16 +73,15 @@ def find(
     return _in_order(marks, normalise, read)
 
 
-Normalise = Callable[[Mark], np.ndarray]
-
-
 def _read(
-    marks: Sequence[Mark], normalise: Normalise, classify: touching.Classify
+    marks: Sequence[Mark],
+    normalise: touching.Normalise,
+    classify: touching.Classify,
 ) -> dict[int, np.ndarray]:
     """The network's probabilities of each mark, by the mark's id."""
     if not marks:
         return {}
-    probabilities = classify(np.stack([normalise(mark) for mark in marks]))
+    probabilities = touching.read(marks, normalise, classify)
     return {id(mark): each for mark, each in zip(marks, probabilities)}
 
 
@@ -95,7 +94,7 @@ def _sure(marks: Sequence[Mark], read: Mapping[int, np.ndarray]) -> list[Mark]:
 
 def _in_order(
     marks: Sequence[Mark],
-    normalise: Normalise,
+    normalise: touching.Normalise,
     probabilities: Mapping[int, np.ndarray] | None = None,
 ) -> list[Digit]:
     """Digits in reading order, with the probabilities of each mark's id."""

@@ -7,7 +7,7 @@ together: LeCun et al., "Gradient-Based Learning Applied to Document Recognition
 section V (heuristic over-segmentation).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -19,6 +19,9 @@ from photos.components import Mark
 
 # uint8 images [N, 28, 28] → probabilities float32 [N, classes].
 Classify = Callable[[np.ndarray], np.ndarray]
+
+# A mark → its image in MNIST's form, uint8 [28, 28].
+Normalise = Callable[[Mark], np.ndarray]
 
 
 class Line(NamedTuple):
@@ -35,9 +38,12 @@ _WIDEST_ROW = 12.0  # … and wider ones a line
 _SURE_PROBABILITY = 0.95  # a mark that is read so well is one digit
 
 
-def cut(
-    marks: Sequence[Mark], normalise: Callable[[Mark], np.ndarray], classify: Classify
-) -> list[Mark]:
+def read(marks: Iterable[Mark], normalise: Normalise, classify: Classify) -> np.ndarray:
+    """The network's probabilities of one mark or more: float32 [N, classes]."""
+    return classify(np.stack([normalise(mark) for mark in marks]))
+
+
+def cut(marks: Sequence[Mark], normalise: Normalise, classify: Classify) -> list[Mark]:
     """Cuts the marks that the network reads better in pieces.
 
     Args:
@@ -48,7 +54,7 @@ def cut(
     wide = [m for m in marks if _NARROWEST_PAIR <= m.width / m.height <= _WIDEST_ROW]
     if not wide:
         return list(marks)
-    sure = classify(np.stack([normalise(mark) for mark in wide])).max(1)
+    sure = read(wide, normalise, classify).max(1)
     pieces = {
         id(mark): _best_pieces(mark, normalise, classify)
         for mark, probability in zip(wide, sure)
@@ -57,14 +63,11 @@ def cut(
     return [piece for mark in marks for piece in pieces.get(id(mark), [mark])]
 
 
-def _best_pieces(
-    mark: Mark, normalise: Callable[[Mark], np.ndarray], classify: Classify
-) -> list[Mark]:
+def _best_pieces(mark: Mark, normalise: Normalise, classify: Classify) -> list[Mark]:
     """The pieces of least cost that together make up the mark: a shortest path."""
     ends: list[Line | None] = [None, *lines(mark), None]  # None: the mark's own ends
     pieces = _pieces(mark, ends)
-    images = np.stack([normalise(piece) for piece in pieces.values()])
-    probabilities = classify(images).max(1)
+    probabilities = read(pieces.values(), normalise, classify).max(1)
     costs = {
         (i, j): _cost(piece, mark, float(probability), (ends[i], ends[j]))
         for ((i, j), piece), probability in zip(pieces.items(), probabilities)
