@@ -11,12 +11,10 @@ import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from tabulate import tabulate
-
-from evaluation import recipes, statistics
-from evaluation.recipes import Run
+from evaluation import hard_digits, recipes, statistics
+from evaluation.recipes import Run, Table
 from system import console, errors
 
 LEVEL = 0.05  # of significance
@@ -32,16 +30,6 @@ Exact McNemar test: it compares two trained networks, not two recipes; other see
 give another answer."""
 WELCH = "Welch's t test over the seeds: it compares recipes, on these digits."
 HOLM = "The last column uses Holm's p, which is corrected for the number of pairs."
-
-
-class Table(NamedTuple):
-    """A table of a comparison; its cells are text."""
-
-    header: Sequence[str]
-    rows: Sequence[Sequence[Any]]
-
-    def __str__(self) -> str:
-        return tabulate(self.rows, self.header, disable_numparse=True)
 
 
 class Comparison(NamedTuple):
@@ -81,7 +69,8 @@ def compare(directories: Sequence[Path]) -> Comparison:
     )
     names = {run.directory: name for run, name in zip(compared, run_names, strict=True)}
     parts += [_run_table(groups, names), INTERVALS, *_test_networks(groups, names)]
-    return Comparison(groups, [*parts, *_test_recipes(groups)])
+    parts += [*_test_recipes(groups), *hard_digits.parts(compared, run_names)]
+    return Comparison(groups, parts)
 
 
 def _recipe_table(groups: Mapping[str, Sequence[Run]]) -> Table:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from tabulate import tabulate
 
 from config import Config
 from evaluation import predictions, result
@@ -18,8 +19,18 @@ from system import console, untrusted
 from training import runs
 
 
+class Table(NamedTuple):
+    """A table of a comparison; its cells are text."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+
+    def __str__(self) -> str:
+        return tabulate(self.rows, self.header, disable_numparse=True)
+
+
 class Run(NamedTuple):
-    """A finished run and which digits it classifies correctly.
+    """A finished run and what it predicts.
 
     Attributes:
       directory: run directory.
@@ -28,7 +39,8 @@ class Run(NamedTuple):
       data: hash of each data file.
       split: the digits scored, "test" or "validation".
       labels: uint8 [N].
-      correct: bool [N].
+      predicted: int64 [N], the classes predicted.
+      classes: their names.
       binary_accuracy: in %, see `scoring.Scores`.
     """
 
@@ -38,8 +50,14 @@ class Run(NamedTuple):
     data: Mapping[str, str]
     split: str
     labels: np.ndarray
-    correct: np.ndarray
+    predicted: np.ndarray
+    classes: tuple[str, ...]
     binary_accuracy: float
+
+    @property
+    def correct(self) -> np.ndarray:
+        """Which digits it classifies correctly, bool [N]."""
+        return self.predicted == self.labels
 
     @property
     def name(self) -> str:
@@ -83,10 +101,10 @@ def read(directory: Path) -> Run:
             f"{directory} was scored before its training was finished: resume it by"
             f" {runs.resume_command(directory)}"
         )
-    correct = probabilities.argmax(1) == labels
     scored = Run(
         *(directory, config, run.get("init_sha256", ""), run["data"]),
-        *(split, labels, correct, binary_accuracy),
+        *(split, labels, probabilities.argmax(1), runs.classes_of(run)),
+        binary_accuracy,
     )
     if scored.errors != errors:
         raise runs.RunError(
