@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 BINS = 15  # as Guo et al.
+TEMPERATURES = 0.05, 20.0  # least and most that a fit may give
 
 
 class Bins(NamedTuple):
@@ -48,3 +49,36 @@ def expected_calibration_error(
     """
     binned = sort_into_bins(confidences, correct, bins)
     return float(np.abs(binned.correct - binned.confidence).sum() / binned.counts.sum())
+
+
+def mean_nll(logits: np.ndarray, labels: np.ndarray, temperature: float = 1) -> float:
+    """Mean of −log softmax(logits / temperature)[label], in nats.
+
+    Logits are float [N, classes], labels integers [N]; N is at least 1.
+    """
+    from scipy import special  # takes a while to load; here and below only
+
+    log_p = special.log_softmax(logits.astype(np.float64) / temperature, axis=1)
+    return 0 - float(log_p[np.arange(len(labels)), labels].mean())
+
+
+def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float | None:
+    """The temperature with the least `mean_nll`; arguments are those of it.
+
+    None if that lies beyond `TEMPERATURES`, and where all images are classified
+    correctly: the lower the temperature, the better, then.
+    """
+    from scipy import optimize
+
+    if (logits.argmax(1) == labels).all():
+        return None
+
+    # The NLL is convex in 1 / temperature, so it has one minimum on any scale.
+    low, high = np.log(TEMPERATURES)
+    found = optimize.minimize_scalar(
+        lambda log: mean_nll(logits, labels, np.exp(log)),
+        bounds=(low, high),
+        method="bounded",
+        options={"xatol": 1e-6},
+    )
+    return float(np.exp(found.x)) if low + 1e-3 < found.x < high - 1e-3 else None

@@ -12,7 +12,7 @@ import tensorflow as tf
 import data
 from config import Config
 from data import kaggle
-from evaluation import predictions, scoring
+from evaluation import predictions, score_text, scoring
 from evaluation.trained import Scored, TrainedRun
 from models import structure
 from system import errors, untrusted
@@ -100,7 +100,7 @@ def _publish(
     pictures = report.write(
         run.directory, split, result, rows, scores, images, first, layers
     )
-    text = scoring.show(result[split])
+    text = score_text.show(result[split])
     summaries.write_score(
         run.directory,
         result["steps"],

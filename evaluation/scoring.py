@@ -2,7 +2,7 @@
 """Scores of a network on labelled images."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,24 @@ class Scores:
     def accuracy(self) -> float:
         """Accuracy, in [0, 1]."""
         return 1 - self.errors / len(self.labels)
+
+    @property
+    def nll(self) -> float:
+        """Mean negative log-likelihood of the labels, in nats; 87 at most per image."""
+        given = self.probabilities[np.arange(len(self.labels)), self.labels]
+        # No float32 is smaller, and log 0 would be no number for JSON.
+        least = np.finfo(np.float32).tiny
+        return 0 - float(np.log(np.maximum(given, least), dtype=np.float64).mean())
+
+    @property
+    def surest(self) -> np.ndarray:
+        """Indices of the images without the 1 % least confident: int64, in order.
+
+        Of equally confident ones, the first are kept. Confidence is the probability of
+        the class predicted.
+        """
+        order = np.argsort(-self.probabilities.max(1), kind="stable")
+        return np.sort(order[: len(order) - len(order) // 100])
 
     @property
     def binary_accuracy(self) -> float:
@@ -133,8 +151,31 @@ def predict_all(
     )
 
 
+def figures(scores: Scores) -> dict[str, Any]:
+    """Accuracy, errors, loss, NLL and calibration, for JSON.
+
+    `accuracy_99` and `errors_99` are those of the images that are left when the 1 %
+    least confident are: N − ⌊N / 100⌋.
+    """
+    correct = scores.predictions == scores.labels
+    surest = correct[scores.surest]
+    return {
+        "accuracy": scores.accuracy,
+        "binary_accuracy": scores.binary_accuracy,
+        "errors": scores.errors,
+        "images": len(scores.labels),
+        "loss": scores.loss,
+        "nll": scores.nll,
+        "calibration_error": calibration.expected_calibration_error(
+            scores.probabilities.max(1), correct
+        ),
+        "accuracy_99": float(surest.mean()),
+        "errors_99": int((~surest).sum()),
+    }
+
+
 def summarise(scores: Scores) -> dict[str, Any]:
-    """Accuracy, errors, loss, calibration, confusions, per-class figures, for JSON.
+    """The `figures`, confusions and figures of each class, for JSON.
 
     A figure of a class is None where it is 0 / 0: recall without an image of the class,
     precision without a prediction.
@@ -147,14 +188,7 @@ def summarise(scores: Scores) -> dict[str, Any]:
     )
     names = ("precision", "recall", "f1")
     return {
-        "accuracy": scores.accuracy,
-        "binary_accuracy": scores.binary_accuracy,
-        "errors": scores.errors,
-        "images": len(scores.labels),
-        "loss": scores.loss,
-        "calibration_error": calibration.expected_calibration_error(
-            scores.probabilities.max(1), scores.predictions == scores.labels
-        ),
+        **figures(scores),
         "confusion_matrix": metrics.confusion_matrix(
             scores.labels, scores.predictions, labels=labels
         ).tolist(),
@@ -172,57 +206,3 @@ def summarise(scores: Scores) -> dict[str, Any]:
 
 def _known(share: float) -> float | None:
     return None if np.isnan(share) else float(share)
-
-
-MAX_SHOWN = 30  # classes in a table of the console
-
-
-def show(summary: Mapping[str, Any]) -> str:
-    """The summary as text for the console; of many classes, only the worst."""
-    rows = summary["classes"]
-    tables = [f"the {MAX_SHOWN} of {len(rows):,} classes with the lowest recall:"]
-    if len(rows) <= MAX_SHOWN:
-        tables = [_confusions(summary)]
-    else:
-        rows = sorted(rows, key=lambda row: row["recall"] or 0)[:MAX_SHOWN]
-    return "\n\n".join(
-        [
-            *tables,
-            _each_class(rows),
-            f"accuracy {summary['accuracy']:.2%}  ·  {summary['errors']} errors of"
-            f" {summary['images']:,}  ·  loss {summary['loss']:.4f}  ·  binary"
-            f" accuracy {summary['binary_accuracy']:.2%}",
-        ]
-    )
-
-
-def _confusions(summary: Mapping[str, Any]) -> str:
-    names = [row["name"] for row in summary["classes"]]
-    table = [
-        [name, *(count or "·" for count in row)]
-        for name, row in zip(names, summary["confusion_matrix"], strict=True)
-    ]
-    return _table(table, ["true \\ predicted", *names])
-
-
-def _each_class(rows: Sequence[Mapping[str, Any]]) -> str:
-    table = [
-        [row["name"], percent(row["precision"]), percent(row["recall"]), row["images"]]
-        for row in rows
-    ]
-    digits = {row["name"] for row in rows} <= set(data.DIGITS)
-    kind = "digit" if digits else "class"
-    return _table(table, [kind, "precision", "recall", "images"])
-
-
-def _table(rows: Sequence[Sequence[Any]], header: Sequence[str]) -> str:
-    from tabulate import tabulate
-
-    # A class may be named 1e5, which is not a number here.
-    align = ["right"] * len(header)
-    return tabulate(rows, header, colalign=align, disable_numparse=True)
-
-
-def percent(share: float | None) -> str:
-    """0.9959 → 99.59%; "–" if there is no figure."""
-    return "–" if share is None else f"{share:.2%}"

@@ -39,3 +39,30 @@ def test_honest_confidence_has_a_small_error():
     hits = rng.uniform(size=100_000) < confidences
     assert calibration.expected_calibration_error(confidences, hits) < 0.01
     assert calibration.expected_calibration_error(confidences**2, hits) > 0.1
+
+
+def test_nll_by_hand():
+    logits = np.log([[0.5, 0.5], [0.8, 0.2]])
+    labels = np.array([0, 1])
+    nll = calibration.mean_nll(logits, labels)
+    assert nll == pytest.approx(-(np.log(0.5) + np.log(0.2)) / 2)
+    # Of [0.64, 0.04] / 0.68.
+    squared = calibration.mean_nll(logits, labels, 0.5)
+    assert squared == pytest.approx(-(np.log(0.5) + np.log(0.04 / 0.68)) / 2)
+
+
+def test_the_fitted_temperature_makes_confidence_true():
+    """Always as sure, and right in three of four: softmax([t, 0]) = [3/4, 1/4]."""
+    logits = np.tile([5.0, 0.0], (8, 1)).astype(np.float32)
+    labels = np.array([0, 0, 0, 1] * 2)
+    fitted = calibration.fit_temperature(logits, labels)
+    assert fitted == pytest.approx(5 / np.log(3), rel=1e-4)
+    best = calibration.mean_nll(logits, labels, fitted)
+    for other in (0.9, 1.1):
+        assert calibration.mean_nll(logits, labels, other * fitted) > best
+
+
+@pytest.mark.parametrize("labels", [np.zeros(4, int), np.array([0, 1, 1, 1])])
+def test_no_temperature_is_best_without_errors_or_beyond_chance(labels):
+    logits = np.tile([5.0, 0.0], (4, 1)).astype(np.float32)
+    assert calibration.fit_temperature(logits, labels) is None

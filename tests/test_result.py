@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from config import Config
-from evaluation import predictions, provenance, result, scoring, trained
+from evaluation import predictions, provenance, result, score_text, scoring, trained
 from models.mlp import MLP
 from system import cli
 from training import checkpoints, history, runs
@@ -80,7 +80,7 @@ def test_the_score_and_the_history_are_stored(tmp_path, capsys, images, split):
         "config": CONFIG.deciding(),
         **{"data": {"a": "b"}, "environment": {"commit": "abc"}},
     }
-    assert scoring.show(summary) in capsys.readouterr().out
+    assert score_text.show(summary) in capsys.readouterr().out
     labels, probabilities = predictions.read(tmp_path)
     np.testing.assert_array_equal(labels, LABELS)
     np.testing.assert_array_equal(probabilities, scores.probabilities)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from evaluation import scoring
+from evaluation import score_text, scoring
 from evaluation.scoring import Scores
 from models.lenet import LeNet
 from training import losses
@@ -91,9 +91,41 @@ def test_summary_by_hand():
     eight = {"class": 8, "name": "8", "images": 0}
     eight |= dict.fromkeys(["precision", "recall", "f1"])
     assert summary["classes"][8] == eight
-    eight_of_table = scoring.show(summary).split("\n\n")[1].splitlines()[-2].split()
+    eight_of_table = score_text.show(summary).split("\n\n")[1].splitlines()[-2].split()
     assert eight_of_table == ["8", "–", "–", "0"]
     assert json.loads(json.dumps(summary)) == summary
+    assert set(scoring.figures(scores)) == {
+        name for name, value in summary.items() if not isinstance(value, list)
+    }
+
+
+def test_nll_by_hand():
+    probabilities = np.full((2, 10), 0.05, np.float32)
+    probabilities[0, 3], probabilities[1, 1] = 0.55, 0.0
+    scores = Scores(np.array([3, 1], np.uint8), probabilities, 0.5)
+    # No float32 is smaller than 2⁻¹²⁶ and log 0 is no number.
+    expected = -(np.log(0.55) - 126 * np.log(2)) / 2
+    assert scores.nll == pytest.approx(expected, rel=1e-6)
+    assert certain(LABELS).nll == 0
+    assert scoring.summarise(scores)["nll"] == scores.nll
+
+
+def test_one_percent_may_be_left_unread():
+    """Of 250 images two; of equally confident ones, the last."""
+    labels = np.zeros(250, np.uint8)
+    confidences = np.full(250, 0.9, np.float32)
+    confidences[[7, 100, 249]] = 0.4, 0.6, 0.6
+    probabilities = np.full((250, 10), 0.01, np.float32)
+    predicted = np.isin(np.arange(250), [7, 8, 249]).astype(int)  # three 1s
+    probabilities[range(250), predicted] = confidences
+    scores = Scores(labels, probabilities, 0.5)
+    assert sorted(set(range(250)) - set(scores.surest.tolist())) == [7, 249]
+    summary = scoring.figures(scores)
+    assert (summary["errors"], summary["errors_99"]) == (3, 1)
+    assert summary["accuracy_99"] == pytest.approx(1 - 1 / 248)
+    assert "1% left unread: 99.60%, 1 errors" in score_text.show_line(summary)
+    few = scoring.figures(certain([3, 1, 9, 7, 5, 9, 1]))
+    assert few["errors_99"] == few["errors"] == 3  # 1 % of seven is none
 
 
 def test_calibration_error_by_hand():
@@ -108,7 +140,7 @@ def test_show_has_the_counts():
     labels = np.repeat(np.array([3, 8], np.uint8), 500)
     read = np.repeat([3, 8, 5], [500, 463, 37])
     scores = Scores(labels, np.eye(10, dtype=np.float32)[read], 0.25)
-    text = scoring.show(scoring.summarise(scores))
+    text = score_text.show(scoring.summarise(scores))
     rows = [line.split() for line in text.splitlines()]
     eight = [row for row in rows if row[:1] == ["8"] and len(row) == 11]
     assert eight == [["8", "·", "·", "·", "·", "·", "37", "·", "·", "463", "·"]]
