@@ -6,6 +6,7 @@ python eval.py --run_dir=runs/kaggle-s0 --data_dir=kaggle --submission=submissio
 python eval.py --run_dir=runs/lenet-s0 --corruptions
 python eval.py --run_dir=runs/lenet-s0 --export_dir=exported
 python eval.py --images=photos/*.jpg --annotated_dir=read
+python eval.py --ensemble runs/lenet-s* --shifts=1 --ensemble_dir=runs/lenet-mean
 python eval.py --compare runs/lenet-s0 runs/lenet_plain-s0 --report=compare.html
 """
 
@@ -18,99 +19,86 @@ from system import device  # isort: skip  (first: it loads TensorFlow)
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from absl import flags
 
-import data
 import pretrained
-from data import decode
-from evaluation import corruptions, export, outputs, result, trained
+from evaluation import (
+    corruptions,
+    ensemble,
+    export,
+    options,
+    outputs,
+    result,
+    temperature,
+    trained,
+)
+from photos import program
 from system import cli, errors, files
-from training import runs
 
 FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
     """Defines the flags; everything else comes from the run directory."""
-    cli.define_path(
-        "run_dir",
-        None,
-        "Run directory of the network. Default, with --images: pretrained/robust, which"
-        " comes with the project.",
-    )
-    cli.define_path("data_dir", None, "Folder of the data; default: see BUILD.md.")
-    cli.define_path(
-        "submission",
-        None,
-        "CSV file for Kaggle's competition: ImageId,Label of each test digit.",
-    )
-    flags.DEFINE_bool(
-        "corruptions",
-        False,
-        "Also score the digits with fainter ink, blurred, noisy, rotated, shifted and"
-        " eroded: how the network bears digits that are not MNIST's. Takes about as"
-        " long as eleven scores.",
-    )
-    export.define_flags()
-    flags.adopt_module_key_flags(export)
-    cli.define_paths(
-        "images",
-        "Photos of digits to read: files, folders or patterns such as '*.jpg'; PNG,"
-        " JPEG, WebP, BMP, TIFF or HEIC. Arguments that are not flags are photos, too.",
-    )
-    flags.DEFINE_enum(
-        "ink",
-        "auto",
-        ["auto", "dark", "light"],
-        "Whether the digits of --images are darker or lighter than their paper.",
-    )
-    flags.DEFINE_enum(
-        "rotate",
-        "0",
-        ["0", "90", "180", "270", "auto"],
-        "Degrees to turn the --images to the left before they are read; auto: as they"
-        " are read best.",
-    )
-    flags.DEFINE_float(
-        "reject",
-        0.5,
-        "Leave out what is read with a lower probability: where there is no digit, the"
-        " network is sure of nothing.",
-        lower_bound=0,
-        upper_bound=1,
-    )
-    cli.define_path("readings", None, "File for the digits read, .csv or .json.")
-    flags.register_validator(
-        "readings",
-        lambda name: name is None or name.lower().endswith((".csv", ".json")),
-        "expected a file name that ends in .csv or .json",
-    )
-    cli.define_path(
-        "annotated_dir", None, "Folder for copies of --images with the digits read."
-    )
-    flags.DEFINE_bool(
-        "compare", False, "Compare the runs whose directories are the arguments."
-    )
-    cli.define_path(
-        "report",
-        None,
-        "HTML file for the comparison: the runs' curves, tables and tests as a page.",
-    )
+    for module in (options, export, program):
+        module.define_flags()
+        flags.adopt_module_key_flags(module)
 
 
 def score(_: Sequence[str]) -> None:
-    """Scores a run; writes its submission and its export, too, if the flags say so."""
-    export_dir = FLAGS.export_dir and Path(FLAGS.export_dir)
-    formats = export.choose(FLAGS.export_formats)
-    if export_dir:
-        export.check(export_dir, formats)
-    run = trained.load(Path(FLAGS.run_dir))
+    """Scores a run; fits its temperature before, if the flags say so."""
+    run_dir = Path(FLAGS.run_dir)
+    formats = check_export()
+    if FLAGS.calibrate:
+        temperature.calibrate(run_dir, Path(FLAGS.calibrate), FLAGS.data_dir)
+    run = trained.load(run_dir).averaged(FLAGS.shifts)
     if not FLAGS.submission:  # with it, there may be nothing to score
         files.check_writable(run.directory / result.RESULT, "run_dir")
-    dataset = data.load_for(run.config, FLAGS.data_dir)
-    runs.check_data(run.directory, run.record, dataset.hashes)
+    write_all(run, result.evaluate, formats)
+
+
+def average(run_dirs: Sequence[str]) -> None:
+    """Scores the mean of several runs."""
+    formats = check_export()
+    folder = FLAGS.ensemble_dir and Path(FLAGS.ensemble_dir)
+    run = ensemble.load([Path(name) for name in run_dirs], folder)
+    write_all(run.averaged(FLAGS.shifts), ensemble.evaluate, formats)
+
+
+def read_photos(arguments: Sequence[str]) -> None:
+    """Reads photos with a run, an ensemble, or what comes with the project."""
+    if FLAGS.ensemble and FLAGS.run_dir:
+        raise errors.UsageError(
+            "--run_dir and --ensemble both name runs: leave one of them out"
+        )
+
+    def load() -> Any:
+        if FLAGS.ensemble:
+            members = ensemble.load([Path(name) for name in arguments])
+            return members.averaged(FLAGS.shifts)
+        run = trained.load(Path(FLAGS.run_dir or pretrained.ROBUST))
+        return run.averaged(FLAGS.shifts)
+
+    photos = [*FLAGS.images, *(() if FLAGS.ensemble else arguments)]
+    values: dict[str, Any] = {name: FLAGS[name].value for name in program.FLAGS}
+    program.read_all(load, photos, **values)
+
+
+def check_export() -> list[str]:
+    """The formats to export; UserError if they cannot be, before any work."""
+    several = FLAGS.ensemble or FLAGS.shifts > 0
+    if not FLAGS.export_dir:
+        return []
+    formats = export.choose(FLAGS.export_formats, several)
+    export.check(Path(FLAGS.export_dir), formats)
+    return formats
+
+
+def write_all(run: Any, evaluate: Callable[..., None], formats: list[str]) -> None:
+    """Writes the score of a run or an ensemble, and what else the flags say."""
+    dataset = trained.load_data(run.members, FLAGS.data_dir)
     scored = run.scored(dataset, optional=FLAGS.submission and not FLAGS.export_dir)
     written = outputs.Outputs()
     if FLAGS.submission:
@@ -118,42 +106,10 @@ def score(_: Sequence[str]) -> None:
     if FLAGS.corruptions and scored:  # before the report, which shows them
         written.attempt(corruptions.evaluate, run, scored)
     if scored:
-        written.attempt(result.evaluate, run, scored)
-    if export_dir:
-        written.attempt(export.export_run, run, dataset, scored, export_dir, formats)
-    written.report()
-
-
-def read_photos(photos: Sequence[str]) -> None:
-    """Reads the digits of photos, prints them, and writes them if the flags say so.
-
-    A photo that cannot be read does not keep the others from it.
-    """
-    from photos import annotate, reading  # loads matplotlib
-
-    paths = decode.expand([*FLAGS.images, *photos])
-    folder = FLAGS.annotated_dir
-    names = annotate.name_files(paths, Path(folder)) if folder else []
-    run = trained.load(Path(FLAGS.run_dir or pretrained.ROBUST))
-    turn = None if FLAGS.rotate == "auto" else int(FLAGS.rotate)
-    pages: list[reading.Page] = []
-
-    def read(path: Path) -> None:
-        kind = {"turn": turn, "reject": FLAGS.reject}
-        pages.append(reading.read(run.predict, path, FLAGS.ink, run.classes, **kind))
-
-    written = outputs.Outputs()
-    for path in paths:
-        written.attempt(read, path)
-    if pages:
-        print(reading.show(pages))
-    to_draw = {page.path: page for page in pages}
-    for path, name in zip(paths, names):
-        if path in to_draw and written.attempt(annotate.write, name, to_draw[path]):
-            print(name)
-    path = FLAGS.readings
-    if pages and path and written.attempt(reading.write, Path(path), pages):
-        print(path)
+        written.attempt(evaluate, run, scored)
+    if formats:
+        folder = Path(FLAGS.export_dir)
+        written.attempt(export.export_run, run, dataset, scored, folder, formats)
     written.report()
 
 
@@ -178,12 +134,13 @@ class Mode(NamedTuple):
     flags: tuple[str, ...]
 
 
-PHOTO_FLAGS = ("ink", "rotate", "reject", "readings", "annotated_dir")
-SCORE_FLAGS = ("submission", "corruptions", "export_dir", "export_formats")
+READ = ("images", *program.FLAGS, "run_dir", "ensemble", "shifts")
+EXPORT = ("data_dir", "shifts", "corruptions", "export_dir", "export_formats")
 MODES = (  # if several are chosen, the first
     Mode("Comparing runs", compare, ("compare", "report")),
-    Mode("Reading photos", read_photos, ("images", "run_dir", *PHOTO_FLAGS)),
-    Mode("Scoring a run", score, ("run_dir", "data_dir", *SCORE_FLAGS)),
+    Mode("Reading photos", read_photos, READ),
+    Mode("Scoring an ensemble", average, ("ensemble", "ensemble_dir", *EXPORT)),
+    Mode("Scoring a run", score, ("run_dir", "submission", "calibrate", *EXPORT)),
 )
 HEADINGS = {mode.title: mode.flags for mode in reversed(MODES)}
 
@@ -196,14 +153,19 @@ def choose_mode(arguments: Sequence[str]) -> Mode:
         what = f"unexpected argument {arguments[0]!r}" if arguments else "nothing to do"
         raise errors.UsageError(
             f"{what}: give --run_dir=RUN to score a run, --compare RUN RUN to compare"
-            " runs, or --run_dir=RUN --images=PHOTO to read photos"
+            " runs, --ensemble RUN RUN for their mean, or --run_dir=RUN --images=PHOTO"
+            " to read photos"
         )
     for name in given:
         if name not in mode.flags:
             other = next(other for other in reversed(MODES) if name in other.flags)
+            first = other.flags[0]
+            instead = (
+                f"leave out --{mode.flags[0]}" if name == first else f"give --{first}"
+            )
             raise errors.UsageError(
                 f"--{name} is for {other.title.lower()}, not for {mode.title.lower()}:"
-                f" leave it out, or give --{other.flags[0]}"
+                f" leave it out, or {instead}"
             )
     return mode
 

@@ -15,7 +15,7 @@ import numpy as np
 from scipy import ndimage
 
 from evaluation import scoring
-from evaluation.trained import Scored, TrainedRun
+from evaluation.trained import Scored
 from system import untrusted
 from training import runs
 
@@ -109,11 +109,18 @@ def measure(
     }
 
 
-def evaluate(run: TrainedRun, scored: Scored) -> None:
-    """Measures a run, prints the table, and stores it as corruptions.json.
+def evaluate(run: Any, scored: Scored) -> None:
+    """Measures a run or an ensemble, prints the table, stores it as corruptions.json.
 
-    The digits are those that the run held out, if it did, and else the test digits.
-    Raises RunError if the run cannot be written to.
+    The digits are those that were held out, if some were, and else the test digits.
+    Averages over shifts are not stored: the file has the network as it was trained.
+
+    Args:
+      run: a `TrainedRun`, or an `Ensemble`, whose directory may be None.
+      scored: the digits.
+
+    Raises:
+      RunError: the directory cannot be written to.
     """
     split = "validation" if "validation" in scored else "test"
     images, labels = scored[split]
@@ -124,9 +131,12 @@ def evaluate(run: TrainedRun, scored: Scored) -> None:
         "step": run.step,
         "errors": measure(run.predict, images, labels, SEEDS[split]),
     }
-    text = json.dumps(found, indent=1) + "\n"
-    runs.write_atomically(run.directory / CORRUPTIONS_FILE, text)
+    if run.directory and not run.shifts:
+        text = json.dumps(found, indent=1) + "\n"
+        runs.write_atomically(run.directory / CORRUPTIONS_FILE, text)
     print(show(found))
+    if run.shifts:
+        print(f"mean over shifts by ±{run.shifts}; not stored")
 
 
 def read(run_dir: Path) -> dict[str, Any] | None:

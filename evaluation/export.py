@@ -34,7 +34,7 @@ import data
 from evaluation import result
 from evaluation.chain import ExportError
 from evaluation.formats import FORMATS, Exported, Format, Read, missing
-from evaluation.trained import Scored, TrainedRun
+from evaluation.trained import Scored
 from system import cli, device, errors, files
 from training.environment import current_environment
 
@@ -42,6 +42,9 @@ EXPORT = "export.json"
 CALIBRATION_DIGITS = 500
 TOLERANCE = 0.0005  # of the accuracy, for int8: 5 digits of 10,000
 LATENCY_CALLS = 100
+NOT_SEVERAL = (
+    "only a single network can be computed in integers, without --ensemble and --shifts"
+)
 
 
 def define_flags() -> None:
@@ -66,14 +69,25 @@ def _check_formats(values: Any) -> None:
         raise errors.UsageError("--export_formats needs --export_dir")
 
 
-def choose(names: Sequence[str] | None) -> list[str]:
-    """The formats of --export_formats, or all whose converters are installed."""
+def choose(names: Sequence[str] | None, several: bool = False) -> list[str]:
+    """The formats of --export_formats, or all whose converters are installed.
+
+    Args:
+      names: the value of the flag.
+      several: whether it is the mean of several networks, or of shifts, that is to be
+        exported: there is no int8 of these.
+    """
     for name in names or []:
         if name not in FORMATS:
             raise errors.UsageError(
                 f"--export_formats={name}: expected some of {', '.join(FORMATS)}"
             )
-    return [n for n in FORMATS if (n in names if names else not missing(n))]
+    if several and "int8" in (names or []):
+        raise errors.UsageError(f"--export_formats=int8: {NOT_SEVERAL}")
+    possible = [n for n in FORMATS if not (several and n == "int8")]
+    if several and not names:
+        print(f"int8.tflite is left out: {NOT_SEVERAL}")
+    return [n for n in possible if (n in names if names else not missing(n))]
 
 
 def check(export_dir: Path, formats: Sequence[str]) -> None:
@@ -104,15 +118,16 @@ def _unwritable(export_dir: Path, error: Exception) -> ExportError:
 
 
 def export_run(
-    run: TrainedRun,
+    run: Any,
     dataset: data.Dataset,
     scored: Scored,
     export_dir: Path,
     formats: Sequence[str],
 ) -> None:
-    """Exports the network of a run, checked on the digits that the run is scored on.
+    """Exports what a run predicts by, checked on the digits that the run is scored on.
 
-    Raises ExportError if a format failed; the others are written.
+    The run is a `TrainedRun` or an `Ensemble`. Raises ExportError if a format failed;
+    the others are written.
     """
     split = result.scored_split(scored)
     size, seed = run.config.validation_size, run.config.split_seed
@@ -124,7 +139,7 @@ def export_run(
         *scored[split],
         calibration=dataset.train_images[trained_on],
         facts={
-            "run": run.record,
+            **run.origin,
             "checked_on": split,
             "classes": list(run.classes),
             "environment": current_environment(),

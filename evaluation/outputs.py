@@ -7,7 +7,7 @@ from typing import Any
 from system import errors, files
 
 FILES = ("submission", "readings", "report")  # flags
-FOLDERS = ("export_dir", "annotated_dir")
+FOLDERS = ("export_dir", "annotated_dir", "ensemble_dir")
 
 
 def check(values: Mapping[str, Any]) -> None:

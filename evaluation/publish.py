@@ -23,13 +23,14 @@ from absl import flags
 
 from config import Config
 from evaluation import corruptions, result
+from evaluation.trained import TEMPERATURE_FILE
 from system import cli
 from training import checkpoints, history, runs, weights
 
 FLAGS = flags.FLAGS
 
 KEPT = (runs.FLAGS, history.METRICS, result.RESULT)
-KEPT_IF_THERE = (corruptions.CORRUPTIONS_FILE,)
+KEPT_IF_THERE = (corruptions.CORRUPTIONS_FILE, TEMPERATURE_FILE)
 
 
 def publish(run_dir: Path, folder: Path) -> None:

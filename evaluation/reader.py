@@ -18,7 +18,7 @@ import tensorflow as tf
 
 import pretrained
 from data import inputs
-from evaluation import scoring, trained
+from evaluation import ensemble, scoring, trained
 
 BATCH_SIZE = 1000
 
@@ -32,14 +32,14 @@ class Prediction(NamedTuple):
 
 
 class Reader:
-    """The network of a finished run.
+    """The network of a finished run, or the mean of several.
 
     Attributes:
-      run: the run: directory, settings, record, step.
+      run: the run: directory, settings, record, step; or the ensemble.
       names: name of each class.
     """
 
-    def __init__(self, run: trained.TrainedRun):
+    def __init__(self, run: trained.TrainedRun | ensemble.Ensemble):
         self.run, self.names = run, run.classes
         network = run.predict.network
 
@@ -75,12 +75,22 @@ class Reader:
         return Prediction(classes, probabilities, [self.names[c] for c in classes])
 
 
-def load(run_dir: str | os.PathLike[str] = pretrained.ROBUST) -> Reader:
+def load(
+    run_dir: str | os.PathLike[str] = pretrained.ROBUST,
+    *others: str | os.PathLike[str],
+    shifts: int = 0,
+) -> Reader:
     """Loads the network of a run directory, at its last good checkpoint.
 
-    Without one, it is the network that comes with the project.
+    Args:
+      run_dir: run directory; without one, it is the network that comes with the
+        project.
+      others: further runs; the probabilities are the mean of all.
+      shifts: average over shifts by up to so many pixels, too, as eval.py --shifts.
 
     Raises:
-      UserError: there is no such run, or it is damaged.
+      UserError: there is no such run, or it is damaged; or see `ensemble.load`.
     """
-    return Reader(trained.load(Path(run_dir).expanduser()))
+    first, *rest = (Path(name).expanduser() for name in (run_dir, *others))
+    run = ensemble.load([first, *rest]) if rest else trained.load(first)
+    return Reader(run.averaged(shifts))

@@ -23,6 +23,7 @@ from evaluation import (
     page,
     precision_recall,
     provenance,
+    score_text,
     statistics,
 )
 from evaluation.activations import FirstLayer
@@ -74,7 +75,14 @@ def write(
       The page's pictures for TensorBoard, by tag: uint8 [H, W, 3].
     """
     errors = find_errors(scores)
-    charts = _charts(split, result, rows, scores)
+    best = Config.recorded(result["config"]).keep_best
+    charts = {
+        # The last epoch is where the curves end: it needs no mark.
+        "learning_curves": figures.learning_curves(
+            rows, result["scored_epoch"] if best else None
+        ),
+        **draw_scores(result[split], scores),
+    }
     pictures = {
         "filters": figures.raster(mosaics.filters(layer.kernel)),
         "feature_maps": figures.raster(mosaics.feature_maps(layer.digits, layer.maps)),
@@ -83,11 +91,13 @@ def write(
     uris |= {name: page.png_uri(picture) for name, picture in pictures.items()}
     content = page.render(
         TEMPLATE,
-        **_facts(split, result, scores, layer),
+        **_facts(split, result, layer),
+        **scored_facts(run_dir, split, result[split], scores),
+        errors=gallery(images, errors),
+        ways=score_text.ways(split, result),
+        plain="as trained",
         name=run_dir.absolute().name,
         rows=rows,
-        errors=_gallery(images, errors),
-        corrupted=_corrupted(run_dir),
         fed=_fed(run_dir),
         layers=layers,
         pictures=uris,
@@ -99,23 +109,13 @@ def write(
     return pictures
 
 
-def _charts(
-    split: str,
-    result: Mapping[str, Any],
-    rows: Sequence[Mapping[str, float]],
-    scores: Scores,
-) -> dict[str, Any]:
-    """The page's charts by name."""
+def draw_scores(summary: Mapping[str, Any], scores: Scores) -> dict[str, Any]:
+    """Charts of what a network predicts, by name; the summary is of the scores."""
     confidences = scores.probabilities.max(1)
     correct = scores.predictions == scores.labels
-    # The last epoch is where the curves end: it needs no mark.
-    best = Config.recorded(result["config"]).keep_best
     return {
-        "learning_curves": figures.learning_curves(
-            rows, result["scored_epoch"] if best else None
-        ),
         "confusion_matrix": confusion.draw(
-            np.array(result[split]["confusion_matrix"]), scores.classes
+            np.array(summary["confusion_matrix"]), scores.classes
         ),
         "precision_recall": precision_recall.draw(precision_recall.worst(scores)),
         "calibration": figures.reliability(confidences, correct),
@@ -137,7 +137,7 @@ def _draw_worst(
     return figures.raster(mosaics.worst_errors(chosen, captions))
 
 
-def _gallery(images: np.ndarray, errors: Sequence[Error]) -> list[tuple[Error, str]]:
+def gallery(images: np.ndarray, errors: Sequence[Error]) -> list[tuple[Error, str]]:
     """The first errors, each with the data URI of its picture."""
     return [(error, _ink_uri(images[error.index])) for error in errors[:MAX_ERRORS]]
 
@@ -161,18 +161,13 @@ def _ink_uri(image: np.ndarray) -> str:
     return page.png_uri(255 - image[..., 0])
 
 
-def _facts(
-    split: str, result: Mapping[str, Any], scores: Scores, layer: FirstLayer
-) -> dict[str, Any]:
-    """The variables of the page, except rows and pictures."""
-    summary, config = result[split], Config.recorded(result["config"])
+def _facts(split: str, result: Mapping[str, Any], layer: FirstLayer) -> dict[str, Any]:
+    """The variables of the page that are of the run, except rows and pictures."""
+    config = Config.recorded(result["config"])
     early = result["finished"] and result["epochs"] < config.epochs
-    correct = summary["images"] - summary["errors"]
     different, same = provenance.settings(result)
     return {
-        "split": split,
         "result": result,
-        "summary": summary,
         "config": config,
         "flags": provenance.flags(result),
         "different": different,
@@ -181,15 +176,33 @@ def _facts(
         "environment": _known(result["environment"]),
         "scored": provenance.describe_weights(split, result),
         "more_epochs": epochs.can_change(config) and not early,
-        "interval": statistics.share_interval(correct, summary["images"]),
-        "confusions": confusions(np.array(summary["confusion_matrix"])),
-        **_words(scores.classes),
-        **_classes(summary, scores.classes),
-        "bins": calibration.BINS,
-        "mean_confidence": float(scores.probabilities.max(1).mean()),
         "kernel_shape": layer.kernel.shape,
         "maps_shape": layer.maps.shape,
         "shown": (mosaics.MAX_FILTERS, mosaics.MAX_MAPS),
+    }
+
+
+def scored_facts(
+    run_dir: Path, split: str, summary: Mapping[str, Any], scores: Scores
+) -> dict[str, Any]:
+    """The variables of scored.html.j2, except pictures, `ways` and `errors`.
+
+    The summary is of the scores; the folder may hold a corruptions.json.
+    """
+    correct = summary["images"] - summary["errors"]
+    words = _words(scores.classes)
+    which = "test" if split == "test" else "held-out"
+    return {
+        "split": split,
+        "summary": summary,
+        "scored_images": f"{which} {words['noun']}s",
+        "interval": statistics.share_interval(correct, summary["images"]),
+        "confusions": confusions(np.array(summary["confusion_matrix"])),
+        **words,
+        **_classes(summary, scores.classes),
+        "bins": calibration.BINS,
+        "mean_confidence": float(scores.probabilities.max(1).mean()),
+        "corrupted": _corrupted(run_dir),
     }
 
 

@@ -2,17 +2,16 @@
 """Result of a run: on the console, in the run directory, in TensorBoard."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 import data
 from config import Config
 from data import kaggle
-from evaluation import predictions, score_text, scoring
+from evaluation import combined, predictions, score_text, scoring, trained
 from evaluation.trained import Scored, TrainedRun
 from models import structure
 from system import errors, untrusted
@@ -25,7 +24,8 @@ def evaluate(run: TrainedRun, scored: Scored) -> None:
     """Scores a run, prints the score and stores it.
 
     The run directory gets result.json, predictions.npz, report.html and TensorBoard
-    events.
+    events. All of them are of the network as it was trained; result.json and the report
+    have the figures with its temperature and averaged over shifts next to these.
 
     Args:
       run: the run.
@@ -35,23 +35,51 @@ def evaluate(run: TrainedRun, scored: Scored) -> None:
       RunError: the run has no history, gives no numbers, or cannot be written to.
     """
     split = scored_split(scored)
-    images, labels = scored[split]
     columns = ("loss", "accuracy")
     needed = [f"{name}_{column}" for name in ("train", split) for column in columns]
     rows = history.some_epochs(run.directory, run.step, [*needed, "learning_rate"])
-    scores = scoring.score(
-        run.predict, images, labels, run.config.loss, classes=run.classes
-    )
+    scores = score(run, trained.as_trained(run), split, scored[split])
+    others = {
+        name: facts | scoring.figures(score(run, predict, split, scored[split]))
+        for name, predict, facts in _other_ways(run, split)
+    }
+    result = _result(run, split, rows, scores, others)
+    # In this order, so that a result always has its predictions.
+    predictions.write(run.directory, scores)
+    runs.write_atomically(run.directory / RESULT, json.dumps(result, indent=1) + "\n")
+    _publish(run, split, result, rows, scores, scored[split][0])
+
+
+def score(
+    run: TrainedRun,
+    predict: scoring.Predict,
+    split: str,
+    digits: tuple[np.ndarray, np.ndarray],
+) -> scoring.Scores:
+    """Scores a network of a run on images and labels.
+
+    Raises RunError, which names the split, if it gives NaN or infinity.
+    """
+    scores = scoring.score(predict, *digits, run.config.loss, classes=run.classes)
     if not (np.isfinite(scores.probabilities).all() and np.isfinite(scores.loss)):
         raise runs.RunError(
             f"the network of {run.directory} gives NaN or infinity for some {split}"
             " digits: train again with a lower --learning_rate in another --run_dir"
         )
-    result = _result(run, split, rows, scores)
-    # In this order, so that a result always has its predictions.
-    predictions.write(run.directory, scores)
-    runs.write_atomically(run.directory / RESULT, json.dumps(result, indent=1) + "\n")
-    _publish(run, split, result, rows, scores, images)
+    return scores
+
+
+def _other_ways(
+    run: TrainedRun, split: str
+) -> Iterator[tuple[str, scoring.Predict, dict[str, Any]]]:
+    """Other ways to use a run's network: entry of result.json, network, facts."""
+    temperature = {"temperature": run.temperature} if run.temperature else {}
+    if run.temperature:
+        network = combined.Tempered(run.network, run.temperature)
+        yield f"{split}_calibrated", scoring.Predict(network), temperature
+    if run.shifts:
+        facts = {"shifts": run.shifts, **temperature}
+        yield f"{split}_shifts{run.shifts}", run.predict, facts
 
 
 def submit(run: TrainedRun, dataset: data.Dataset, path: str) -> None:
@@ -70,11 +98,13 @@ def _result(
     split: str,
     rows: Sequence[Mapping[str, float]],
     scores: scoring.Scores,
+    others: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Contents of result.json."""
-    weights = run.predict.network.trainable_variables
+    weights = run.network.trainable_variables
     return {
         split: scoring.summarise(scores),
+        **others,
         "parameters": sum(w.shape.num_elements() for w in weights),
         **_progress(run.config, rows, run.step),
         f"{split}_accuracy_by_epoch": [row[f"{split}_accuracy"] for row in rows],
@@ -94,7 +124,7 @@ def _publish(
     # These load matplotlib, Jinja and TensorBoard's plugins: not when training starts.
     from evaluation import activations, report, tensorboard
 
-    network: tf.Module = run.predict.network
+    network = run.network
     first, last = activations.compute(network, images, scores)
     layers = structure.layers(network)
     pictures = report.write(
@@ -111,6 +141,8 @@ def _publish(
     )
     tensorboard.write_projector(run.directory / summaries.FINAL, scores, images, last)
     print(text)
+    for name, figures in score_text.ways(split, result)[1:]:
+        print(f"{name}: {score_text.show_line(figures)}")
     print(run.directory / report.REPORT)
 
 
@@ -134,11 +166,16 @@ def _progress(
     return {
         "epochs": len(rows),
         "steps": step,
-        "finished": len(rows) == config.epochs
-        or history.stopped_early(rows, config.early_stopping),
+        "finished": is_finished(config, rows),
         "scored_epoch": best if from_best else last,
         "training_seconds": rows[-1]["seconds"],
     }
+
+
+def is_finished(config: Config, rows: Sequence[Mapping[str, float]]) -> bool:
+    """Whether training is over after these rows of metrics.csv."""
+    stopped = history.stopped_early(rows, config.early_stopping)
+    return len(rows) == config.epochs or stopped
 
 
 def finished(run_dir: Path, config: Config) -> str:

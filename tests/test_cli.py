@@ -145,6 +145,23 @@ BAD_EVALUATIONS = {
     "tests --compare data": (1, "tests holds no run"),
     "--compare README.md data": (1, "README.md holds no run"),
     "--run_dir=tests": (1, "tests holds no run"),
+    "--ensemble": (2, "two runs or more"),
+    "--ensemble runs/a": (2, "two runs or more"),
+    "--ensemble tests data": (1, "tests holds no run"),
+    "--ensemble tests data/../tests": (1, "are the same directory: name each run once"),
+    "--ensemble a b --run_dir=c": (2, "leave it out, or leave out --ensemble"),
+    "--ensemble a b --submission=s.csv": (2, "not for scoring an ensemble"),
+    "--ensemble a b --calibrate=c": (2, "--calibrate is for scoring a run, not for"),
+    "--ensemble a b --compare": (2, "--ensemble is for scoring an ensemble, not for"),
+    "--ensemble a b --images=c.png --run_dir=d": (2, "both name runs"),
+    "--ensemble a b --images=c.png --ensemble_dir=d": (2, "not for reading photos"),
+    "--ensemble a b --export_dir=e --export_formats=int8": (2, "only a single network"),
+    "--run_dir=a --shifts=1 --export_dir=e --export_formats=int8": (2, "only a single"),
+    "--run_dir=a --shifts=3": (2, "shifts"),
+    "--run_dir=a --ensemble_dir=b": (2, "--ensemble_dir is for scoring an ensemble"),
+    "--shifts=1": (2, "nothing to do"),
+    "--compare a b --shifts=1": (2, "not for comparing runs"),
+    "--run_dir=tests --calibrate=tests": (1, "tests holds no run"),
 }
 
 

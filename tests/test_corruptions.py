@@ -89,7 +89,7 @@ def run(tmp_path):
         dark = tf.reduce_mean(tf.cast(images, tf.float32), [1, 2, 3])
         return tf.stack([20 - dark, dark - 20], 1)
 
-    return SimpleNamespace(predict=predict, directory=tmp_path, step=7)
+    return SimpleNamespace(predict=predict, directory=tmp_path, step=7, shifts=0)
 
 
 @pytest.mark.parametrize("splits", [["test"], ["test", "validation"]])

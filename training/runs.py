@@ -13,6 +13,7 @@ checkpoints/     see training.checkpoints
 train/ validation/ test/   TensorBoard events of the training
 final/           those of the score, with the points of the projector
 result.json      the score, once there is one
+temperature.json a temperature for its probabilities, if one was fitted
 predictions.npz  label and probabilities of every digit that was scored
 report.html      all of it as a page
 sweep.json       the flags it finished with, if a sweep trained it
@@ -44,7 +45,8 @@ PUBLISHED = "published"
 # What training and scoring leave behind besides checkpoints/.
 TRACES = (
     *("metrics.csv", "train", "validation", "test", "final", "result.json"),
-    *("fed.json", "predictions.npz", "corruptions.json", "report.html", SWEEP),
+    *("fed.json", "predictions.npz", "corruptions.json", "temperature.json"),
+    *("report.html", SWEEP),
 )
 CONTENTS = (LOCK, FLAGS, RUN, "checkpoints", *TRACES)
 
