@@ -18,11 +18,12 @@ def test_the_blocks_run_and_print_what_they_say(tmp_path):
     done = programs.run(["-c", code], cwd=tmp_path, env=env, report=False)
     assert done.returncode == 0, done.stderr
     expected = PRINTS.findall(code)
-    assert len(expected) == 8 and len(BLOCK.findall(PAGE)) == 6
+    assert len(expected) == 9 and len(BLOCK.findall(PAGE)) == 7
     lines = done.stdout.splitlines()
     for text in expected:  # in this order, among what training prints
         start = text.removesuffix("…")
         found = [n for n, line in enumerate(lines) if line.startswith(start)]
         assert found, f"{text!r} is not among:\n{done.stdout}"
         lines = lines[found[0] + 1 :]
-    assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == ["lenet-s0", "odd"]
+    found = {p.name for p in (tmp_path / "runs").iterdir()}
+    assert found == {"lenet-s0", "lenet-s1", "odd"}
