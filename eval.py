@@ -135,12 +135,13 @@ class Mode(NamedTuple):
 
 
 READ = ("images", *program.FLAGS, "run_dir", "ensemble", "shifts")
-EXPORT = ("data_dir", "shifts", "corruptions", "export_dir", "export_formats")
+EXPORT = ("export_dir", "export_formats")
+SCORE = ("data_dir", "submission", "corruptions", "shifts", *EXPORT)
 MODES = (  # if several are chosen, the first
     Mode("Comparing runs", compare, ("compare", "report")),
     Mode("Reading photos", read_photos, READ),
-    Mode("Scoring an ensemble", average, ("ensemble", "ensemble_dir", *EXPORT)),
-    Mode("Scoring a run", score, ("run_dir", "submission", "calibrate", *EXPORT)),
+    Mode("Scoring an ensemble", average, ("ensemble", "ensemble_dir", *SCORE)),
+    Mode("Scoring a run", score, ("run_dir", "calibrate", *SCORE)),
 )
 HEADINGS = {mode.title: mode.flags for mode in reversed(MODES)}
 

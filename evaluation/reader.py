@@ -18,7 +18,7 @@ import tensorflow as tf
 
 import pretrained
 from data import inputs
-from evaluation import ensemble, scoring, trained
+from evaluation import scoring, trained
 
 BATCH_SIZE = 1000
 
@@ -35,11 +35,11 @@ class Reader:
     """The network of a finished run, or the mean of several.
 
     Attributes:
-      run: the run: directory, settings, record, step; or the ensemble.
+      run: a `TrainedRun`, with directory, settings, record and step; or an `Ensemble`.
       names: name of each class.
     """
 
-    def __init__(self, run: trained.TrainedRun | ensemble.Ensemble):
+    def __init__(self, run: Any):
         self.run, self.names = run, run.classes
         network = run.predict.network
 
@@ -91,6 +91,9 @@ def load(
     Raises:
       UserError: there is no such run, or it is damaged; or see `ensemble.load`.
     """
-    first, *rest = (Path(name).expanduser() for name in (run_dir, *others))
-    run = ensemble.load([first, *rest]) if rest else trained.load(first)
-    return Reader(run.averaged(shifts))
+    folders = [Path(name).expanduser() for name in (run_dir, *others)]
+    if not others:
+        return Reader(trained.load(*folders).averaged(shifts))
+    from evaluation import ensemble  # loads scipy
+
+    return Reader(ensemble.load(folders).averaged(shifts))

@@ -82,8 +82,8 @@ def _other_ways(
         yield f"{split}_shifts{run.shifts}", run.predict, facts
 
 
-def submit(run: TrainedRun, dataset: data.Dataset, path: str) -> None:
-    """Writes what a run predicts for the test digits as Kaggle wants it.
+def submit(run: Any, dataset: data.Dataset, path: str) -> None:
+    """Writes what a run or an ensemble predicts for the test digits as Kaggle wants it.
 
     Raises:
       DataError: the file cannot be written.

@@ -98,15 +98,17 @@ def fit(run: TrainedRun, dataset: data.Dataset) -> dict[str, Any]:
 
 
 def _no_held_out(run: TrainedRun, dataset: data.Dataset) -> str:
+    # Not a name that begins like the run's: --ensemble RUN* should not take it in.
+    sibling = run.directory.parent / f"held-out-{run.directory.absolute().name}"
     command = console.command(
         "train.py",
         f"--flagfile={run.directory / runs.FLAGS}",
         f"--validation_size={len(dataset.train_labels) // 10}",
-        f"--run_dir={run.directory}-held-out",
+        f"--run_dir={sibling}",
     )
     return (
         f"{run.directory} held no digits out to fit a temperature on: train a sibling"
-        f" that does, by {command}, and give --calibrate={run.directory}-held-out"
+        f" that does, by {command}, and give --calibrate={sibling}"
     )
 
 

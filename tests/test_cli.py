@@ -150,7 +150,7 @@ BAD_EVALUATIONS = {
     "--ensemble tests data": (1, "tests holds no run"),
     "--ensemble tests data/../tests": (1, "are the same directory: name each run once"),
     "--ensemble a b --run_dir=c": (2, "leave it out, or leave out --ensemble"),
-    "--ensemble a b --submission=s.csv": (2, "not for scoring an ensemble"),
+    "--ensemble a b --readings=r.csv": (2, "not for scoring an ensemble"),
     "--ensemble a b --calibrate=c": (2, "--calibrate is for scoring a run, not for"),
     "--ensemble a b --compare": (2, "--ensemble is for scoring an ensemble, not for"),
     "--ensemble a b --images=c.png --run_dir=d": (2, "both name runs"),

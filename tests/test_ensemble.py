@@ -12,6 +12,7 @@ from PIL import Image
 import evaluation
 from evaluation import corruptions, ensemble, predictions, scoring, trained
 from system import errors
+from tests.browser import CHROMIUM, look_at
 from tests.helpers import command
 from tests.siblings import make_run
 from training import runs
@@ -57,8 +58,11 @@ def test_a_member_keeps_its_temperature(folders, tmp_path, digits):
 
 def test_the_score_is_printed_and_stored(folders, tmp_path):
     folder = tmp_path / "mean"
-    given = ("eval.py", "--ensemble", *folders)
-    done = command(*given, "--shifts=1", f"--ensemble_dir={folder}")
+    submission = tmp_path / "submission.csv"
+    done = command(
+        *("eval.py", "--ensemble", *folders, "--shifts=1"),
+        *(f"--ensemble_dir={folder}", f"--submission={submission}"),
+    )
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     stored = json.loads((folder / "result.json").read_text())
     assert [member["name"] for member in stored["members"]] == ["mlp-s1", "mlp-s2"]
@@ -74,10 +78,16 @@ def test_the_score_is_printed_and_stored(folders, tmp_path):
     ):
         words = [*name.split(), f"{count}"]
         assert words in [row[: len(words)] for row in rows], name
+    answers = np.loadtxt(submission, np.int64, delimiter=",", skiprows=1)[:, 1]
+    wrong_over_shifts = int((answers != labels).sum())
+    assert wrong_over_shifts == stored["test_shifts1"]["errors"]
     page = (folder / "report.html").read_text("utf-8")
     assert f"{wrong} errors of 360" in page and "mean over shifts by ±1" in page
     assert "mlp-s2" in page and 'id="corruptions"' not in page
     assert str(folder) not in page and str(folder) not in json.dumps(stored)
+    if CHROMIUM:
+        for found in look_at(tmp_path, [folder / "report.html"], (360, 1280)):
+            assert not found["problems"]
     # Again, as of a run; what it is of is not replaced by another ensemble.
     assert ensemble.load(folders, folder).directory == folder
     with pytest.raises(runs.RunError, match="an ensemble of other members: choose"):

@@ -150,6 +150,22 @@ def test_corruptions_are_scored_stored_and_in_the_report(trained, tmp_path):
     assert 'id="corruptions"' in (run_dir / "report.html").read_text("utf-8")
 
 
+def test_the_score_over_shifts_is_stored_next_to_the_plain_one(trained, tmp_path):
+    run_dir = shutil.copytree(trained[0], tmp_path / "run")
+    before = result(run_dir)
+    done = command("eval.py", f"--run_dir={run_dir}", "--shifts=1", report=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    after = result(run_dir)
+    shifted = after.pop("test_shifts1")
+    assert after["test"]["errors"] == before["test"]["errors"]
+    assert set(after) == set(before)
+    line = f"mean over shifts by ±1: accuracy {shifted['accuracy']:.2%}"
+    assert line in done.stdout and shifted["errors"] > 0
+    refused = command("eval.py", f"--run_dir={run_dir}", f"--calibrate={run_dir}")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "held no digits out" in refused.stderr and refused.stderr.count("\n") == 1
+
+
 def test_another_seed_in_the_same_directory_is_refused(trained):
     run_dir, _ = trained
     flagfile, other = f"--flagfile={run_dir / 'flags.txt'}", f"--run_dir={run_dir}"

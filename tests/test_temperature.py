@@ -83,7 +83,7 @@ def test_a_run_that_held_nothing_out_takes_the_temperature_of_a_sibling(
     with pytest.raises(runs.RunError, match="held no digits out") as caught:
         temperature.calibrate(other, other, None)
     line = str(caught.value)
-    assert "\n" not in line and f"--calibrate={other}-held-out" in line
+    assert "\n" not in line and f"--calibrate={tmp_path}/held-out-run-s2" in line
     command = r"train.py --flagfile=\S+/flags.txt --validation_size=143 --run_dir="
     assert re.search(command, line)
     assert not (other / trained.TEMPERATURE_FILE).exists()
@@ -135,6 +135,14 @@ def test_a_damaged_temperature_is_refused(run_dir, damage):
         trained.load(run_dir)
     temperature.calibrate(run_dir, run_dir, None)  # which writes it again
     assert trained.load(run_dir).temperature
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", "2", '"2"', "[" * 10_000])
+def test_what_is_no_temperature_at_all_is_refused(run_dir, content):
+    (run_dir / trained.TEMPERATURE_FILE).write_text(content)
+    with pytest.raises(runs.RunError, match="temperature.json is damaged") as caught:
+        trained.load(run_dir)
+    assert "\n" not in str(caught.value)
 
 
 def test_the_temperature_of_other_weights_is_not_used(run_dir, capsys):
