@@ -177,6 +177,7 @@ def test_kernels_that_fail_to_compile_are_not_recorded(
     ops.load.cache_clear()
     trained = []
     monkeypatch.setattr(train, "train", lambda *given: trained.append(given[0]))
+    monkeypatch.setattr(train.trained, "after_training", lambda *_: None)
     monkeypatch.setattr(train.result, "evaluate", lambda *_: None)
     where, small = f"--run_dir={tmp_path / 'run'}", ("--dataset=digits", "--epochs=2")
     call(*small, "--shift_directions=", "--flip_codes=", where)
