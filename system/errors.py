@@ -5,6 +5,7 @@ import re
 
 USAGE_ERROR = 2
 NO_MNIST = 3
+DIVERGED = 4
 SIGNALLED = 128  # plus the number of the signal, as in a shell
 INTERRUPTED = SIGNALLED + 2  # SIGINT, by Ctrl-C
 TERMINATED = SIGNALLED + 15  # SIGTERM
@@ -15,6 +16,7 @@ EXIT_CODES = {
     1: "error: one line on standard error says what is wrong and what to do",
     USAGE_ERROR: "a flag or argument is missing, unknown or wrong",
     NO_MNIST: "MNIST was not found and could not be downloaded",
+    DIVERGED: "training diverged: a loss, gradient or weight is no longer finite",
     INTERRUPTED: "stopped by Ctrl-C; training saves a checkpoint first",
     TERMINATED: "training was stopped by SIGTERM, after saving a checkpoint",
 }

@@ -3,6 +3,7 @@
 
 import pytest
 
+from system import errors
 from training import history
 from training.runs import RunError
 
@@ -89,6 +90,7 @@ def test_another_runs_history_is_refused(tmp_path):
 def test_a_figure_that_is_not_finite_is_not_written(tmp_path):
     history.write(tmp_path, ROWS[:1])
     before = (tmp_path / "metrics.csv").read_bytes()
-    with pytest.raises(RunError, match="train_loss is nan after epoch 1"):
+    with pytest.raises(RunError, match="train_loss is nan after epoch 1") as caught:
         history.write(tmp_path, [ROWS[0], ROWS[1] | {"train_loss": float("nan")}])
+    assert caught.value.exit_code == errors.DIVERGED
     assert (tmp_path / "metrics.csv").read_bytes() == before

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from system import console, untrusted
+from system import console, errors, untrusted
 from training import runs
 
 METRICS = "metrics.csv"
@@ -17,6 +17,12 @@ METRICS = "metrics.csv"
 _MAX_BYTES = 1 << 24  # 100,000 epochs
 _REQUIRED = ("epoch", "step", "seconds")
 _TRAINING = ("train_loss", "train_accuracy", "learning_rate")
+
+
+class DivergedError(runs.RunError):
+    """A run whose loss is no longer finite."""
+
+    exit_code = errors.DIVERGED
 
 
 def columns(splits: Iterable[str]) -> list[str]:
@@ -134,12 +140,12 @@ def stopped_early(rows: Sequence[Mapping[str, float]], patience: int) -> bool:
 def write(run_dir: Path, rows: Sequence[Mapping[str, float]]) -> None:
     """Replaces metrics.csv.
 
-    Raises RunError if the last row has a figure that is not finite, or the file cannot
-    be written.
+    Raises DivergedError if the last row has a figure that is not finite, and UserError
+    if the file cannot be written.
     """
     for name, value in rows[-1].items():
         if not math.isfinite(value):
-            raise runs.RunError(
+            raise DivergedError(
                 f"{name} is {value:g} after epoch {rows[-1]['epoch']:.0f} of {run_dir}:"
                 " try a lower --learning_rate in another --run_dir"
             )

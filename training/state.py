@@ -30,6 +30,8 @@ from training.workers import Workers
 class TrainingError(errors.UserError):
     """Training cannot continue."""
 
+    exit_code = errors.DIVERGED
+
 
 class Totals(NamedTuple):
     """What one call of the training graph returns.

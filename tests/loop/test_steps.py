@@ -11,6 +11,7 @@ import tensorflow as tf
 import train
 from augment import online
 from models import layers
+from system import errors
 from tests.loop import copy_of, restored, trained, values
 from training import checkpoints
 from training.state import State, Totals, TrainingError
@@ -84,6 +85,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(config, sets, interrupted, tmp_
     assert "at step 9 of" in message  # step 8 took the weights too far
     assert str(checkpoints.path(run_dir / "checkpoints", 8)) in message
     assert "lower --learning_rate" in message
+    assert caught.value.exit_code == errors.DIVERGED
     assert len(message.splitlines()) == 1
     state, step = restored(absurd, run_dir)
     assert step == 8
