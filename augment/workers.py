@@ -2,6 +2,7 @@
 """Workers that build the shards of a set: threads, processes, or a Dask cluster.
 
 Each kind is an executor of `concurrent.futures`, so `run` treats them alike.
+`training.engines` has runs trained on a cluster, too.
 """
 
 import concurrent.futures
@@ -124,15 +125,25 @@ def check_scheduler(address: str | None) -> None:
 def dask(address: str) -> Iterator[Executor]:
     """Workers of a Dask cluster, which survives the loss of some of them.
 
+    Errors are those of `cluster`.
+    """
+    with cluster(address) as client:
+        yield client.get_executor(pure=False)
+
+
+@contextlib.contextmanager
+def cluster(address: str) -> Iterator[Any]:
+    """A `distributed.Client` of a Dask cluster that has workers.
+
     Raises WorkersError if Dask is not installed, or the scheduler at this address does
-    not answer, has no workers, lacks this project, or is lost during the build.
+    not answer, has no workers, lacks this project, or is lost before the end.
     """
     with _connect(address) as client:
         from distributed.scheduler import KilledWorker
 
         try:
             client.wait_for_workers(1, CONNECT_SECONDS)
-            yield client.get_executor(pure=False)
+            yield client
         except TimeoutError as error:
             raise WorkersError(
                 f"the Dask scheduler at {address} has no workers; start some with"
@@ -147,8 +158,8 @@ def dask(address: str) -> Iterator[Executor]:
             ) from error
         except KilledWorker as error:
             raise WorkersError(
-                "several Dask workers died on the same shard; give them more memory,"
-                " and start again to resume"
+                "several Dask workers died on the same job; give them more memory, and"
+                " start again to resume"
             ) from error
         except concurrent.futures.CancelledError as error:
             raise WorkersError(
@@ -164,7 +175,7 @@ def _connect(address: str) -> Any:
     except ImportError:
         raise WorkersError(
             "--dask_scheduler needs Dask distributed, which is not installed: install"
-            " the extra named dask, or use --workers"
+            " the extra named dask, or leave the flag out"
         ) from None
     # It logs lost connections as tracebacks; we report them in one line.
     for logger in ("distributed", "distributed.client"):

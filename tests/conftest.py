@@ -58,6 +58,20 @@ def mnist():
     return pytest.skip("MNIST is not here; python -m data downloads it")
 
 
+@pytest.fixture(scope="module")
+def cluster():
+    """Two Dask workers, as processes that only this machine can reach."""
+    distributed = pytest.importorskip("distributed", reason="the extra dask is missing")
+    with distributed.LocalCluster(
+        n_workers=2,
+        threads_per_worker=1,
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",
+        worker_dashboard_address="127.0.0.1:0",
+    ) as some:
+        yield some
+
+
 @pytest.fixture
 def forked_peers(monkeypatch):
     """Forks the processes of benchmarks.peers."""

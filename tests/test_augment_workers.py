@@ -102,20 +102,6 @@ def test_impossible_addresses_are_refused(address):
         workers.check_scheduler(address)
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    """Two Dask workers, as processes that only this machine can reach."""
-    distributed = pytest.importorskip("distributed", reason="the extra dask is missing")
-    with distributed.LocalCluster(
-        n_workers=2,
-        threads_per_worker=1,
-        host="127.0.0.1",
-        dashboard_address="127.0.0.1:0",
-        worker_dashboard_address="127.0.0.1:0",
-    ) as some:
-        yield some
-
-
 def test_dask_writes_the_same_bytes(dataset, tmp_path, expected, cluster):
     engine = functools.partial(workers.dask, cluster.scheduler_address)
     assert contents(make(dataset, DEFORMED, tmp_path, engine)) == expected

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from evaluation import predictions, result
-from system import errors
+from system import errors, files
 from tests import programs
 from tests.helpers import ROOT, command
-from training import sweep, sweep_plan
+from training import children, engines, sweep, sweep_plan
 from training.sweep_plan import SweepError
 
 # Takes the flags that a sweep gives, and writes what train.py would.
@@ -31,6 +31,7 @@ with open(run_dir / "started", "a") as file:
     print(*sys.argv[1:], file=file)
 if "stubborn" in values:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+(run_dir / "parent").write_text(str(os.getppid()))
 (run_dir / "pid").write_text(str(os.getpid()))  # from here on a test may interrupt it
 if "wait" in values and int(values["seed"]) >= int(values["wait"]):
     time.sleep(60)
@@ -57,11 +58,12 @@ if "unscored" not in values:
 DRIVER = """
 import pathlib, sys
 from system import cli
-from training import sweep, sweep_plan
+from training import children, sweep, sweep_plan
 
 sweep_plan.TRAIN = pathlib.Path({train!r})
 sweep.EVAL = pathlib.Path({eval!r})
-sweep.GRACE_SECONDS = 0.5
+children.GRACE_SECONDS = 0.5
+children.LOCK_SECONDS = 0.5
 sweep.define_flags()
 cli.run(sweep.main, arguments=True)
 """
@@ -75,7 +77,8 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "one.flags").write_text("# one\n--epochs=3\n")
     (tmp_path / "two.flags").write_text("--flagfile=one.flags\n--epochs=4\n")
     monkeypatch.setattr(sweep_plan, "TRAIN", tmp_path / "train.py")
-    monkeypatch.setattr(sweep, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(children, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(children, "LOCK_SECONDS", 0.1)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -84,6 +87,10 @@ def plan(*flagfiles, seeds=(0, 1), extra=()):
     return sweep_plan.plan(
         [Path(name) for name in flagfiles], seeds, Path("runs"), extra
     )
+
+
+def run_sweep(runs, jobs=1, results=None):
+    sweep.sweep(runs, functools.partial(engines.local, jobs), results)
 
 
 def started(name):
@@ -125,7 +132,7 @@ def finish(process):
 
 def test_a_sweep_trains_each_run_once(folder, capsys):
     runs = plan("one.flags", "two.flags", extra=["--wait=9"])
-    sweep.sweep(runs, results=Path("results/new"))
+    run_sweep(runs, results=Path("results/new"))
     out = capsys.readouterr().out.splitlines()
     assert out[1] == line_of("one-s1", 1)
     assert [line.partition(":")[0] for line in out] == [run.name for run in runs]
@@ -135,7 +142,7 @@ def test_a_sweep_trains_each_run_once(folder, capsys):
         assert copied.read_bytes() == (run.directory / "result.json").read_bytes()
     # A second time, all scores are printed again, and nothing is trained.
     (folder / "results" / "new" / "one-s0.json").unlink()
-    sweep.sweep(runs, results=Path("results/new"))
+    run_sweep(runs, results=Path("results/new"))
     assert capsys.readouterr().out.splitlines() == out
     assert (folder / "results" / "new" / "one-s0.json").exists()
     assert all(len(started(run.name)) == 1 for run in runs)
@@ -144,26 +151,26 @@ def test_a_sweep_trains_each_run_once(folder, capsys):
 
 
 def test_an_uncertain_run_is_left_to_train_py(folder):
-    sweep.sweep(plan("one.flags"))
+    run_sweep(plan("one.flags"))
     # Another comment changes nothing; another value may.
     (folder / "one.flags").write_text("# changed\n--epochs=3\n")
-    sweep.sweep(plan("one.flags"))
+    run_sweep(plan("one.flags"))
     assert len(started("one-s0")) == 1
-    sweep.sweep(plan("one.flags", extra=["--epochs=5"]))
+    run_sweep(plan("one.flags", extra=["--epochs=5"]))
     assert len(started("one-s0")) == 2
     (folder / "runs/one-s0/result.json").unlink()
-    sweep.sweep(plan("one.flags", extra=["--epochs=5"]))
+    run_sweep(plan("one.flags", extra=["--epochs=5"]))
     assert (len(started("one-s0")), len(started("one-s1"))) == (3, 2)
     for damage in ("", "[]", "{"):
         (folder / "runs/one-s1/sweep.json").write_text(damage)
-        sweep.sweep(plan("one.flags", seeds=[1], extra=["--epochs=5"]))
+        run_sweep(plan("one.flags", seeds=[1], extra=["--epochs=5"]))
     assert len(started("one-s1")) == 5
 
 
 def test_after_a_failure_no_other_run_starts(folder, capsys):
     runs = plan("one.flags", seeds=[0, 1, 2], extra=["--fail=1"])
     with pytest.raises(SweepError) as caught:
-        sweep.sweep(runs)
+        run_sweep(runs)
     message = str(caught.value)
     log = Path("runs/logs/one-s1.log")
     assert message.startswith(f"one-s1 failed with exit code 3: see {log}; ")
@@ -175,7 +182,7 @@ def test_after_a_failure_no_other_run_starts(folder, capsys):
     assert [len(started(run.name)) for run in runs] == [1, 1, 0]
     # Output of earlier attempts stays in the log, and is not shown as the last one's.
     with pytest.raises(SweepError):
-        sweep.sweep(runs)
+        run_sweep(runs)
     assert capsys.readouterr().err == captured.err
     assert log.read_text().count("out of luck") == 2
 
@@ -188,25 +195,25 @@ def test_a_scored_run_has_what_evaluation_writes():
 
 def test_a_run_without_a_score_is_a_failure(folder):
     with pytest.raises(SweepError, match="one-s0 has no result.json and predictions"):
-        sweep.sweep(plan("one.flags", extra=["--unscored=1"]))
+        run_sweep(plan("one.flags", extra=["--unscored=1"]))
     assert not Path("runs/one-s0/sweep.json").exists()
 
 
 def test_a_result_without_a_score_is_a_failure(folder):
     runs = plan("one.flags", seeds=[0])
-    sweep.sweep(runs)
+    run_sweep(runs)
     score = '{"accuracy": 75, "errors": 1, "images": 9, "binary_accuracy": 1}'
     for damage in ("{", "[]", '{"test": {"accuracy": 0.75}}', f'{{"test": {score}}}'):
         Path("runs/one-s0/result.json").write_text(damage)
         with pytest.raises(SweepError, match="eval.py --run_dir=runs/one-s0"):
-            sweep.sweep(runs)
+            run_sweep(runs)
 
 
 def test_jobs_run_side_by_side(folder):
     # The first is still running when the second fails, and is not started again.
     runs = plan("one.flags", seeds=[5, 1, 0], extra=["--fail=1", "--outlive=5"])
     with pytest.raises(SweepError, match="one-s1"):
-        sweep.sweep(runs, jobs=2)
+        run_sweep(runs, jobs=2)
     assert [len(started(run.name)) for run in runs] == [1, 1, 0]
     assert Path("runs/one-s5/sweep.json").exists()
 
@@ -215,7 +222,7 @@ def test_a_run_that_cannot_start_leaves_others_alone(folder):
     runs = plan("one.flags", seeds=[0, 1, 2])
     runs[1].log.mkdir(parents=True)
     with pytest.raises(SweepError, match="cannot write runs/logs/one-s1.log: Is a dir"):
-        sweep.sweep(runs, jobs=2)
+        run_sweep(runs, jobs=2)
     assert [len(started(run.name)) for run in runs] == [1, 0, 0]
     assert Path("runs/one-s0/sweep.json").exists()
 
@@ -227,14 +234,14 @@ def test_a_log_is_not_written_through_a_link(folder, name):
     Path(name).parent.mkdir(parents=True)
     Path(name).symlink_to(outside if name == "runs/logs" else outside / "log")
     with pytest.raises(SweepError, match=f"{name} is a link: delete it"):
-        sweep.sweep(plan("one.flags"))
+        run_sweep(plan("one.flags"))
     assert not list(outside.iterdir())
 
 
 def test_a_folder_that_cannot_be_written(folder):
     (folder / "runs").write_text("a file")
     with pytest.raises(errors.UserError, match="choose another --runs"):
-        sweep.sweep(plan("one.flags"))
+        run_sweep(plan("one.flags"))
 
 
 # --- the program ---
@@ -291,11 +298,23 @@ def test_an_interrupt_ends_the_runs_and_the_command_resumes(
     assert [len(started(f"one-s{seed}")) for seed in range(3)] == [1, 2, 2]
 
 
+def test_no_run_outlives_a_killed_sweep(folder):
+    process = start(folder, "one.flags", "--seeds=0", "--", "--wait=0")
+    wait_for(process, folder / "runs/one-s0/pid")
+    process.kill()
+    process.communicate()  # ends only when no run holds the pipes any more
+    pid = int((folder / "runs/one-s0/pid").read_text())
+    end = time.monotonic() + 10
+    while files.is_running(pid) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert not files.is_running(pid)
+
+
 def test_two_sweeps_do_not_train_the_same_run(folder):
     process = start(folder, "one.flags", "--seeds=0", "--", "--wait=0")
     wait_for(process, folder / "runs/one-s0/started")
     with pytest.raises(SweepError, match="one-s0 is being trained by another sweep"):
-        sweep.sweep(plan("one.flags"))
+        run_sweep(plan("one.flags"))
     process.send_signal(signal.SIGINT)
     assert finish(process)[0] == 130
 
@@ -323,7 +342,7 @@ def test_a_real_sweep(tmp_path, monkeypatch, capsys):
     """Of train.py and eval.py, forked; the program itself is tested above."""
     forking = types.SimpleNamespace(**vars(subprocess))
     forking.Popen = functools.partial(programs.Popen, report=False)
-    monkeypatch.setattr(sweep, "subprocess", forking)
+    monkeypatch.setattr(children, "subprocess", forking)
     flagfile = tmp_path / "digits.flags"
     flagfile.write_text(
         "--dataset=digits\n--network=mlp\n--hidden_units=8\n--shift_directions=\n"
@@ -331,7 +350,7 @@ def test_a_real_sweep(tmp_path, monkeypatch, capsys):
     )
     extra = ["--epochs=1", "--threads=1"]
     runs = sweep_plan.plan([flagfile], (0, 1), tmp_path, extra)
-    sweep.sweep(runs, jobs=2)
+    run_sweep(runs, jobs=2)
     out = capsys.readouterr().out
     for name in ("digits-s0", "digits-s1"):
         assert f"{name}: test accuracy" in out

@@ -132,9 +132,9 @@ def is_finished(run: Run) -> bool:
         finished = untrusted.read_json(run.directory / FINISHED)
     except (OSError, ValueError):
         return False
-    return finished == run.settings() and is_scored(run)
+    return finished == run.settings() and is_scored(run.directory)
 
 
-def is_scored(run: Run) -> bool:
-    """Whether train.py has scored the run."""
-    return all((run.directory / name).is_file() for name in SCORED)
+def is_scored(directory: Path) -> bool:
+    """Whether train.py has scored the run in a directory."""
+    return all((directory / name).is_file() for name in SCORED)
