@@ -28,7 +28,10 @@ PACKAGES = {
     **{"PIL": "pillow", "absl": "absl-py", "cv2": "opencv-python-headless"},
     **{"google": "protobuf", "sklearn": "scikit-learn"},
 }
-OPTIONAL = {"distributed", "gradio", "onnxruntime", "pillow_heif", "tf2onnx"}  # extras
+# Extras.
+OPTIONAL = {
+    *("distributed", "gradio", "onnxruntime", "optuna", "pillow_heif", "tf2onnx")
+}
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 
 
