@@ -213,6 +213,17 @@ def _last_lines(log: BinaryIO, start: int) -> tuple[str, ...]:
     return tuple(line for line in re.split(r"[\r\n]+", content) if line)[-LOG_LINES:]
 
 
+def ended(job: Job) -> Outcome | None:
+    """How a run has ended; None if it is still to be trained, or further.
+
+    Raises UserError if its metrics.csv is damaged.
+    """
+    rows = history.read(job.directory)
+    if job.rule and (kept := job.rule.cut(rows)):
+        return Outcome(PRUNED, kept)
+    return Outcome(FINISHED, rows) if sweep_plan.is_finished(job.run) else None
+
+
 def _judge(job: Job, code: int, lines: tuple[str, ...]) -> Outcome:
     """Decides how a run has ended, and marks it if it is finished."""
     rows = history.read(job.directory)

@@ -11,7 +11,7 @@ import contextlib
 import functools
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, NamedTuple
 
 from absl import flags
@@ -36,7 +36,9 @@ class Crew(NamedTuple):
 Engine = Callable[[], contextlib.AbstractContextManager[Crew]]
 
 
-def run(engine: Engine, waiting: deque[Job]) -> Iterator[tuple[Job, Outcome]]:
+def run(
+    engine: Engine, waiting: deque[Job]
+) -> Generator[tuple[Job, Outcome], None, None]:
     """Yields each job and how it ended, in the order in which they end.
 
     They start in the order in which they wait. The caller may add jobs to those that

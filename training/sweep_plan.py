@@ -98,12 +98,7 @@ def plan(
     flagfile cannot be read, or two would share their directories; UsageError if an
     extra flag is one that the sweep sets itself.
     """
-    for argument in extra:
-        name = argument.lstrip("-").partition("=")[0]
-        if argument.startswith("-") and name in OWN_FLAGS:
-            raise errors.UsageError(
-                f"a sweep sets --{name} itself: leave {argument!r} out after --"
-            )
+    check_extra(extra)
     stems = collections.Counter(path.stem for path in paths)
     for stem, count in stems.items():
         if count > 1:
@@ -120,6 +115,16 @@ def plan(
             runs.append(Run(name, folder / name, [f"--flagfile={path}", *extra, *own]))
             runs[-1].flags()  # refuses what cannot be read
     return runs
+
+
+def check_extra(extra: Sequence[str]) -> None:
+    """Raises UsageError if an extra flag is one that a sweep sets itself."""
+    for argument in extra:
+        name = argument.lstrip("-").partition("=")[0]
+        if argument.startswith("-") and name in OWN_FLAGS:
+            raise errors.UsageError(
+                f"a sweep sets --{name} itself: leave {argument!r} out after --"
+            )
 
 
 def is_finished(run: Run) -> bool:
