@@ -94,11 +94,11 @@ def test_a_cluster_trains_a_sweep(engine, capsys):
 
 
 def test_a_failure_on_a_worker_ends_a_sweep(engine, capsys):
-    runs = plan("one.flags", seeds=[1, 2, 3, 4], extra=["--fail=1"])
+    runs = plan("one.flags", seeds=[1, 2], extra=["--fail=1"])
     with pytest.raises(sweep_plan.SweepError, match="one-s1 failed with exit code 3"):
         sweep.sweep(runs, engine)
     assert "one-s1: out of luck" in capsys.readouterr().err
-    assert started("one-s4") == []
+    assert [sweep_plan.is_finished(run) for run in runs] == [False, True]
 
 
 def test_a_run_of_a_killed_worker_is_resumed_by_another(engine, cluster):

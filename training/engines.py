@@ -83,7 +83,10 @@ def dask(address: str) -> Iterator[Crew]:
         executor = client.get_executor(pure=False)
 
         def size() -> int:
-            return max(1, sum(client.nthreads().values()))
+            try:
+                return max(1, sum(client.nthreads().values()))
+            except OSError:
+                return 1  # the scheduler is lost, as the next result will say
 
         yield Crew(functools.partial(executor.submit, train_for_dask), size)
 
