@@ -44,6 +44,7 @@ from training import (
     schedules,
     session,
     sets,
+    teachers,
 )
 from training.log import HISTOGRAM_IMAGES, Log
 from training.session import Session
@@ -52,18 +53,23 @@ from training.workers import ALONE, Workers
 
 
 def make_train_step(
-    state: State, config: Config, epoch_steps: int, workers: Workers = ALONE
+    state: State,
+    config: Config,
+    epoch_steps: int,
+    workers: Workers = ALONE,
+    teach: teachers.Teach | None = None,
 ) -> Callable[..., tuple[tf.Tensor, ...]]:
     """Returns train_step(images, labels, step, training): every operation of a step.
 
     A step returns loss [], correct [], gradient norms [weights] and learning rate [].
-    The schedule depends on `epoch_steps`; the `workers` share each batch.
+    The schedule depends on `epoch_steps`; the `workers` share each batch; `teach` gives
+    the teachers' probabilities, if there are teachers.
     """
     network, optimizer = state.network, state.optimizer
     sample = batches.SAMPLERS[config.sampler]  # (seed, step, …) → indices of a batch
     augment = batch.from_config(config)  # the online transforms
     schedule = schedules.build(config, state.watch, epoch_steps)  # step → factor
-    loss_function = losses.LOSSES[config.loss]
+    loss_function = losses.build(config)  # (logits, labels, targets of teachers) → []
     seed, batch_size = config.seed, config.batch_size
 
     # A traced function returns only tensors, so `part_step` leaves the variables here.
@@ -74,11 +80,13 @@ def make_train_step(
         with tf.name_scope("augment"):
             x, y = tf.gather(images, indices), tf.gather(labels, indices)
             x, y = augment(x, y, seed)  # [b, 28, 28, 1], [b]
+        with tf.name_scope("teachers"):
+            taught = teach(x, indices) if teach else None  # [b, classes]
         with tf.GradientTape() as tape:
             logits, update_ops = network(x, training=training, seed=seed)
             with tf.name_scope("loss"):
                 # Times b / B, so that the parts' means add up to the batch's mean.
-                loss = share * loss_function(logits, y, config.label_smoothing)
+                loss = share * loss_function(logits, y, taught)
         gradients = tape.gradient(loss, state.trained)
         moving_averages[:] = [average for average, _ in update_ops]
         averages = [value for _, value in update_ops]
@@ -116,6 +124,7 @@ def make_train_steps(
     epoch_steps: int,
     workers: Workers = ALONE,
     show: Callable[[tf.Graph], object] = lambda graph: None,
+    teach: teachers.Teach | None = None,
 ) -> Callable[..., Totals]:
     """Builds the training loop as one graph, which it hands to `show`.
 
@@ -124,7 +133,7 @@ def make_train_steps(
     `count` steps from step `first`. `training` is the write-up's placeholder. Other
     images and labels must have the same shapes.
     """
-    train_step = make_train_step(state, config, epoch_steps, workers)
+    train_step = make_train_step(state, config, epoch_steps, workers, teach)
     weights = len(state.trained)
 
     def loop(first, count, images, labels, training):
@@ -192,6 +201,7 @@ def train(config: Config, data_sets: sets.Sets, run: Session) -> scoring.Predict
         return predict
     if first:
         print(f"resuming {run.run_dir} from step {first:,}")
+    teach = teachers.build(config, run.teachers, data_sets)
     with (
         sets.feed(data_sets, config, total_steps) as feed,  # all or part of the set
         Log(run, ["train", *scored], resumed, total_steps, config) as log,
@@ -201,7 +211,7 @@ def train(config: Config, data_sets: sets.Sets, run: Session) -> scoring.Predict
             log.summaries.start(config.deciding())
         train_steps = make_train_steps(
             *(state, images, labels, config, epoch_steps, run.workers),
-            lambda graph: log.graph(graph, state),
+            *(lambda graph: log.graph(graph, state), teach),
         )
         # Finds the message to warn with if the network does no better than guessing.
         judge = learning.Judge(labels.numpy(), config, epoch_steps * config.batch_size)

@@ -14,7 +14,7 @@ import numpy as np
 
 import data
 from system import errors, files
-from training import sets, trial, weights
+from training import sets, teachers, trial, weights
 
 STEPS = 400
 LOWEST_RATE, HIGHEST_RATE = 1e-6, 10.0
@@ -76,9 +76,12 @@ def rates(config: Any) -> np.ndarray:
 
 def measure(config: Any, make_train_steps: trial.MakeTrainSteps) -> np.ndarray:
     """Loss of each step before the weights diverge, float64 [up to STEPS]."""
-    start = weights.start(Path(config.run_dir), config)
+    run_dir = Path(config.run_dir)
+    start = weights.start(run_dir, config)
     dataset = data.load_for(config, config.data_dir)
+    known = teachers.load(run_dir, config, dataset.classes)
     data_sets = sets.load(dataset, config)
+    teach = teachers.build(config, known, data_sets)
     # The schedule plateau multiplies the rate by a variable, which we assign.
     config = dataclasses.replace(config, schedule="plateau", learning_rate=1.0)
     found: list[float] = []
@@ -86,7 +89,8 @@ def measure(config: Any, make_train_steps: trial.MakeTrainSteps) -> np.ndarray:
     with sets.feed(data_sets, config, STEPS) as feed:
         images, labels, _ = feed.at(0)
         classes = len(dataset.classes)
-        tried = trial.begin(config, images, labels, classes, make_train_steps, start)
+        given = (config, images, labels, classes, make_train_steps, start, teach)
+        tried = trial.begin(*given)
         for step, rate in enumerate(rates(config)):
             tried.state.watch.factor.assign(rate)
             images, labels, _ = feed.at(step)

@@ -87,6 +87,9 @@ def describe_weights(split: str, result: Mapping[str, Any]) -> str:
         sentences.append(
             f"It started from weights of another run (SHA-256 {init[:8]}…)."
         )
+    if taught := result.get("teachers_sha256"):
+        hashes = ", ".join(f"{sha256[:8]}…" for sha256 in taught)
+        sentences.append(f"It learned from other runs as its teachers ({hashes}).")
     progress = f"{epochs} of {config.epochs} epochs"
     if not result["finished"]:
         sentences.append(f"Training is unfinished: {progress} so far.")
@@ -136,6 +139,6 @@ def _describe_test(
             " accuracy was known when it was given another number: if that was the"
             " reason, the test images chose it."
         )
-    if result.get("init_sha256"):
-        said.append("What the other run was chosen by is not known here.")
+    if result.get("init_sha256") or result.get("teachers_sha256"):
+        said.append("What the other runs were chosen by is not known here.")
     return said

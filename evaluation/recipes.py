@@ -35,7 +35,8 @@ class Run(NamedTuple):
     Attributes:
       directory: run directory.
       config: its settings.
-      init: SHA-256 of the weights of another run that it started from; "" for none.
+      others: what came from other runs, by flag: SHA-256 of the weights that it started
+        from, of the teachers that it learned from; "" for none.
       data: hash of each data file.
       split: the digits scored, "test" or "validation".
       labels: uint8 [N].
@@ -46,7 +47,7 @@ class Run(NamedTuple):
 
     directory: Path
     config: Config
-    init: str
+    others: Mapping[str, str]
     data: Mapping[str, str]
     split: str
     labels: np.ndarray
@@ -71,9 +72,9 @@ class Run(NamedTuple):
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """What is not the default: settings but the seed, weights to start from."""
+        """What is not the default: settings but the seed, and others' weights."""
         chosen = {k: v for k, v in self.config.chosen().items() if k != "seed"}
-        return chosen | ({"init_from": self.init[:8]} if self.init else {})
+        return chosen | {flag: value for flag, value in self.others.items() if value}
 
     @property
     def errors(self) -> int:
@@ -102,7 +103,7 @@ def read(directory: Path) -> Run:
             f" {runs.resume_command(directory)}"
         )
     scored = Run(
-        *(directory, config, run.get("init_sha256", ""), run["data"]),
+        *(directory, config, _others(run), run["data"]),
         *(split, labels, probabilities.argmax(1), runs.classes_of(run)),
         binary_accuracy,
     )
@@ -113,6 +114,12 @@ def read(directory: Path) -> Run:
             f" {_score_again(directory)} to write both again"
         )
     return scored
+
+
+def _others(run: Mapping[str, Any]) -> dict[str, str]:
+    """The start of each hash of weights that a run took from other runs, by flag."""
+    taught = ",".join(sha256[:8] for sha256 in run.get("teachers_sha256", []))
+    return {"init_from": run.get("init_sha256", "")[:8], "teachers": taught}
 
 
 def _score_again(directory: Path | str) -> str:

@@ -21,6 +21,7 @@ from training import (
     epochs,
     runs,
     schedules,
+    teachers,
     trial,
     weights,
     windows,
@@ -50,7 +51,9 @@ def show(config: Any, make_train_steps: trial.MakeTrainSteps) -> None:
     epoch_steps, total_steps = schedules.count_steps(config, count)
     labels_type = dataset.train_labels.dtype
     images, labels = _random_set(min(count, MEASURED_IMAGES), classes, labels_type)
-    tried = trial.begin(config, images, labels, classes, make_train_steps)
+    known = teachers.load(run_dir, config, dataset.classes)
+    teach = teachers.imitate(config, known, classes)
+    tried = trial.begin(config, images, labels, classes, make_train_steps, teach=teach)
     print(f"\n{layers_table(tried.state.network, config.freeze)}\n")
     if start:
         print(start.describe(tried.state.network))

@@ -2,8 +2,11 @@
 """Losses, and the count of correct answers."""
 
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
+
+from system import errors
 
 # Probabilities are kept this far from 0 and 1, so no answer costs more than 16.2 nats.
 # It is Keras' constant, and the published systems trained with it.
@@ -62,6 +65,51 @@ LOSSES: dict[str, Callable[..., tf.Tensor]] = {
     "binary_cross_entropy": binary_cross_entropy,
     "softmax_cross_entropy": softmax_cross_entropy,
 }
+
+# (logits [N, classes], labels [N], teachers' probabilities [N, classes] or None) → []
+Loss = Callable[[tf.Tensor, tf.Tensor, tf.Tensor | None], tf.Tensor]
+
+
+def build(config: Any) -> Loss:
+    """Returns the loss of a run, from its `config.Config`."""
+    of_labels, smoothing = LOSSES[config.loss], config.label_smoothing
+    weight, temperature = config.teacher_weight, config.temperature
+
+    def loss(logits, labels, taught=None):
+        given = of_labels(logits, labels, smoothing)
+        if taught is None:
+            return given
+        learned = distillation(logits, labels, taught, temperature)
+        return (1 - weight) * given + weight * learned
+
+    return loss
+
+
+def distillation(
+    logits: tf.Tensor, labels: tf.Tensor, taught: tf.Tensor, temperature: float
+) -> tf.Tensor:
+    """Mean over the batch of −T² Σ q · log softmax(logits / T), in nats.
+
+    Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015: the
+    factor T² keeps the size of the gradients.
+
+    Args:
+      logits: float32 [N, classes].
+      labels: integers [N]; for an image of no class, −1, all classes are equally likely
+        instead of what q says.
+      taught: q, probabilities that teachers give, float32 [N, classes].
+      temperature: T, above 0; q was computed with the same one.
+    """
+    none = tf.cast(labels, tf.int32)[:, tf.newaxis] < 0
+    targets = tf.where(none, 1 / logits.shape[-1], taught)
+    losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits / temperature)
+    return temperature**2 * tf.reduce_mean(losses)
+
+
+def check_weight(weight: float) -> None:
+    """Raises UserError if this cannot be a --teacher_weight."""
+    if not 0 <= weight <= 1:
+        raise errors.UserError("expected a number in [0, 1]")
 
 
 def correct(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:

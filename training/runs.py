@@ -6,7 +6,7 @@ run.json         settings of the run and what else its result depends on; `resum
                  lists the environments, other than the first, that it resumed in;
                  `begun_epochs`: its first number of epochs, if it was given another;
                  `init_sha256`: hash of the weights that it started from, if they
-                 are another run's
+                 are another run's; `teachers_sha256`: hashes of its teachers
 fed.json         images of the first batch as the network was fed them
 metrics.csv      one row per epoch; see training.history
 checkpoints/     see training.checkpoints
@@ -38,6 +38,8 @@ from system import cli, console, errors, files, untrusted
 FORMAT = 2
 
 RUN, FLAGS, LOCK, SWEEP = "run.json", "flags.txt", ".lock", "sweep.json"
+
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 # Entry of run.json in a copy without what training needs: see evaluation.publish.
 PUBLISHED = "published"
@@ -229,14 +231,17 @@ def _give_epochs(
 def identity(run: Mapping[str, Any]) -> dict[str, Any]:
     """What tells a run from all others: its checkpoints carry a hash of it.
 
-    It is the settings that the run of a run.json was begun with, and the hash of the
-    weights that it started from, if they are another run's. Empty for no run.
+    It is the settings that the run of a run.json was begun with, the hash of the
+    weights that it started from, if they are another run's, and those of its teachers.
+    Empty for no run.
     """
     settings = dict(run.get("config", {}))
     if begun := run.get("begun_epochs"):
         settings["epochs"] = begun
     if init := run.get("init_sha256"):
         settings["init_from"] = init
+    if taught := run.get("teachers_sha256"):
+        settings["teachers"] = taught
     return settings
 
 
@@ -332,9 +337,11 @@ def _check_format(path: Path, run: Any) -> None:
         check_classes(classes if isinstance(classes, list) else [])
     except DataError as error:
         raise RunError(f"{path} is damaged: {error}; train again") from None
-    init = run.get("init_sha256", "0" * 64)
-    if not isinstance(init, str) or not re.fullmatch("[0-9a-f]{64}", init):
-        raise RunError(f"{path} is damaged, 'init_sha256' is wrong: train again")
+    for name in ("init_sha256", "teachers_sha256"):  # one hash, and a list of hashes
+        found = run.get(name, [])
+        hashes = found if isinstance(found, list) else [found]
+        if not all(isinstance(h, str) and _SHA256.fullmatch(h) for h in hashes):
+            raise RunError(f"{path} is damaged, {name!r} is wrong: train again")
     begun = run.get("begun_epochs", 1)
     if type(begun) is not int or begun < 1:
         raise RunError(f"{path} is damaged, 'begun_epochs' is wrong: train again")

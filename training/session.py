@@ -30,9 +30,11 @@ from training import (
     runs,
     schedules,
     sets,
+    teachers,
     weights,
 )
 from training.environment import current_environment
+from training.teachers import Teacher
 from training.workers import ALONE, Workers
 
 
@@ -45,6 +47,7 @@ class Session:
       workers: the processes that train the run together.
       record: contents of run.json, once the run has begun.
       start: weights of another run that it starts from, with --init_from.
+      teachers: the networks that it learns from, with --teachers.
       signal: returns the number of a signal that asks the run to stop, or 0. We call it
         before each call of the graph, and all workers get the same number.
     """
@@ -53,6 +56,7 @@ class Session:
     workers: Workers = ALONE
     record: dict[str, Any] = dataclasses.field(default_factory=dict)
     start: weights.Start | None = None
+    teachers: list[Teacher] = dataclasses.field(default_factory=list)
     signal: Callable[[], int] = lambda: 0
 
     def begin(self, resolved: machine.Resolved) -> tuple[Any, sets.Sets]:
@@ -78,6 +82,7 @@ class Session:
         if config.freeze:  # which may name layers that there are none of
             structure.freeze(models.build(**vars(config)), config.freeze)
         dataset = data.load_for(config, config.data_dir)
+        self.teachers = teachers.load(self.run_dir, config, dataset.classes)
         data_sets = sets.load(dataset, config)
         count = data_sets.train_count
         schedules.count_steps(config, count)  # refuse before a run is made
@@ -117,10 +122,13 @@ class Session:
         }
         if self.start:
             facts["init_sha256"] = self.start.sha256
+        if self.teachers:
+            facts["teachers_sha256"] = teachers.hashes(self.teachers)
         versions = {"version": cli.VERSION, "TensorFlow": tf.__version__}
         same = {
             "files": facts["data"],
             "training images": count,
+            "teachers": teachers.hashes(self.teachers),
             **resolved.config.shared(),
         }
         # Before the run is created: nothing is written if workers disagree.

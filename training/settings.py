@@ -62,6 +62,33 @@ class Training:
     label_smoothing: float = setting(
         0.0, "Share of the target spread over all digits, in [0, 1).", share=True
     )
+    teachers: list[str] = setting(
+        (),
+        "Run directories of networks to learn from, such as runs/a-s0,runs/a-s1: their"
+        " mean probabilities for each image become part of its target. Their logits for"
+        " the training set are computed once, and stored in --augmented_dir.",
+        decides=False,
+        local=True,
+    )
+    teacher_weight: float = setting(
+        0.9,
+        "Weight of the teachers' probabilities in the loss, in [0, 1]; the labels have"
+        " the rest.",
+        check=losses.check_weight,
+    )
+    temperature: float = setting(
+        1.0,
+        "Number that the logits of --teachers and of the network are divided by when"
+        " they are compared, above 0: larger ones show more of how similar a teacher"
+        " finds the wrong classes.",
+        positive=True,
+    )
+    teach_online: bool = setting(
+        False,
+        "Show the --teachers each batch after the online augmentation, instead of each"
+        " image of the set once: better targets, but every step takes a forward pass of"
+        " each teacher longer.",
+    )
     outliers: float = setting(
         0.0,
         "Share of each batch that is replaced by what is no digit, halves and pairs of"

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from system import errors
-from training import machine, weights
+from training import machine, teachers, weights
 from training.cluster import Place
 from training.state import State, Totals
 from training.workers import Workers
@@ -49,8 +49,10 @@ def begin(
     classes: int,
     make_train_steps: MakeTrainSteps,
     start: weights.Start | None = None,
+    teach: teachers.Teach | None = None,
 ) -> Trial:
     """Draws weights and traces the steps, for images and labels on the device."""
     workers = Workers(config.distribute, Place(), config.replicas)
     state = State(config, classes=classes, start=start)
-    return Trial(state, make_train_steps(state, images, labels, config, 1, workers))
+    steps = make_train_steps(state, images, labels, config, 1, workers, teach=teach)
+    return Trial(state, steps)
