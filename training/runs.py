@@ -37,9 +37,8 @@ from system import cli, console, errors, files, untrusted
 # the dataset "digits" were those of one processor.
 FORMAT = 2
 
-RUN, FLAGS, LOCK, SWEEP = "run.json", "flags.txt", ".lock", "sweep.json"
-
 _SHA256 = re.compile("[0-9a-f]{64}")
+RUN, FLAGS, LOCK, SWEEP = "run.json", "flags.txt", ".lock", "sweep.json"
 
 # Entry of run.json in a copy without what training needs: see evaluation.publish.
 PUBLISHED = "published"
@@ -143,10 +142,8 @@ def check_settings(run_dir: Path, config: Any) -> dict[str, Any] | None:
             f"{run_dir} is a copy for scoring and reading, without what training needs:"
             f" choose another --run_dir; --init_from={run_dir} starts from its weights"
         )
-    stored, given = (
-        settings_of(run_dir, run, type(config)).deciding(),
-        config.deciding(),
-    )
+    stored = settings_of(run_dir, run, type(config)).deciding()
+    given = config.deciding()
     first = ("network", "dataset")  # they decide which other settings there are
     for name in [*first, *sorted(given.keys() - {*first, "epochs"})]:
         if stored[name] != given[name]:
