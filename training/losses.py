@@ -112,6 +112,12 @@ def check_weight(weight: float) -> None:
         raise errors.UserError("expected a number in [0, 1]")
 
 
+def check_temperature(temperature: float) -> None:
+    """Raises UserError if this cannot be a --temperature."""
+    if not 0.01 <= temperature <= 100:  # far from where its square leaves float32
+        raise errors.UserError("expected a number in [0.01, 100]")
+
+
 def correct(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """Number of labels with the highest logit, alone or in a tie: int64 scalar."""
     hits = tf.math.in_top_k(tf.cast(labels, tf.int32), logits, k=1)

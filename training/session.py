@@ -112,8 +112,9 @@ class Session:
         count: int,
         seconds: float,
     ) -> None:
+        now = datetime.datetime.now(datetime.timezone.utc)
         facts = {
-            "begun": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
+            "begun": f"{now:%Y-%m-%d %H:%M} UTC",
             "chosen": resolved.chosen,
             "data": dict(dataset.hashes),
             "classes": list(dataset.classes),

@@ -66,7 +66,7 @@ class Training:
         (),
         "Run directories of networks to learn from, such as runs/a-s0,runs/a-s1: their"
         " mean probabilities for each image become part of its target. Their logits for"
-        " the training set are computed once, and stored in --augmented_dir.",
+        " the training set are computed once, and stored next to the enlarged sets.",
         decides=False,
         local=True,
     )
@@ -79,9 +79,9 @@ class Training:
     temperature: float = setting(
         1.0,
         "Number that the logits of --teachers and of the network are divided by when"
-        " they are compared, above 0: larger ones show more of how similar a teacher"
-        " finds the wrong classes.",
-        positive=True,
+        " they are compared, 0.01 to 100: larger ones show more of how similar a"
+        " teacher finds the wrong classes.",
+        check=losses.check_temperature,
     )
     teach_online: bool = setting(
         False,
