@@ -88,9 +88,9 @@ def read_photos(arguments: Sequence[str]) -> None:
 
 def check_export() -> list[str]:
     """The formats to export; UserError if they cannot be, before any work."""
-    several = FLAGS.ensemble or FLAGS.shifts > 0
     if not FLAGS.export_dir:
         return []
+    several = FLAGS.ensemble or FLAGS.shifts > 0
     formats = export.choose(FLAGS.export_formats, several)
     export.check(Path(FLAGS.export_dir), formats)
     return formats

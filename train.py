@@ -201,7 +201,6 @@ def train(config: Config, data_sets: sets.Sets, run: Session) -> scoring.Predict
         return predict
     if first:
         print(f"resuming {run.run_dir} from step {first:,}")
-    teach = teachers.build(config, run.teachers, data_sets)
     with (
         sets.feed(data_sets, config, total_steps) as feed,  # all or part of the set
         Log(run, ["train", *scored], resumed, total_steps, config) as log,
@@ -211,7 +210,7 @@ def train(config: Config, data_sets: sets.Sets, run: Session) -> scoring.Predict
             log.summaries.start(config.deciding())
         train_steps = make_train_steps(
             *(state, images, labels, config, epoch_steps, run.workers),
-            *(lambda graph: log.graph(graph, state), teach),
+            *(lambda graph: log.graph(graph, state), run.teach),
         )
         # Finds the message to warn with if the network does no better than guessing.
         judge = learning.Judge(labels.numpy(), config, epoch_steps * config.batch_size)

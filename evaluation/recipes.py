@@ -118,8 +118,9 @@ def read(directory: Path) -> Run:
 
 def _others(run: Mapping[str, Any]) -> dict[str, str]:
     """The start of each hash of weights that a run took from other runs, by flag."""
-    taught = ",".join(sha256[:8] for sha256 in run.get("teachers_sha256", []))
-    return {"init_from": run.get("init_sha256", "")[:8], "teachers": taught}
+    found = {"init_from": "", "teachers": [], **runs.taken(run)}
+    taught = ",".join(sha256[:8] for sha256 in found["teachers"])
+    return {"init_from": found["init_from"][:8], "teachers": taught}
 
 
 def _score_again(directory: Path | str) -> str:

@@ -118,7 +118,7 @@ def _check_siblings(run: TrainedRun, sibling: TrainedRun) -> None:
         return
     both = f"{run.directory} and {sibling.directory}"
     here, there = (
-        {**one.config.deciding(), "init_from": one.record.get("init_sha256")}
+        {**one.config.deciding(), **dict.fromkeys(runs.TAKEN), **runs.taken(one.record)}
         for one in (run, sibling)
     )
     machine = run.record.get("chosen", {}) | sibling.record.get("chosen", {})

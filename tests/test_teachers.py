@@ -159,9 +159,9 @@ def begin(run_dir, config, sets):
     taught = teachers.load(run_dir, config, sets.classes)
     facts = {"data": {}, "environment": {}, "teachers_sha256": teachers.hashes(taught)}
     record = runs.open_run(run_dir, config, "", facts)
-    predict = train.train(
-        config, sets, Session(run_dir, record=record, teachers=taught)
-    )
+    teach = teachers.build(config, taught, sets)
+    session = Session(run_dir, record=record, teach=teach)
+    predict = train.train(config, sets, session)
     return [v.numpy() for v in predict.network.variables]
 
 
@@ -222,6 +222,15 @@ def test_teachers_are_part_of_a_recipe_and_of_its_report():
     assert runs.identity({"config": {}, **record}) == {
         "teachers": [*record.values()][0]
     }
+
+
+def test_a_run_that_is_refused_is_not_made(teaching, tmp_path, call):
+    """Of a set that stays on disk, no logits can be stored."""
+    arguments = ["--dataset=digits", "--epochs=1", f"--augmented_dir={tmp_path / 'a'}"]
+    arguments += [f"--teachers={teaching}", "--memory_mb=20", f"--run_dir={tmp_path}/r"]
+    with pytest.raises(errors.UsageError, match="add --teach_online"):
+        call(*arguments, "--shift_pixels=4", "--shift_diagonal")
+    assert not (tmp_path / "r" / "run.json").exists()
 
 
 def test_all_classes_are_equally_likely_in_a_dry_run(config):

@@ -27,11 +27,11 @@ class Guess(NamedTuple):
 def guess(labels: np.ndarray, config: Any) -> Guess:
     """Returns the best guess for a training set with these labels, integers [N]."""
     shares = np.bincount(labels) / len(labels)  # [classes]
+    if config.teachers:  # their part of the loss has other limits: go by the accuracy
+        return Guess(math.inf, float(shares.max()))
     smoothing = config.label_smoothing
     answer = (1 - smoothing) * shares + smoothing / len(shares)
     logits = np.log(np.maximum(answer, losses.CLIP), dtype=np.float32)[np.newaxis]
-    if config.teachers:  # their part of the loss has other limits: go by the accuracy
-        return Guess(math.inf, float(shares.max()))
     loss = losses.LOSSES[config.loss]
     classes = range(len(shares))
     costs = [float(loss(logits, tf.constant([c]), smoothing)) for c in classes]

@@ -5,8 +5,7 @@ flags.txt        every flag of the run, for --flagfile
 run.json         settings of the run and what else its result depends on; `resumed`
                  lists the environments, other than the first, that it resumed in;
                  `begun_epochs`: its first number of epochs, if it was given another;
-                 `init_sha256`: hash of the weights that it started from, if they
-                 are another run's; `teachers_sha256`: hashes of its teachers
+                 `init_sha256`, `teachers_sha256`: hashes of other runs, see `TAKEN`
 fed.json         images of the first batch as the network was fed them
 metrics.csv      one row per epoch; see training.history
 checkpoints/     see training.checkpoints
@@ -38,6 +37,8 @@ from system import cli, console, errors, files, untrusted
 FORMAT = 2
 
 _SHA256 = re.compile("[0-9a-f]{64}")
+# Flags that name other runs, and the entries with the hashes of what was taken there.
+TAKEN = {"init_from": "init_sha256", "teachers": "teachers_sha256"}
 RUN, FLAGS, LOCK, SWEEP = "run.json", "flags.txt", ".lock", "sweep.json"
 
 # Entry of run.json in a copy without what training needs: see evaluation.publish.
@@ -228,18 +229,17 @@ def _give_epochs(
 def identity(run: Mapping[str, Any]) -> dict[str, Any]:
     """What tells a run from all others: its checkpoints carry a hash of it.
 
-    It is the settings that the run of a run.json was begun with, the hash of the
-    weights that it started from, if they are another run's, and those of its teachers.
-    Empty for no run.
+    It is the settings that the run was begun with, and what is `taken` from others.
     """
     settings = dict(run.get("config", {}))
     if begun := run.get("begun_epochs"):
         settings["epochs"] = begun
-    if init := run.get("init_sha256"):
-        settings["init_from"] = init
-    if taught := run.get("teachers_sha256"):
-        settings["teachers"] = taught
-    return settings
+    return settings | taken(run)
+
+
+def taken(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Hashes of what a run took from others, of those flags of `TAKEN` that it had."""
+    return {flag: run[entry] for flag, entry in TAKEN.items() if run.get(entry)}
 
 
 def _write_run(run_dir: Path, run: dict[str, Any]) -> dict[str, Any]:
@@ -334,7 +334,7 @@ def _check_format(path: Path, run: Any) -> None:
         check_classes(classes if isinstance(classes, list) else [])
     except DataError as error:
         raise RunError(f"{path} is damaged: {error}; train again") from None
-    for name in ("init_sha256", "teachers_sha256"):  # one hash, and a list of hashes
+    for name in TAKEN.values():  # one hash, and a list of hashes
         found = run.get(name, [])
         hashes = found if isinstance(found, list) else [found]
         if not all(isinstance(h, str) and _SHA256.fullmatch(h) for h in hashes):

@@ -40,7 +40,16 @@ from tqdm import tqdm
 import config
 from system import cli, console, errors, files, flagfiles
 from system.settings import parse
-from training import children, engines, search_space, study, sweep, sweep_plan, trials
+from training import (
+    children,
+    engines,
+    runs,
+    search_space,
+    study,
+    sweep,
+    sweep_plan,
+    trials,
+)
 from training.children import Job, Outcome
 from training.search_plan import Attempt, Plan
 from training.sweep_plan import SweepError
@@ -178,8 +187,9 @@ def best_flags(plan: Plan, best: trials.Trial, count: int, command: str) -> str:
     settings = [f"--{name}={value}" for name, value in best.settings.items()]
     chosen = plan.settings_of([*plan.arguments, *settings])
     arguments = chosen.arguments()
-    # These two are not among what decides a run, since data and weights have hashes.
-    names = [*chosen.chosen(), *(n for n in ("data_dir", "init_from") if arguments[n])]
+    # Others are not among what decides a run, since data and weights have hashes.
+    others = [n for n in ("data_dir", *runs.TAKEN) if getattr(chosen, n)]
+    names = [*chosen.chosen(), *others]
     place = f"--run_dir=runs/{plan.folder.name}-best-s{{seed}}"
     own = [arguments[name] for name in names if name != "seed"]
     lines += [flagfiles.line(argument) for argument in (place, *own)]

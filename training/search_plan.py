@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from system import errors
-from training import children, trials
+from training import children, runs, trials
 from training.children import Job, Outcome
 from training.search_space import Parameter
 from training.sweep_plan import Run, SweepError
@@ -41,8 +41,9 @@ class Plan:
     def description(self) -> dict[str, Any]:
         """All that the values of its trials depend on, as JSON."""
         settings = {k: v for k, v in self.base.chosen().items() if k != "seed"}
-        if self.base.init_from:
-            settings["init_from"] = self.base.init_from
+        for flag in runs.TAKEN:  # not among what decides a run, which has hashes
+            if value := getattr(self.base, flag):
+                settings[flag] = value
         return {
             "settings": settings,
             "space": [parameter.text for parameter in self.space],

@@ -34,7 +34,6 @@ from training import (
     weights,
 )
 from training.environment import current_environment
-from training.teachers import Teacher
 from training.workers import ALONE, Workers
 
 
@@ -47,7 +46,7 @@ class Session:
       workers: the processes that train the run together.
       record: contents of run.json, once the run has begun.
       start: weights of another run that it starts from, with --init_from.
-      teachers: the networks that it learns from, with --teachers.
+      teach: gives what its teachers say of a batch, with --teachers.
       signal: returns the number of a signal that asks the run to stop, or 0. We call it
         before each call of the graph, and all workers get the same number.
     """
@@ -56,7 +55,7 @@ class Session:
     workers: Workers = ALONE
     record: dict[str, Any] = dataclasses.field(default_factory=dict)
     start: weights.Start | None = None
-    teachers: list[Teacher] = dataclasses.field(default_factory=list)
+    teach: teachers.Teach | None = None
     signal: Callable[[], int] = lambda: 0
 
     def begin(self, resolved: machine.Resolved) -> tuple[Any, sets.Sets]:
@@ -82,7 +81,7 @@ class Session:
         if config.freeze:  # which may name layers that there are none of
             structure.freeze(models.build(**vars(config)), config.freeze)
         dataset = data.load_for(config, config.data_dir)
-        self.teachers = teachers.load(self.run_dir, config, dataset.classes)
+        known = teachers.load(self.run_dir, config, dataset.classes)
         data_sets = sets.load(dataset, config)
         count = data_sets.train_count
         schedules.count_steps(config, count)  # refuse before a run is made
@@ -102,7 +101,9 @@ class Session:
         # The compiler has worked while we read the data; now we wait for it.
         kernels = machine.settle(config.kernels, resolved.chosen)
         resolved = resolved.with_kernels(kernels)
-        self._open(resolved, dataset, count, seconds)
+        # Before a run is made, as it may refuse; and while Ctrl-C still ends at once.
+        self.teach = teachers.build(config, known, data_sets)
+        self._open(resolved, dataset, count, seconds, teachers.hashes(known))
         return resolved.config, data_sets
 
     def _open(
@@ -111,6 +112,7 @@ class Session:
         dataset: data.Dataset,
         count: int,
         seconds: float,
+        taught_by: list[str],
     ) -> None:
         now = datetime.datetime.now(datetime.timezone.utc)
         facts = {
@@ -123,13 +125,13 @@ class Session:
         }
         if self.start:
             facts["init_sha256"] = self.start.sha256
-        if self.teachers:
-            facts["teachers_sha256"] = teachers.hashes(self.teachers)
+        if taught_by:
+            facts["teachers_sha256"] = taught_by
         versions = {"version": cli.VERSION, "TensorFlow": tf.__version__}
         same = {
             "files": facts["data"],
             "training images": count,
-            "teachers": teachers.hashes(self.teachers),
+            "teachers": taught_by,
             **resolved.config.shared(),
         }
         # Before the run is created: nothing is written if workers disagree.

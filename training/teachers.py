@@ -111,9 +111,10 @@ def build(
         stored = _Stored(folder, images_sha256, teacher, len(data_sets.classes))
         logits = stored.read(len(images))
         if logits is None:
+            files.check_writable(folder, "augmented_dir", is_folder=True)
             logits = predict(teacher, images, config.replicas)
             stored.write(logits)
-        total += _softmax(logits / np.float32(config.temperature))
+        total += tf.nn.softmax(logits / np.float32(config.temperature)).numpy()
     targets = tf.constant(total / np.float32(len(teachers)))
     return lambda images, indices: tf.gather(targets, indices)
 
@@ -135,11 +136,6 @@ def online(teachers: Sequence[Teacher], temperature: float) -> Teach:
         return tf.reduce_mean(tf.nn.softmax(tf.stack(each) / temperature), 0)
 
     return teach
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    e = np.exp(logits - logits.max(1, keepdims=True))
-    return e / e.sum(1, keepdims=True)
 
 
 def predict(teacher: Teacher, images: np.ndarray, parts: int) -> np.ndarray:
