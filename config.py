@@ -29,7 +29,7 @@ from data.settings import Data
 from models.settings import Network
 from system import settings
 from system.settings import setting
-from training import optimizers, profiling, schedules
+from training import profiling, rules, schedules
 from training.settings import Training
 
 MAX_THREADS = 1024  # TensorFlow starts all of them
@@ -177,7 +177,7 @@ class Config(Housekeeping, Online, Offline, Network, Training, Data, Main):
           UsageError: an option is set that belongs to another network or rule.
         """
         options = models.options(self.network, vars(self))
-        options |= optimizers.options(self.optimizer, vars(self))
+        options |= rules.options(self.optimizer, vars(self))
         return dataclasses.replace(self, **options)
 
     def arguments(self) -> dict[str, str]:

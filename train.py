@@ -69,7 +69,7 @@ def make_train_step(
     sample = batches.SAMPLERS[config.sampler]  # (seed, step, …) → indices of a batch
     augment = batch.from_config(config)  # the online transforms
     schedule = schedules.build(config, state.watch, epoch_steps)  # step → factor
-    loss_function = losses.build(config)  # (logits, labels, targets of teachers) → []
+    loss_function = losses.build(config)  # (logits, labels, …) → []
     seed, batch_size = config.seed, config.batch_size
 
     # A traced function returns only tensors, so `part_step` leaves the variables here.
@@ -79,14 +79,14 @@ def make_train_step(
         """Forward and backward pass on a replica's part of the batch, b of B images."""
         with tf.name_scope("augment"):
             x, y = tf.gather(images, indices), tf.gather(labels, indices)
-            x, y = augment(x, y, seed)  # [b, 28, 28, 1], [b]
+            x, y, kept = augment(x, y, seed)  # [b, 28, 28, 1], [b], [] or None
         with tf.name_scope("teachers"):
             taught = teach(x, indices) if teach else None  # [b, classes]
         with tf.GradientTape() as tape:
             logits, update_ops = network(x, training=training, seed=seed)
             with tf.name_scope("loss"):
                 # Times b / B, so that the parts' means add up to the batch's mean.
-                loss = share * loss_function(logits, y, taught)
+                loss = share * loss_function(logits, y, taught, kept)
         gradients = tape.gradient(loss, state.trained)
         moving_averages[:] = [average for average, _ in update_ops]
         averages = [value for _, value in update_ops]

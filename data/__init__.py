@@ -60,7 +60,7 @@ def load(name: str, data_dir: str | None = None, **options: Any) -> Dataset:
         )
     loader = DATASETS[name]
     return loader(
-        data_dir, **cli.options(loader, OPTIONS, options, f"--dataset={name}")
+        data_dir, **cli.options([loader], OPTIONS, options, f"--dataset={name}")
     )
 
 

@@ -88,7 +88,7 @@ def options(network: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     The network's default replaces a missing option or None. Raises UsageError if an
     option belongs to other networks only.
     """
-    return cli.options(NETWORKS[network], OPTIONS, settings, f"--network={network}")
+    return cli.options([NETWORKS[network]], OPTIONS, settings, f"--network={network}")
 
 
 def build(network: str, classes: int = 10, **settings: Any) -> tf.Module:

@@ -101,3 +101,12 @@ def freeze(network: tf.Module, names: Sequence[str]) -> list[tf.Variable]:
             owner.frozen = True
     frozen = {v.ref() for name in names for v in found[name].weights}
     return [v for v in network.trainable_variables if v.ref() not in frozen]
+
+
+def ends(network: tf.Module) -> list[tf.Variable]:
+    """Kernels of the first and of the last layer, in the order of the forward pass."""
+    kernels = [
+        [w for w in layer.weights if w.shape.rank > 1] for layer in layers(network)
+    ]
+    kernels = [of_layer for of_layer in kernels if of_layer]
+    return kernels[0] + kernels[-1]

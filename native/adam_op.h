@@ -22,6 +22,7 @@ namespace {
 REGISTER_OP("AdamUpdate")
     .Attr("weights: int >= 1")
     .Attr("averages: int >= 0")
+    .Attr("factors: list(float)")
     .Attr("decays: list(bool)")
     .Attr("beta1: float")
     .Attr("beta2: float")
@@ -73,15 +74,17 @@ class AdamUpdateOp : public OpKernel {
   explicit AdamUpdateOp(OpKernelConstruction* c) : OpKernel(c) {
     OP_REQUIRES_OK(c, c->GetAttr("weights", &weights_));
     OP_REQUIRES_OK(c, c->GetAttr("averages", &averages_));
+    OP_REQUIRES_OK(c, c->GetAttr("factors", &factors_));
     OP_REQUIRES_OK(c, c->GetAttr("decays", &decays_));
     OP_REQUIRES_OK(c, c->GetAttr("beta1", &rule_.beta1));
     OP_REQUIRES_OK(c, c->GetAttr("beta2", &rule_.beta2));
     OP_REQUIRES_OK(c, c->GetAttr("epsilon", &rule_.epsilon));
     OP_REQUIRES_OK(c, c->GetAttr("threads", &threads_));
-    OP_REQUIRES(c, static_cast<int>(decays_.size()) == weights_ &&
+    OP_REQUIRES(c, static_cast<int>(factors_.size()) == weights_ &&
+                       static_cast<int>(decays_.size()) == weights_ &&
                        (averages_ == 0 || averages_ == weights_),
-                InvalidArgument("expected as many decays as weights, and as many averages or"
-                                " none"));
+                InvalidArgument("expected as many factors and decays as weights, and as many"
+                                " averages or none"));
   }
 
   void Compute(OpKernelContext* c) override {
@@ -109,6 +112,7 @@ class AdamUpdateOp : public OpKernel {
     std::vector<double> squares(chunks.size());
     Share(c, threads_, chunks.size(), [&](int k) {
       Rule own = rule;
+      own.rate *= factors_[chunks[k].weight];
       own.shrink = decays_[chunks[k].weight] ? shrink : 1;
       float* const* at = chunks[k].variables;
       squares[k] = Update(own, chunks[k].count, chunks[k].gradient, at[0], at[1], at[2], at[3]);
@@ -157,6 +161,7 @@ class AdamUpdateOp : public OpKernel {
   }
 
   int weights_, averages_, threads_;
+  std::vector<float> factors_;  // on the rate
   std::vector<bool> decays_;
   Rule rule_{};
 };

@@ -79,6 +79,7 @@ def adam(
     gradients: Sequence[tf.Tensor],
     *,
     rate: tf.Tensor,
+    factors: Sequence[float],
     beta1: float,
     beta2: float,
     epsilon: float,
@@ -94,13 +95,13 @@ def adam(
 
         m ← β1 m + (1 − β1) g
         v ← β2 v + (1 − β2) g²
-        w ← shrink · w − rate · m / (√v + ε)
+        w ← shrink · w − factor · rate · m / (√v + ε)
         a ← a + approach · (w − a)
 
     All are float32 and equal in number and shapes, but averages may be empty. The rate
-    includes Adam's bias correction; shrink is 1 where `decays` is False. The bits do
-    not depend on the number of threads. Returns the norm of each gradient, float32
-    [weights].
+    includes Adam's bias correction; each weight has a factor on it; shrink is 1 where
+    `decays` is False. The bits do not depend on the number of threads. Returns the norm
+    of each gradient, float32 [weights].
     """
     return load().adam_update(
         weight=[w.handle for w in weights],
@@ -111,6 +112,7 @@ def adam(
         rate=rate,
         shrink=shrink,
         approach=approach,
+        factors=factors,
         decays=decays,
         beta1=beta1,
         beta2=beta2,

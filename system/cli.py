@@ -25,20 +25,25 @@ Groups = Mapping[str, Sequence[str]]
 
 
 def options(
-    function: Callable, names: Iterable[str], values: Mapping[str, Any], what: str
+    functions: Iterable[Callable],
+    names: Iterable[str],
+    values: Mapping[str, Any],
+    what: str,
 ) -> dict[str, Any]:
-    """Keyword arguments of a function, from the flags of the same names.
+    """Keyword arguments of functions, from the flags of the same names.
 
     Args:
-      function: its parameters that are among `names` have defaults.
+      functions: most often one; their parameters that are among `names` have defaults.
       names: flags that some function of this kind takes.
       values: values of flags by name; None or a missing one stands for the default.
-      what: name of the function for the user, such as "--network=mlp".
+      what: name of the functions for the user, such as "--network=mlp".
 
     Raises:
-      errors.UsageError: a flag is set that the function does not take.
+      errors.UsageError: a flag is set that none of the functions takes.
     """
-    parameters = inspect.signature(function).parameters
+    parameters: dict[str, inspect.Parameter] = {}
+    for function in functions:
+        parameters |= inspect.signature(function).parameters
     own = sorted(set(names) & set(parameters))
     given = {name: values[name] for name in names if values.get(name) is not None}
     if foreign := sorted(given.keys() - set(own)):

@@ -82,7 +82,7 @@ BAD_FLAGS = {
     "--hidden_units=64,0": "expected whole numbers above 0, such as 150,100",
     "--elastic_alpha=34": "elastic_alpha and elastic_sigma must both be above 0",
     "--bn_axis=1": "--network=lenet has no --bn_axis; it takes --activation",
-    "--rho=0.9": "--optimizer=adam has no --rho; it takes --epsilon",
+    "--rho=0.9": "--optimizer=adam has no --rho; it takes --beta1, --beta2, --epsilon",
     "--network=resnet": "lenet",
     "--seed=-1": "seed",
     "--seed=2147483648": "seed",

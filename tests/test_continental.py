@@ -78,9 +78,9 @@ def test_an_empty_image_is_no_error():
 def test_it_is_part_of_a_batch(digits):
     images = tf.constant(digits.train_images[:100])
     labels = tf.constant(digits.train_labels[:100])
-    fed, kept = batch.from_config(Config(continental=0.9))(images, labels, SEED)
+    fed, kept, _ = batch.from_config(Config(continental=0.9))(images, labels, SEED)
     changed = (fed != images).numpy().any((1, 2, 3))
     assert set(digits.train_labels[:100][changed]) == {1, 7}
     np.testing.assert_array_equal(kept, labels)
-    fed, kept = batch.from_config(Config())(images, labels, SEED)
-    assert fed is images and kept is labels
+    fed, kept, share = batch.from_config(Config())(images, labels, SEED)
+    assert fed is images and kept is labels and share is None

@@ -9,7 +9,7 @@ import pytest
 from augment import plan
 from models import layers
 from tests import golden
-from training import batches, optimizers
+from training import batches, rules
 
 
 @pytest.mark.parametrize("name", golden.GOLDEN)
@@ -120,10 +120,10 @@ def test_masks_with_other_seeds_are_noticed(monkeypatch):
 
 def test_a_larger_epsilon_of_adam_is_noticed(monkeypatch):
     def larger(*variables, epsilon=1e-7, **settings):
-        optimizers.adam_in_place(*variables, epsilon=epsilon, **settings)
+        rules.adam_in_place(*variables, epsilon=epsilon, **settings)
 
-    rule = optimizers.RULES["adam"]._replace(in_place=larger)
-    monkeypatch.setitem(optimizers.RULES, "adam", rule)
+    rule = rules.RULES["adam"]._replace(in_place=larger)
+    monkeypatch.setitem(rules.RULES, "adam", rule)
     assert any("adam: bias" in line for line in altered("trajectories"))
 
 

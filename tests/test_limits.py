@@ -16,7 +16,7 @@ from augment.online_settings import OnlineSettings
 from config import Config, define_flags, from_flags
 from models import batch_norm, layers, lenet
 from system import console, errors
-from training import checkpoints, history, optimizers, schedules
+from training import checkpoints, history, optimizers, rules, schedules
 from training.session import Session
 from training.sets import Sets
 from training.state import State
@@ -164,15 +164,15 @@ def test_decays_at_their_limit_follow_the_formulas():
     one, two = tf.constant(1.0), tf.constant(2.0)
     # The average's warm-up is below any such decay in every run that ends.
     step = MAX_STEPS - 1
-    found = optimizers.weight_average(one, two, step=step, decay=highest)
+    found = rules.weight_average(one, two, step=step, decay=highest)
     assert found.numpy() == pytest.approx(1 + 1.2e-7, abs=1.2e-7)
     norm = batch_norm.BatchNorm(1, decay=highest)
     norm.mean.assign([0.0])
     (_, mean), _ = norm.updates(tf.constant([1.0]), tf.constant([1.0]))
     assert mean.numpy() == pytest.approx(1 - highest, rel=1e-3)
-    _, v = optimizers.rmsprop(one, two, 0.0, step=0, rate=0.0, rho=highest)
+    _, v = rules.rmsprop(one, two, 0.0, step=0, rate=0.0, rho=highest)
     assert v.numpy() == pytest.approx(4 * (1 - highest), rel=1e-3)
-    _, m = optimizers.momentum_sgd(one, one, one, step=0, rate=0.0, momentum=highest)
+    _, m = rules.momentum_sgd(one, one, one, step=0, rate=0.0, momentum=highest)
     assert m.numpy() == pytest.approx(2)
 
 

@@ -228,21 +228,31 @@ def test_threads_share_a_batch():
 # --- the update of the weights ---
 
 
-@pytest.mark.parametrize("average", [0.0, 0.9])
+SETTINGS = {
+    "plain": {},
+    "average": {"average_decay": 0.9},
+    "biases": {"bias_rate": 64.0, "average_decay": 0.9},
+    "betas": {"beta1": 0.7, "beta2": 0.9},
+    "lookahead": {"lookahead": 3, "lookahead_share": 0.3, "average_decay": 0.9},
+}
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_adam_matches_tensorflows_operations(average, threads):
-    """In each step, with weight decay and average, for several sizes."""
+def test_adam_matches_tensorflows_operations(settings, threads):
+    """In each step, with weight decay, for several sizes."""
 
     def trained(threads):
         weights = [tf.Variable(normal(*shape)) for shape in ((300, 70), (17,), (3, 5))]
-        slow = [tf.Variable(w) for w in weights] if average else []
+        averages = "average_decay" in settings
+        slow = [tf.Variable(w) for w in weights] if averages else []
         optimizer = optimizers.Optimizer(
             *("adam", weights),
             weight_decay=0.1,
             averages=slow,
-            average_decay=average,
             threads=threads,
             epsilon=1e-3,
+            **settings,
         )
         norms = []
         for step in range(4):
@@ -254,7 +264,7 @@ def test_adam_matches_tensorflows_operations(average, threads):
                     rate=tf.constant(0.1 / (step + 1)),
                 )
             )
-        slots = [s for name in ("m", "v") for s in optimizer.slots[name]]
+        slots = [s for of_weights in optimizer.slots.values() for s in of_weights]
         return [v.numpy() for v in (*weights, *slots, *slow, *norms)]
 
     for ours, plain in zip(trained(threads), trained(0), strict=True):
@@ -268,8 +278,7 @@ def test_adam_does_not_change_values_read_before():
     ops.adam(
         *([w], [m], [v], [tf.ones([5])]),
         **{"rate": 0.1, "beta1": 0.9, "beta2": 0.9, "epsilon": 1e-8},
-        decays=[False],
-        shrink=1.0,
+        **{"factors": [1.0], "decays": [False], "shrink": 1.0},
     )
     np.testing.assert_array_equal(read, tf.ones([2, 5]))
     np.testing.assert_allclose(w, 0.9 * tf.ones([5]), rtol=1e-6)
@@ -279,9 +288,12 @@ def test_adam_refuses_other_shapes():
     w, m, v = (tf.Variable(tf.ones([size])) for size in (5, 5, 4))
     settings = {"rate": 0.1, "beta1": 0.9, "beta2": 0.9, "epsilon": 1e-8, "shrink": 1.0}
     with pytest.raises(tf.errors.InvalidArgumentError, match="shapes of their"):
-        ops.adam([w], [m], [v], [tf.ones([5])], decays=[False], **settings)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="as many"):
-        ops.adam([w], [m], [m], [tf.ones([5])], decays=[], **settings)
+        ops.adam(
+            *([w], [m], [v], [tf.ones([5])]), factors=[1.0], decays=[False], **settings
+        )
+    for counts in ({"factors": [1.0], "decays": []}, {"factors": [], "decays": [True]}):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="as many"):
+            ops.adam([w], [m], [m], [tf.ones([5])], **counts, **settings)
 
 
 def test_the_operations_load_here():

@@ -7,115 +7,14 @@ import tensorflow as tf
 
 from config import Config
 from system import errors
-from training import optimizers
-
-RATE = 0.01
-STEP = tf.constant(0, tf.int64)
+from tests.test_rules import RATE, STEP, adam_steps, gradients
+from training import optimizers, rules
 
 
-def gradients(steps):
-    """Gradients of very different sizes, as in a real run."""
-    draws = np.random.default_rng(0).normal(size=(steps, 4))
-    return (draws * [1e-6, 1e-2, 1.0, 100.0]).astype(np.float32)
-
-
-def adam_steps(weight, steps):
-    m, v = tf.zeros_like(weight), tf.zeros_like(weight)
-    for step, gradient in enumerate(gradients(steps)):
-        weight, m, v = optimizers.adam(
-            weight,
-            tf.constant(gradient),
-            m,
-            v,
-            step=tf.constant(step, tf.int64),
-            rate=tf.constant(RATE),
-        )
-    return weight, m, v
-
-
-def test_adam_follows_its_formula():
-    start = np.array([1.0, -2.0, 0.0, 3.0])
-    w, m, v = start, 0.0, 0.0
-    for t, g in enumerate(gradients(7).astype(np.float64), 1):
-        m = 0.9 * m + 0.1 * g
-        v = 0.999 * v + 0.001 * g**2
-        size = RATE * np.sqrt(1 - 0.999**t) / (1 - 0.9**t)
-        w = w - size * m / (np.sqrt(v) + 1e-8)
-    ours = adam_steps(tf.constant(start, tf.float32), 7)
-    # 1 − 0.999ᵗ loses digits in float32.
-    np.testing.assert_allclose(ours[0] - start, w - start, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(ours[1], m, rtol=1e-5)
-    np.testing.assert_allclose(ours[2], v, rtol=1e-4)
-
-
-def test_adam_equals_tensorflows():
-    start = tf.constant([1.0, -2.0, 0.0, 3.0])
-    w, m, v = tf.Variable(start), tf.Variable(start * 0), tf.Variable(start * 0)
-    for t, gradient in enumerate(gradients(7), 1):
-        tf.raw_ops.ResourceApplyAdam(
-            var=w.handle,
-            m=m.handle,
-            v=v.handle,
-            beta1_power=0.9**t,
-            beta2_power=0.999**t,
-            lr=RATE,
-            beta1=0.9,
-            beta2=0.999,
-            epsilon=1e-8,
-            grad=gradient,
-        )
-    for ours, theirs in zip(adam_steps(start, 7), (w, m, v), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
-
-
-def test_adams_first_step_is_the_rate_for_any_gradient():
-    w = tf.zeros([3])
-    step = tf.constant(0, tf.int64)
-    g = tf.constant([1e-3, -1.0, 1e4])
-    w, _, _ = optimizers.adam(w, g, w, w, step=step, rate=tf.constant(0.5))
-    np.testing.assert_allclose(w, [-0.5, 0.5, -0.5], rtol=1e-3)
-
-
-def test_rmsprop_follows_its_formula():
-    start = np.array([1.0, -2.0, 0.0, 3.0])
-    w, v = start, 0.0
-    ours, ours_v = tf.constant(start, tf.float32), tf.zeros([4])
-    for g in gradients(7):
-        v = 0.8 * v + 0.2 * g.astype(np.float64) ** 2
-        w = w - RATE * g / (np.sqrt(v) + 1e-4)
-        ours, ours_v = optimizers.rmsprop(
-            ours, g, ours_v, step=STEP, rate=tf.constant(RATE), rho=0.8, epsilon=1e-4
-        )
-    np.testing.assert_allclose(ours - start, w - start, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(ours_v, v, rtol=1e-5)
-
-
-def test_rmsprops_epsilon_is_outside_the_root():
-    w, _ = optimizers.rmsprop(
-        *(tf.zeros([1]), tf.constant([1e-3]), tf.zeros([1])),
-        **{"step": STEP, "rate": tf.constant(1.0), "rho": 0.0, "epsilon": 1e-3},
-    )
-    np.testing.assert_allclose(w, [-0.5], rtol=1e-5)  # inside, it would be −0.03
-
-
-def test_momentum_follows_its_formula():
-    start = np.array([1.0, -2.0, 0.0, 3.0])
-    w, m = start, 0.0
-    ours, ours_m = tf.constant(start, tf.float32), tf.zeros([4])
-    for g in gradients(7):
-        m = 0.7 * m + g.astype(np.float64)
-        w = w - RATE * m
-        ours, ours_m = optimizers.momentum_sgd(
-            ours, g, ours_m, step=STEP, rate=tf.constant(RATE), momentum=0.7
-        )
-    np.testing.assert_allclose(ours - start, w - start, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(ours_m, m, rtol=1e-5)
-
-
-@pytest.mark.parametrize("rule", optimizers.RULES)
+@pytest.mark.parametrize("rule", rules.RULES)
 def test_optimizers_reach_the_minimum(rule):
-    w = tf.Variable([0.1, -0.2, -0.1])
-    target = tf.constant([0.4, 0.2, -0.5])
+    w = tf.Variable([[0.1, -0.2, -0.1]])
+    target = tf.constant([[0.4, 0.2, -0.5]])
     optimizer = optimizers.Optimizer(rule, [w])
     for step in range(150):
         with tf.GradientTape() as tape:
@@ -153,17 +52,10 @@ def test_optimizers_follow_a_bent_valley_to_its_end(rule, rate):
     np.testing.assert_allclose(w, [1, 1], atol=0.02)
 
 
-def test_options_default_to_those_of_the_rule():
-    assert optimizers.options("adam", {}) == {"epsilon": 1e-8}
-    rmsprop = optimizers.options("rmsprop", {"epsilon": 1e-6, "rho": None})
-    assert rmsprop == {"epsilon": 1e-6, "rho": 0.9}
-    assert optimizers.options("momentum", {"momentum": 0.0}) == {"momentum": 0.0}
-
-
 def test_an_option_of_another_rule_is_refused():
     with pytest.raises(errors.UsageError) as caught:
         optimizers.build(Config(rho=0.9), [tf.Variable([1.0])])
-    says = "--optimizer=adam has no --rho; it takes --epsilon; "
+    says = "--optimizer=adam has no --rho; it takes --beta1, --beta2, --epsilon; "
     assert str(caught.value).startswith(says)
 
 
@@ -201,6 +93,95 @@ def test_weight_decay_is_separate_from_the_step():
     np.testing.assert_allclose(plain - decayed, [[0.2, -0.1]], atol=1e-6)
 
 
+def test_muon_leaves_ends_and_vectors_to_adam():
+    shapes = [3, 3, 1, 4], [3, 3, 4, 6], [6], [24, 6], [6, 2]
+    rng = np.random.default_rng(0)
+    start, steps = (
+        [[rng.normal(size=s).astype(np.float32) for s in shapes] for _ in range(count)]
+        for count in (1, 3)
+    )
+    weights = [tf.Variable(w) for w in start[0]]
+    options = {"momentum": 0.8, "beta2": 0.9, "adam_rate": 0.5}
+    muon = optimizers.Optimizer(
+        "muon", weights, ends=[weights[0], weights[4]], bias_rate=2.0, **options
+    )
+    alone = [tf.Variable(w) for w in start[0]]
+    for step, of_step in enumerate(steps):
+        when = {"step": tf.constant(step, tf.int64), "rate": tf.constant(0.1)}
+        muon.apply([tf.constant(g) for g in of_step], **when)
+    for i, w in enumerate(alone):
+        is_hidden = i in (1, 3)
+        slots = [tf.zeros_like(w)] * (1 if is_hidden else 2)
+        for step, of_step in enumerate(steps):
+            when = {"step": tf.constant(step, tf.int64)}
+            if is_hidden:
+                when |= {"rate": tf.constant(0.1), "momentum": 0.8}
+                w, *slots = rules.muon(w, of_step[i], *slots, **when)
+            else:
+                when |= {"rate": tf.constant(0.1 if i == 2 else 0.05)}
+                constants = {"beta2": 0.9, "epsilon": 1e-10}
+                w, *slots = rules.adam(w, of_step[i], *slots, **when, **constants)
+        np.testing.assert_allclose(weights[i], w, rtol=1e-5, atol=1e-6)
+    assert [len(muon.slots[name]) for name in ("m", "v")] == [5, 3]
+
+
+def test_muon_wants_a_hidden_kernel():
+    ends = [tf.Variable([[1.0]]), tf.Variable([[2.0]])]
+    with pytest.raises(errors.UserError, match="between the first layer and the last"):
+        optimizers.Optimizer("muon", [*ends, tf.Variable([1.0])], ends=ends)
+
+
+@pytest.mark.parametrize("rule", ["adam", "momentum", "rmsprop"])
+def test_biases_have_a_rate_of_their_own(rule):
+    weights = [tf.Variable(tf.ones([2, 1])), tf.Variable(tf.ones([2]))]
+    optimizer = optimizers.Optimizer(rule, weights, bias_rate=64.0)
+    for step in range(3):
+        optimizer.apply(
+            [tf.constant([[0.5], [-1.0]]), tf.constant([0.5, -1.0])],
+            step=tf.constant(step, tf.int64),
+            rate=tf.constant(1e-3),
+        )
+    kernel, bias = (np.ravel(w) - 1 for w in weights)
+    np.testing.assert_allclose(bias, 64 * kernel, rtol=1e-3)
+
+
+@pytest.mark.parametrize("rule", rules.RULES)
+def test_lookahead_follows_a_plain_loop(rule):
+    """In a graph's loop, with an average, which sees the weights before a step back."""
+    start = tf.constant([[0.1, -0.2], [0.3, 0.5]])
+    w, average = tf.Variable(start), tf.Variable(start)
+    averaged = {"averages": [average], "average_decay": 0.5}
+    ours = optimizers.Optimizer(
+        rule, [w], lookahead=3, lookahead_share=0.25, **averaged
+    )
+    gradient = tf.constant([[1.0, -2.0], [0.5, 1.0]])
+
+    def apply(optimizer, weight, step):
+        optimizer.apply([gradient + weight], step=step, rate=tf.constant(0.1))
+
+    @tf.function
+    def loop(first, end):
+        for step in tf.range(first, end):
+            apply(ours, w, step)
+
+    fast, slow, mean = tf.Variable(start), start.numpy(), start.numpy()
+    plain = optimizers.Optimizer(rule, [fast])
+    done = tf.constant(0, tf.int64)
+    for end in (2, 3, 7, 8):
+        loop(done, end := tf.constant(end, tf.int64))
+        for step in tf.range(done, end):
+            apply(plain, fast, step)
+            decay = min(0.5, (1 + int(step)) / (10 + int(step)))
+            mean = decay * mean + (1 - decay) * fast.numpy()
+            if (step + 1) % 3 == 0:
+                slow = slow + 0.25 * (fast.numpy() - slow)
+                fast.assign(slow)
+        np.testing.assert_allclose(w, fast, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(ours.slots["slow"][0], slow, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(average, mean, rtol=1e-4, atol=1e-6)
+        done = end
+
+
 def test_adam_tracks_only_its_slots():
     weights = [tf.Variable(tf.ones([2, 3])), tf.Variable(tf.ones([3]))]
     adam = optimizers.Optimizer("adam", weights)
@@ -232,38 +213,6 @@ def test_a_missing_gradient_is_refused():
     adam = optimizers.Optimizer("adam", [tf.Variable([1.0]), tf.Variable([2.0])])
     with pytest.raises(ValueError, match="shorter"):
         adam.apply([tf.ones([1])], step=tf.constant(0, tf.int64), rate=tf.constant(0.1))
-
-
-@pytest.mark.parametrize(
-    "step, decay, kept",
-    [
-        (0, 0.99, 0.1),  # 1 / 10
-        (8, 0.99, 0.5),  # 9 / 18
-        (8, 0.3, 0.3),
-        (890, 0.99, 0.99),  # 891 / 900, where the warm-up ends
-        (10**6, 0.99, 0.99),
-    ],
-)
-def test_weight_average_by_hand(step, decay, kept):
-    average = optimizers.weight_average(
-        tf.constant([10.0, 1.0]),
-        tf.constant([0.0, 1.0]),
-        step=tf.constant(step, tf.int64),
-        decay=decay,
-    )
-    np.testing.assert_allclose(average, [10 * kept, 1.0], rtol=1e-5)
-
-
-def test_weight_average_approaches_the_weights():
-    average = tf.constant([-100.0])
-    for step in range(200):
-        average = optimizers.weight_average(
-            average,
-            tf.constant([3.0]),
-            step=tf.constant(step, tf.int64),
-            decay=0.9,
-        )
-    np.testing.assert_allclose(average, [3.0], rtol=1e-5)
 
 
 def test_clipping_scales_all_gradients_to_one_norm():

@@ -17,6 +17,14 @@ def test_layers_share_out_all_variables(name):
     assert len(owned) == len(set(owned)) == len(network.variables)
 
 
+def test_ends_are_the_kernels_of_the_first_and_the_last_layer():
+    network = lenet.LeNet(batch_norm="all")
+    found = [v.ref() for v in structure.ends(network)]
+    assert found == [network.conv1.w.ref(), network.logits.w.ref()]
+    linear = models.build("mlp", hidden_units=[])
+    assert {v.ref() for v in structure.ends(linear)} == {linear.logits.w.ref()}
+
+
 def test_a_batch_norm_belongs_to_its_layer():
     conv1, conv2, dense1, dense2, logits = structure.layers(
         lenet.LeNet(batch_norm="all", batch_norm_first=False)

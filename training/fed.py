@@ -43,7 +43,8 @@ def draw(config: Any, window: windows.Window, step: int, classes: Sequence[str])
     pieces, seeds, _ = replicas.split(indices, seed, config.replicas)
     shown, names = [], []
     for piece, part_seed in zip(pieces, seeds, strict=True):
-        x, y = augment(tf.gather(images, piece), tf.gather(labels, piece), part_seed)
+        x, y = tf.gather(images, piece), tf.gather(labels, piece)
+        x, y, _ = augment(x, y, part_seed)
         shown.append(x)
         names += [
             "–" if label == outliers.NO_CLASS else classes[label] for label in y.numpy()

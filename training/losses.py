@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from augment import mixup
 from system import errors
 
 # Probabilities are kept this far from 0 and 1, so no answer costs more than 16.2 nats.
@@ -66,8 +67,9 @@ LOSSES: dict[str, Callable[..., tf.Tensor]] = {
     "softmax_cross_entropy": softmax_cross_entropy,
 }
 
-# (logits [N, classes], labels [N], teachers' probabilities [N, classes] or None) → []
-Loss = Callable[[tf.Tensor, tf.Tensor, tf.Tensor | None], tf.Tensor]
+# (logits [N, classes], labels [N], teachers' probabilities [N, classes] or None, share
+# that an image kept in mixup [] or None) → []
+Loss = Callable[[tf.Tensor, tf.Tensor, tf.Tensor | None, tf.Tensor | None], tf.Tensor]
 
 
 def build(config: Any) -> Loss:
@@ -75,12 +77,23 @@ def build(config: Any) -> Loss:
     of_labels, smoothing = LOSSES[config.loss], config.label_smoothing
     weight, temperature = config.teacher_weight, config.temperature
 
-    def loss(logits, labels, taught=None):
+    def of_images(logits, labels, taught):
         given = of_labels(logits, labels, smoothing)
         if taught is None:
             return given
         learned = distillation(logits, labels, taught, temperature)
         return (1 - weight) * given + weight * learned
+
+    def loss(logits, labels, taught=None, kept=None):
+        own = of_images(logits, labels, taught)
+        if kept is None:
+            return own
+        # All losses are linear in the target, so this is the loss of mixed targets.
+        # Online, teachers have seen the mixtures; stored, the images before that.
+        if taught is not None and not config.teach_online:
+            taught = mixup.partner(taught)
+        other = of_images(logits, mixup.partner(labels), taught)
+        return kept * own + (1 - kept) * other
 
     return loss
 

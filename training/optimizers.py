@@ -1,145 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Update rules as pure functions, and a thin holder of their slot variables.
+"""An update rule with its slot variables, and what is done to gradients before it.
 
-Slots are what a rule remembers of the gradients of a weight, such as Adam's m and v. A
-rule takes a weight, its gradient and its slots, all float32 and of one shape, and
-`step`, a scalar integer counted from 0, and `rate`, a float32 scalar. It returns the
-next weight and the next slots.
+The rules themselves are in training/rules.py.
 """
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import tensorflow as tf
 
 from native import ops
-from system import cli, errors
-
-# Adam's constants, from its paper.
-BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
-
-
-def adam(
-    weight: tf.Tensor,
-    gradient: tf.Tensor,
-    m: tf.Tensor,
-    v: tf.Tensor,
-    *,
-    step: tf.Tensor,
-    rate: tf.Tensor,
-    beta1: float = BETA1,
-    beta2: float = BETA2,
-    epsilon: float = EPSILON,
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Adam, with slots m and v, and t = step + 1:
-
-        m ← β1 m + (1 − β1) g
-        v ← β2 v + (1 − β2) g²
-        w ← w − rate · √(1 − β2ᵗ) / (1 − β1ᵗ) · m / (√v + ε)
-
-    Kingma and Ba, "Adam", 2015, in the efficient form at the end of section 2, which
-    TensorFlow 1 used, too.
-    """
-    rate *= adam_correction(step, beta1, beta2)
-    m = m + (gradient - m) * (1 - beta1)
-    v = v + (tf.square(gradient) - v) * (1 - beta2)
-    return weight - rate * m / (tf.sqrt(v) + epsilon), m, v
-
-
-def adam_correction(step: tf.Tensor, beta1: float, beta2: float) -> tf.Tensor:
-    """√(1 − β2ᵗ) / (1 − β1ᵗ), t = step + 1: corrects for slots that start at 0."""
-    t = tf.cast(step + 1, tf.float32)
-    return tf.sqrt(1 - beta2**t) / (1 - beta1**t)
-
-
-def adam_in_place(
-    weight: tf.Variable,
-    gradient: tf.Tensor,
-    m: tf.Variable,
-    v: tf.Variable,
-    *,
-    step: tf.Tensor,
-    rate: tf.Tensor,
-    beta1: float = BETA1,
-    beta2: float = BETA2,
-    epsilon: float = EPSILON,
-) -> None:
-    """`adam` in a single pass over the variables, by TensorFlow's own kernel."""
-    t = tf.cast(step + 1, tf.float32)
-    tf.raw_ops.ResourceApplyAdam(
-        var=weight.handle,
-        m=m.handle,
-        v=v.handle,
-        beta1_power=beta1**t,
-        beta2_power=beta2**t,
-        lr=rate,
-        beta1=beta1,
-        beta2=beta2,
-        epsilon=epsilon,
-        grad=gradient,
-    )
-
-
-def rmsprop(
-    weight: tf.Tensor,
-    gradient: tf.Tensor,
-    v: tf.Tensor,
-    *,
-    step: tf.Tensor,
-    rate: tf.Tensor,
-    rho: float = 0.9,
-    epsilon: float = 1e-7,
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """RMSprop, with slot v:
-
-        v ← ρ v + (1 − ρ) g²
-        w ← w − rate · g / (√v + ε)
-
-    Tieleman and Hinton, "Lecture 6.5 - rmsprop", 2012, with ε outside the root, as in
-    the Keras that the published systems used.
-    """
-    v = v + (tf.square(gradient) - v) * (1 - rho)
-    return weight - rate * gradient / (tf.sqrt(v) + epsilon), v
-
-
-def momentum_sgd(
-    weight: tf.Tensor,
-    gradient: tf.Tensor,
-    m: tf.Tensor,
-    *,
-    step: tf.Tensor,
-    rate: tf.Tensor,
-    momentum: float = 0.9,
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Gradient descent with momentum μ, with slot m:
-
-        m ← μ m + g
-        w ← w − rate · m
-
-    Polyak, "Some Methods of Speeding up the Convergence of Iteration Methods", 1964,
-    in the form of Sutskever, Martens, Dahl and Hinton 2013, but with the rate outside
-    the sum, so that a new rate acts at once. μ = 0 is plain gradient descent.
-    """
-    m = momentum * m + gradient
-    return weight - rate * m, m
-
-
-def weight_average(
-    average: tf.Tensor, weight: tf.Tensor, *, step: tf.Tensor, decay: float
-) -> tf.Tensor:
-    """average ← d · average + (1 − d) · weight; d = min(decay, (1 + t) / (10 + t)).
-
-    Polyak and Juditsky 1992, with the exponential average and the warm-up of
-    TensorFlow 1's `ExponentialMovingAverage`; t is the step.
-    """
-    return average + (weight - average) * (1 - warm_decay(step, decay))
-
-
-def warm_decay(step: tf.Tensor, decay: float) -> tf.Tensor:
-    """Decay d of `weight_average` at a step."""
-    t = tf.cast(step, tf.float32)
-    return tf.minimum(decay, (1 + t) / (10 + t))
+from system import errors
+from training import rules
 
 
 def clip(gradients: Sequence[tf.Tensor], norm: float) -> Sequence[tf.Tensor]:
@@ -157,42 +31,28 @@ def check_clip_norm(norm: float) -> None:
         raise errors.UserError("expected 0, or a number above 0, 1e-37 to 1e+38")
 
 
-class Rule(NamedTuple):
-    """An update rule.
-
-    Attributes:
-      update: the rule, a pure function.
-      slots: names of its slots, in the order of its arguments.
-      in_place: does the same to variables, where that is faster than to assign what
-        `update` returns; or None.
-    """
-
-    update: Callable[..., tuple[tf.Tensor, ...]]
-    slots: tuple[str, ...]
-    in_place: Callable[..., None] | None = None
-
-
-RULES = {
-    "adam": Rule(adam, ("m", "v"), adam_in_place),
-    "momentum": Rule(momentum_sgd, ("m",)),
-    "rmsprop": Rule(rmsprop, ("v",)),
-}
-
-
 class Optimizer(tf.Module):
     """Holds the slot variables of an update rule.
 
     Args:
-      rule: key of `RULES`.
+      rule: key of `rules.RULES`.
       variables: variables to update, in the order of the gradients.
+      ends: kernels of the first and the last layer. Rules for hidden layers leave them
+        to another rule, as they do biases, scales and offsets.
       weight_decay: share of each kernel that is taken off per step and unit of rate;
         biases, scales and offsets do not decay. Loshchilov and Hutter, "Decoupled
         Weight Decay Regularization", 2019.
-      averages: a `weight_average` of each variable, or none at all.
+      bias_rate: factor on the rate of biases, scales and offsets.
+      averages: a `rules.weight_average` of each variable, or none at all.
       average_decay: decay of these averages.
+      lookahead: number of steps between two steps back, each to where
+        `rules.look_back` says; 0: none. The averages see the weights before it.
+      lookahead_share: its share.
       threads: number of threads for `ops.adam`, which does everything at once; 0 to
         use TensorFlow's operations, as all other rules do.
       options: arguments of the rule, in place of its defaults.
+
+    Raises UserError if the rule is for hidden layers, and there are none.
     """
 
     def __init__(
@@ -200,27 +60,42 @@ class Optimizer(tf.Module):
         rule: str,
         variables: Sequence[tf.Variable],
         *,
+        ends: Sequence[tf.Variable] = (),
         weight_decay: float = 0.0,
+        bias_rate: float = 1.0,
         averages: Sequence[tf.Variable] = (),
         average_decay: float = 0.0,
+        lookahead: int = 0,
+        lookahead_share: float = 0.5,
         threads: int = 0,
         **options: float,
     ):
         super().__init__(rule)
         self.weight_decay = weight_decay
+        self.bias_rate = bias_rate
         self.average_decay = average_decay
+        self.lookahead = lookahead
+        self.lookahead_share = lookahead_share
         self._threads = threads if rule == "adam" else 0
         self._options = options
-        update, slots, in_place = RULES[rule]
-        self._apply = functools.partial(
-            in_place or functools.partial(_assign, update), **options
-        )
+        own = _rule_of_each(rule, variables, ends)
+        updates = [_update(one, options) for one in own]
+        slots: dict[str, list[tf.Variable]] = {}
+        with self.name_scope:
+            for w, one in zip(variables, own):
+                for name in one.slots:
+                    slots.setdefault(name, []).append(_zeros(w, name))
+            if lookahead:
+                slots["slow"] = [
+                    tf.Variable(w, trainable=False, name="slow") for w in variables
+                ]
+        self.slots = slots
         # In functions, because the weights belong to the network: as attributes they
         # would be tracked here as well, and stored twice in a checkpoint.
         self._weights = lambda: variables
         self._averages = lambda: averages
-        with self.name_scope:
-            self.slots = {name: [_zeros(w, name) for w in variables] for name in slots}
+        self._updates = lambda: updates
+        self._rules = lambda: own
 
     def apply(
         self, gradients: Sequence[tf.Tensor], *, step: tf.Tensor, rate: tf.Tensor
@@ -229,43 +104,90 @@ class Optimizer(tf.Module):
 
         Returns the norm of each gradient, float32 [variables].
         """
-        if self._threads:
-            return self._adam_at_once(gradients, step, rate)
-        slots_of_weights = zip(*self.slots.values(), strict=True)
-        for w, g, slots in zip(
-            self._weights(), gradients, slots_of_weights, strict=True
+        at_once = self._adam_at_once if self._threads else self._one_by_one
+        norms = at_once(gradients, step, rate)
+        if self.lookahead:
+            is_last = (step + 1) % self.lookahead == 0
+            tf.cond(is_last, self._look_back, lambda: None)
+        return norms
+
+    def _one_by_one(
+        self, gradients: Sequence[tf.Tensor], step: tf.Tensor, rate: tf.Tensor
+    ) -> tf.Tensor:
+        slots = {name: iter(of_weights) for name, of_weights in self.slots.items()}
+        for w, g, rule, update in zip(
+            self._weights(), gradients, self._rules(), self._updates(), strict=True
         ):
             if self._decays(w):
                 # No rule's step depends on the weight, so this may come first.
                 w.assign(w * (1 - rate * self.weight_decay))
-            self._apply(w, g, *slots, step=step, rate=rate)
+            own = [next(slots[name]) for name in rule.slots]
+            update(w, g, *own, step=step, rate=rate * self._factor(w))
         for slow, w in zip(self._averages(), self._weights()):
-            slow.assign(weight_average(slow, w, step=step, decay=self.average_decay))
+            decay = self.average_decay
+            slow.assign(rules.weight_average(slow, w, step=step, decay=decay))
         # l2_loss is half the sum of squares.
         return tf.sqrt(2 * tf.stack([tf.nn.l2_loss(g) for g in gradients]))
+
+    def _look_back(self) -> None:
+        for slow, w in zip(self.slots["slow"], self._weights(), strict=True):
+            value = rules.look_back(slow, w, share=self.lookahead_share)
+            slow.assign(value)
+            w.assign(value)
 
     def _decays(self, weight: tf.Variable) -> bool:
         return weight.shape.rank > 1 and self.weight_decay > 0
 
+    def _factor(self, weight: tf.Variable) -> float:
+        """Factor on the rate of a weight."""
+        return 1.0 if weight.shape.rank > 1 else self.bias_rate
+
     def _adam_at_once(
         self, gradients: Sequence[tf.Tensor], step: tf.Tensor, rate: tf.Tensor
     ) -> tf.Tensor:
-        epsilon = self._options.get("epsilon", EPSILON)
+        defaults = {"beta1": rules.BETA1, "beta2": rules.BETA2}
+        constants = {**defaults, "epsilon": rules.EPSILON, **self._options}
+        betas = constants["beta1"], constants["beta2"]
         return ops.adam(
             self._weights(),
             self.slots["m"],
             self.slots["v"],
             gradients,
-            rate=rate * adam_correction(step, BETA1, BETA2),
-            beta1=BETA1,
-            beta2=BETA2,
-            epsilon=epsilon,
+            rate=rate * rules.adam_correction(step, *betas),
+            factors=[self._factor(w) for w in self._weights()],
+            **constants,
             decays=[self._decays(w) for w in self._weights()],
             shrink=1 - rate * self.weight_decay,  # factor of weights that decay
             averages=self._averages(),
-            approach=1 - warm_decay(step, self.average_decay),  # see `weight_average`
+            # See `rules.weight_average`.
+            approach=1 - rules.warm_decay(step, self.average_decay),
             threads=self._threads,
         )
+
+
+def _rule_of_each(
+    rule: str, variables: Sequence[tf.Variable], ends: Sequence[tf.Variable]
+) -> list[rules.Rule]:
+    """The rule of each variable: that of its name, or the one beside it."""
+    chosen, at_an_end = rules.RULES[rule], {w.ref() for w in ends}
+    if chosen.beside is None:
+        return [chosen] * len(variables)
+    hidden = [w.shape.rank > 1 and w.ref() not in at_an_end for w in variables]
+    if not any(hidden):
+        raise errors.UserError(
+            f"--optimizer={rule} is for kernels between the first layer and the last,"
+            " but there are none to train: choose another"
+        )
+    return [chosen if is_hidden else chosen.beside for is_hidden in hidden]
+
+
+def _update(rule: rules.Rule, options: Mapping[str, float]) -> Callable[..., None]:
+    """What applies a rule to variables, with those of the options that are its own."""
+    own = options.keys() & inspect.signature(rule.update).parameters.keys()
+    return functools.partial(
+        rule.in_place or functools.partial(_assign, rule.update),
+        **{name: options[name] for name in own},
+    )
 
 
 def _assign(
@@ -286,30 +208,26 @@ def _zeros(weight: tf.Variable, name: str) -> tf.Variable:
     return tf.Variable(tf.zeros_like(weight), trainable=False, name=name)
 
 
-# Flags that are arguments of some rules and have the same name.
-OPTIONS = ("epsilon", "momentum", "rho")
-
-
-def options(rule: str, settings: Mapping[str, Any]) -> dict[str, float]:
-    """Arguments for a rule: those that the settings set, else its own defaults.
-
-    Raises UserError if an option of another rule is set.
-    """
-    return cli.options(RULES[rule].update, OPTIONS, settings, f"--optimizer={rule}")
-
-
 def build(
     config: Any,
     variables: Sequence[tf.Variable],
     averages: Sequence[tf.Variable] = (),
+    ends: Callable[[], Sequence[tf.Variable]] = tuple,
 ) -> Optimizer:
-    """Creates the optimizer of a run out of its `config.Config`."""
+    """Creates the optimizer of a run out of its `config.Config`.
+
+    `ends` finds the kernels of the first and the last layer, if the rule wants them.
+    """
     return Optimizer(
         config.optimizer,
         variables,
+        ends=ends() if rules.RULES[config.optimizer].beside else (),
         weight_decay=config.weight_decay,
+        bias_rate=config.bias_rate,
         averages=averages,
         average_decay=config.weight_average,
+        lookahead=config.lookahead,
+        lookahead_share=config.lookahead_share,
         threads=config.replicas if config.kernels == "native" else 0,
-        **options(config.optimizer, vars(config)),
+        **rules.options(config.optimizer, vars(config)),
     )

@@ -19,7 +19,6 @@ import tensorflow as tf
 import data
 import models
 from augment.plan import MAX_NAMED
-from models import structure
 from system import cli, console
 from training import (
     cluster,
@@ -27,6 +26,7 @@ from training import (
     interruption,
     locks,
     machine,
+    rules,
     runs,
     schedules,
     sets,
@@ -34,6 +34,7 @@ from training import (
     weights,
 )
 from training.environment import current_environment
+from training.state import State
 from training.workers import ALONE, Workers
 
 
@@ -78,8 +79,8 @@ class Session:
             machine.resume(self.run_dir, config.kernels, resolved.chosen)
         if self.workers.place.number == 0:  # the others follow it
             self.start = weights.start(self.run_dir, config)
-        if config.freeze:  # which may name layers that there are none of
-            structure.freeze(models.build(**vars(config)), config.freeze)
+        if config.freeze or rules.RULES[config.optimizer].beside:
+            State(config)  # refuses layers that there are none of
         dataset = data.load_for(config, config.data_dir)
         known = teachers.load(self.run_dir, config, dataset.classes)
         data_sets = sets.load(dataset, config)

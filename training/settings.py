@@ -4,10 +4,10 @@
 import dataclasses
 from typing import Any
 
-from augment import plan
+from augment import mixup, plan
 from system import errors
 from system.settings import Check, setting
-from training import batches, cluster, losses, optimizers, schedules, windows
+from training import batches, cluster, losses, optimizers, rules, schedules, windows
 
 MAX_EPOCHS = schedules.MAX_STEPS - 1  # no run has more epochs than steps
 
@@ -39,13 +39,62 @@ class Training:
         " gradient_norm, measured after that, shows what is usual.",
         check=optimizers.check_clip_norm,
     )
-    optimizer: str = setting("adam", "Update rule.", choices=sorted(optimizers.RULES))
-    momentum: float | None = setting(None, "Momentum of SGD, in [0, 1).", share=True)
+    optimizer: str = setting(
+        "adam",
+        "Update rule. muon is for the kernels between the first layer and the last, and"
+        " leaves all else to Adam; its --learning_rate is the norm of a step, such as"
+        " 0.02.",
+        choices=sorted(rules.RULES),
+    )
+    momentum: float | None = setting(
+        None, "Momentum of the rules momentum and muon, in [0, 1).", share=True
+    )
+    nesterov: bool | None = setting(
+        None,
+        "Nesterov's momentum: a step already has the gradient that the momentum is"
+        " about to get. By default muon has it, and momentum has not.",
+    )
+    newton_schulz: int | None = setting(
+        None,
+        "Steps of the iteration that makes muon's updates orthogonal: 1 to 20; each"
+        " costs three products of matrices for each kernel.",
+        least=1,
+        most=20,
+    )
+    adam_rate: float | None = setting(
+        None,
+        "Factor on the learning rate for what muon leaves to Adam, above 0.",
+        positive=True,
+    )
+    beta1: float | None = setting(
+        None, "Decay of Adam's mean gradient, in [0, 1).", share=True
+    )
+    beta2: float | None = setting(
+        None, "Decay of Adam's mean square, in [0, 1).", share=True
+    )
     rho: float | None = setting(
         None, "Decay of RMSprop's mean square, in [0, 1).", share=True
     )
     epsilon: float | None = setting(
         None, "Epsilon of Adam and RMSprop, above 0.", positive=True
+    )
+    bias_rate: float = setting(
+        1.0,
+        "Factor on the learning rate of biases, and of batch norm's scales and offsets,"
+        " above 0: in short runs they may want a larger rate than the kernels.",
+        positive=True,
+    )
+    lookahead: int = setting(
+        0,
+        "Every so many steps, go back to between where the weights are and where they"
+        " were so many steps ago: makes high rates calmer. 0: never.",
+        least=0,
+        most=MAX_EPOCHS,
+    )
+    lookahead_share: float = setting(
+        0.5,
+        "How far --lookahead leaves the weights on their way, in (0, 1].",
+        check=rules.check_share,
     )
     weight_decay: float = setting(
         0.0, "Decoupled weight decay of the kernels, in [0, 1).", share=True
@@ -96,6 +145,13 @@ class Training:
         " network is unsure where it should be. They count as wrong in the training"
         " accuracy.",
         share=True,
+    )
+    mixup: float = setting(
+        0.0,
+        "Mix each image with another one of its batch, and their targets alike: the"
+        " shares are drawn in each step from Beta(a, a), where a is this number, 0.01 to"
+        " 100, such as 0.2; 0: off. The training accuracy goes by the larger share.",
+        check=mixup.check,
     )
     continental: float = setting(
         0.0,
@@ -192,6 +248,14 @@ def _check_replicas(config: Any) -> None:
         raise errors.UsageError("more --replicas than --batch_size has images")
 
 
+def _check_mixup(config: Any) -> None:
+    if config.mixup and config.batch_size < 2 * max(1, config.replicas):
+        raise errors.UsageError(
+            "--mixup mixes images of one replica's part of the batch: expected a"
+            " --batch_size of at least two for each of the --replicas"
+        )
+
+
 def _check_memory(config: Any) -> None:
     if config.memory_mb:
         windows.length(config.memory_mb, config.batch_size)
@@ -225,6 +289,7 @@ def _check_decay(config: Any) -> None:
 
 CHECKS: tuple[Check, ...] = (
     (("batch_size", "replicas"), _check_replicas),
+    (("mixup", "batch_size", "replicas"), _check_mixup),
     (("memory_mb", "batch_size"), _check_memory),
     (("validation_size", "schedule", "early_stopping", "keep_best"), _check_held_out),
     (("schedule", "plateau_floor", "learning_rate"), _check_floor),

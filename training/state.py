@@ -3,6 +3,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ from training import (
     events,
     history,
     optimizers,
+    rules,
     runs,
     schedules,
     summaries,
@@ -146,7 +148,14 @@ class State:
         self.best = models.build(**settings) if config.keep_best else None
         self.trained = structure.freeze(self.network, config.freeze)
         averaged = structure.freeze(self.average, config.freeze) if self.average else ()
-        self.optimizer = optimizers.build(config, self.trained, averaged)
+        for network in filter(None, (self.network, self.average, self.best)):
+            if start:
+                start.assign(network)
+        # Now, as it may copy weights.
+        self.optimizer = optimizers.build(
+            *(config, self.trained, averaged),
+            ends=functools.partial(structure.ends, self.network),
+        )
         parts = {
             checkpoints.NETWORK: self.network,
             checkpoints.AVERAGE: self.average,
@@ -155,9 +164,6 @@ class State:
             checkpoints.BEST: self.best,
         }
         self.parts = {name: part for name, part in parts.items() if part}
-        for network in filter(None, (self.network, self.average, self.best)):
-            if start:
-                start.assign(network)
         self.checkpoint = tf.train.Checkpoint(**self.parts)
         self.progress, self._saved = Progress(), -1
 
@@ -179,7 +185,7 @@ class State:
         pairs = zip(self.average.variables, self.network.variables, strict=True)
         for slow, fast in pairs:
             if not fast.trainable:
-                value = optimizers.weight_average(slow, fast, step=step, decay=decay)
+                value = rules.weight_average(slow, fast, step=step, decay=decay)
                 slow.assign(value)
 
     def after_epoch(self, row: Mapping[str, float]) -> bool:

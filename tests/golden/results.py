@@ -25,7 +25,7 @@ from config import Config, define_flags, from_flags
 from evaluation import scoring
 from models import layers
 from system import errors
-from training import batches, checkpoints, losses, optimizers, schedules
+from training import batches, checkpoints, losses, optimizers, rules, schedules
 from training.state import State, Totals
 
 FOLDER = Path(__file__).parent
@@ -145,7 +145,7 @@ def trajectories() -> Results:
     """Twenty steps of each update rule, of the weight average and of the schedules."""
     results: Results = {}
     rate = tf.constant(0.01)
-    for rule in sorted(optimizers.RULES):
+    for rule in sorted(rules.RULES):
         # A kernel, which decays, and a bias, which does not and shows small steps.
         weights = [tf.Variable(tf.ones([1, 5])), tf.Variable(tf.zeros([5]))]
         optimizer = optimizers.Optimizer(rule, weights, weight_decay=0.2)
@@ -166,7 +166,7 @@ def trajectories() -> Results:
     average, path = tf.constant(1.0), []
     for step in range(20):
         now = tf.constant(step, tf.int64)
-        average = optimizers.weight_average(
+        average = rules.weight_average(
             average, tf.constant(float(step % 3)), step=now, decay=0.6
         )
         path.append(average)

@@ -9,7 +9,7 @@ import pytest
 import models
 from evaluation import scoring
 from tests.loop import points, restored, trained, values
-from training import checkpoints, history, optimizers
+from training import checkpoints, history, rules
 
 
 def only(sets, split):
@@ -43,7 +43,7 @@ def test_the_history_has_its_columns(finished):
 
 
 def test_every_option_of_a_network_or_a_rule_is_a_flag(config):
-    assert {*models.OPTIONS, *optimizers.OPTIONS} <= set(vars(config))
+    assert {*models.OPTIONS, *rules.OPTIONS} <= set(vars(config))
 
 
 def test_the_weight_average_is_scored(config, sets, finished):
