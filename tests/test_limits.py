@@ -25,6 +25,10 @@ MAX_STEPS = schedules.MAX_STEPS
 
 # Of each flag that is a number: values that are taken, and such that are not.
 FLOATS = {
+    "adam_rate": ([1e-37, 1e38], [0, 1e-300, 1e39, -1]),
+    "beta1": ([0, 0.9999999], [-1e-9, 0.99999999, 1]),
+    "beta2": ([0, 0.9999999], [-1e-9, 0.99999999, 1]),
+    "bias_rate": ([1e-37, 1e38], [0, 1e-300, 1e39, -1]),
     "batch_norm_decay": ([0, 0.9999999], [-1e-9, 0.99999999, 1]),
     "clip_norm": ([0, 1e-37, 1e38], [-1, 1e-300, 1e39]),
     "conv_dropout": ([0, 0.999], [-1e-9, 0.9991, 0.999995, 1]),
@@ -40,6 +44,8 @@ FLOATS = {
     "epsilon": ([1e-37, 1e38], [0, 1e-46, 1e39]),
     "label_smoothing": ([0, 0.9999999], [-1e-9, 0.99999999, 1]),
     "learning_rate": ([1e-37, 1e38], [0, 1e-300, 1e39, -1]),
+    "lookahead_share": ([1e-300, 1], [0, -1, 1.0001]),
+    "mixup": ([0, 0.01, 100], [-1, 0.0099, 100.1]),
     "momentum": ([0, 0.9999999], [-1e-9, 0.99999999, 1]),
     "plateau_floor": ([1e-37, 1e38], [0, 1e-300, 1e39]),
     "noise": ([0, 1], [-0.1, 1.01]),
@@ -68,7 +74,9 @@ INTEGERS = {
     "epochs": ([1, 10**40], [0]),  # `schedules.count_steps` knows how long they are
     "hidden_units": ([1, models.MAX_UNITS], [0, -1, models.MAX_UNITS + 1, 10**40]),
     "log_steps": ([1, 10**40], [0]),
+    "lookahead": ([0, MAX_STEPS - 1], [-1, MAX_STEPS]),
     "memory_mb": ([0, 10**40], [-1, 1]),
+    "newton_schulz": ([1, 20], [0, 21]),
     "multiply": ([1], [0, 100_001]),
     "plateau_patience": ([1, MAX_STEPS - 1], [0, MAX_STEPS]),
     "profile_steps": ([], [1]),  # takes two

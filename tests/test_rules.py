@@ -117,19 +117,6 @@ def test_momentum_follows_its_formula(nesterov):
     np.testing.assert_allclose(ours_m, m, rtol=1e-5)
 
 
-def test_nesterovs_steps_are_those_of_keras():
-    """Keras keeps v = −rate · m; our rate is outside of that sum."""
-    keras = tf.keras.optimizers.SGD(RATE, momentum=0.9, nesterov=True)
-    w, start = tf.Variable([1.0, -2.0, 0.0, 3.0]), tf.constant([1.0, -2.0, 0.0, 3.0])
-    m = tf.zeros([4])
-    for g in gradients(7):
-        keras.apply_gradients([(tf.constant(g), w)])
-        start, m = rules.momentum_sgd(
-            start, g, m, step=STEP, rate=tf.constant(RATE), nesterov=True
-        )
-    np.testing.assert_allclose(start, w, rtol=1e-5)
-
-
 def newton_schulz(matrix, steps):
     """In float64, without the transposition that saves time."""
     x = matrix / np.linalg.norm(matrix)

@@ -162,7 +162,7 @@ def trajectories() -> Results:
             kind, size = ("kernel", "bias")[i // 5], SIZES[i % 5]
             results[f"{rule}: {kind} by gradients of {size:g}"] = numbers(values)
         for slot, variables in optimizer.slots.items():
-            results[f"{rule}: slot {slot}"] = numbers(variables[1])
+            results[f"{rule}: slot {slot}"] = numbers(variables[-1])
     average, path = tf.constant(1.0), []
     for step in range(20):
         now = tf.constant(step, tf.int64)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A small run, once undisturbed and once interrupted, for all tests of the loop."""
 
+from dataclasses import replace
+
 import pytest
 
 from config import Config
@@ -19,6 +21,13 @@ def config():
 def lenet():
     """The same of a LeNet with batch norm and dropout, on two replicas."""
     return Config(**LENET)
+
+
+@pytest.fixture(scope="session")
+def short(lenet):
+    """The same with what short recipes want; a step is lost between two steps back."""
+    own = {"optimizer": "muon", "lookahead": 4, "bias_rate": 8.0, "mixup": 0.4}
+    return replace(lenet, **own, learning_rate=0.02)
 
 
 @pytest.fixture(scope="session")

@@ -37,7 +37,11 @@ def test_no_curve_has_duplicate_points(finished):
 
 @pytest.mark.parametrize(
     "which, cuts",
-    [("config", [(3, 15, 6), (0, 2, 6), (2, 2, 10)]), ("lenet", [(3, 15, 6)])],
+    [
+        ("config", [(3, 15, 6), (0, 2, 6), (2, 2, 10)]),
+        ("lenet", [(3, 15, 6)]),
+        ("short", [(3, 15, 6)]),
+    ],
 )
 def test_a_run_resumed_within_an_epoch_equals_an_undisturbed_one(
     sets, tmp_path, request, which, cuts
