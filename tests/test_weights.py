@@ -95,13 +95,16 @@ def test_the_hash_is_of_names_shapes_and_values():
 def test_all_networks_of_a_run_start_from_them():
     config = Config(
         **{"network": "mlp", "weight_average": 0.9, "keep_best": True, "seed": 2},
-        hidden_units=[5],
+        **{"hidden_units": [5], "lookahead": 5},
     )
     source = models.build("mlp", hidden_units=[5])
     state = State(config.resolved(), start=start_from(source))
     for network in (state.network, state.average, state.best):
         assert values(network, "dense1", "logits") == values(source, "dense1", "logits")
-    assert not any(v.numpy().any() for v in state.optimizer.variables)
+    slots = state.optimizer.slots
+    for slow, weight in zip(slots["slow"], state.trained, strict=True):
+        np.testing.assert_array_equal(slow, weight)
+    assert not any(v.numpy().any() for name in ("m", "v") for v in slots[name])
 
 
 # --- The golden run, and others that start from it ---

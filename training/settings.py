@@ -149,8 +149,8 @@ class Training:
     mixup: float = setting(
         0.0,
         "Mix each image with another one of its batch, and their targets alike: the"
-        " shares are drawn in each step from Beta(a, a), where a is this number, 0.01 to"
-        " 100, such as 0.2; 0: off. The training accuracy goes by the larger share.",
+        " shares are drawn in each step from Beta(a, a), where a is this number, 0.01"
+        " to 100, such as 0.2; 0: off. The training accuracy goes by the larger share.",
         check=mixup.check,
     )
     continental: float = setting(
