@@ -131,6 +131,13 @@ def test_muon_wants_a_hidden_kernel():
         optimizers.Optimizer("muon", [*ends, tf.Variable([1.0])], ends=ends)
 
 
+def test_a_run_without_one_is_not_made(tmp_path, call):
+    arguments = ["--dataset=digits", "--network=mlp", "--hidden_units=9"]
+    with pytest.raises(errors.UserError, match="between the first layer and the last"):
+        call(*arguments, "--optimizer=muon", f"--run_dir={tmp_path}/r")
+    assert not (tmp_path / "r" / "run.json").exists()
+
+
 @pytest.mark.parametrize("rule", ["adam", "momentum", "rmsprop"])
 def test_biases_have_a_rate_of_their_own(rule):
     weights = [tf.Variable(tf.ones([2, 1])), tf.Variable(tf.ones([2]))]

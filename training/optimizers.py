@@ -104,8 +104,8 @@ class Optimizer(tf.Module):
 
         Returns the norm of each gradient, float32 [variables].
         """
-        at_once = self._adam_at_once if self._threads else self._one_by_one
-        norms = at_once(gradients, step, rate)
+        update = self._adam_at_once if self._threads else self._one_by_one
+        norms = update(gradients, step, rate)
         if self.lookahead:
             is_last = (step + 1) % self.lookahead == 0
             tf.cond(is_last, self._look_back, lambda: None)
@@ -183,10 +183,10 @@ def _rule_of_each(
 
 def _update(rule: rules.Rule, options: Mapping[str, float]) -> Callable[..., None]:
     """What applies a rule to variables, with those of the options that are its own."""
-    own = options.keys() & inspect.signature(rule.update).parameters.keys()
+    parameters = inspect.signature(rule.update).parameters
+    own = {name: value for name, value in options.items() if name in parameters}
     return functools.partial(
-        rule.in_place or functools.partial(_assign, rule.update),
-        **{name: options[name] for name in own},
+        rule.in_place or functools.partial(_assign, rule.update), **own
     )
 
 
