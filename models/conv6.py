@@ -5,6 +5,11 @@ Pairs of convolutions between pools are from Simonyan and Zisserman, "Very Deep
 Convolutional Networks", 2015; the mean over places is from Lin, Chen and Yan, "Network
 In Network", 2014. There is no dense layer to learn the place of each stroke, so the
 network bears digits that are written in other ways than MNIST's.
+
+The second of each pair may add its input to its output (`residual`: He, Zhang, Ren and
+Sun, "Deep Residual Learning for Image Recognition", 2016), and weigh its channels
+(`squeeze_excite`). Networks of few weights get more channels for them if their
+convolutions are `separable`.
 """
 
 from collections.abc import Sequence
@@ -12,7 +17,7 @@ from functools import partial
 
 import tensorflow as tf
 
-from models import layers
+from models import blocks, layers
 from models.batch_norm import BatchNorm
 from system import errors
 
@@ -36,6 +41,10 @@ class Conv6(tf.Module):
       classes: number of classes.
       activation: a name in `layers.ACTIVATIONS`.
       maps: channels of the six convolutions.
+      separable: make all but the first a `blocks.SeparableConv`.
+      residual: add its input to the second convolution of each pair, before pool and
+        batch norm; needs as many maps in both of a pair.
+      squeeze_excite: put a `blocks.SqueezeExcite` after each pair.
       normalise_grey: see `layers.normalise_grey`.
       batch_norm_decay: decay of the moving averages.
       sync_batch_norm: see `sync` of `BatchNorm`.
@@ -49,6 +58,9 @@ class Conv6(tf.Module):
         classes: int = 10,
         activation: str = "relu",
         maps: Sequence[int] = MAPS,
+        separable: bool = False,
+        residual: bool = False,
+        squeeze_excite: bool = False,
         normalise_grey: bool = False,
         batch_norm_decay: float = 0.9,
         sync_batch_norm: bool = False,
@@ -56,28 +68,40 @@ class Conv6(tf.Module):
     ):
         super().__init__("conv6")
         check_maps(maps)
+        if residual and maps[::2] != maps[1::2]:
+            raise errors.UserError(
+                "--residual adds up maps of both convolutions of a pair: give --maps"
+                " equal pairs, such as 32,32,64,64,96,96"
+            )
+        self.residual = residual
         self.activation = layers.ACTIVATIONS[activation]
         self.normalise_grey = normalise_grey
         self.dropout = layers.check_dropout(dropout)
 
         norm = partial(BatchNorm, decay=batch_norm_decay, sync=sync_batch_norm)
+        # Batch norm subtracts the mean, so a bias would do nothing.
+        full_conv = partial(layers.Conv, init=layers.he_normal, bias=False)
+        separable_conv = partial(blocks.SeparableConv, init=layers.he_normal)
         with self.name_scope:
             for number, (inputs, outputs) in enumerate(zip([1, *maps], maps), 1):
-                # Batch norm subtracts the mean, so a bias would do nothing.
-                conv = layers.Conv(
-                    *(inputs, outputs, 3),
-                    seed=(seed, -number),
-                    init=layers.he_normal,
-                    bias=False,
-                    name=f"conv{number}",
+                conv = separable_conv if separable and number > 1 else full_conv
+                layer = conv(
+                    *(inputs, outputs, 3), seed=(seed, -number), name=f"conv{number}"
                 )
-                setattr(self, f"conv{number}", conv)
+                setattr(self, f"conv{number}", layer)
                 setattr(self, f"norm{number}", norm(outputs, name=f"norm{number}"))
+                if squeeze_excite and number % 2 == 0:
+                    name = f"squeeze_excite{number}"
+                    weigh = blocks.SqueezeExcite(
+                        outputs, seed=(seed, -7 - number), name=name
+                    )
+                    setattr(self, name, weigh)
             self.logits = layers.Dense(
                 maps[-1], classes, seed=(seed, -7), name="logits"
             )
 
-        if tuple(maps) == MAPS and classes == 10:
+        plain = not separable and not squeeze_excite
+        if tuple(maps) == MAPS and classes == 10 and plain:
             count = layers.count_parameters(self)
             assert count == PARAMETERS, count
 
@@ -95,13 +119,16 @@ class Conv6(tf.Module):
         taps = {} if taps is None else taps
 
         def block(x, number, pool=False):
-            x = getattr(self, f"conv{number}")(x)
+            y = getattr(self, f"conv{number}")(x)
+            y = x + y if self.residual and number % 2 == 0 else y
             # Pool before batch norm: a quarter of the values is left to normalise.
-            x = layers.max_pool(x, 2, 2) if pool else x
-            x, updates = getattr(self, f"norm{number}")(x, training=training)
+            y = layers.max_pool(y, 2, 2) if pool else y
+            y, updates = getattr(self, f"norm{number}")(y, training=training)
             update_ops.extend(updates)
-            taps[f"conv{number}"] = x = self.activation(x)
-            return x
+            y = self.activation(y)
+            weigh = getattr(self, f"squeeze_excite{number}", None)
+            taps[f"conv{number}"] = y = weigh(y) if weigh else y
+            return y
 
         x = layers.scale_pixels(self, images)  # [N, 28, 28, 1], in [0, 1]
         x = layers.normalise_grey(x) if self.normalise_grey else x
@@ -111,7 +138,7 @@ class Conv6(tf.Module):
         x = block(x, 4, pool=True)  # [N, 7, 7, 64]
         x = block(x, 5)  # [N, 7, 7, 96]
         x = block(x, 6)  # [N, 7, 7, 96]
-        x = tf.reduce_mean(x, [1, 2])  # [N, 96]
+        x = layers.mean_over_places(x)  # [N, 96]
         x = layers.dropout(
             x, self.dropout, training=training, seed=layers.mask_seed(seed, 1)
         )

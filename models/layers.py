@@ -193,6 +193,11 @@ def max_pool(x: tf.Tensor, size: int, stride: int) -> tf.Tensor:
     return tf.nn.max_pool2d(x, size, stride, "VALID")
 
 
+def mean_over_places(x: tf.Tensor) -> tf.Tensor:
+    """Mean of each channel: [N, H, W, C] → [N, C]. Lin, Chen and Yan 2014."""
+    return tf.reduce_mean(x, [1, 2])
+
+
 def pad(x: tf.Tensor) -> tf.Tensor:
     """Adds a border of zeros, one pixel wide: [N, H, W, C] → [N, H + 2, W + 2, C]."""
     return tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]])

@@ -74,6 +74,21 @@ class Network:
         "Make each image's paper white and its ink black, as the network's first"
         " operation: for digits that are not as dark as MNIST's, such as photos.",
     )
+    residual: bool | None = setting(
+        None,
+        "Add its input to the second convolution of each pair of conv6; --maps then"
+        " needs equal pairs.",
+    )
+    separable: bool | None = setting(
+        None,
+        "Split each convolution of conv6 but the first into one of each channel by"
+        " itself and one of single pixels, with a fraction of the weights.",
+    )
+    squeeze_excite: bool | None = setting(
+        None,
+        "Let conv6 weigh the channels of each pair of convolutions by a small network"
+        " that sees their means.",
+    )
     sync_batch_norm: bool | None = setting(
         None,
         "With --distribute, normalise over the whole batch, not over each replica's"

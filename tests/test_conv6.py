@@ -50,6 +50,65 @@ def test_network_equals_its_plain_formulation(training):
     networks.close(networks.call(network, images, training)[0], expected)
 
 
+def se(x, weigh):
+    """Squeeze-excite, written out."""
+    hidden = tf.nn.relu(tf.reduce_mean(x, [1, 2]) @ weigh.w1 + weigh.b1)
+    factors = 1 / (1 + tf.exp(-(hidden @ weigh.w2 + weigh.b2)))
+    return tf.einsum("nhwc,nc->nhwc", x, factors)
+
+
+@networks.TRAINING
+def test_blocks_equal_their_plain_formulation(training):
+    maps = [4, 4, 8, 8, 12, 12]
+    switches = {"separable": True, "residual": True, "squeeze_excite": True}
+    network = networks.build("conv6", maps=maps, activation="elu", **switches)
+    networks.unsettle(network)
+    images = networks.digits(3)
+    x = tf.constant(images, tf.float32) / 255
+    for number, inputs in enumerate([1, *maps[:-1]], 1):
+        layer = getattr(network, f"conv{number}")
+        kernel = layer.w
+        if number > 1:  # a channel at a time, then all of them at each pixel
+            shape = [3, 3, inputs, layer.w.shape[-1]]
+            kernel = tf.broadcast_to(layer.depthwise, [3, 3, inputs, 1]) * layer.w[0, 0]
+            assert kernel.shape == shape
+        y = tf.nn.conv2d(x, kernel, 1, "SAME")
+        y = y + x if number in (2, 4, 6) else y
+        y = tf.nn.max_pool2d(y, 2, 2, "VALID") if number in (2, 4) else y
+        norm = getattr(network, f"norm{number}")
+        mean, variance = norm.mean, norm.variance
+        if training:
+            mean, variance = tf.nn.moments(y, [0, 1, 2])
+        y = norm.scale * (y - mean) / tf.sqrt(variance + 1e-3) + norm.offset
+        x = tf.nn.elu(y)
+        if number in (2, 4, 6):
+            x = se(x, getattr(network, f"squeeze_excite{number}"))
+    expected = tf.reduce_mean(x, [1, 2]) @ network.logits.w + network.logits.b
+    networks.close(networks.call(network, images, training)[0], expected)
+
+
+def test_separable_convolutions_have_a_fraction_of_the_weights():
+    maps = (1, 32, 32, 64, 64, 96, 96)
+    full = 9 * 32 + 2 * 32
+    count = [9 * a + a * b + 2 * b for a, b in zip(maps[1:], maps[2:])]
+    network = networks.build("conv6", separable=True)
+    assert layers.count_parameters(network) == full + sum(count) + 97 * 10
+
+
+def test_initial_separable_weights_keep_the_size_of_values():
+    network = networks.build("conv6", separable=True)
+    for number in (2, 4, 6):
+        layer = getattr(network, f"conv{number}")
+        assert abs(tf.math.reduce_variance(layer.depthwise) * 9 - 1) < 0.25
+        fan_in = layer.w.shape[2]
+        assert abs(tf.math.reduce_variance(layer.w) * fan_in / 2 - 1) < 0.1
+
+
+def test_residual_wants_equal_pairs():
+    with pytest.raises(errors.UserError, match="equal pairs, such as"):
+        models.build("conv6", maps=[4, 5, 6, 6, 7, 7], residual=True)
+
+
 def test_initial_weights_have_the_variance_for_relu():
     network = networks.build("conv6")
     for number in (2, 4, 6):

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import models
-from models import layers
+from models import blocks, layers
 from tests.networks import SEED, TRAINING, build, call, close, digits, tapped, unsettle
 from training import checkpoints, losses, optimizers
 
@@ -19,6 +19,13 @@ VARIANTS = {
     },
     "conv6": {
         "small": {"maps": [16, 16, 24, 24, 32, 32], "batch_norm_decay": 0.5},
+        "blocks": {
+            "maps": [16, 16, 32, 32, 48, 48],
+            "separable": True,
+            "residual": True,
+            "squeeze_excite": True,
+            "batch_norm_decay": 0.5,
+        },
         "levelled": {"normalise_grey": True, "dropout": 0.2, "activation": "selu"},
     },
     "double_conv": {
@@ -164,7 +171,8 @@ def test_no_two_kernels_start_alike(variant):
     starts = [k[:50] / k[0] for k in kernels]
     for i, one in enumerate(starts):
         for two in starts[:i]:
-            assert abs(one - two).max() > 0.1
+            length = min(len(one), len(two))
+            assert abs(one[:length] - two[:length]).max() > 0.1
 
 
 @TRAINING
@@ -217,7 +225,7 @@ def test_each_dropout_mask_has_its_own_seed(name, monkeypatch):
 
 def test_taps_are_named_like_the_layers(network):
     logits, taps = tapped(network)
-    layer_types = (layers.Conv, layers.Dense)
+    layer_types = (blocks.SeparableConv, layers.Conv, layers.Dense)
     found = {m.name for m in network.submodules if isinstance(m, layer_types)}
     assert set(taps) == found
     for name, tap in taps.items():
@@ -305,7 +313,9 @@ def test_gradients_match_central_differences(network):
             ends.append(loss().numpy())
         w.assign(start)
         expected = 2 * np.sum(direction * gradient)
-        np.testing.assert_allclose(ends[0] - ends[1], expected, rtol=0.15)
+        # Small gradients change it less, by little more than the logits' rounding.
+        change = ends[0] - ends[1]
+        np.testing.assert_allclose(change, expected, rtol=0.15, atol=1e-5)
 
 
 def test_learns_32_images_without_an_error(variant):
@@ -328,8 +338,8 @@ def test_learns_32_images_without_an_error(variant):
         logits, _ = network(images, training=False)
         return losses.correct(logits, labels)
 
-    # The variants needed 5 to 29 steps.
-    assert any(train_step(step) == 32 for step in tf.range(60, dtype=tf.int64))
+    # The variants needed 5 to 29 steps, with separable convolutions up to 140.
+    assert any(train_step(step) == 32 for step in tf.range(200, dtype=tf.int64))
 
 
 @pytest.mark.parametrize("name", ["bn_cnn", "double_conv", "mlp"])
