@@ -12,15 +12,16 @@ from tests.test_older_runs import GOLDEN
 from training import checkpoints, runs
 
 
-def make_run(folder, seed=1, classes=None, scale=1.0, **config):
+def make_run(folder, seed=1, classes=None, scale=1.0, taken=None, **config):
     """Writes a run whose weights differ a little from those of `GOLDEN`, by the seed.
 
-    Its settings are those of `config`; its logits are multiplied by a scale.
+    Its settings are those of `config`, its logits are multiplied by a scale, and
+    `taken` are hashes of other runs, as in run.json.
     """
     shutil.copytree(GOLDEN, folder, ignore=shutil.ignore_patterns("checkpoints"))
     record = json.loads((GOLDEN / runs.RUN).read_text())
     record["config"] |= {"seed": seed, **config}
-    record |= {"classes": classes} if classes else {}
+    record |= ({"classes": classes} if classes else {}) | (taken or {})
     (folder / runs.RUN).write_text(json.dumps(record))
     run = trained.load(GOLDEN)
     rng = np.random.default_rng(seed)

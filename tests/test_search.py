@@ -295,6 +295,16 @@ def test_the_program(folder):
     assert set(starts(make_plan()).values()) == {1}
 
 
+def test_what_a_run_takes_from_others_is_kept(folder):
+    taken = ["--teachers=one,two", "--init_from=three"]
+    plan = make_plan(extra=taken, trials=2)
+    ended = run(plan)
+    best = search.best_flags(plan, ended[0], 2, "python -m training.search …")
+    assert set(taken) < set(best.splitlines())
+    with pytest.raises(errors.UserError, match="teachers"):
+        open_study(make_plan(extra=["--teachers=one", *taken[1:]], trials=2))
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_a_search_that_was_ended_resumes(folder, number):
     whole = trials.record(run(make_plan("whole", trials=8)), "accuracy")

@@ -108,6 +108,20 @@ def test_another_recipe_is_refused(run_dir, tmp_path, config, what):
     assert not (run_dir / trained.TEMPERATURE_FILE).exists()
 
 
+def test_another_teacher_is_another_recipe(tmp_path):
+    def taught_by(teacher, name):
+        taken = {"teachers_sha256": [64 * teacher]}
+        return make_run(tmp_path / name, validation_size=400, scale=3.0, taken=taken)
+
+    one, same, other = (taught_by(t, n) for t, n in ("ax", "ay", "bz"))
+    alone = make_run(tmp_path / "alone", validation_size=400, scale=3.0)
+    for sibling in (other, alone):
+        with pytest.raises(runs.RunError, match="--teachers"):
+            temperature.calibrate(one, sibling, None)
+    assert not (one / trained.TEMPERATURE_FILE).exists()
+    temperature.calibrate(one, same, None)
+
+
 def test_an_unfinished_sibling_is_refused(run_dir, tmp_path):
     config = {"epochs": 3, "validation_size": 400}
     one, other = (make_run(tmp_path / f"{s}", seed=s, **config) for s in (1, 2))
