@@ -34,7 +34,7 @@ class Record(NamedTuple):
     """Error of a network.
 
     Attributes:
-      name: of the recipe or the project.
+      name: of the recipe or the author.
       error: mean over the seeds, in % of the test digits.
       spread: standard deviation; 0 if nobody says.
       seeds: number of seeds; 0 if nobody says.
@@ -52,17 +52,16 @@ class Record(NamedTuple):
     best_epoch: bool = False
 
 
-# Read in the logs and sources of each: docs/results.md has the addresses.
+# Read in the logs and sources of each: docs/results.md says where.
 PUBLISHED = (
-    Record("Matuzas77/MNIST-0.17", 0.2525, 0.028, 20, 1_190_000),
-    Record("ttdoucet/mnist", 0.262, 0.031, 10, 4_730_000),
-    Record("ansh941/MnistSimpleCNN M3", 0.301, 0.04, 30, 1_100_000),
-    Record("AdamByerly/BMCNNwHFCs", 0.317, 0.029, 92, 1_514_187),
-    Record("cdeotte/MNIST-CNN-99.75", 0.359, 0.047, 1500, 327_000),
-    Record("small network", 0.46, parameters=19_898, best_epoch=True),
-    Record("small network", 0.44, parameters=18_990, best_epoch=True),
-    Record("small network", 0.52, parameters=7_784, best_epoch=True),
-    Record("small network", 1.0, parameters=1_936, best_epoch=True),
+    Record("Matuzas77", 0.2525, 0.028, 20, 1_190_000),
+    Record("ttdoucet", 0.262, 0.031, 10, 4_730_000),
+    Record("ansh941, M3", 0.301, 0.04, 30, 1_100_000),
+    Record("cdeotte", 0.359, 0.047, 1500, 327_000),
+    Record("small networks", 1.0, parameters=1_936, best_epoch=True),
+    Record("", 0.52, parameters=7_784, best_epoch=True),
+    Record("", 0.44, parameters=18_990, best_epoch=True),
+    Record("", 0.46, parameters=19_898, best_epoch=True),
 )
 
 
@@ -119,7 +118,7 @@ def plot(own: Sequence[Record], others: Sequence[Record]) -> Figure:
         by_time.set_xlabel("seconds of training on two cores")
         for axes in (by_size, by_time):
             axes.set_ylabel("error on the test digits, %")
-        by_size.legend(loc="upper right")
+        figure.legend(*by_size.get_legend_handles_labels(), loc="outside upper center")
         return figure
 
     return draw()
@@ -163,7 +162,7 @@ def _draw(
         )
         for record in known:
             axes.annotate(
-                record.name.rpartition("/")[2],
+                record.name,
                 (getattr(record, attribute), record.error),
                 xytext=(4, 4),
                 textcoords="offset points",
