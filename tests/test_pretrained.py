@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The network that comes with the project scores as it says, and reads at once."""
+"""The networks that come with the project score as they say, and read at once."""
 
 import json
+from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 import evaluation
@@ -12,21 +14,26 @@ from benchmarks import photos, pictures
 from tests.helpers import command
 
 LARGEST_BYTES = 2_000_000
+NETWORKS = sorted(p.parent for p in Path(pretrained.__file__).parent.glob("*/run.json"))
 
 
-def test_it_is_small():
-    files = [file for file in pretrained.ROBUST.rglob("*") if file.is_file()]
+@pytest.mark.parametrize("run_dir", NETWORKS, ids=lambda path: path.name)
+def test_each_is_small_and_reads_mnists_test_digits_as_its_result_says(run_dir, mnist):
+    files = [file for file in run_dir.rglob("*") if file.is_file()]
     assert sum(file.stat().st_size for file in files) < LARGEST_BYTES
-
-
-def test_it_reads_mnists_test_digits_as_its_result_says(mnist):
-    reader = evaluation.load()
-    found = reader.predict(mnist.test_images)
+    found = evaluation.load(run_dir).predict(mnist.test_images)
     wrong = int((found.classes != mnist.test_labels).sum())
-    result = json.loads((pretrained.ROBUST / "result.json").read_text("utf-8"))
+    result = json.loads((run_dir / "result.json").read_text("utf-8"))
     # Another processor may round a digit over to its second class.
     assert abs(wrong - result["test"]["errors"]) <= 2
     assert wrong <= 45
+
+
+def test_the_one_for_photos_is_the_default(mnist):
+    ours = evaluation.load().predict(mnist.test_images[:100])
+    named = evaluation.load(pretrained.ROBUST).predict(mnist.test_images[:100])
+    np.testing.assert_array_equal(ours.probabilities, named.probabilities)
+    assert pretrained.ROBUST in NETWORKS
 
 
 def test_pages_are_read(mnist, tmp_path):
