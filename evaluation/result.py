@@ -2,6 +2,7 @@
 """Result of a run: on the console, in the run directory, in TensorBoard."""
 
 import json
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,13 @@ RESULT = "result.json"
 
 
 def evaluate(run: TrainedRun, scored: Scored) -> None:
-    """Scores a run, prints the score and stores it.
+    """Scores a run, stores the score and prints it, and then draws the report.
 
-    The run directory gets result.json, predictions.npz, report.html and TensorBoard
-    events. All of them are of the network as it was trained; result.json and the report
-    have the figures with its temperature and averaged over shifts next to these.
+    The run directory gets predictions.npz, result.json, report.html and TensorBoard
+    events, in this order. All of them are of the network as it was trained; result.json
+    and the report have the figures with its temperature and averaged over shifts next
+    to these. The report takes as long as a short training run, so the score does not
+    wait for it. Until its last file is there, the run does not count as `finished`.
 
     Args:
       run: the run.
@@ -47,6 +50,10 @@ def evaluate(run: TrainedRun, scored: Scored) -> None:
     # In this order, so that a result always has its predictions.
     predictions.write(run.directory, scores)
     runs.write_atomically(run.directory / RESULT, json.dumps(result, indent=1) + "\n")
+    print(score_text.show(result[split]))
+    for name, figures in score_text.ways(split, result)[1:]:
+        print(f"{name}: {score_text.show_line(figures)}")
+    sys.stdout.flush()  # it may be a pipe, which would wait for the report
     _publish(run, split, result, rows, scores, scored[split][0])
 
 
@@ -120,8 +127,8 @@ def _publish(
     scores: scoring.Scores,
     images: np.ndarray,
 ) -> None:
-    """Writes the report and TensorBoard's events, and prints the score."""
-    # These load matplotlib, Jinja and TensorBoard's plugins: not when training starts.
+    """Writes the report and TensorBoard's events."""
+    # These load matplotlib, Jinja and TensorBoard's plugins: not before the score.
     from evaluation import activations, report, tensorboard
 
     network = run.network
@@ -130,19 +137,15 @@ def _publish(
     pictures = report.write(
         run.directory, split, result, rows, scores, images, first, layers
     )
-    text = score_text.show(result[split])
     summaries.write_score(
         run.directory,
         result["steps"],
-        text,
+        score_text.show(result[split]),
         {**result[split], "training_seconds": result["training_seconds"]},
         pictures,
         tensorboard.tabs(_trial(run.config), split, run.config.deciding(), scores),
     )
     tensorboard.write_projector(run.directory / summaries.FINAL, scores, images, last)
-    print(text)
-    for name, figures in score_text.ways(split, result)[1:]:
-        print(f"{name}: {score_text.show_line(figures)}")
     print(run.directory / report.REPORT)
 
 
@@ -179,7 +182,7 @@ def is_finished(config: Config, rows: Sequence[Mapping[str, float]]) -> bool:
 
 
 def finished(run_dir: Path, config: Config) -> str:
-    """What to say of a run that is scored at its last step; "" of any other.
+    """What to say of a run that is scored at its last step, with its report; or "".
 
     Args:
       run_dir: run directory.
@@ -191,6 +194,8 @@ def finished(run_dir: Path, config: Config) -> str:
         step = max(checkpoints.steps(folder), default=0)
         last = history.some_epochs(run_dir, step)[-1]
         predictions.read(run_dir)
+        if not (run_dir / summaries.FINAL / summaries.PROJECTOR).exists():
+            return ""  # interrupted while it drew the report
         if events.lost(run_dir, checkpoints.progress(folder, step)["events"]):
             return ""
         if not result["finished"] or not step == result["steps"] == last["step"]:

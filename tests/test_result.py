@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from config import Config
-from evaluation import predictions, provenance, result, score_text, scoring, trained
+from evaluation import (
+    predictions,
+    provenance,
+    result,
+    score_text,
+    scoring,
+    tensorboard,
+    trained,
+)
 from models.mlp import MLP
 from system import cli
 from training import checkpoints, history, runs
@@ -30,6 +38,9 @@ def evaluate(run_dir, network, scored, config=CONFIG):
     run = Session(run_dir, record=runs.read_run(run_dir))
     predict = scoring.Predict(network)
     result.evaluate(trained.after_training(run, config, predict), scored)
+
+
+VALIDATED = {"validation_loss": 1.0, "validation_accuracy": 0.5}
 
 
 def epoch(number, **figures):
@@ -126,13 +137,35 @@ def test_an_interrupted_score_leaves_no_result_without_predictions(
     history.write(tmp_path, [epoch(0, test_loss=1.0, test_accuracy=0.5)])
     checkpoints.path(tmp_path / "checkpoints", 10).mkdir(parents=True)
 
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(predictions, "write", interrupt)
+    monkeypatch.setattr(predictions, "write", _interrupt)
     with pytest.raises(KeyboardInterrupt):
         evaluate(tmp_path, MLP(), {"test": (images, LABELS)})
     assert not (tmp_path / "result.json").exists()
+
+
+def test_ctrl_c_after_the_score_costs_nothing_but_the_report(
+    tmp_path, capsys, images, monkeypatch
+):
+    """The score is out and stored, and the same command comes back for the report."""
+    runs.open_run(tmp_path, CONFIG, "", {"data": {}, "environment": {}})
+    history.write(tmp_path, [epoch(n, **VALIDATED) for n in range(2)])
+    checkpoints.path(tmp_path / "checkpoints", 20).mkdir(parents=True)
+    monkeypatch.setattr(checkpoints, "progress", lambda *_: {"events": {}})
+    scored = {"validation": (images, LABELS)}
+    with monkeypatch.context() as patched:
+        # The last file but one: the report is there, but not all of the rest.
+        patched.setattr(tensorboard, "write_projector", _interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(tmp_path, MLP(), scored)
+    stored = json.loads((tmp_path / "result.json").read_text())
+    assert score_text.show(stored["validation"]) in capsys.readouterr().out
+    assert not result.finished(tmp_path, CONFIG)
+    evaluate(tmp_path, MLP(), scored)
+    assert "scored" in result.finished(tmp_path, CONFIG)
+
+
+def _interrupt(*_):
+    raise KeyboardInterrupt
 
 
 def test_a_run_without_history_is_refused(tmp_path, images):

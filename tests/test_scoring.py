@@ -2,6 +2,7 @@
 """Tests of evaluation/scoring.py: scores computed by hand, and the predicting graph."""
 
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -68,6 +69,18 @@ def test_extreme_logits_stay_finite():
     assert scores.loss == pytest.approx(np.log(9) / 2)
     wrong = scoring.score(reader(logits[:1]), numbered(1), np.array([0], np.uint8))
     assert wrong.loss == pytest.approx(3e38, rel=1e-6)
+
+
+def test_batches_are_computed_side_by_side_and_stay_in_order(monkeypatch):
+    monkeypatch.setattr("system.device.cores", lambda: 2)
+    both = threading.Barrier(2, timeout=30)  # raises unless two batches wait at once
+
+    def predict(images):
+        both.wait()
+        return tf.constant(images[:, 0, 0], tf.float32)
+
+    logits = scoring.predict_all(predict, numbered(8), batch_size=2)
+    np.testing.assert_array_equal(logits[:, 0], np.arange(8))
 
 
 def test_summary_by_hand():
