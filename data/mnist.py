@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Dataset "mnist": found on disk or downloaded, and verified by pinned SHA-256."""
 
+import contextlib
 import os
 import queue
 import sys
 import threading
 import time
 from collections.abc import Sequence
+from concurrent import futures
+
+from absl import flags
 
 from data import idx
 from data.dataset import DataError, Dataset
-from system import console, errors, untrusted
+from system import console, errors, flagfiles, untrusted
 
 TRAIN_IMAGES = "train-images-idx3-ubyte.gz"
 TRAIN_LABELS = "train-labels-idx1-ubyte.gz"
@@ -69,6 +73,38 @@ def load(data_dir: str | None = None) -> Dataset:
     DataUnavailable if none holds any, and they cannot be downloaded.
     """
     place = _find(data_dir)
+    ahead = _ahead.pop(place, None)
+    return ahead.result() if ahead else _read(place)
+
+
+_ahead: dict[str, futures.Future[Dataset]] = {}  # by place: what `foresee` reads
+
+
+def foresee() -> None:
+    """Reads MNIST for `load`, if the command line suggests that it will be needed.
+
+    train.py calls it in a thread, before it loads TensorFlow; inflating the files needs
+    no interpreter. It only guesses, like `compile.foresee`: `load` raises its errors,
+    and reads the files itself if the guess was wrong.
+    """
+    with contextlib.suppress(flags.Error, errors.UserError, OSError):
+        words = flagfiles.expand(sys.argv[1:])
+        given = {}
+        for word, next_word in zip(words, [*words[1:], ""]):
+            name, equals, value = word.lstrip("-").partition("=")
+            given[name] = value if equals else next_word
+        if given.get("dataset", "mnist") != "mnist":
+            return
+        places = [given["data_dir"]] if "data_dir" in given else _places()
+        if place := next(filter(_holds_any, places), None):
+            _ahead[place] = futures.Future()
+            try:
+                _ahead[place].set_result(_read(place))
+            except BaseException as error:  # raised again by `load`
+                _ahead[place].set_exception(error)
+
+
+def _read(place: str) -> Dataset:
     paths = {name: _path(place, name) for name in FILES}
     for name, path in paths.items():
         _verify(path, name)

@@ -71,6 +71,34 @@ def test_keras_is_hidden_unless_it_is_loaded(stand_in, first, seen):
     assert (loaded.stdout, loaded.stderr) == (f"{seen}\n", "")
 
 
+@pytest.mark.parametrize("name", ["h5py", "scipy"])
+def test_what_an_old_keras_wants_is_hidden_too(stand_in, name):
+    (stand_in / f"{name}.py").write_text("NAME = 'found'")
+    (stand_in / "tensorflow.py").write_text(
+        f"try:\n    import {name}\nexcept ImportError:\n    print('hidden')\n"
+    )
+    code = f"from system import device; import {name}; print({name}.NAME)"
+    assert load(stand_in, code=code).stdout == "hidden\nfound\n"
+
+
+def test_the_library_is_loaded_before_the_import(stand_in):
+    """By a thread, so that the interpreter's lock is free meanwhile."""
+    package = stand_in / "tensorflow"
+    package.mkdir()
+    (stand_in / "tensorflow.py").unlink()
+    (package / "__init__.py").write_text("print('imported')")
+    (package / "libtensorflow_cc.so.2").write_text("none")
+    code = """
+import ctypes, threading
+def loaded(path):
+    print(path[-21:], threading.current_thread() is threading.main_thread())
+    raise OSError("damaged")
+ctypes.CDLL = loaded
+from system import device
+"""
+    assert load(stand_in, code=code).stdout == "libtensorflow_cc.so.2 False\nimported\n"
+
+
 def test_keras_is_visible_again_if_loading_fails(stand_in):
     (stand_in / "keras.py").write_text("NAME = 'keras'")
     (stand_in / "tensorflow.py").write_text("raise ImportError('broken')")
