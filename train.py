@@ -17,6 +17,16 @@ if __name__ == "__main__":  # before all else, which takes a while to load
 
     compile.foresee()  # starts the C++ compiler if native/ is likely to be needed
 
+    import threading
+
+    def read_ahead() -> None:
+        """Reads MNIST, if that is likely to be needed, while TensorFlow loads."""
+        from data import mnist
+
+        mnist.foresee()
+
+    threading.Thread(target=read_ahead, daemon=True).start()
+
 from system import device  # noqa: F401  isort: skip  (first: it loads TensorFlow)
 
 import os
