@@ -134,6 +134,8 @@ class Reader:
         except errors.UserError as error:
             line = console.one_line(str(error).replace(path, Path(path).name))
             return None, f"`{line.replace('`', ' ')}`"
+        if page.warning:
+            console.warn(page.warning)
         picture = annotate.draw(photo.pixels, page.readings, photo.scale)
         return picture, _lines(page.readings)
 

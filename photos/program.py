@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """eval.py --images: its flags, and what it does."""
 
+import warnings
 from collections.abc import Callable, Sequence
+from concurrent import futures
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,9 @@ from absl import flags
 
 from data import decode
 from evaluation import outputs
-from system import cli
+from system import cli, console, device
 
+MAX_AT_ONCE = 4  # photos; one of the largest takes up to 600 MB while it is read
 FLAGS = ("ink", "rotate", "reject", "readings", "annotated_dir")  # besides --images
 
 
@@ -66,6 +69,10 @@ def read_all(
 ) -> None:
     """Reads the digits of photos, prints them, and writes them if it is told where.
 
+    There is a thread per core, up to `MAX_AT_ONCE`: almost all of the work is done in
+    OpenCV, Pillow, numpy and TensorFlow, which need no interpreter. Readings and
+    messages come in the order of the photos all the same.
+
     Args:
       load: loads the network: a `TrainedRun` or an `Ensemble`.
       photos: files, folders or patterns.
@@ -83,13 +90,25 @@ def read_all(
     turn = None if rotate == "auto" else int(rotate)
     pages: list[reading.Page] = []
 
-    def read(path: Path) -> None:
+    def read(path: Path) -> reading.Page:
         kind: dict[str, Any] = {"turn": turn, "reject": reject}
-        pages.append(reading.read(run.predict, path, ink, run.classes, **kind))
+        return reading.read(run.predict, path, ink, run.classes, **kind)
+
+    def keep(page: futures.Future[reading.Page]) -> None:
+        pages.append(page.result())
+        if warning := pages[-1].warning:
+            console.warn(warning)
 
     written = outputs.Outputs()
-    for path in paths:
-        written.attempt(read, path)
+    pool = futures.ThreadPoolExecutor(min(device.cores(), MAX_AT_ONCE))
+    # Around all threads, as what `decode.read` ignores is the same for all of them.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            for page in [pool.submit(read, path) for path in paths]:
+                written.attempt(keep, page)
+        finally:
+            pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the others
     if pages:
         print(reading.show(pages))
     to_draw = {page.path: page for page in pages}

@@ -59,6 +59,7 @@ class Page:
     path: Path
     readings: list[Reading]
     turned: int = 0  # degrees by which it was turned to the left, to be read
+    warning: str = ""  # what makes its readings doubtful, to show with them
 
 
 def read(
@@ -103,8 +104,9 @@ def read(
         digits = segment.find(turned, ink, classify, reject)
     except components.PageError as error:
         raise components.PageError(f"{path}: {error}") from None
+    warning = ""
     if dark >= _MUCH_DARK_SHARE:
-        console.warn(
+        warning = (
             f"{path}: {dark:.0%} of it is nearly black, where no ink can be seen;"
             " photograph it in even light"
         )
@@ -113,7 +115,7 @@ def read(
         box = orientation.turned_back(digit.box, turn, grey.shape)
         left, top, width, height = (scale * side for side in box)
         readings.append(_reading(digit, (left, top, width, height), values))
-    return Page(path, readings, turn)
+    return Page(path, readings, turn, warning)
 
 
 def _reading(
