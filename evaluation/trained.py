@@ -6,7 +6,7 @@ A command reads run.json once, here, and hands the `TrainedRun` on.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -16,7 +16,9 @@ from config import Config
 from evaluation import calibration, combined, scoring
 from system import console, untrusted
 from training import checkpoints, runs, weights
-from training.session import Session
+
+if TYPE_CHECKING:  # a program that uses a network does not load what trains one
+    from training.session import Session
 
 TEMPERATURE_FILE = "temperature.json"  # written by evaluation.temperature
 
@@ -124,7 +126,7 @@ def load(run_dir: Path, *, calibrated: bool = True) -> TrainedRun:
 
 
 def after_training(
-    run: Session, config: Config, predict: scoring.Predict
+    run: "Session", config: Config, predict: scoring.Predict
 ) -> TrainedRun:
     """The run that was just trained, with its network still in memory."""
     step = max(checkpoints.steps(run.run_dir / checkpoints.FOLDER), default=0)

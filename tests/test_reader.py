@@ -8,6 +8,7 @@ import evaluation
 from data import inputs
 from evaluation import trained
 from system import errors
+from tests.helpers import ROOT, command
 from tests.test_older_runs import GOLDEN
 
 
@@ -45,3 +46,21 @@ def test_what_is_no_image_or_no_run_is_refused(reader, tmp_path):
         evaluation.load(tmp_path)
     with pytest.raises(AttributeError, match="no attribute 'lode'"):
         evaluation.lode  # noqa: B018
+
+
+LOOP = (
+    *("tensorboard", "training.log", "training.replicas", "training.session"),
+    *("training.sets", "training.state", "training.summaries", "training.teachers"),
+    "training.workers",
+)
+
+
+def test_a_reader_does_not_load_the_training_loop():
+    code = f"""
+import sys
+import evaluation
+evaluation.load({str(GOLDEN)!r})
+print([name for name in {LOOP} if name in sys.modules])
+"""
+    done = command("-c", code, cwd=ROOT)
+    assert done.stdout == "[]\n", done.stderr
