@@ -24,10 +24,10 @@ absl::Status Pooled(InferenceContext* c) {
                                : c->UnknownDim();
   };
   const auto outputs = c->Dim(w, 3);
-  const auto blocks =
-      c->ValueKnown(outputs) ? c->MakeDim(Blocks(c->Value(outputs))) : c->UnknownDim();
+  const auto places =
+      c->ValueKnown(outputs) ? c->MakeDim(Padded(c->Value(outputs))) : c->UnknownDim();
   c->set_output(0, c->MakeShape({c->Dim(x, 0), half(1), half(2), outputs}));
-  c->set_output(1, c->MakeShape({c->Dim(x, 0), half(1), half(2), blocks, c->MakeDim(kLanes)}));
+  c->set_output(1, c->MakeShape({c->Dim(x, 0), half(1), half(2), places}));
   return absl::OkStatus();
 }
 
@@ -116,7 +116,7 @@ class ConvPoolOp : public OpKernel {
     Tensor *y, *where;
     OP_REQUIRES_OK(c, c->allocate_output(0, {images, s.rows(), s.columns(), s.outputs}, &y));
     OP_REQUIRES_OK(c, c->allocate_output(
-        1, {images, s.rows(), s.columns(), s.output_blocks(), kLanes}, &where));
+        1, {images, s.rows(), s.columns(), Padded(s.outputs)}, &where));
     Parts(c, images).Each([&](int64_t, int64_t from, int64_t count) {
       ConvPool(s, count, Data(x) + from * s.image(), Data(w), Data(y) + from * s.pooled(),
                where->flat<uint8_t>().data() + from * s.places());

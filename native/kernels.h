@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The arithmetic of ops.cc. All arrays are dense and in row-major order.
 //
-// Channels are computed 16 at a time: a "block" is 16 neighbouring channels, one per lane
-// of a vector, and the last block may be partly filled.
+// Channels are computed a vector at a time: a "block" is as many neighbouring channels as a
+// vector has lanes, and the last block may be partly filled. Only the kernels are compiled
+// for this processor, so only they know how many lanes that is: see vector.h.
 
 #ifndef LENET_KERNELS_H_
 #define LENET_KERNELS_H_
@@ -11,23 +12,22 @@
 
 namespace lenet {
 
-constexpr int kLanes = 16;  // floats in a vector
-constexpr int kSize = 3;    // kernel and pool window, in pixels; the pool has stride 2
+constexpr int kSize = 3;  // kernel and pool window, in pixels; the pool has stride 2
+constexpr int kTaps = kSize * kSize;  // weights of a kernel; also places in a window
 
-inline int Blocks(int channels) { return (channels + kLanes - 1) / kLanes; }
+// Number of channels, rounded up to whole blocks.
+int Padded(int channels);
 
 // Shapes of one image: x [height, width, inputs], y [rows, columns, outputs], where
-// [rows, columns, output blocks, 16].
+// [rows, columns, Padded(outputs)].
 struct ConvPoolShape {
   int height, width, inputs, outputs;
   int rows() const { return (height - kSize) / 2 + 1; }
   int columns() const { return (width - kSize) / 2 + 1; }
   int used() const { return 2 * columns() + 1; }  // columns that the pool reads
-  int input_blocks() const { return Blocks(inputs); }
-  int output_blocks() const { return Blocks(outputs); }
   int64_t image() const { return int64_t{height} * width * inputs; }
   int64_t pooled() const { return int64_t{rows()} * columns() * outputs; }
-  int64_t places() const { return int64_t{rows()} * columns() * output_blocks() * kLanes; }
+  int64_t places() const { return int64_t{rows()} * columns() * Padded(outputs); }
 };
 
 // Convolution with w [3, 3, inputs, outputs] and zero padding, then max pool. where: place

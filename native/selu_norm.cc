@@ -11,7 +11,8 @@
 //   dx = dz * SELU'(x + bias),  dbias = sum dx
 //
 // A lane is a number in memory, whatever its channel, so no lane is idle. The channels
-// of a vector repeat after lcm(16, channels) numbers, the period. With 12 channels:
+// of a vector repeat after lcm(lanes, channels) numbers, the period. With 16 lanes and 12
+// channels:
 //
 //   lane        0   1   2   3   4   5   6   7   8   9  10  11  12  13  14  15
 //   vector 0    0   1   2   3   4   5   6   7   8   9  10  11   0   1   2   3

@@ -6,7 +6,7 @@
 //   w <- shrink * w - rate * m / (sqrt(v) + epsilon)
 //   a <- a + average * (w - a)
 //
-// A lane is a weight: 16 neighbours take a vector each for g, m, v, w and a.
+// A lane is a weight: a vector's neighbours take a vector each for g, m, v, w and a.
 
 #include <algorithm>
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Vectors of 16 floats, in the vector extensions of GCC and Clang.
+// Vectors of floats, in the vector extensions of GCC and Clang, as wide as the processor's:
+// 16 floats with AVX-512, 8 with AVX2, else 4, as NEON has. With AVX-512:
 //
 //   lane     0    1    2   ...   15
 //   Floats   f0   f1   f2  ...  f15      v + w, v * w, v < w: lane by lane
@@ -13,7 +14,7 @@
 #include <cstring>
 #include <memory>
 
-#ifdef __AVX512F__
+#ifdef __AVX2__
 #include <immintrin.h>
 #endif
 
@@ -21,10 +22,27 @@
 
 namespace lenet {
 
+#ifdef __AVX512F__
+constexpr int kLanes = 16;
+#elif defined __AVX2__
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
+#endif
+
 using Floats = float __attribute__((vector_size(4 * kLanes)));
 using Ints = int32_t __attribute__((vector_size(4 * kLanes)));
+using Words = uint64_t __attribute__((vector_size(4 * kLanes)));
 
-// An array of zeros, aligned so that each vector has its own cache line.
+inline int Blocks(int channels) { return (channels + kLanes - 1) / kLanes; }
+
+// Number of channels in a block: all lanes, except in the last one.
+inline int Lanes(int channels, int block) {
+  const int left = channels - block * kLanes;
+  return left < kLanes ? left : kLanes;
+}
+
+// An array of zeros, aligned so that no vector lies in two cache lines.
 template <typename T>
 class Buffer {
  public:
@@ -54,84 +72,125 @@ inline Floats Load(const float* from) {
 
 inline void Store(float* to, Floats v) { std::memcpy(to, &v, sizeof v); }
 
-// Loads only the first `lanes`, 1 to 16, and does not touch the memory after them; the other
-// lanes are 0.
-inline Floats Load(const float* from, int lanes) {
-  if (lanes == kLanes) return Load(from);
+// What follows differs between instruction sets:
+//   LoadFirst, StoreFirst   only the first `lanes`, 1 or more; neither touches the memory
+//                           after them, and the other lanes of what is loaded are 0
+//   LoadBytes, StoreBytes   integers below 256, in memory a byte each
+//   Multiply                products of the low halves of 64-bit lanes
+
 #ifdef __AVX512F__
+
+inline Floats LoadFirst(const float* from, int lanes) {
   return _mm512_maskz_loadu_ps((1u << lanes) - 1, from);
-#else
-  Floats v{};
-  std::memcpy(&v, from, 4 * lanes);
-  return v;
-#endif
 }
 
-// Stores only the first `lanes`, 1 to 16.
-inline void Store(float* to, Floats v, int lanes) {
-  if (lanes == kLanes) return Store(to, v);
-#ifdef __AVX512F__
+inline void StoreFirst(float* to, Floats v, int lanes) {
   _mm512_mask_storeu_ps(to, (1u << lanes) - 1, v);
-#else
-  std::memcpy(to, &v, 4 * lanes);
-#endif
+}
+
+inline Floats Sqrt(Floats v) { return _mm512_sqrt_ps(v); }
+
+inline Ints LoadBytes(const uint8_t* from) {
+  return reinterpret_cast<Ints>(
+      _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+}
+
+inline void StoreBytes(uint8_t* to, Ints v) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to),
+                   _mm512_cvtepi32_epi8(reinterpret_cast<__m512i>(v)));
+}
+
+inline Words Multiply(Words v, Words w) {
+  return reinterpret_cast<Words>(
+      _mm512_mul_epu32(reinterpret_cast<__m512i>(v), reinterpret_cast<__m512i>(w)));
 }
 
 // first[0] ... first[7], then second[0] ... second[7].
 inline Floats LoadPair(const float* first, const float* second) {
-#ifdef __AVX512F__
-  const __m512d low = _mm512_castpd256_pd512(_mm256_loadu_pd(reinterpret_cast<const double*>(first)));
+  const auto load = [](const float* from) {
+    return _mm256_loadu_pd(reinterpret_cast<const double*>(from));
+  };
   return _mm512_castpd_ps(
-      _mm512_insertf64x4(low, _mm256_loadu_pd(reinterpret_cast<const double*>(second)), 1));
-#else
-  Floats v;
-  std::memcpy(&v, first, 32);
-  std::memcpy(reinterpret_cast<float*>(&v) + 8, second, 32);
-  return v;
-#endif
+      _mm512_insertf64x4(_mm512_castpd256_pd512(load(first)), load(second), 1));
 }
 
 // Lane i: number index[i] of the 32 in low and high.
 inline Floats Pick(Floats low, Floats high, Ints index) {
-#ifdef __AVX512F__
   return _mm512_permutex2var_ps(low, reinterpret_cast<__m512i>(index), high);
-#else
-  const Floats both[] = {low, high};
-  const float* numbers = reinterpret_cast<const float*>(both);
-  Floats v;
-  for (int lane = 0; lane < kLanes; ++lane) v[lane] = numbers[index[lane]];
-  return v;
-#endif
 }
 
-inline Floats Sqrt(Floats v) {
-#ifdef __AVX512F__
-  return _mm512_sqrt_ps(v);
-#else
-  for (int lane = 0; lane < kLanes; ++lane) v[lane] = std::sqrt(v[lane]);
-  return v;
-#endif
+#elif defined __AVX2__
+
+inline Floats LoadFirst(const float* from, int lanes) {
+  const Ints lane{0, 1, 2, 3, 4, 5, 6, 7};
+  return _mm256_maskload_ps(from, reinterpret_cast<__m256i>(lane < lanes));
 }
 
-// Sixteen numbers below 256, stored as bytes.
+// In parts, as some processors take a dozen cycles for a masked store.
+inline void StoreFirst(float* to, Floats v, int lanes) {
+  const float* from = reinterpret_cast<const float*>(&v);
+#pragma GCC unroll 3
+  for (int part = kLanes / 2; part; part /= 2)
+    if (lanes & part) {
+      std::memcpy(to, from, 4 * part);
+      to += part, from += part;
+    }
+}
+
+inline Floats Sqrt(Floats v) { return _mm256_sqrt_ps(v); }
+
 inline Ints LoadBytes(const uint8_t* from) {
-#ifdef __AVX512F__
   return reinterpret_cast<Ints>(
-      _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
-#else
-  Ints v;
-  for (int lane = 0; lane < kLanes; ++lane) v[lane] = from[lane];
-  return v;
-#endif
+      _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
 }
 
 inline void StoreBytes(uint8_t* to, Ints v) {
-#ifdef __AVX512F__
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(to),
-                   _mm512_cvtepi32_epi8(reinterpret_cast<__m512i>(v)));
-#else
+  const __m256i all = reinterpret_cast<__m256i>(v);
+  const __m128i shorts =
+      _mm_packs_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_packus_epi16(shorts, shorts));
+}
+
+inline Words Multiply(Words v, Words w) {
+  return reinterpret_cast<Words>(
+      _mm256_mul_epu32(reinterpret_cast<__m256i>(v), reinterpret_cast<__m256i>(w)));
+}
+
+#else  // what the compiler makes of it
+
+inline Floats LoadFirst(const float* from, int lanes) {
+  Floats v{};
+  std::memcpy(&v, from, 4 * lanes);
+  return v;
+}
+
+inline void StoreFirst(float* to, Floats v, int lanes) { std::memcpy(to, &v, 4 * lanes); }
+
+inline Floats Sqrt(Floats v) {
+  for (int lane = 0; lane < kLanes; ++lane) v[lane] = std::sqrt(v[lane]);
+  return v;
+}
+
+inline Ints LoadBytes(const uint8_t* from) {
+  Ints v;
+  for (int lane = 0; lane < kLanes; ++lane) v[lane] = from[lane];
+  return v;
+}
+
+inline void StoreBytes(uint8_t* to, Ints v) {
   for (int lane = 0; lane < kLanes; ++lane) to[lane] = v[lane];
+}
+
+inline Words Multiply(Words v, Words w) { return (v & 0xFFFFFFFF) * (w & 0xFFFFFFFF); }
+
 #endif
+
+inline Floats Load(const float* from, int lanes) {
+  return lanes == kLanes ? Load(from) : LoadFirst(from, lanes);
+}
+
+inline void Store(float* to, Floats v, int lanes) {
+  lanes == kLanes ? Store(to, v) : StoreFirst(to, v, lanes);
 }
 
 }  // namespace lenet
