@@ -31,13 +31,23 @@ from system import console, errors, files, flagfiles, untrusted
 
 FOLDER = Path(__file__).resolve().parent
 BUILD = FOLDER / "build"
-KERNELS = ("conv_pool.cc", "dropout.cc", "selu_norm.cc", "update.cc")
+KERNELS = (
+    "conv_pool.cc",
+    "conv_pool_gradient.cc",
+    "dropout.cc",
+    "selu_norm.cc",
+    "update.cc",
+)
 OPS = "ops.cc"
 COMPILE_SECONDS = 300  # no compiler takes this long
 LIBRARY_BYTES = 1 << 26  # no library is this large
 
-# -march=native: the library runs on this processor only, and is named after it.
-KERNEL_FLAGS = ("-std=c++17", "-fPIC", "-O3", "-march=native", "-Wno-psabi")
+KERNEL_FLAGS = ("-std=c++17", "-fPIC", "-O3", "-Wno-psabi")
+# Environment variable that holds the operations to fewer instructions than the processor
+# has, as ONEDNN_MAX_CPU_ISA holds TensorFlow's, and the compiler's name of each value.
+MAX_ISA = "LENET_MAX_CPU_ISA"
+# native: the library runs on this processor only, and is named after it.
+MARCH = {"": "native", "AVX2": "x86-64-v3"}
 # For TensorFlow's headers, 360,000 lines with many warnings. The parameters turn off
 # GCC's garbage collector, which saves a tenth of the time.
 _NO_GARBAGE = ("--param=ggc-min-expand=10000", "--param=ggc-min-heapsize=4000000")
@@ -61,15 +71,18 @@ def foresee() -> None:
 
 
 def is_suited() -> bool:
-    """Whether the operations are faster than TensorFlow's on this processor."""
-    return "avx512f" in toolchain.processor().split()
+    """Whether the operations are faster than TensorFlow's on this processor.
+
+    On ARM they may be, but nobody has measured it.
+    """
+    return {"avx2", "fma"} <= set(toolchain.processor().split())
 
 
 def start() -> None:
     """Starts to compile in the background if the library is missing or damaged.
 
     `library` reports the outcome. The program does not wait for it when it ends. Raises
-    NativeError if there is no compiler.
+    NativeError if there is no compiler, or $LENET_MAX_CPU_ISA is unknown.
     """
     global _job
     tensorflow = toolchain.tensorflow()
@@ -86,7 +99,7 @@ def start() -> None:
 def library() -> Path:
     """Returns the library's path; compiles it if it is missing or damaged.
 
-    Raises NativeError if there is no compiler, or it fails.
+    Raises NativeError if there is no compiler, it fails, or $LENET_MAX_CPU_ISA is unknown.
     """
     global _job
     start()
@@ -98,11 +111,25 @@ def library() -> Path:
     return library_path(toolchain.tensorflow())
 
 
+def kernel_flags() -> tuple[str, ...]:
+    """The compiler's flags for the kernels; NativeError if $LENET_MAX_CPU_ISA is unknown."""
+    held = os.environ.get(MAX_ISA, "").upper()
+    if held not in MARCH:
+        known = " or ".join(name for name in MARCH if name)
+        raise NativeError(
+            f"{MAX_ISA}={held} is unknown: set it to {known}, or unset it"
+        )
+    return (*KERNEL_FLAGS, f"-march={MARCH[held]}")
+
+
 def library_path(tensorflow: toolchain.TensorFlow) -> Path:
-    """Path of the library; its name is a hash of everything that it depends on."""
+    """Path of the library; its name is a hash of everything that it depends on.
+
+    Raises NativeError if $LENET_MAX_CPU_ISA is unknown.
+    """
     # Without the folder of TensorFlow.
     parts = [f for f in tensorflow.compile_flags if not f.startswith("-I")]
-    parts += [tensorflow.version, *OPS_FLAGS, *KERNEL_FLAGS]
+    parts += [tensorflow.version, *OPS_FLAGS, *kernel_flags()]
     parts += [platform.machine(), toolchain.processor()]
     parts += [p.read_text() for p in sorted(FOLDER.glob("*.[ch]*")) if p.is_file()]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
@@ -194,7 +221,7 @@ class _Job:
         # ops.cc takes about as long as all kernels, so we compile both at once.
         with self._compiling(ops, objects[-1]) as process:
             for kernel, output in zip(KERNELS, objects):
-                self._run([*KERNEL_FLAGS, "-c", str(FOLDER / kernel)], output)
+                self._run([*kernel_flags(), "-c", str(FOLDER / kernel)], output)
             self._wait(process)
         link = ["-shared", *map(str, objects), *self._tensorflow.link_flags]
         self._run(link, path)

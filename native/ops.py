@@ -11,8 +11,8 @@ this small, TensorFlow spends most of its time on writing values that the next o
 reads back, and on a pool's gradient, three quarters of which are zeros.
 
 `compile` builds a library from the sources when a run first needs it. Without a C++
-compiler, or without AVX-512 (where ours take twice as long as TensorFlow's), a run uses
-TensorFlow's operations and says so. Evaluation and export always use them.
+compiler, or on a processor without AVX2, a run uses TensorFlow's operations and says so.
+Evaluation and export always use them.
 """
 
 import functools
@@ -127,7 +127,7 @@ def unsuited() -> str:
     Does not wait for the compiler, which may still fail: `missing` does.
     """
     if not compile.is_suited():
-        return "no AVX-512"
+        return "no AVX2"
     try:
         compile.start()
     except NativeError as error:

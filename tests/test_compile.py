@@ -206,7 +206,7 @@ def test_a_failure_in_the_background_is_reported_later(
     nothing_compiled, monkeypatch, capfd
 ):
     """The choice of kernels does not wait for the compiler."""
-    monkeypatch.setattr(toolchain, "processor", lambda: "flags : avx512f")
+    monkeypatch.setattr(toolchain, "processor", lambda: "flags : fma avx2")
     monkeypatch.setenv("CXX", "false")
     assert ops.unsuited() == ""
     fails = "the C++ compiler false fails: exit code 1"
@@ -234,7 +234,13 @@ def test_a_full_disk_is_named(nothing_compiled, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "processor, reason", [("flags : fma avx2", "no AVX-512"), ("flags : avx512f", "")]
+    "processor, reason",
+    [
+        ("flags : fma avx", "no AVX2"),
+        ("flags : avx2", "no AVX2"),
+        ("flags : fma avx2", ""),
+        ("Features : asimd", "no AVX2"),
+    ],
 )
 def test_the_choice_of_kernels_depends_on_the_processor(monkeypatch, processor, reason):
     monkeypatch.setattr(toolchain, "processor", lambda: processor)
@@ -253,7 +259,20 @@ def test_each_processor_and_version_has_its_own_library(monkeypatch):
             found._replace(compile_flags=("-D_GLIBCXX_USE_CXX11_ABI=0",))
         )
     )
-    assert len(paths) == 4
+    monkeypatch.setenv(compile.MAX_ISA, "avx2")
+    paths.add(compile.library_path(found))
+    assert len(paths) == 5
+
+
+def test_the_kernels_can_be_held_to_an_instruction_set(nothing_compiled, monkeypatch):
+    assert compile.kernel_flags()[-1] == "-march=native"
+    monkeypatch.setenv(compile.MAX_ISA, "AVX2")
+    assert compile.kernel_flags()[-1] == "-march=x86-64-v3"
+    monkeypatch.setenv(compile.MAX_ISA, "AVX3")
+    assert (
+        ops.missing()
+        == "LENET_MAX_CPU_ISA=AVX3 is unknown: set it to AVX2, or unset it"
+    )
 
 
 def test_flags_of_tensorflow_are_known_before_it_is_loaded(monkeypatch):
@@ -277,10 +296,10 @@ def test_the_compiler_starts_before_tensorflow(monkeypatch, arguments, begins):
     started = []
     monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
     monkeypatch.setattr(compile, "start", lambda: started.append(True))
-    monkeypatch.setattr(toolchain, "processor", lambda: "flags : avx512f")
+    monkeypatch.setattr(toolchain, "processor", lambda: "flags : fma avx2")
     compile.foresee()
     assert bool(started) == begins
-    monkeypatch.setattr(toolchain, "processor", lambda: "flags : avx2")
+    monkeypatch.setattr(toolchain, "processor", lambda: "flags : fma avx")
     compile.foresee()
     assert bool(started) == begins
 

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of native/ops.py: each operation against TensorFlow's."""
 
+import os
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import models
 from models import layers
-from native import ops
+from native import compile, ops, toolchain
 from tests import programs
 from training import optimizers
 
@@ -298,3 +300,15 @@ def test_adam_refuses_other_shapes():
 
 def test_the_operations_load_here():
     assert ops.missing() == ""
+
+
+@pytest.mark.skipif(
+    compile.MAX_ISA in os.environ or "avx512f" not in toolchain.processor().split(),
+    reason="has no wider vectors than AVX2's",
+)
+def test_the_operations_for_avx2_pass_these_tests_as_well():
+    """In another process: a process can register an operation only once."""
+    arguments = ["-m", "pytest", "-p", "no:cacheprovider", __file__]
+    done = programs.run(arguments, env={**os.environ, compile.MAX_ISA: "AVX2"})
+    assert done.returncode == 0, done.stdout
+    assert "1 skipped" in done.stdout

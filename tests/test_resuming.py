@@ -172,7 +172,7 @@ def test_kernels_that_fail_to_compile_are_not_recorded(
 ):
     """The compiler fails after the choice, while the data is being read."""
     monkeypatch.setattr(compile, "BUILD", tmp_path / "build")
-    monkeypatch.setattr(toolchain, "processor", lambda: "flags : avx512f")
+    monkeypatch.setattr(toolchain, "processor", lambda: "flags : fma avx2")
     monkeypatch.setenv("CXX", "false")
     ops.load.cache_clear()
     trained = []
