@@ -62,7 +62,7 @@ def define_flags() -> None:
     flags.DEFINE_bool(
         "quick",
         False,
-        "Measure the training step only, in three minutes; store nothing.",
+        "Measure the training step only, in four minutes; store nothing.",
     )
     cli.define_path(
         "results_dir",

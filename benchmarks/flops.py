@@ -8,8 +8,9 @@ hardly any operations, and so never flatter our share of the machine's speed.
 
 from collections.abc import Mapping
 
-KERNEL = 3 * 3
+from benchmarks import results
 
+KERNEL = 3 * 3
 
 # Per image, of each layer's forward pass.
 MULTIPLY_ADDS = {
@@ -39,3 +40,14 @@ def training_step() -> dict[str, dict[str, int]]:
 def total(layers: Mapping[str, Mapping[str, int]]) -> int:
     """Sum over all layers and passes of `training_step`."""
     return sum(sum(passes.values()) for passes in layers.values())
+
+
+def table(layers: Mapping[str, Mapping[str, int]]) -> str:
+    """Markdown table of the result of `training_step`, with its sums."""
+    counts = {layer: list(passes.values()) for layer, passes in layers.items()}
+    counts["all"] = [sum(column) for column in zip(*counts.values())]
+    rows = [
+        [layer, *(f"{count:,}" for count in [*passes, sum(passes)])]
+        for layer, passes in counts.items()
+    ]
+    return results.table(rows, ["FLOP per image", "forward", "backward", "step"])

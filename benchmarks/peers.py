@@ -9,6 +9,7 @@ it is closed: it loads and compiles once, and sleeps while others are asked.
 """
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -34,10 +35,16 @@ class Missing(BenchmarkError):
 class Peer:
     """A running peer of a module's `PEERS`, with the settings for its maker.
 
-    Raises Missing if its library is not installed, BenchmarkError if it failed.
+    `environment` has further environment variables of its process. Raises Missing if its library is not installed, BenchmarkError if it failed.
     """
 
-    def __init__(self, module: str, name: str, settings: Mapping[str, Any]):
+    def __init__(
+        self,
+        module: str,
+        name: str,
+        settings: Mapping[str, Any],
+        environment: Mapping[str, str] | None = None,
+    ):
         self.name = name
         self.settings = dict(settings)
         self._arguments = ["-m", "benchmarks.serve", module, name, json.dumps(settings)]
@@ -50,6 +57,7 @@ class Peer:
             stdout=subprocess.PIPE,
             stderr=self._messages,
             text=True,
+            env={**os.environ, **(environment or {})},
         )
         try:
             missing = self._read()

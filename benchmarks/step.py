@@ -3,12 +3,14 @@
 
 Each peer first tries a few settings and is then measured with the best of them. All
 take turns, so that a slow minute of the machine hits all of them. A matrix product next
-to them shows what the machine can do.
+to them shows what the machine can do. Where the processor has AVX-512, all are measured
+again held to AVX2, as most processors have no more.
 """
 
 import contextlib
+import platform
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -16,8 +18,10 @@ from matplotlib.figure import Figure
 from benchmarks import flops, peers, results
 from benchmarks.ours import BATCH_SIZE
 from benchmarks.step_peers import GEMM_SIZE
+from native import compile, toolchain
 
 Settings = dict[str, Any]
+Start = Callable[[str, Settings], peers.Peer]  # of a peer by its name
 
 PEERS = "benchmarks.step_peers"
 
@@ -46,25 +50,48 @@ SETTINGS: dict[str, list[Settings]] = {
     },
 }
 
+# Environment variables that hold all peers to AVX2: our operations, TensorFlow's, XLA and
+# PyTorch, whose compiler `torch.compile` asks for no more, either.
+HELD_TO_AVX2 = {
+    compile.MAX_ISA: "AVX2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "XLA_FLAGS": "--xla_cpu_max_isa=AVX2",
+    "ATEN_CPU_CAPABILITY": "avx2",
+}
+
 TURNS = 3  # per setting, from which we choose the best
 TURN_SECONDS = 1.0
 ROUND_SECONDS = 5.0
 
-# Number of settings that --quick tries: under three minutes, of which torch.compile
-# takes half a minute.
+# Number of settings that --quick tries: under two minutes per instruction set, of which
+# torch.compile takes half a minute.
 QUICK_SETTINGS = {"ours": 1, "keras": 2, "torch_eager": 2, "torch_compile": 1}
 QUICK_ROUND_SECONDS = 1.0
 
 
 def measure(rounds: int, quick: bool = False) -> dict[str, Any]:
-    """Measures all peers; `quick` tries fewer settings, in shorter rounds.
+    """Measures all peers with each of `instruction_sets`.
 
-    See `compare` for the result and errors.
+    `quick` tries fewer settings, in shorter rounds. Returns {"instruction_sets": {name:
+    result of `compare`}}; see there for the errors.
     """
-    if not quick:
-        return compare(SETTINGS, rounds, ROUND_SECONDS)
-    first = {peer: SETTINGS[peer][:count] for peer, count in QUICK_SETTINGS.items()}
-    return compare(first, rounds, QUICK_ROUND_SECONDS)
+    settings, seconds = SETTINGS, ROUND_SECONDS
+    if quick:
+        settings = {p: SETTINGS[p][:count] for p, count in QUICK_SETTINGS.items()}
+        seconds = QUICK_ROUND_SECONDS
+    found = {}
+    for name, environment in instruction_sets().items():
+        print(f"instruction set: {name}", flush=True)
+        found[name] = compare(settings, rounds, seconds, environment=environment)
+    return {"instruction_sets": found}
+
+
+def instruction_sets() -> dict[str, dict[str, str]]:
+    """Instruction sets to measure here, and the environment that holds peers to each."""
+    names = toolchain.processor().split()
+    if "avx512f" in names:
+        return {"AVX-512": {}, "AVX2": HELD_TO_AVX2}
+    return {"AVX2" if "avx2" in names else platform.machine(): {}}
 
 
 def compare(
@@ -72,6 +99,7 @@ def compare(
     rounds: int,
     seconds: float,
     turn_seconds: float = TURN_SECONDS,
+    environment: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Measures peers with the best of their settings, in turns.
 
@@ -79,6 +107,7 @@ def compare(
       settings: {name of a peer, with "ours" among them: its settings, at least one}.
       rounds: number of measurements of each peer.
       seconds, turn_seconds: of a measurement, and of a try of settings.
+      environment: further environment variables of the peers' processes.
 
     Returns:
       batch_size: images per step.
@@ -91,8 +120,12 @@ def compare(
       peers.BenchmarkError: a peer failed, or trains another network.
     """
     with contextlib.ExitStack() as stack:
-        running, found = _choose_all(stack, settings, turn_seconds)
-        running["gemm"] = stack.enter_context(peers.Peer(PEERS, "gemm", {}))
+
+        def start(name: str, some: Settings) -> peers.Peer:
+            return stack.enter_context(peers.Peer(PEERS, name, some, environment))
+
+        running, found = _choose_all(start, settings, turn_seconds)
+        running["gemm"] = start("gemm", {})
         answers = _ask_in_turns(running, rounds, seconds)
     gflops = [answer["gflops"] for answer in answers.pop("gemm")]
     for name, of_peer in answers.items():
@@ -108,7 +141,7 @@ def compare(
 
 
 def _choose_all(
-    stack: contextlib.ExitStack,
+    start: Start,
     settings: Mapping[str, Sequence[Settings]],
     seconds: float,
 ) -> tuple[dict[str, peers.Peer], dict[str, dict[str, Any]]]:
@@ -117,7 +150,7 @@ def _choose_all(
     found: dict[str, dict[str, Any]] = {}
     for name, some in settings.items():
         try:
-            running[name], tried = _choose(stack, name, some, seconds)
+            running[name], tried = _choose(start, name, some, seconds)
         except peers.Missing as missing:
             if name == "ours":
                 raise
@@ -144,7 +177,7 @@ def _ask_in_turns(
 
 
 def _choose(
-    stack: contextlib.ExitStack,
+    start: Start,
     name: str,
     settings: Sequence[Settings],
     seconds: float,
@@ -152,12 +185,10 @@ def _choose(
     """Starts a peer with each of its settings; keeps the fastest, closes the others.
 
     Returns:
-      The peer, which the stack will close; if there was a choice, a list of what was
+      The peer, not closed; if there was a choice, a list of what was
       tried: {"settings", "images_per_second" of each turn}.
     """
-    candidates = [
-        stack.enter_context(peers.Peer(PEERS, name, some)) for some in settings
-    ]
+    candidates = [start(name, some) for some in settings]
     if len(candidates) == 1:
         return candidates[0], []
     speeds: list[list[float]] = [[] for _ in candidates]
@@ -214,8 +245,22 @@ def share(result: Mapping[str, Any], peer: str) -> float:
     )
 
 
-def markdown(result: Mapping[str, Any]) -> str:
-    """Section with the table of peers, a conclusion, and the table of FLOPs."""
+def markdown(figures: Mapping[str, Any]) -> str:
+    """Section with a table of peers per instruction set, and the table of FLOPs."""
+    found = figures["instruction_sets"]
+    some = next(iter(found.values()))
+    mflops = flops.total(some["flops"]) / 1e6
+    parts = [f"## Training step, batch {some['batch_size']}"]
+    for name, result in found.items():
+        parts += [f"### {name}", *_of_instruction_set(result)]
+    if "AVX-512" not in found:
+        parts.append("This processor has no AVX-512.")
+    parts.append(f"A step takes {mflops:.2f} MFLOP per image:")
+    return "\n\n".join([*parts, flops.table(some["flops"])])
+
+
+def _of_instruction_set(result: Mapping[str, Any]) -> list[str]:
+    """Table of peers, conclusion, and how it was measured."""
     rows = []
     for name, peer in result["peers"].items():
         if "missing" in peer:
@@ -235,20 +280,14 @@ def markdown(result: Mapping[str, Any]) -> str:
     headers = ["peer", "best settings", "median images/s", "min", "max"]
     headers += ["ours / peer", "share of matrix product"]
     gflops = result["gemm"]["gflops"]
-    mflops = flops.total(result["flops"]) / 1e6
-    return "\n\n".join(
-        [
-            f"## Training step, batch {result['batch_size']}",
-            results.table(rows, headers, texts=2),
-            _verdict(result),
-            f"Medians of {len(gflops)} rounds; the last two columns are medians of the"
-            f" rounds' ratios. {result['gemm']['size']}³ float32 matrix product, one"
-            f" thread per core: {statistics.median(gflops):.1f} GFLOP/s"
-            f" ({min(gflops):.1f} to {max(gflops):.1f}). A step takes {mflops:.2f}"
-            " MFLOP per image:",
-            _flops_table(result["flops"]),
-        ]
-    )
+    return [
+        results.table(rows, headers, texts=2),
+        _verdict(result),
+        f"Medians of {len(gflops)} rounds; the last two columns are medians of the"
+        f" rounds' ratios. {result['gemm']['size']}³ float32 matrix product, one"
+        f" thread per core: {statistics.median(gflops):.1f} GFLOP/s"
+        f" ({min(gflops):.1f} to {max(gflops):.1f}).",
+    ]
 
 
 def _verdict(result: Mapping[str, Any]) -> str:
@@ -263,40 +302,44 @@ def _verdict(result: Mapping[str, Any]) -> str:
     )
 
 
-def _flops_table(layers: Mapping[str, Mapping[str, int]]) -> str:
-    counts = {layer: list(passes.values()) for layer, passes in layers.items()}
-    counts["all"] = [sum(column) for column in zip(*counts.values())]
-    rows = [
-        [layer, *(f"{count:,}" for count in [*passes, sum(passes)])]
-        for layer, passes in counts.items()
-    ]
-    return results.table(rows, ["FLOP per image", "forward", "backward", "step"])
+def plots(figures: Mapping[str, Any]) -> dict[str, Figure]:
+    """The plot "step": per instruction set, bars for the medians of all peers."""
+    from evaluation import figures as style
 
+    found = figures["instruction_sets"]
 
-def plots(result: Mapping[str, Any]) -> dict[str, Figure]:
-    """The plot "step": bars for the peers' medians, lines from slowest to fastest."""
-    from evaluation import figures
-
-    @figures.styled
+    @style.styled
     def draw() -> Figure:
-        present = measured(result["peers"])
-        speeds = [peer["images_per_second"] for peer in present.values()]
-        medians = [statistics.median(values) for values in speeds]
-        below = [m - min(values) for m, values in zip(medians, speeds, strict=True)]
-        above = [max(values) - m for m, values in zip(medians, speeds, strict=True)]
+        present = {name: measured(result["peers"]) for name, result in found.items()}
+        heights = [len(of_set) for of_set in present.values()]
         figure = Figure(
-            figsize=(figures.WIDTH, 0.6 + 0.4 * len(present)), layout="constrained"
+            figsize=(style.WIDTH, 0.6 + 0.4 * sum(heights) + 0.3 * len(heights)),
+            layout="constrained",
         )
-        axes = figure.subplots()
-        colours = [figures.BLUE if name == "ours" else figures.GREY for name in present]
-        bars = axes.barh(list(present), medians, color=colours, xerr=[below, above])
-        axes.bar_label(
-            bars, [f"{m:,.0f} " for m in medians], label_type="center", color="white"
-        )
-        axes.invert_yaxis()
-        axes.grid(False, axis="y")
-        axes.xaxis.set_major_formatter("{x:,.0f}")
-        axes.set_xlabel(f"images/s, batch {result['batch_size']}")
+        rows = figure.subplots(
+            len(found), sharex=True, squeeze=False, height_ratios=heights
+        )[:, 0]
+        for (name, of_set), axes in zip(present.items(), rows, strict=True):
+            axes.set_title(name)
+            _draw_bars(axes, of_set, style)
+        some = next(iter(found.values()))
+        rows[-1].set_xlabel(f"images/s, batch {some['batch_size']}")
         return figure
 
     return {"step": draw()}
+
+
+def _draw_bars(axes: Any, of_set: Mapping[str, Any], style: Any) -> None:
+    """Bars for the peers' medians, with lines from slowest to fastest."""
+    speeds = [peer["images_per_second"] for peer in of_set.values()]
+    medians = [statistics.median(values) for values in speeds]
+    below = [m - min(values) for m, values in zip(medians, speeds, strict=True)]
+    above = [max(values) - m for m, values in zip(medians, speeds, strict=True)]
+    colours = [style.BLUE if name == "ours" else style.GREY for name in of_set]
+    bars = axes.barh(list(of_set), medians, color=colours, xerr=[below, above])
+    axes.bar_label(
+        bars, [f"{m:,.0f} " for m in medians], label_type="center", color="white"
+    )
+    axes.invert_yaxis()
+    axes.grid(False, axis="y")
+    axes.xaxis.set_major_formatter("{x:,.0f}")

@@ -4,6 +4,7 @@
 import importlib.util
 import json
 import math
+import platform
 
 import pytest
 import tensorflow as tf
@@ -11,6 +12,7 @@ import tensorflow as tf
 import models
 from benchmarks import flops, ours, peers, step, step_peers
 from models import batch_norm
+from native import compile, toolchain
 from system import console
 from tests.helpers import ROOT, cells
 
@@ -42,8 +44,12 @@ def loop(*, speed):
 def gemm():
     return lambda s: {"gflops": 10 * s}
 
+def held():
+    import os
+    return lambda name: os.environ.get(name)
+
 PEERS = {f.__name__: f for f in (double, missing, helpless, failing, broken, gemm)}
-PEERS |= {"ours": loop, "keras": loop}
+PEERS |= {"ours": loop, "keras": loop, "held": held}
 """
 
 
@@ -79,6 +85,12 @@ def test_a_peer_answers_until_it_is_closed(stand_ins):
         assert [peer.ask(4), peer.ask(0.5)] == [12, 1.5]
     assert peer._process.returncode == 0
     peer.close()  # a second time is harmless
+
+
+def test_a_peer_can_have_further_environment_variables(stand_ins):
+    with peers.Peer(stand_ins, "held", {}, step.HELD_TO_AVX2) as peer:
+        assert peer.ask(compile.MAX_ISA) == peer.ask("ONEDNN_MAX_CPU_ISA") == "AVX2"
+        assert peer.ask("PYTHONPATH")  # and those of ours
 
 
 @pytest.mark.parametrize(
@@ -244,8 +256,43 @@ def test_share_is_the_median_of_the_rounds_shares(result):
     assert step.share(result, "keras") == pytest.approx(share)
 
 
+@pytest.mark.parametrize(
+    "processor, names",
+    [
+        ("flags : fma avx2 avx512f", ["AVX-512", "AVX2"]),
+        ("flags : fma avx2", ["AVX2"]),
+        ("Features : asimd", [platform.machine()]),
+    ],
+)
+def test_all_are_measured_with_each_instruction_set(monkeypatch, processor, names):
+    monkeypatch.setattr(toolchain, "processor", lambda: processor)
+    held = []
+
+    def compare(settings, rounds, seconds, *, environment):
+        held.append(environment)
+        return {"rounds": rounds, "ours": settings["ours"], "seconds": seconds}
+
+    monkeypatch.setattr(step, "compare", compare)
+    found = step.measure(3, quick=True)["instruction_sets"]
+    quick = {"rounds": 3, "ours": step.SETTINGS["ours"][:1], "seconds": 1.0}
+    assert found == dict.fromkeys(names, quick)
+    assert held == [{}, step.HELD_TO_AVX2][: len(names)]
+
+
+def of_sets(**results):
+    return {"instruction_sets": results}
+
+
+def test_tables_of_two_instruction_sets(result):
+    text = step.markdown(of_sets(**{"AVX-512": result, "AVX2": result}))
+    assert text.index("### AVX-512") < text.index("### AVX2")
+    assert text.count("| keras") == 2 and text.count("| conv1") == 1
+    assert "has no AVX-512" not in text
+
+
 def test_table(result):
-    text = step.markdown(result)
+    text = step.markdown(of_sets(AVX2=result))
+    assert "This processor has no AVX-512." in text
     keras, torch = "2,000 | 1,000 | 4,000", "missing: No module named 'torch'"
     assert cells(text)[1:4] == [
         ["ours", "threads 2", "5,000", "4,000", "9,000", "1.00", "50.0%"],
@@ -264,10 +311,11 @@ def test_table(result):
 
 def test_table_when_all_others_are_missing(result):
     result["peers"]["keras"] = {"missing": "gone"}
-    assert "all other peers are missing" in step.markdown(result)
+    assert "all other peers are missing" in step.markdown(of_sets(AVX2=result))
 
 
 def test_plot_shows_the_peers_that_are_installed(result):
-    (axes,) = step.plots(result)["step"].axes
+    (axes,) = step.plots(of_sets(AVX2=result))["step"].axes
+    assert axes.get_title() == "AVX2"
     assert [text.get_text() for text in axes.get_yticklabels()] == ["ours", "keras"]
     assert [bar.get_width() for bar in axes.patches] == [5000, 2000.4]
