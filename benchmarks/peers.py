@@ -35,7 +35,8 @@ class Missing(BenchmarkError):
 class Peer:
     """A running peer of a module's `PEERS`, with the settings for its maker.
 
-    `environment` has further environment variables of its process. Raises Missing if its library is not installed, BenchmarkError if it failed.
+    `environment` has further environment variables of its process. Raises Missing if
+    its library is not installed, BenchmarkError if it failed.
     """
 
     def __init__(

@@ -50,8 +50,8 @@ SETTINGS: dict[str, list[Settings]] = {
     },
 }
 
-# Environment variables that hold all peers to AVX2: our operations, TensorFlow's, XLA and
-# PyTorch, whose compiler `torch.compile` asks for no more, either.
+# Environment variables that hold all peers to AVX2: our operations, TensorFlow's, XLA's
+# and PyTorch's, with `torch.compile`.
 HELD_TO_AVX2 = {
     compile.MAX_ISA: "AVX2",
     "ONEDNN_MAX_CPU_ISA": "AVX2",
@@ -87,7 +87,7 @@ def measure(rounds: int, quick: bool = False) -> dict[str, Any]:
 
 
 def instruction_sets() -> dict[str, dict[str, str]]:
-    """Instruction sets to measure here, and the environment that holds peers to each."""
+    """Instruction sets to measure here, each with the environment of its peers."""
     names = toolchain.processor().split()
     if "avx512f" in names:
         return {"AVX-512": {}, "AVX2": HELD_TO_AVX2}

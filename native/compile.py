@@ -43,10 +43,11 @@ COMPILE_SECONDS = 300  # no compiler takes this long
 LIBRARY_BYTES = 1 << 26  # no library is this large
 
 KERNEL_FLAGS = ("-std=c++17", "-fPIC", "-O3", "-Wno-psabi")
-# Environment variable that holds the operations to fewer instructions than the processor
-# has, as ONEDNN_MAX_CPU_ISA holds TensorFlow's, and the compiler's name of each value.
+# Environment variable that holds the operations to fewer instructions than the
+# processor has, as ONEDNN_MAX_CPU_ISA holds TensorFlow's.
 MAX_ISA = "LENET_MAX_CPU_ISA"
-# native: the library runs on this processor only, and is named after it.
+# The compiler's name of each value. native: the library runs on this processor only, and
+# is named after it.
 MARCH = {"": "native", "AVX2": "x86-64-v3"}
 # For TensorFlow's headers, 360,000 lines with many warnings. The parameters turn off
 # GCC's garbage collector, which saves a tenth of the time.
@@ -99,7 +100,8 @@ def start() -> None:
 def library() -> Path:
     """Returns the library's path; compiles it if it is missing or damaged.
 
-    Raises NativeError if there is no compiler, it fails, or $LENET_MAX_CPU_ISA is unknown.
+    Raises NativeError if there is no compiler, it fails, or $LENET_MAX_CPU_ISA is
+    unknown.
     """
     global _job
     start()
@@ -112,7 +114,10 @@ def library() -> Path:
 
 
 def kernel_flags() -> tuple[str, ...]:
-    """The compiler's flags for the kernels; NativeError if $LENET_MAX_CPU_ISA is unknown."""
+    """The compiler's flags for the kernels.
+
+    Raises NativeError if $LENET_MAX_CPU_ISA is unknown.
+    """
     held = os.environ.get(MAX_ISA, "").upper()
     if held not in MARCH:
         known = " or ".join(name for name in MARCH if name)

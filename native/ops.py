@@ -11,8 +11,8 @@ this small, TensorFlow spends most of its time on writing values that the next o
 reads back, and on a pool's gradient, three quarters of which are zeros.
 
 `compile` builds a library from the sources when a run first needs it. Without a C++
-compiler, or on a processor without AVX2, a run uses TensorFlow's operations and says so.
-Evaluation and export always use them.
+compiler, or on a processor without AVX2, a run uses TensorFlow's operations and says
+so. Evaluation and export always use them.
 """
 
 import functools
