@@ -46,8 +46,8 @@ KERNEL_FLAGS = ("-std=c++17", "-fPIC", "-O3", "-Wno-psabi")
 # Environment variable that holds the operations to fewer instructions than the
 # processor has, as ONEDNN_MAX_CPU_ISA holds TensorFlow's.
 MAX_ISA = "LENET_MAX_CPU_ISA"
-# The compiler's name of each value. native: the library runs on this processor only, and
-# is named after it.
+# The compiler's name of each value. native: the library runs on this processor only,
+# and is named after it.
 MARCH = {"": "native", "AVX2": "x86-64-v3"}
 # For TensorFlow's headers, 360,000 lines with many warnings. The parameters turn off
 # GCC's garbage collector, which saves a tenth of the time.
