@@ -44,6 +44,21 @@ void ConvPoolGradient(const ConvPoolShape& shape, int64_t images, const float* d
                       const uint8_t* where, const float* x, const float* w, float* dx,
                       float* dw);
 
+// Shapes of one image: x [height, width, inputs], y [height, width, outputs].
+struct Conv3x3Shape {
+  int height, width, inputs, outputs;
+};
+
+// Convolution with w [3, 3, inputs, outputs] and zero padding.
+void Conv3x3(const Conv3x3Shape& shape, int64_t images, const float* x, const float* w,
+             float* y);
+
+void Conv3x3ImageGradient(const Conv3x3Shape& shape, int64_t images, const float* dy,
+                          const float* w, float* dx);
+
+void Conv3x3WeightGradient(const Conv3x3Shape& shape, int64_t images, const float* x,
+                           const float* dy, float* dw);
+
 // z = SELU(x + bias), y = batch norm of z. x, y, z: [rows, channels], all others
 // [channels]. variance: unbiased; inverse: 1 / sqrt(biased variance + epsilon).
 void SeluNorm(int64_t rows, int channels, const float* x, const float* bias,

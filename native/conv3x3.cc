@@ -1,0 +1,322 @@
+// SPDX-License-Identifier: Apache-2.0
+// A 3x3 convolution with zero padding, and its gradients, by Winograd's minimal filtering
+// F(4x4, 3x3): Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2016.
+//   y  = A' [(G w G') * (B' x B)] A      for each tile of 4 x 4 pixels of y,
+//   dw = G' [(A dy A') * (B' x B)] G     summed over the tiles
+// where * is a product at each of 36 points, summed over input channels or tiles: a matrix
+// product per point. That is 36 multiplications for 16 pixels instead of 144. The gradient
+// of x is the convolution of dy with w turned by 180 degrees, inputs and outputs swapped.
+//
+// A tile's input is 6 x 6 pixels of the image with a border of zeros:
+//   0 0 0 0 0 0 .       0: border
+//   0 x x x x x .       tiles overlap by two pixels
+//   0 x x x x x .
+
+#include <algorithm>
+
+#include "kernels.h"
+#include "vector.h"
+
+namespace lenet {
+namespace {
+
+constexpr int kTile = 4;                 // pixels of y
+constexpr int kSpan = kTile + kSize - 1;  // pixels of x, and points
+constexpr int kPoints = kSpan * kSpan;
+
+// Rows and vectors of a block of a matrix product: as many sums as fit into registers, with
+// two vectors and a number.
+#if defined __AVX512F__ || defined __aarch64__
+constexpr int kRows = 8;  // of 32 registers
+#else
+constexpr int kRows = 4;  // of 16
+#endif
+constexpr int kVectors = 2;
+
+// Floats of the transforms of a block of tiles, which are to stay in the L2 cache.
+constexpr int64_t kCacheFloats = 160 << 10;
+
+constexpr int RoundUp(int count, int unit) { return (count + unit - 1) / unit * unit; }
+
+// The transforms of a line: B' d, G g, A d, and A' m and G' m. The points are 0, 1, -1, 2,
+// -2 and infinity.
+struct Input {
+  static constexpr int kFrom = kSpan, kTo = kSpan;
+  static void Line(const Floats* d, Floats* v) {
+    const Floats a = d[4] - 4 * d[2], b = d[3] - 4 * d[1];
+    const Floats c = d[4] - d[2], e = 2 * (d[3] - d[1]);
+    v[0] = 4 * d[0] - 5 * d[2] + d[4];
+    v[1] = a + b;
+    v[2] = a - b;
+    v[3] = c + e;
+    v[4] = c - e;
+    v[5] = 4 * d[1] - 5 * d[3] + d[5];
+  }
+};
+
+struct Kernel {
+  static constexpr int kFrom = kSize, kTo = kSpan;
+  static void Line(const Floats* g, Floats* u) {
+    const Floats even = (g[0] + g[2]) * (-1.f / 6), odd = g[1] * (1.f / 6);
+    const Floats far = g[0] * (1.f / 24) + g[2] * (1.f / 6), middle = g[1] * (1.f / 12);
+    u[0] = g[0] * (1.f / 4);
+    u[1] = even - odd;
+    u[2] = even + odd;
+    u[3] = far + middle;
+    u[4] = far - middle;
+    u[5] = g[2];
+  }
+};
+
+struct OutputGradient {
+  static constexpr int kFrom = kTile, kTo = kSpan;
+  static void Line(const Floats* d, Floats* v) {
+    const Floats even = d[0] + d[2], odd = d[1] + d[3];
+    const Floats far = d[0] + 4 * d[2], far_odd = 2 * d[1] + 8 * d[3];
+    v[0] = d[0];
+    v[1] = even + odd;
+    v[2] = even - odd;
+    v[3] = far + far_odd;
+    v[4] = far - far_odd;
+    v[5] = d[3];
+  }
+};
+
+struct Output {
+  static constexpr int kFrom = kSpan, kTo = kTile;
+  static void Line(const Floats* m, Floats* y) {
+    const Floats sum = m[1] + m[2], difference = m[1] - m[2];
+    const Floats far_sum = m[3] + m[4], far_difference = m[3] - m[4];
+    y[0] = m[0] + sum + far_sum;
+    y[1] = difference + 2 * far_difference;
+    y[2] = sum + 4 * far_sum;
+    y[3] = difference + 8 * far_difference + m[5];
+  }
+};
+
+struct KernelGradient {
+  static constexpr int kFrom = kSpan, kTo = kSize;
+  static void Line(const Floats* u, Floats* g) {
+    const Floats sum = u[1] + u[2], far_sum = u[3] + u[4];
+    g[0] = u[0] * (1.f / 4) - sum * (1.f / 6) + far_sum * (1.f / 24);
+    g[1] = (u[2] - u[1]) * (1.f / 6) + (u[3] - u[4]) * (1.f / 12);
+    g[2] = (far_sum - sum) * (1.f / 6) + u[5];
+  }
+};
+
+// Transforms columns, then rows: load(i, j) gives the input, store(i, j, v) takes the result.
+template <typename T, typename Load, typename Store>
+inline void Transform(Load load, Store store) {
+  Floats middle[T::kTo][T::kFrom];
+#pragma GCC unroll 6
+  for (int j = 0; j < T::kFrom; ++j) {
+    Floats from[T::kFrom], to[T::kTo];
+#pragma GCC unroll 6
+    for (int i = 0; i < T::kFrom; ++i) from[i] = load(i, j);
+    T::Line(from, to);
+#pragma GCC unroll 6
+    for (int i = 0; i < T::kTo; ++i) middle[i][j] = to[i];
+  }
+#pragma GCC unroll 6
+  for (int i = 0; i < T::kTo; ++i) {
+    Floats to[T::kTo];
+    T::Line(middle[i], to);
+#pragma GCC unroll 6
+    for (int j = 0; j < T::kTo; ++j) store(i, j, to[j]);
+  }
+}
+
+// c[r, v] (+)= sum over k of a[r, k] * b[k, v], for kRows rows and V vectors. a's numbers are
+// `row` and `step` apart, b's and c's rows are `b_step` and `c_step` vectors apart.
+template <int V, bool kAdd>
+void Block(int depth, const float* a, ptrdiff_t row, ptrdiff_t step, const Floats* b,
+           ptrdiff_t b_step, Floats* c, ptrdiff_t c_step) {
+  Floats sums[kRows][V] = {};
+  for (int k = 0; k < depth; ++k, a += step, b += b_step) {
+    Floats right[V];
+#pragma GCC unroll 2
+    for (int v = 0; v < V; ++v) right[v] = b[v];
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      const Floats left = a[r * row] - Floats{};  // copied to all lanes
+#pragma GCC unroll 2
+      for (int v = 0; v < V; ++v) sums[r][v] += left * right[v];
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 2
+    for (int v = 0; v < V; ++v)
+      c[r * c_step + v] = kAdd ? c[r * c_step + v] + sums[r][v] : sums[r][v];
+}
+
+// Images cut into tiles, which are numbered over all images.
+struct Tiles {
+  Tiles(int height, int width, int channels, int64_t images)
+      : height(height), width(width), channels(channels), rows((height + kTile - 1) / kTile),
+        columns((width + kTile - 1) / kTile), count(images * rows * columns) {}
+
+  // Points to S x S pixels of a tile, the first of them `border` before it; to `outside`
+  // where there is none.
+  template <int S, typename T>
+  void Pixels(T* images, int64_t tile, int border, T* outside, T** pixels) const {
+    const int64_t image = tile / (rows * columns);
+    const int place = tile % (rows * columns);
+    const int top = place / columns * kTile - border, left = place % columns * kTile - border;
+    T* first = images + image * height * width * channels;
+    for (int i = top; i < top + S; ++i)
+      for (int j = left; j < left + S; ++j) {
+        const bool inside = i >= 0 && i < height && j >= 0 && j < width;
+        *pixels++ = inside ? first + (ptrdiff_t{i} * width + j) * channels : outside;
+      }
+  }
+
+  const int height, width, channels, rows, columns;
+  const int64_t count;
+};
+
+// Transforms of a block of tiles: [points, tiles, channel blocks]. An odd distance between
+// points, in cache lines, since with a power of two they would all displace one another.
+struct Points {
+  Points(int tiles, int channels)
+      : blocks(Blocks(channels)), distance((tiles * blocks) | 1), values(kPoints * distance) {}
+  Floats* at(int point, int tile, int block) {
+    return values.get() + point * distance + ptrdiff_t{tile} * blocks + block;
+  }
+  const float* floats(int point, int tile, int channel) {
+    return reinterpret_cast<const float*>(at(point, tile, 0)) + channel;
+  }
+
+  const int blocks;
+  const ptrdiff_t distance;
+  Buffer<Floats> values;
+};
+
+// Transforms S x S pixels of some tiles. T: Input or OutputGradient.
+template <typename T>
+void Gather(const Tiles& tiles, const float* images, int64_t first, int count, int border,
+            const float* zeros, Points* points) {
+  const float* pixels[T::kFrom * T::kFrom];
+  for (int t = 0; t < count; ++t) {
+    tiles.Pixels<T::kFrom>(images, first + t, border, zeros, pixels);
+    for (int b = 0; b < points->blocks; ++b) {
+      Floats* to = points->at(0, t, b);
+      const ptrdiff_t distance = points->distance;
+      const auto store = [&](int i, int j, Floats v) { to[(kSpan * i + j) * distance] = v; };
+      const int offset = b * kLanes, lanes = Lanes(tiles.channels, b);
+      if (lanes == kLanes)
+        Transform<T>([&](int i, int j) { return Load(pixels[T::kFrom * i + j] + offset); },
+                     store);
+      else
+        Transform<T>(
+            [&](int i, int j) { return LoadFirst(pixels[T::kFrom * i + j] + offset, lanes); },
+            store);
+    }
+  }
+}
+
+// Number of tiles in a block.
+int BlockTiles(int64_t count, int channels) {
+  const int64_t fit = kCacheFloats / kPoints / channels / kRows * kRows;
+  return std::max<int64_t>(kRows, std::min<int64_t>(fit, RoundUp(count, kRows)));
+}
+
+}  // namespace
+
+void Conv3x3(const Conv3x3Shape& s, int64_t images, const float* x, const float* w, float* y) {
+  const Tiles from(s.height, s.width, s.inputs, images),
+      to(s.height, s.width, s.outputs, images);
+  const int out = Blocks(s.outputs);
+  // [points, pairs of output blocks, inputs, a pair]
+  Buffer<Floats> kernel(kPoints * s.inputs * out);
+  for (int b = 0; b < out; ++b)
+    for (int c = 0; c < s.inputs; ++c) {
+      const int pair = b / kVectors * kVectors, width = std::min(kVectors, out - pair);
+      const float* at = w + c * s.outputs + b * kLanes;
+      Floats* u = &kernel[pair * s.inputs + c * width + b % kVectors];
+      const int lanes = Lanes(s.outputs, b);
+      Transform<Kernel>(
+          [&](int i, int j) {
+            return Load(at + (kSize * i + j) * s.inputs * s.outputs, lanes);
+          },
+          [&](int i, int j, Floats v) { u[(kSpan * i + j) * s.inputs * out] = v; });
+    }
+  const int block = BlockTiles(from.count, Padded(s.inputs) + Padded(s.outputs));
+  Points v(block, s.inputs), m(block, s.outputs);
+  Buffer<float> outside(std::max(Padded(s.inputs), Padded(s.outputs)));
+  Buffer<float> waste(Padded(s.outputs));
+  float* pixels[kTile * kTile];
+  for (int64_t first = 0; first < from.count; first += block) {
+    const int count = std::min<int64_t>(block, from.count - first);
+    Gather<Input>(from, x, first, count, 1, outside.get(), &v);
+    for (int p = 0; p < kPoints; ++p)
+      for (int b = 0; b < out; b += kVectors)
+        for (int t = 0; t < count; t += kRows) {
+          const auto f = out - b == 1 ? Block<1, false> : Block<kVectors, false>;
+          f(s.inputs, v.floats(p, t, 0), Padded(s.inputs), 1,
+            &kernel[(p * out + b) * s.inputs], std::min(kVectors, out - b), m.at(p, t, b), out);
+        }
+    for (int t = 0; t < count; ++t) {
+      to.Pixels<kTile>(y, first + t, 0, waste.get(), pixels);
+      for (int b = 0; b < out; ++b) {
+        const Floats* from = m.at(0, t, b);
+        const int lanes = Lanes(s.outputs, b), offset = b * kLanes;
+        const auto load = [&](int i, int j) { return from[(kSpan * i + j) * m.distance]; };
+        if (lanes == kLanes)
+          Transform<Output>(load, [&](int i, int j, Floats v) {
+            Store(pixels[kTile * i + j] + offset, v);
+          });
+        else
+          Transform<Output>(load, [&](int i, int j, Floats v) {
+            StoreFirst(pixels[kTile * i + j] + offset, v, lanes);
+          });
+      }
+    }
+  }
+}
+
+void Conv3x3ImageGradient(const Conv3x3Shape& s, int64_t images, const float* dy,
+                          const float* w, float* dx) {
+  Buffer<float> turned(kTaps * s.inputs * s.outputs);
+  for (int t = 0; t < kTaps; ++t)
+    for (int o = 0; o < s.outputs; ++o)
+      for (int c = 0; c < s.inputs; ++c)
+        turned[((kTaps - 1 - t) * s.outputs + o) * s.inputs + c] =
+            w[(t * s.inputs + c) * s.outputs + o];
+  Conv3x3({s.height, s.width, s.outputs, s.inputs}, images, dy, turned.get(), dx);
+}
+
+void Conv3x3WeightGradient(const Conv3x3Shape& s, int64_t images, const float* x,
+                           const float* dy, float* dw) {
+  const Tiles from(s.height, s.width, s.inputs, images),
+      to(s.height, s.width, s.outputs, images);
+  const int out = Blocks(s.outputs), rows = RoundUp(s.inputs, kRows);
+  const int block = BlockTiles(from.count, Padded(s.inputs) + Padded(s.outputs));
+  Points v(block, RoundUp(Padded(s.inputs), kRows)), d(block, s.outputs);
+  Buffer<Floats> sums(kPoints * rows * out);  // [points, rows, output blocks]
+  Buffer<float> outside(std::max(Padded(s.inputs), Padded(s.outputs)));
+  for (int64_t first = 0; first < from.count; first += block) {
+    const int count = std::min<int64_t>(block, from.count - first);
+    Gather<Input>(from, x, first, count, 1, outside.get(), &v);
+    Gather<OutputGradient>(to, dy, first, count, 0, outside.get(), &d);
+    for (int p = 0; p < kPoints; ++p)
+      for (int b = 0; b < out; b += kVectors)
+        for (int c = 0; c < s.inputs; c += kRows) {
+          const auto f = out - b == 1 ? Block<1, true> : Block<kVectors, true>;
+          f(count, v.floats(p, 0, c), 1, v.blocks * kLanes, d.at(p, 0, b), out,
+            &sums[(p * rows + c) * out + b], out);
+        }
+  }
+  for (int b = 0; b < out; ++b)
+    for (int c = 0; c < s.inputs; ++c) {
+      const int lanes = Lanes(s.outputs, b);
+      float* at = dw + c * s.outputs + b * kLanes;
+      Transform<KernelGradient>(
+          [&](int i, int j) { return sums[((kSpan * i + j) * rows + c) * out + b]; },
+          [&](int i, int j, Floats g) {
+            Store(at + (kSize * i + j) * s.inputs * s.outputs, g, lanes);
+          });
+    }
+}
+
+}  // namespace lenet
