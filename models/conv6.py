@@ -17,7 +17,9 @@ from functools import partial
 
 import tensorflow as tf
 
-from models import blocks, layers
+from models import blocks
+from models import kernels as kernel_sets
+from models import layers
 from models.batch_norm import BatchNorm
 from system import errors
 
@@ -49,6 +51,8 @@ class Conv6(tf.Module):
       batch_norm_decay: decay of the moving averages.
       sync_batch_norm: see `sync` of `BatchNorm`.
       dropout: rate before the logits, 0 to `layers.MAX_DROPOUT`.
+      kernels: "native" trains with our C++ operations, `native.ops`; "tensorflow" with
+        TensorFlow's only.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class Conv6(tf.Module):
         batch_norm_decay: float = 0.9,
         sync_batch_norm: bool = False,
         dropout: float = 0.0,
+        kernels: str = "tensorflow",
     ):
         super().__init__("conv6")
         check_maps(maps)
@@ -77,6 +82,7 @@ class Conv6(tf.Module):
         self.activation = layers.ACTIVATIONS[activation]
         self.normalise_grey = normalise_grey
         self.dropout = layers.check_dropout(dropout)
+        self.native = kernels == "native"
 
         norm = partial(BatchNorm, decay=batch_norm_decay, sync=sync_batch_norm)
         # Batch norm subtracts the mean, so a bias would do nothing.
@@ -117,9 +123,11 @@ class Conv6(tf.Module):
         """Classifies images: see the contract in `models`."""
         update_ops: layers.UpdateOps = []
         taps = {} if taps is None else taps
+        native = self.native and training is True  # why: models/lenet.py
 
         def block(x, number, pool=False):
-            y = getattr(self, f"conv{number}")(x)
+            conv = getattr(self, f"conv{number}")
+            y = kernel_sets.conv3x3(x, conv, native=native)
             y = x + y if self.residual and number % 2 == 0 else y
             # Pool before batch norm: a quarter of the values is left to normalise.
             y = layers.max_pool(y, 2, 2) if pool else y

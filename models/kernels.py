@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parts of LeNet's training step that `native.ops` can compute faster.
+"""The parts of a training step that `native.ops` can compute faster.
 
 Each function gives the same result with TensorFlow's operations and with ours, up to
 rounding. TensorFlow's are used wherever ours do not support the settings.
@@ -14,6 +14,16 @@ from models.batch_norm import BatchNorm
 from native import ops
 
 KERNELS = ("native", "tensorflow")
+
+
+def conv3x3(x: tf.Tensor, layer: tf.Module, *, native: bool) -> tf.Tensor:
+    """A layer with a 3×3 kernel, "SAME" padding and stride 1, of float32 [N, H, W, C].
+
+    Ours computes it if it is a `layers.Conv` without bias, of more than one channel.
+    """
+    if native and isinstance(layer, layers.Conv) and layer.w.shape[2] > 1:
+        return ops.conv3x3(x, layer.w)
+    return layer(x)
 
 
 def conv_pool(

@@ -32,11 +32,8 @@ from system import console, errors, files, flagfiles, untrusted
 FOLDER = Path(__file__).resolve().parent
 BUILD = FOLDER / "build"
 KERNELS = (
-    "conv_pool.cc",
-    "conv_pool_gradient.cc",
-    "dropout.cc",
-    "selu_norm.cc",
-    "update.cc",
+    *("conv3x3.cc", "conv_pool.cc", "conv_pool_gradient.cc"),
+    *("dropout.cc", "selu_norm.cc", "update.cc"),
 )
 OPS = "ops.cc"
 COMPILE_SECONDS = 300  # no compiler takes this long
@@ -55,7 +52,7 @@ _NO_GARBAGE = ("--param=ggc-min-expand=10000", "--param=ggc-min-heapsize=4000000
 OPS_FLAGS = ("-fPIC", "-w", *_NO_GARBAGE)
 
 # Arguments that mean a run does not use the operations.
-_WITHOUT = r"--?(help.*|only_check_args.*|network=(?!lenet$).*|kernels=tensorflow)"
+_WITHOUT = r"--?(help.*|only_check_args.*|network=(?!(lenet|conv6)$).*|kernels=tensorflow)"
 
 
 def foresee() -> None:

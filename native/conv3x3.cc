@@ -13,6 +13,8 @@
 //   0 x x x x x .
 
 #include <algorithm>
+#include <memory>
+#include <vector>
 
 #include "kernels.h"
 #include "vector.h"
@@ -175,13 +177,41 @@ struct Tiles {
   const int64_t count;
 };
 
+// Memory of a thread that lasts from call to call, as the system's price for a megabyte is a
+// tenth of the time of a call. It is not cleared.
+class Scratch {
+ public:
+  Floats* Take(int64_t count) {
+    if (used_ == memory().size()) memory().emplace_back();
+    return memory()[used_++].AtLeast(count);
+  }
+
+ private:
+  struct Piece {
+    Floats* AtLeast(int64_t count) {
+      if (count > size) values.reset(new Buffer<Floats>(size = count));
+      return values->get();
+    }
+    int64_t size = 0;
+    std::unique_ptr<Buffer<Floats>> values;
+  };
+
+  static std::vector<Piece>& memory() {
+    static thread_local std::vector<Piece> pieces;
+    return pieces;
+  }
+
+  size_t used_ = 0;
+};
+
 // Transforms of a block of tiles: [points, tiles, channel blocks]. An odd distance between
 // points, in cache lines, since with a power of two they would all displace one another.
 struct Points {
-  Points(int tiles, int channels)
-      : blocks(Blocks(channels)), distance((tiles * blocks) | 1), values(kPoints * distance) {}
+  Points(int tiles, int channels, Scratch* scratch)
+      : blocks(Blocks(channels)), distance((tiles * blocks) | 1),
+        values(scratch->Take(kPoints * distance)) {}
   Floats* at(int point, int tile, int block) {
-    return values.get() + point * distance + ptrdiff_t{tile} * blocks + block;
+    return values + point * distance + ptrdiff_t{tile} * blocks + block;
   }
   const float* floats(int point, int tile, int channel) {
     return reinterpret_cast<const float*>(at(point, tile, 0)) + channel;
@@ -189,7 +219,7 @@ struct Points {
 
   const int blocks;
   const ptrdiff_t distance;
-  Buffer<Floats> values;
+  Floats* const values;
 };
 
 // Transforms S x S pixels of some tiles. T: Input or OutputGradient.
@@ -223,12 +253,24 @@ int BlockTiles(int64_t count, int channels) {
 
 }  // namespace
 
-void Conv3x3(const Conv3x3Shape& s, int64_t images, const float* x, const float* w, float* y) {
+void Conv3x3(const Conv3x3Shape& s, int64_t images, const float* x, const float* w, bool turned,
+             float* y) {
+  Scratch scratch;
+  if (turned) {
+    float* other = reinterpret_cast<float*>(
+        scratch.Take(kTaps * s.inputs * s.outputs / kLanes + 1));
+    for (int t = 0; t < kTaps; ++t)
+      for (int c = 0; c < s.inputs; ++c)
+        for (int o = 0; o < s.outputs; ++o)
+          other[((kTaps - 1 - t) * s.inputs + c) * s.outputs + o] =
+              w[(t * s.outputs + o) * s.inputs + c];
+    w = other;
+  }
   const Tiles from(s.height, s.width, s.inputs, images),
       to(s.height, s.width, s.outputs, images);
   const int out = Blocks(s.outputs);
   // [points, pairs of output blocks, inputs, a pair]
-  Buffer<Floats> kernel(kPoints * s.inputs * out);
+  Floats* kernel = scratch.Take(kPoints * s.inputs * out);
   for (int b = 0; b < out; ++b)
     for (int c = 0; c < s.inputs; ++c) {
       const int pair = b / kVectors * kVectors, width = std::min(kVectors, out - pair);
@@ -242,7 +284,7 @@ void Conv3x3(const Conv3x3Shape& s, int64_t images, const float* x, const float*
           [&](int i, int j, Floats v) { u[(kSpan * i + j) * s.inputs * out] = v; });
     }
   const int block = BlockTiles(from.count, Padded(s.inputs) + Padded(s.outputs));
-  Points v(block, s.inputs), m(block, s.outputs);
+  Points v(block, s.inputs, &scratch), m(block, s.outputs, &scratch);
   Buffer<float> outside(std::max(Padded(s.inputs), Padded(s.outputs)));
   Buffer<float> waste(Padded(s.outputs));
   float* pixels[kTile * kTile];
@@ -275,25 +317,16 @@ void Conv3x3(const Conv3x3Shape& s, int64_t images, const float* x, const float*
   }
 }
 
-void Conv3x3ImageGradient(const Conv3x3Shape& s, int64_t images, const float* dy,
-                          const float* w, float* dx) {
-  Buffer<float> turned(kTaps * s.inputs * s.outputs);
-  for (int t = 0; t < kTaps; ++t)
-    for (int o = 0; o < s.outputs; ++o)
-      for (int c = 0; c < s.inputs; ++c)
-        turned[((kTaps - 1 - t) * s.outputs + o) * s.inputs + c] =
-            w[(t * s.inputs + c) * s.outputs + o];
-  Conv3x3({s.height, s.width, s.outputs, s.inputs}, images, dy, turned.get(), dx);
-}
-
 void Conv3x3WeightGradient(const Conv3x3Shape& s, int64_t images, const float* x,
                            const float* dy, float* dw) {
   const Tiles from(s.height, s.width, s.inputs, images),
       to(s.height, s.width, s.outputs, images);
   const int out = Blocks(s.outputs), rows = RoundUp(s.inputs, kRows);
   const int block = BlockTiles(from.count, Padded(s.inputs) + Padded(s.outputs));
-  Points v(block, RoundUp(Padded(s.inputs), kRows)), d(block, s.outputs);
-  Buffer<Floats> sums(kPoints * rows * out);  // [points, rows, output blocks]
+  Scratch scratch;
+  Points v(block, RoundUp(Padded(s.inputs), kRows), &scratch), d(block, s.outputs, &scratch);
+  Floats* sums = scratch.Take(kPoints * rows * out);  // [points, rows, output blocks]
+  std::fill_n(sums, kPoints * rows * out, Floats{});
   Buffer<float> outside(std::max(Padded(s.inputs), Padded(s.outputs)));
   for (int64_t first = 0; first < from.count; first += block) {
     const int count = std::min<int64_t>(block, from.count - first);

@@ -4,11 +4,9 @@
 #ifndef LENET_CONV_POOL_OP_H_
 #define LENET_CONV_POOL_OP_H_
 
-#include <algorithm>
 #include <vector>
 
-#include "op.h"
-#include "tensorflow/core/util/work_sharder.h"
+#include "parts.h"
 
 namespace lenet {
 namespace {
@@ -78,32 +76,6 @@ bool GetShape(OpKernelContext* c, const Tensor& x, const Tensor& w, ConvPoolShap
   return fits;
 }
 
-// Splits a batch into parts, one per thread. Their number does not depend on the load of
-// the machine, so sums have the same bits each time.
-struct Parts {
-  Parts(OpKernelContext* c, int64_t images)
-      : workers(*c->device()->tensorflow_cpu_worker_threads()), images(images),
-        count(std::max<int64_t>(1, std::min<int64_t>(workers.num_threads, images))) {}
-
-  // Calls f(part, first image, number of images).
-  template <typename F>
-  void Each(F f) const {
-    auto some = [&](int64_t first, int64_t end) {
-      for (int64_t part = first; part < end; ++part) {
-        const int64_t from = images * part / count;
-        f(part, from, images * (part + 1) / count - from);
-      }
-    };
-    if (count == 1)
-      some(0, 1);
-    else
-      tensorflow::Shard(workers.num_threads, workers.workers, count, 1'000'000, some);
-  }
-
-  const tensorflow::DeviceBase::CpuWorkerThreads& workers;
-  const int64_t images, count;
-};
-
 class ConvPoolOp : public OpKernel {
  public:
   using OpKernel::OpKernel;
@@ -157,11 +129,7 @@ class ConvPoolGradientOp : public OpKernel {
       else
         ConvPoolWeightGradient(s, count, part_dy, part_where, part_x, sum);
     });
-    for (int64_t i = 0; i < size; ++i) {
-      float sum = sums[i];
-      for (int64_t part = 1; part < parts.count; ++part) sum += sums[part * size + i];
-      Data(dw)[i] = sum;
-    }
+    parts.Sum(sums, Data(dw));
   }
 };
 

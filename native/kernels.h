@@ -47,14 +47,15 @@ void ConvPoolGradient(const ConvPoolShape& shape, int64_t images, const float* d
 // Shapes of one image: x [height, width, inputs], y [height, width, outputs].
 struct Conv3x3Shape {
   int height, width, inputs, outputs;
+  int64_t from() const { return int64_t{height} * width * inputs; }
+  int64_t to() const { return int64_t{height} * width * outputs; }
 };
 
-// Convolution with w [3, 3, inputs, outputs] and zero padding.
+// Convolution with w [3, 3, inputs, outputs] and zero padding. turned: with that of the
+// gradient of x instead, where x stands for dy: w is [3, 3, outputs, inputs], and turned by
+// 180 degrees.
 void Conv3x3(const Conv3x3Shape& shape, int64_t images, const float* x, const float* w,
-             float* y);
-
-void Conv3x3ImageGradient(const Conv3x3Shape& shape, int64_t images, const float* dy,
-                          const float* w, float* dx);
+             bool turned, float* y);
 
 void Conv3x3WeightGradient(const Conv3x3Shape& shape, int64_t images, const float* x,
                            const float* dy, float* dw);
