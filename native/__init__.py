@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LeNet's training step in C++: `ops` has its operations, `compile` builds them."""
+"""Training steps in C++: `ops` has the operations, `compile` builds them."""

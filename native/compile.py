@@ -52,7 +52,9 @@ _NO_GARBAGE = ("--param=ggc-min-expand=10000", "--param=ggc-min-heapsize=4000000
 OPS_FLAGS = ("-fPIC", "-w", *_NO_GARBAGE)
 
 # Arguments that mean a run does not use the operations.
-_WITHOUT = r"--?(help.*|only_check_args.*|network=(?!(lenet|conv6)$).*|kernels=tensorflow)"
+_WITHOUT = (
+    r"--?(help.*|only_check_args.*|network=(?!(lenet|conv6)$).*|kernels=tensorflow)"
+)
 
 
 def foresee() -> None:

@@ -81,7 +81,7 @@ class Conv3x3WeightGradientOp : public OpKernel {
     const Tensor &x = c->input(0), &dy = c->input(1);
     bool fits = x.dims() == 4 && dy.dims() == 4;
     for (int i = 0; i < 3; ++i) fits = fits && x.dim_size(i) == dy.dim_size(i);
-    OP_REQUIRES(c, fits, InvalidArgument("x and dy do not fit each other"));
+    OP_REQUIRES(c, fits, InvalidArgument("x and dy differ in number or size of images"));
     const Conv3x3Shape s = ShapeOf(x, dy.dim_size(3));
     Tensor* dw;
     OP_REQUIRES_OK(c, c->allocate_output(0, {kSize, kSize, s.inputs, s.outputs}, &dw));

@@ -286,6 +286,7 @@ def test_flags_of_tensorflow_are_known_before_it_is_loaded(monkeypatch):
     [
         (["--flagfile=lenet.flags"], True),
         (["--network=lenet", "--seed=1"], True),
+        (["--flagfile=flags/robust.flags"], True),
         (["--flagfile=flags/mlp_64.flags"], False),
         (["--kernels=tensorflow"], False),
         (["--flagfile=lenet.flags", "--helpfull"], False),

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of models/conv6.py."""
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -30,24 +31,44 @@ def test_taps():
     ]
 
 
-@networks.TRAINING
-def test_network_equals_its_plain_formulation(training):
-    network = networks.build("conv6", maps=[3, 4, 5, 6, 7, 8], activation="elu")
+@pytest.mark.parametrize(
+    "training, kernels",
+    [
+        pytest.param(True, "native", marks=pytest.mark.native),
+        (True, "tensorflow"),
+        (False, "native"),
+    ],
+)
+def test_network_equals_its_plain_formulation(training, kernels):
+    """Compares logits and gradients, up to float32 rounding."""
+    network = networks.build(
+        "conv6", maps=[3, 4, 5, 6, 7, 8], activation="elu", kernels=kernels
+    )
     networks.unsettle(network)
     images = networks.digits(3)
-    x = tf.constant(images, tf.float32) / 255
-    for number in range(1, 7):
-        norm = getattr(network, f"norm{number}")
-        x = tf.nn.conv2d(x, getattr(network, f"conv{number}").w, 1, "SAME")
-        if number in (2, 4):
-            x = tf.nn.max_pool2d(x, 2, 2, "VALID")
-        mean, variance = norm.mean, norm.variance
-        if training:
-            mean, variance = tf.nn.moments(x, [0, 1, 2])
-        x = norm.scale * (x - mean) / tf.sqrt(variance + 1e-3) + norm.offset
-        x = tf.nn.elu(x)
-    expected = tf.reduce_mean(x, [1, 2]) @ network.logits.w + network.logits.b
-    networks.close(networks.call(network, images, training)[0], expected)
+
+    def plain():
+        x = tf.constant(images, tf.float32) / 255
+        for number in range(1, 7):
+            norm = getattr(network, f"norm{number}")
+            x = tf.nn.conv2d(x, getattr(network, f"conv{number}").w, 1, "SAME")
+            if number in (2, 4):
+                x = tf.nn.max_pool2d(x, 2, 2, "VALID")
+            mean, variance = norm.mean, norm.variance
+            if training:
+                mean, variance = tf.nn.moments(x, [0, 1, 2])
+            x = norm.scale * (x - mean) / tf.sqrt(variance + 1e-3) + norm.offset
+            x = tf.nn.elu(x)
+        return tf.reduce_mean(x, [1, 2]) @ network.logits.w + network.logits.b
+
+    with tf.GradientTape() as tape, tf.GradientTape() as plain_tape:
+        logits, expected = networks.call(network, images, training)[0], plain()
+    networks.close(logits, expected)
+    weights, dy = network.trainable_variables, tf.eye(3, 10)
+    gradients = tape.gradient(logits, weights, dy)
+    plain_gradients = plain_tape.gradient(expected, weights, dy)
+    for one, other in zip(gradients, plain_gradients, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4 * np.abs(other).max())
 
 
 def se(x, weigh):

@@ -88,6 +88,47 @@ def test_first_of_equal_values_gets_the_gradient():
     close(ours[1], plain[1])
 
 
+# Conv6's convolutions, and sizes that fill no vector, no tile or more than one block.
+@pytest.mark.parametrize(
+    "x, outputs",
+    [
+        ((5, 28, 28, 32), 32),
+        ((40, 14, 14, 32), 64),
+        ((3, 14, 14, 64), 64),
+        ((3, 7, 7, 64), 96),
+        ((5, 7, 7, 96), 192),
+        ((2, 14, 14, 7), 48),
+        ((3, 9, 6, 17), 33),
+        ((3, 2, 5, 24), 40),
+        ((1, 1, 1, 2), 1),
+    ],
+)
+def test_conv3x3(x, outputs):
+    """Relative to the largest value, TensorFlow's differ from float64's by 1e-6."""
+
+    def exact(x, w):
+        return tf.nn.conv2d(x, w, 1, "SAME")
+
+    arguments = [normal(*x), normal(3, 3, x[-1], outputs)]
+    dy = normal(*x[:3], outputs)
+    doubles = [tf.cast(t, tf.float64) for t in (*arguments, dy)]
+    ours = value_and_gradients(ops.conv3x3, arguments, dy)
+    expected = value_and_gradients(exact, doubles[:2], doubles[2])
+    for one, other in zip(ours, expected, strict=True):
+        assert one.dtype == np.float32 and one.shape == other.shape
+        close(one, other, atol=3e-6)
+
+
+def test_conv3x3_does_not_mix_images():
+    """Nor do values that are not finite leave their image, though tiles share blocks."""
+    x, w = normal(3, 7, 7, 16).numpy(), normal(3, 3, 16, 16)
+    expected = ops.conv3x3(tf.constant(x), w).numpy()
+    x[1] = np.inf
+    y = ops.conv3x3(tf.constant(x), w).numpy()
+    np.testing.assert_array_equal(y[::2], expected[::2])
+    assert not np.isfinite(y[1]).any()
+
+
 @pytest.mark.parametrize(
     "shape", [(5, 13, 13, 12), (7, 6, 6, 16), (6, 288), (3, 144), (5, 7), (33, 1)]
 )
@@ -174,6 +215,30 @@ def test_conv_pool_refuses_other_shapes(x, w):
         ops.conv_pool(tf.zeros(x), tf.zeros(w))
 
 
+@pytest.mark.parametrize(
+    "x, w",
+    [
+        ([2, 5, 5, 3], [3, 3, 2, 4]),
+        ([2, 5, 5, 3], [5, 5, 3, 4]),
+        ([5, 5, 3], [3, 3, 3, 4]),
+    ],
+)
+def test_conv3x3_refuses_other_shapes(x, w):
+    with pytest.raises((tf.errors.InvalidArgumentError, ValueError)):
+        ops.conv3x3(tf.zeros(x), tf.zeros(w))
+
+
+def test_gradients_of_conv3x3_refuse_other_shapes():
+    x, w, dy = tf.zeros([2, 5, 5, 3]), tf.zeros([3, 3, 3, 4]), tf.zeros([2, 5, 5, 4])
+    loaded = ops.load()
+    with pytest.raises(tf.errors.InvalidArgumentError, match="kernel for their"):
+        loaded.conv3x3(x=x, w=w, turned=True)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="differ in"):
+        loaded.conv3x3_weight_gradient(x=x[:, :4], dy=dy)
+    assert loaded.conv3x3(x=dy, w=w, turned=True).shape == x.shape
+    assert loaded.conv3x3_weight_gradient(x=x, dy=dy).shape == w.shape
+
+
 def test_selu_norm_refuses_other_shapes():
     with pytest.raises(tf.errors.InvalidArgumentError, match="per channel"):
         ops.selu_norm(
@@ -182,10 +247,19 @@ def test_selu_norm_refuses_other_shapes():
         )
 
 
-def test_evaluation_and_export_do_not_use_native_operations():
-    network = models.build(
-        "lenet", kernels="native", batch_norm="all", batch_norm_first=False
-    )
+@pytest.mark.parametrize(
+    "name, options, own",
+    [
+        (
+            "lenet",
+            {"batch_norm": "all", "batch_norm_first": False},
+            {"ConvPool", "SeluNorm"},
+        ),
+        ("conv6", {}, {"Conv3x3"}),
+    ],
+)
+def test_evaluation_and_export_do_not_use_native_operations(name, options, own):
+    network = models.build(name, kernels="native", **options)
     images = tf.TensorSpec([4, 28, 28, 1], tf.uint8)
 
     def operations(training):
@@ -195,8 +269,8 @@ def test_evaluation_and_export_do_not_use_native_operations():
         graph = function.get_concrete_function(images).graph
         return {op.type for op in graph.get_operations()}
 
-    assert {"ConvPool", "SeluNorm"} <= operations(True)
-    assert not {"ConvPool", "SeluNorm"} & operations(False)
+    assert own <= operations(True)
+    assert not own & operations(False)
 
 
 THREADS = """
@@ -205,26 +279,32 @@ from native import ops
 device.set_threads(THREADS)
 rng = np.random.default_rng(0)
 x, w, dy = (tf.constant(rng.normal(size=shape), tf.float32)
-            for shape in ([7, 9, 9, 3], [3, 3, 3, 5], [7, 4, 4, 5]))
+            for shape in ([7, 9, 9, 3], [3, 3, 3, 5], OUTPUT))
 with tf.GradientTape() as tape:
     tape.watch([x, w])
-    y = ops.conv_pool(x, w)
+    y = OPERATION(x, w)
 dx, dw = tape.gradient(y, [x, w], dy)
 print(y.numpy().tobytes().hex(), dx.numpy().tobytes().hex())
 print(*dw.numpy().ravel())
 """
 
 
-def test_threads_share_a_batch():
+@pytest.mark.parametrize(
+    "operation, output",
+    [("ops.conv_pool", [7, 4, 4, 5]), ("ops.conv3x3", [7, 9, 9, 5])],
+)
+def test_threads_share_a_batch(operation, output):
+    program = THREADS.replace("OPERATION", operation).replace("OUTPUT", str(output))
+
     def results(threads):
-        done = programs.run(["-c", THREADS.replace("THREADS", str(threads))])
+        done = programs.run(["-c", program.replace("THREADS", str(threads))])
         assert done.returncode == 0, done.stderr
         by_image, dw = done.stdout.splitlines()
-        return by_image, [float(x) for x in dw.split()]
+        return by_image, np.array([float(x) for x in dw.split()])
 
     one, three = results(1), results(3)
     assert one[0] == three[0]
-    np.testing.assert_allclose(one[1], three[1], rtol=1e-5, atol=1e-5)
+    close(one[1], three[1], atol=3e-6)
 
 
 # --- the update of the weights ---
