@@ -33,6 +33,7 @@ from benchmarks import (
     online,
     peers,
     results,
+    serving,
     startup,
     step,
     windows,
@@ -44,6 +45,7 @@ FLAGS = flags.FLAGS
 BENCHMARKS: dict[str, ModuleType] = {
     "step": step,
     "startup": startup,
+    "serving": serving,
     "online": online,
     "distribute": distribute,
     "logging": logging,
