@@ -18,7 +18,7 @@ import tensorflow as tf
 
 import pretrained
 from data import inputs
-from evaluation import scoring, trained
+from evaluation import trained
 
 BATCH_SIZE = 1000
 
@@ -43,14 +43,14 @@ class Reader:
         self.run, self.names = run, run.classes
         network = run.predict.network
 
-        # Apart from `scoring.Predict`: without its placeholder, and with the softmax, a
-        # single image takes half the time.
+        # Apart from `scoring.Predict`: without its placeholder and its care for no
+        # images, and with the softmax, a single image takes half the time.
         @tf.function(
             autograph=False,
             input_signature=[tf.TensorSpec([None, 28, 28, 1], tf.uint8, "images")],
         )
         def probabilities(images):
-            logits = scoring.predict_logits(network, images, training=False)
+            logits, _ = network(images, training=False)
             return tf.nn.softmax(logits)
 
         # Traced now, so that the first image does not take longer than the others.
@@ -65,11 +65,10 @@ class Reader:
           UserError: it is something else, or a picture cannot be read.
         """
         pixels = inputs.images(images)
-        starts = range(0, max(len(pixels), 1), BATCH_SIZE)  # to bound the memory
-        parts = [
-            self._probabilities(tf.constant(pixels[start : start + BATCH_SIZE])).numpy()
-            for start in starts
-        ]
+        parts = [np.zeros([0, len(self.names)], np.float32)]  # all that none have
+        for start in range(0, len(pixels), BATCH_SIZE):  # to bound the memory
+            batch = tf.constant(pixels[start : start + BATCH_SIZE])
+            parts.append(self._probabilities(batch).numpy())
         probabilities = np.concatenate(parts)
         classes = probabilities.argmax(1)
         return Prediction(classes, probabilities, [self.names[c] for c in classes])
