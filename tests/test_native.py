@@ -120,7 +120,7 @@ def test_conv3x3(x, outputs):
 
 
 def test_conv3x3_does_not_mix_images():
-    """Nor do values that are not finite leave their image, though tiles share blocks."""
+    """Nor do values that are not finite leave it, though tiles share blocks."""
     x, w = normal(3, 7, 7, 16).numpy(), normal(3, 3, 16, 16)
     expected = ops.conv3x3(tf.constant(x), w).numpy()
     x[1] = np.inf
