@@ -187,7 +187,10 @@ def define_flags() -> None:
     cli.define_path("plot", None, "PNG file for the plot.", required=True)
     flags.DEFINE_list(
         "recipes",
-        ["compact", "tiny20k", "tiny8k", "lenet", "fast99", "fast995", "double_conv"],
+        [
+            *("lenet", "lenet_taught", "robust", "tiny8k"),
+            *("fast99", "fast995", "double_conv"),
+        ],
         "Recipes of results/ to draw.",
     )
 
