@@ -14,15 +14,17 @@ from models.batch_norm import BatchNorm
 from native import ops
 
 KERNELS = ("native", "tensorflow")
+MIN_CHANNELS = 16  # of input and output; with fewer, `ops.conv3x3` is no faster
 
 
 def conv3x3(x: tf.Tensor, layer: tf.Module, *, native: bool) -> tf.Tensor:
-    """A layer with a 3×3 kernel, "SAME" padding and stride 1, of float32 [N, H, W, C].
+    """Applies a layer of stride 1 with "SAME" padding to float32 [N, H, W, C].
 
-    Ours computes it if it is a `layers.Conv` without bias, of more than one channel.
+    Ours computes it if it is a 3×3 `layers.Conv` without bias and has enough channels.
     """
-    if native and isinstance(layer, layers.Conv) and layer.w.shape[2] > 1:
-        return ops.conv3x3(x, layer.w)
+    if native and isinstance(layer, layers.Conv):
+        if min(layer.w.shape[2:]) >= MIN_CHANNELS:
+            return ops.conv3x3(x, layer.w)
     return layer(x)
 
 

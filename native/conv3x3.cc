@@ -18,13 +18,10 @@
 
 #include "kernels.h"
 #include "vector.h"
+#include "winograd.h"
 
 namespace lenet {
 namespace {
-
-constexpr int kTile = 4;                 // pixels of y
-constexpr int kSpan = kTile + kSize - 1;  // pixels of x, and points
-constexpr int kPoints = kSpan * kSpan;
 
 // Rows and vectors of a block of a matrix product: as many sums as fit into registers, with
 // two vectors and a number.
@@ -37,100 +34,9 @@ constexpr int kVectors = 2;
 
 // Floats of the transforms of a block of tiles, which are to stay in the L2 cache.
 constexpr int64_t kCacheFloats = 160 << 10;
+constexpr int kMinTiles = 32;
 
-constexpr int RoundUp(int count, int unit) { return (count + unit - 1) / unit * unit; }
-
-// The transforms of a line: B' d, G g, A d, and A' m and G' m. The points are 0, a, -a, b, -b
-// and infinity, where a * a = 1/2 and b * b = 2: errors are less than half those of the usual
-// 1, -1, 2 and -2.
-constexpr float kA = 0.70710678f, kB = 1.41421356f;
-
-struct Input {
-  static constexpr int kFrom = kSpan, kTo = kSpan;
-  static void Line(const Floats* d, Floats* v) {
-    const Floats even = d[4] - 2 * d[2], odd = kA * (d[3] - 2 * d[1]);
-    const Floats far = d[4] - 0.5f * d[2], far_odd = kB * (d[3] - 0.5f * d[1]);
-    v[0] = d[0] - 2.5f * d[2] + d[4];
-    v[1] = even + odd;
-    v[2] = even - odd;
-    v[3] = far + far_odd;
-    v[4] = far - far_odd;
-    v[5] = d[1] - 2.5f * d[3] + d[5];
-  }
-};
-
-struct Kernel {
-  static constexpr int kFrom = kSize, kTo = kSpan;
-  static void Line(const Floats* g, Floats* u) {
-    const Floats even = (g[0] + 0.5f * g[2]) * (-2.f / 3), odd = g[1] * (-2.f / 3 * kA);
-    const Floats far = (g[0] + 2 * g[2]) * (1.f / 6), far_odd = g[1] * (kB / 6);
-    u[0] = g[0];
-    u[1] = even + odd;
-    u[2] = even - odd;
-    u[3] = far + far_odd;
-    u[4] = far - far_odd;
-    u[5] = g[2];
-  }
-};
-
-struct OutputGradient {
-  static constexpr int kFrom = kTile, kTo = kSpan;
-  static void Line(const Floats* d, Floats* v) {
-    const Floats even = d[0] + 0.5f * d[2], odd = kA * (d[1] + 0.5f * d[3]);
-    const Floats far = d[0] + 2 * d[2], far_odd = kB * (d[1] + 2 * d[3]);
-    v[0] = d[0];
-    v[1] = even + odd;
-    v[2] = even - odd;
-    v[3] = far + far_odd;
-    v[4] = far - far_odd;
-    v[5] = d[3];
-  }
-};
-
-struct Output {
-  static constexpr int kFrom = kSpan, kTo = kTile;
-  static void Line(const Floats* m, Floats* y) {
-    const Floats even = m[1] + m[2], odd = kA * (m[1] - m[2]);
-    const Floats far = m[3] + m[4], far_odd = kB * (m[3] - m[4]);
-    y[0] = m[0] + even + far;
-    y[1] = odd + far_odd;
-    y[2] = 0.5f * even + 2 * far;
-    y[3] = 0.5f * odd + 2 * far_odd + m[5];
-  }
-};
-
-struct KernelGradient {
-  static constexpr int kFrom = kSpan, kTo = kSize;
-  static void Line(const Floats* u, Floats* g) {
-    const Floats even = (u[1] + u[2]) * (-2.f / 3), odd = (u[1] - u[2]) * (-2.f / 3 * kA);
-    const Floats far = (u[3] + u[4]) * (1.f / 6), far_odd = (u[3] - u[4]) * (kB / 6);
-    g[0] = u[0] + even + far;
-    g[1] = odd + far_odd;
-    g[2] = 0.5f * even + 2 * far + u[5];
-  }
-};
-
-// Transforms columns, then rows: load(i, j) gives the input, store(i, j, v) takes the result.
-template <typename T, typename Load, typename Store>
-inline void Transform(Load load, Store store) {
-  Floats middle[T::kTo][T::kFrom];
-#pragma GCC unroll 6
-  for (int j = 0; j < T::kFrom; ++j) {
-    Floats from[T::kFrom], to[T::kTo];
-#pragma GCC unroll 6
-    for (int i = 0; i < T::kFrom; ++i) from[i] = load(i, j);
-    T::Line(from, to);
-#pragma GCC unroll 6
-    for (int i = 0; i < T::kTo; ++i) middle[i][j] = to[i];
-  }
-#pragma GCC unroll 6
-  for (int i = 0; i < T::kTo; ++i) {
-    Floats to[T::kTo];
-    T::Line(middle[i], to);
-#pragma GCC unroll 6
-    for (int j = 0; j < T::kTo; ++j) store(i, j, to[j]);
-  }
-}
+constexpr int64_t RoundUp(int64_t count, int unit) { return (count + unit - 1) / unit * unit; }
 
 // c[r, v] (+)= sum over k of a[r, k] * b[k, v], for kRows rows and V vectors. a's numbers are
 // `row` and `step` apart, b's and c's rows are `b_step` and `c_step` vectors apart.
@@ -226,14 +132,14 @@ struct Points {
   Floats* const values;
 };
 
-// Transforms S x S pixels of some tiles. T: Input or OutputGradient.
+// Transforms the pixels of some tiles. T: Input or OutputGradient.
 template <typename T>
 void Gather(const Tiles& tiles, const float* images, int64_t first, int count, int border,
             const float* zeros, Points* points) {
   const float* pixels[T::kFrom * T::kFrom];
   for (int t = 0; t < count; ++t) {
     tiles.Pixels<T::kFrom>(images, first + t, border, zeros, pixels);
-    for (int b = 0; b < points->blocks; ++b) {
+    for (int b = 0; b < Blocks(tiles.channels); ++b) {
       Floats* to = points->at(0, t, b);
       const ptrdiff_t distance = points->distance;
       const auto store = [&](int i, int j, Floats v) { to[(kSpan * i + j) * distance] = v; };
@@ -249,75 +155,89 @@ void Gather(const Tiles& tiles, const float* images, int64_t first, int count, i
   }
 }
 
-// Number of tiles in a block.
-int BlockTiles(int64_t count, int channels) {
+// Transforms the products at the points back to pixels of some tiles.
+void Scatter(const Tiles& tiles, Points* points, int64_t first, int count, float* waste,
+             float* images) {
+  float* pixels[kTile * kTile];
+  for (int t = 0; t < count; ++t) {
+    tiles.Pixels<kTile>(images, first + t, 0, waste, pixels);
+    for (int b = 0; b < points->blocks; ++b) {
+      const Floats* from = points->at(0, t, b);
+      const ptrdiff_t distance = points->distance;
+      const auto load = [&](int i, int j) { return from[(kSpan * i + j) * distance]; };
+      const int offset = b * kLanes, lanes = Lanes(tiles.channels, b);
+      if (lanes == kLanes)
+        Transform<Output>(load, [&](int i, int j, Floats v) {
+          Store(pixels[kTile * i + j] + offset, v);
+        });
+      else
+        Transform<Output>(load, [&](int i, int j, Floats v) {
+          StoreFirst(pixels[kTile * i + j] + offset, v, lanes);
+        });
+    }
+  }
+}
+
+// Transforms w [3, 3, inputs, outputs] to [points, pairs of output blocks, inputs, pair].
+void TransformKernel(const Conv3x3Shape& s, const float* w, Floats* kernel) {
+  const int out = Blocks(s.outputs);
+  for (int b = 0; b < out; ++b)
+    for (int c = 0; c < s.inputs; ++c) {
+      const int pair = b / kVectors * kVectors, width = std::min(kVectors, out - pair);
+      const float* from = w + c * s.outputs + b * kLanes;
+      Floats* to = kernel + pair * s.inputs + c * width + b % kVectors;
+      const int lanes = Lanes(s.outputs, b);
+      Transform<Kernel>(
+          [&](int i, int j) {
+            return Load(from + (kSize * i + j) * s.inputs * s.outputs, lanes);
+          },
+          [&](int i, int j, Floats v) { to[(kSpan * i + j) * s.inputs * out] = v; });
+    }
+}
+
+// Returns w [3, 3, outputs, inputs], turned by 180 degrees, as [3, 3, inputs, outputs].
+const float* Turn(const Conv3x3Shape& s, const float* w, Scratch* scratch) {
+  float* turned = reinterpret_cast<float*>(
+      scratch->Take(kTaps * s.inputs * s.outputs / kLanes + 1));
+  for (int t = 0; t < kTaps; ++t)
+    for (int c = 0; c < s.inputs; ++c)
+      for (int o = 0; o < s.outputs; ++o)
+        turned[((kTaps - 1 - t) * s.inputs + c) * s.outputs + o] =
+            w[(t * s.outputs + o) * s.inputs + c];
+  return turned;
+}
+
+// Number of tiles in a block; with fewer, too much time goes to loading kernel or sums.
+int BlockTiles(int64_t count, const Conv3x3Shape& s) {
+  const int channels = Padded(s.inputs) + Padded(s.outputs);
   const int64_t fit = kCacheFloats / kPoints / channels / kRows * kRows;
-  return std::max<int64_t>(kRows, std::min<int64_t>(fit, RoundUp(count, kRows)));
+  return std::min<int64_t>(std::max<int64_t>(kMinTiles, fit), RoundUp(count, kRows));
 }
 
 }  // namespace
 
 void Conv3x3(const Conv3x3Shape& s, int64_t images, const float* x, const float* w, bool turned,
              float* y) {
-  Scratch scratch;
-  if (turned) {
-    float* other = reinterpret_cast<float*>(
-        scratch.Take(kTaps * s.inputs * s.outputs / kLanes + 1));
-    for (int t = 0; t < kTaps; ++t)
-      for (int c = 0; c < s.inputs; ++c)
-        for (int o = 0; o < s.outputs; ++o)
-          other[((kTaps - 1 - t) * s.inputs + c) * s.outputs + o] =
-              w[(t * s.outputs + o) * s.inputs + c];
-    w = other;
-  }
   const Tiles from(s.height, s.width, s.inputs, images),
       to(s.height, s.width, s.outputs, images);
-  const int out = Blocks(s.outputs);
-  // [points, pairs of output blocks, inputs, a pair]
+  const int out = Blocks(s.outputs), block = BlockTiles(from.count, s);
+  Scratch scratch;
   Floats* kernel = scratch.Take(kPoints * s.inputs * out);
-  for (int b = 0; b < out; ++b)
-    for (int c = 0; c < s.inputs; ++c) {
-      const int pair = b / kVectors * kVectors, width = std::min(kVectors, out - pair);
-      const float* at = w + c * s.outputs + b * kLanes;
-      Floats* u = &kernel[pair * s.inputs + c * width + b % kVectors];
-      const int lanes = Lanes(s.outputs, b);
-      Transform<Kernel>(
-          [&](int i, int j) {
-            return Load(at + (kSize * i + j) * s.inputs * s.outputs, lanes);
-          },
-          [&](int i, int j, Floats v) { u[(kSpan * i + j) * s.inputs * out] = v; });
-    }
-  const int block = BlockTiles(from.count, Padded(s.inputs) + Padded(s.outputs));
+  TransformKernel(s, turned ? Turn(s, w, &scratch) : w, kernel);
   Points v(block, s.inputs, &scratch), m(block, s.outputs, &scratch);
-  Buffer<float> outside(std::max(Padded(s.inputs), Padded(s.outputs)));
-  Buffer<float> waste(Padded(s.outputs));
-  float* pixels[kTile * kTile];
+  Buffer<float> outside(Padded(s.inputs)), waste(Padded(s.outputs));
   for (int64_t first = 0; first < from.count; first += block) {
     const int count = std::min<int64_t>(block, from.count - first);
     Gather<Input>(from, x, first, count, 1, outside.get(), &v);
     for (int p = 0; p < kPoints; ++p)
       for (int b = 0; b < out; b += kVectors)
         for (int t = 0; t < count; t += kRows) {
-          const auto f = out - b == 1 ? Block<1, false> : Block<kVectors, false>;
+          const int width = std::min(kVectors, out - b);
+          const auto f = width == 1 ? Block<1, false> : Block<kVectors, false>;
           f(s.inputs, v.floats(p, t, 0), Padded(s.inputs), 1,
-            &kernel[(p * out + b) * s.inputs], std::min(kVectors, out - b), m.at(p, t, b), out);
+            kernel + (p * out + b) * s.inputs, width, m.at(p, t, b), out);
         }
-    for (int t = 0; t < count; ++t) {
-      to.Pixels<kTile>(y, first + t, 0, waste.get(), pixels);
-      for (int b = 0; b < out; ++b) {
-        const Floats* from = m.at(0, t, b);
-        const int lanes = Lanes(s.outputs, b), offset = b * kLanes;
-        const auto load = [&](int i, int j) { return from[(kSpan * i + j) * m.distance]; };
-        if (lanes == kLanes)
-          Transform<Output>(load, [&](int i, int j, Floats v) {
-            Store(pixels[kTile * i + j] + offset, v);
-          });
-        else
-          Transform<Output>(load, [&](int i, int j, Floats v) {
-            StoreFirst(pixels[kTile * i + j] + offset, v, lanes);
-          });
-      }
-    }
+    Scatter(to, &m, first, count, waste.get(), y);
   }
 }
 
@@ -325,8 +245,8 @@ void Conv3x3WeightGradient(const Conv3x3Shape& s, int64_t images, const float* x
                            const float* dy, float* dw) {
   const Tiles from(s.height, s.width, s.inputs, images),
       to(s.height, s.width, s.outputs, images);
-  const int out = Blocks(s.outputs), rows = RoundUp(s.inputs, kRows);
-  const int block = BlockTiles(from.count, Padded(s.inputs) + Padded(s.outputs));
+  const int out = Blocks(s.outputs), block = BlockTiles(from.count, s);
+  const int64_t rows = RoundUp(s.inputs, kRows);
   Scratch scratch;
   Points v(block, RoundUp(Padded(s.inputs), kRows), &scratch), d(block, s.outputs, &scratch);
   Floats* sums = scratch.Take(kPoints * rows * out);  // [points, rows, output blocks]

@@ -41,8 +41,7 @@ REGISTER_OP("Conv3x3WeightGradient")
     });
 
 Conv3x3Shape ShapeOf(const Tensor& x, int64_t outputs) {
-  return {static_cast<int>(x.dim_size(1)), static_cast<int>(x.dim_size(2)),
-          static_cast<int>(x.dim_size(3)), static_cast<int>(outputs)};
+  return {x.dim_size(1), x.dim_size(2), x.dim_size(3), outputs};
 }
 
 class Conv3x3Op : public OpKernel {
@@ -55,7 +54,8 @@ class Conv3x3Op : public OpKernel {
     const Tensor &x = c->input(0), &w = c->input(1);
     OP_REQUIRES(c,
                 x.dims() == 4 && w.dims() == 4 && w.dim_size(0) == kSize &&
-                    w.dim_size(1) == kSize && x.dim_size(3) == w.dim_size(turned_ ? 3 : 2),
+                    w.dim_size(1) == kSize && w.NumElements() > 0 &&
+                    x.dim_size(3) == w.dim_size(turned_ ? 3 : 2),
                 InvalidArgument("expected images and a 3 x 3 kernel for their channels, got"
                                 " the shapes ",
                                 x.shape().DebugString(), " and ", w.shape().DebugString()));
@@ -81,18 +81,21 @@ class Conv3x3WeightGradientOp : public OpKernel {
     const Tensor &x = c->input(0), &dy = c->input(1);
     bool fits = x.dims() == 4 && dy.dims() == 4;
     for (int i = 0; i < 3; ++i) fits = fits && x.dim_size(i) == dy.dim_size(i);
-    OP_REQUIRES(c, fits, InvalidArgument("x and dy differ in number or size of images"));
+    fits = fits && x.dim_size(3) > 0 && dy.dim_size(3) > 0;
+    OP_REQUIRES(c, fits,
+                InvalidArgument("x and dy have no channels, or differ in number or size of"
+                                " images"));
     const Conv3x3Shape s = ShapeOf(x, dy.dim_size(3));
     Tensor* dw;
     OP_REQUIRES_OK(c, c->allocate_output(0, {kSize, kSize, s.inputs, s.outputs}, &dw));
     const Parts parts(c, x.dim_size(0));
     const int64_t size = dw->NumElements();
-    std::vector<float> sums(parts.count * size);
+    std::vector<float> sums((parts.count - 1) * size);
     parts.Each([&](int64_t part, int64_t from, int64_t count) {
       Conv3x3WeightGradient(s, count, Data(x) + from * s.from(), Data(dy) + from * s.to(),
-                            &sums[part * size]);
+                            part ? &sums[(part - 1) * size] : Data(dw));
     });
-    parts.Sum(sums, Data(dw));
+    parts.AddTo(Data(dw), sums);
   }
 };
 

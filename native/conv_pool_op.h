@@ -117,19 +117,19 @@ class ConvPoolGradientOp : public OpKernel {
     OP_REQUIRES_OK(c, c->allocate_output(kImages, w.shape(), &dw));
     const Parts parts(c, images);
     const int64_t size = w.NumElements();
-    std::vector<float> sums(parts.count * size);
+    std::vector<float> sums((parts.count - 1) * size);
     parts.Each([&](int64_t part, int64_t from, int64_t count) {
       const float* part_dy = Data(dy) + from * s.pooled();
       const uint8_t* part_where = where.flat<uint8_t>().data() + from * s.places();
       const float* part_x = Data(x) + from * s.image();
-      float* sum = &sums[part * size];
+      float* sum = part ? &sums[(part - 1) * size] : Data(dw);
       if (kImages)
         ConvPoolGradient(s, count, part_dy, part_where, part_x, Data(w),
                          Data(dx) + from * s.image(), sum);
       else
         ConvPoolWeightGradient(s, count, part_dy, part_where, part_x, sum);
     });
-    parts.Sum(sums, Data(dw));
+    parts.AddTo(Data(dw), sums);
   }
 };
 

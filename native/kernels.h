@@ -46,9 +46,9 @@ void ConvPoolGradient(const ConvPoolShape& shape, int64_t images, const float* d
 
 // Shapes of one image: x [height, width, inputs], y [height, width, outputs].
 struct Conv3x3Shape {
-  int height, width, inputs, outputs;
-  int64_t from() const { return int64_t{height} * width * inputs; }
-  int64_t to() const { return int64_t{height} * width * outputs; }
+  int64_t height, width, inputs, outputs;
+  int64_t from() const { return height * width * inputs; }
+  int64_t to() const { return height * width * outputs; }
 };
 
 // Convolution with w [3, 3, inputs, outputs] and zero padding. turned: with that of the

@@ -35,14 +35,11 @@ struct Parts {
       tensorflow::Shard(workers.num_threads, workers.workers, count, 1'000'000, some);
   }
 
-  // Adds up what the parts have computed: [parts, size of `to`].
-  void Sum(const std::vector<float>& sums, float* to) const {
-    const int64_t size = sums.size() / count;
-    for (int64_t i = 0; i < size; ++i) {
-      float sum = sums[i];
-      for (int64_t part = 1; part < count; ++part) sum += sums[part * size + i];
-      to[i] = sum;
-    }
+  // Adds what the other parts have computed to part 0's: sums is [count - 1, size of `to`].
+  void AddTo(float* to, const std::vector<float>& sums) const {
+    const int64_t size = count > 1 ? sums.size() / (count - 1) : 0;
+    for (int64_t i = 0; i < size; ++i)
+      for (int64_t part = 1; part < count; ++part) to[i] += sums[(part - 1) * size + i];
   }
 
   const tensorflow::DeviceBase::CpuWorkerThreads& workers;

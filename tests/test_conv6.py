@@ -42,7 +42,7 @@ def test_taps():
 def test_network_equals_its_plain_formulation(training, kernels):
     """Compares logits and gradients, up to float32 rounding."""
     network = networks.build(
-        "conv6", maps=[3, 4, 5, 6, 7, 8], activation="elu", kernels=kernels
+        "conv6", maps=[3, 16, 17, 18, 7, 8], activation="elu", kernels=kernels
     )
     networks.unsettle(network)
     images = networks.digits(3)

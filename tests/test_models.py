@@ -27,7 +27,7 @@ VARIANTS = {
             "batch_norm_decay": 0.5,
         },
         "levelled": {"normalise_grey": True, "dropout": 0.2, "activation": "selu"},
-        "native": {"maps": [7, 8, 16, 24, 33, 32], "kernels": "native"},
+        "native": {"maps": [16, 17, 16, 24, 33, 32], "kernels": "native"},
     },
     "double_conv": {
         "relu": {"conv_dropout": 0.1, "dropout": 0.2},

@@ -221,6 +221,7 @@ def test_conv_pool_refuses_other_shapes(x, w):
         ([2, 5, 5, 3], [3, 3, 2, 4]),
         ([2, 5, 5, 3], [5, 5, 3, 4]),
         ([5, 5, 3], [3, 3, 3, 4]),
+        ([2, 5, 5, 0], [3, 3, 0, 4]),
     ],
 )
 def test_conv3x3_refuses_other_shapes(x, w):
@@ -233,8 +234,10 @@ def test_gradients_of_conv3x3_refuse_other_shapes():
     loaded = ops.load()
     with pytest.raises(tf.errors.InvalidArgumentError, match="kernel for their"):
         loaded.conv3x3(x=x, w=w, turned=True)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="differ in"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="or differ in"):
         loaded.conv3x3_weight_gradient(x=x[:, :4], dy=dy)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="no channels"):
+        loaded.conv3x3_weight_gradient(x=x[..., :0], dy=dy[..., :0])
     assert loaded.conv3x3(x=dy, w=w, turned=True).shape == x.shape
     assert loaded.conv3x3_weight_gradient(x=x, dy=dy).shape == w.shape
 

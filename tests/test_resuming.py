@@ -5,6 +5,7 @@ The run is that of test_older_runs; its flags.txt names the directory that it wa
 trained in. train.py runs in this process.
 """
 
+import dataclasses
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from absl import flags
 
 import config
 import data
+import pretrained
 import train
 from evaluation import result
 from native import compile, ops, toolchain
@@ -165,6 +167,17 @@ def test_kernels_of_a_run_are_kept():
     assert machine.keep(mlp, begun) == {"replicas": 2, "threads": 0}
     mine = config.Config(replicas=3, kernels="native")
     assert machine.keep(mine, begun) == {"threads": 0}
+
+
+def test_a_run_from_before_conv6_had_kernels_keeps_tensorflows():
+    recorded = json.loads((pretrained.ROBUST / "run.json").read_text())["config"]
+    assert recorded["network"] == "conv6" and recorded["kernels"] is None
+    begun = config.Config.recorded(recorded)
+    same = dataclasses.replace(begun, kernels=None)
+    kept = machine.keep(same, begun)
+    assert kept == {"threads": 0, "kernels": "tensorflow"}
+    again = dataclasses.replace(same, **kept).resolved()
+    assert again.deciding() == begun.deciding()
 
 
 def test_kernels_that_fail_to_compile_are_not_recorded(
