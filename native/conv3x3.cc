@@ -87,8 +87,8 @@ struct Tiles {
   const int64_t count;
 };
 
-// Memory of a thread that lasts from call to call, as the system's price for a megabyte is a
-// tenth of the time of a call. It is not cleared.
+// Memory of a thread that lasts from call to call: each time anew, the system would have to
+// map and clear its pages. What an earlier call has left in it is still there.
 class Scratch {
  public:
   Floats* Take(int64_t count) {

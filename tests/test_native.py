@@ -104,7 +104,7 @@ def test_first_of_equal_values_gets_the_gradient():
     ],
 )
 def test_conv3x3(x, outputs):
-    """Against float64; TensorFlow's are off by up to 1.3e-6 of the largest."""
+    """TensorFlow's are off by up to 1.3e-6 of the largest value."""
 
     def exact(x, w):
         return tf.nn.conv2d(x, w, 1, "SAME")
@@ -120,7 +120,7 @@ def test_conv3x3(x, outputs):
 
 
 def test_conv3x3_does_not_mix_images():
-    """Nor do values that are not finite leave it, though tiles share blocks."""
+    """Values that are not finite stay in their image, though tiles share blocks."""
     x, w = normal(3, 7, 7, 16).numpy(), normal(3, 3, 16, 16)
     expected = ops.conv3x3(tf.constant(x), w).numpy()
     x[1] = np.inf
