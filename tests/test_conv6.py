@@ -130,6 +130,17 @@ def test_residual_wants_equal_pairs():
         models.build("conv6", maps=[4, 5, 6, 6, 7, 7], residual=True)
 
 
+@pytest.mark.native
+@pytest.mark.parametrize(
+    "maps, count", [([32, 32, 64, 64, 96, 96], 5), ([16, 15, 16, 16, 8, 8], 1)]
+)
+def test_convolutions_of_few_channels_stay_with_tensorflow(maps, count):
+    network = networks.build("conv6", maps=maps, kernels="native")
+    step = tf.function(lambda x: network(x, training=True, seed=[0, 1])[0])
+    graph = step.get_concrete_function(tf.TensorSpec([4, 28, 28, 1], tf.uint8)).graph
+    assert [o.type for o in graph.get_operations()].count("Conv3x3") == count
+
+
 def test_initial_weights_have_the_variance_for_relu():
     network = networks.build("conv6")
     for number in (2, 4, 6):
