@@ -44,7 +44,7 @@ RUN ?= pretrained/robust
 demo: .venv/demo/installed  ## a page to draw digits on; RUN=folder, PORT=7861
 	.venv/demo/bin/python -m photos.demo --run_dir=$(RUN) $(if $(PORT),--on_port=$(PORT))
 
-benchmark: .venv/installed-benchmark  ## compare with Keras and PyTorch; QUICK=1: the step only
+benchmark: .venv/installed-benchmark  ## compare with Keras, PyTorch and JAX; QUICK=1: the step only
 ifeq ($(filter-out 0,$(QUICK)),)
 	$(BIN)/python -m benchmarks
 else

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-PACKAGES = ("tensorflow", "keras", "torch", "numpy")
+PACKAGES = ("tensorflow", "keras", "torch", "jax", "numpy")
 
 BUSY_LOAD_PER_CORE = 0.5
 SETTLING_SECONDS = 90  # enough for the load of `make benchmark`'s set-up to fall

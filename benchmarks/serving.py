@@ -188,10 +188,9 @@ def markdown(figures: Mapping[str, Any]) -> str:
         [
             "## Serving",
             results.table(rows, headers, texts=2),
-            "One core, processor time. One digit: the median of"
-            f" {figures['calls']} calls after a"
-            f" warm-up; all of them: {BATCH_SIZE:,} at a time. Medians and ranges of"
-            " the rounds.",
+            f"One core, processor time. One digit: the median of {figures['calls']}"
+            f" calls after a warm-up; all of them: {BATCH_SIZE:,} at a time. Medians and"
+            " ranges of the rounds.",
         ]
     )
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training speed of LeNet-SELU: our loop next to Keras and PyTorch.
+"""Training speed of LeNet-SELU: our loop next to Keras, PyTorch and JAX.
 
 Each peer first tries a few settings and is then measured with the best of them. All
 take turns, so that a slow minute of the machine hits all of them. A matrix product next
@@ -15,7 +15,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks import flops, peers, results
+from benchmarks import flops, peers, results, step_jax
 from benchmarks.ours import BATCH_SIZE
 from benchmarks.step_peers import GEMM_SIZE
 from native import compile, toolchain
@@ -48,6 +48,8 @@ SETTINGS: dict[str, list[Settings]] = {
         ]
         for peer in ("torch_eager", "torch_compile")
     },
+    "jax": step_jax.SETTINGS,
+    "keras_jax": step_jax.KERAS_SETTINGS,
 }
 
 # Environment variables that hold all peers to AVX2: our operations, TensorFlow's, XLA's
@@ -67,6 +69,7 @@ ROUND_SECONDS = 5.0
 # Number of settings that --quick tries: under two minutes per instruction set, of which
 # torch.compile takes half a minute.
 QUICK_SETTINGS = {"ours": 1, "keras": 2, "torch_eager": 2, "torch_compile": 1}
+QUICK_SETTINGS |= {"jax": 1, "keras_jax": 1}
 QUICK_ROUND_SECONDS = 1.0
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Peers of the training step: ours, Keras, PyTorch, and a matrix product.
+"""Peers of the training step: ours, Keras, PyTorch, JAX, and a matrix product.
 
 All train the network of `benchmarks.ours` and apply SELU after the pool, where there is
 a quarter of the values. Initial weights are each library's own, as speed does not
@@ -18,12 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import ours, peers
+from benchmarks import ours, peers, step_jax
 from benchmarks.ours import BATCH_SIZE, IMAGES, LEARNING_RATE, Loop, noise
+from benchmarks.step_jax import BATCH_NORM_DECAY, BATCH_NORM_EPSILON, DROPOUT
 
-DROPOUT = 0.3
-BATCH_NORM_DECAY = 0.9
-BATCH_NORM_EPSILON = 1e-3
 GEMM_SIZE = 2048
 
 
@@ -38,10 +36,26 @@ def keras(*, threads: int, jit_compile: bool | str, steps_per_execution: int) ->
     """
     os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever ~/.keras says
     from system import device  # isort: skip  (first: it loads TensorFlow)
-    import keras
 
     if threads:
         device.set_threads(threads)
+    return _fit(jit_compile, steps_per_execution)
+
+
+def keras_jax(
+    *, multi_thread: bool, jit_compile: bool | str, steps_per_execution: int
+) -> Loop:
+    """The same epoch with Keras on JAX; for the arguments, see `step_jax` and above."""
+    os.environ["KERAS_BACKEND"] = "jax"
+    step_jax.set_flags(multi_thread)
+    import jax  # noqa: F401  (if it is missing, that is said before Keras is loaded)
+
+    return _fit(jit_compile, steps_per_execution)
+
+
+def _fit(jit_compile: bool | str, steps_per_execution: int) -> Loop:
+    import keras
+
     network = _keras_network()
     network.compile(
         keras.optimizers.Adam(LEARNING_RATE),
@@ -219,6 +233,8 @@ LOOPS: dict[str, Callable[..., Loop]] = {
     "keras": keras,
     "torch_eager": torch_eager,
     "torch_compile": torch_compile,
+    "jax": step_jax.loop,
+    "keras_jax": keras_jax,
 }
 
 

@@ -4,13 +4,14 @@
 import importlib.util
 import json
 import math
+import os
 import platform
 
 import pytest
 import tensorflow as tf
 
 import models
-from benchmarks import flops, ours, peers, step, step_peers
+from benchmarks import flops, ours, peers, step, step_jax, step_peers
 from models import batch_norm
 from native import compile, toolchain
 from system import console
@@ -238,6 +239,23 @@ def test_pytorch_trains_the_same_network_or_is_missing():
             assert peer.ask(0)["parameters"] == 212_026
     except peers.Missing as missing:
         assert importlib.util.find_spec("torch") is None and "torch" in str(missing)
+
+
+@pytest.mark.parametrize("name", ["jax", "keras_jax"])
+def test_jax_trains_the_same_network_or_is_missing(name):
+    try:
+        with peers.Peer(step.PEERS, name, step.SETTINGS[name][0]) as peer:
+            assert peer.ask(0)["parameters"] == 212_026
+    except peers.Missing as missing:
+        assert importlib.util.find_spec("jax") is None and "jax" in str(missing)
+
+
+def test_flags_of_xla_are_added_to_those_given(monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "")
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_max_isa=AVX2")
+    step_jax.set_flags(multi_thread=False)
+    flags = "--xla_cpu_max_isa=AVX2 --xla_cpu_multi_thread_eigen=false"
+    assert os.environ["XLA_FLAGS"] == flags
 
 
 def test_peers_that_train_another_network_are_refused(result):
