@@ -189,8 +189,8 @@ def markdown(figures: Mapping[str, Any]) -> str:
             "## Serving",
             results.table(rows, headers, texts=2),
             f"One core, processor time. One digit: the median of {figures['calls']}"
-            f" calls after a warm-up; all of them: {BATCH_SIZE:,} at a time. Medians and"
-            " ranges of the rounds.",
+            f" calls after a warm-up; all of them: {BATCH_SIZE:,} at a time. Medians"
+            " and ranges of the rounds.",
         ]
     )
 
