@@ -19,6 +19,7 @@ from system import errors, untrusted
 from training import checkpoints, events, history, runs, summaries
 
 RESULT = "result.json"
+UNREPORTED = "unreported"  # an empty file, there until the report of a score is
 
 
 def evaluate(run: TrainedRun, scored: Scored) -> None:
@@ -28,7 +29,7 @@ def evaluate(run: TrainedRun, scored: Scored) -> None:
     events, in this order. All of them are of the network as it was trained; result.json
     and the report have the figures with its temperature and averaged over shifts next
     to these. The report takes as long as a short training run, so the score does not
-    wait for it. Until its last file is there, the run does not count as `finished`.
+    wait for it. Until all of it is there, the run does not count as `finished`.
 
     Args:
       run: the run.
@@ -47,6 +48,8 @@ def evaluate(run: TrainedRun, scored: Scored) -> None:
         for name, predict, facts in _other_ways(run, split)
     }
     result = _result(run, split, rows, scores, others)
+    unreported = run.directory / UNREPORTED
+    runs.write_atomically(unreported, "")
     # In this order, so that a result always has its predictions.
     predictions.write(run.directory, scores)
     runs.write_atomically(run.directory / RESULT, json.dumps(result, indent=1) + "\n")
@@ -55,6 +58,7 @@ def evaluate(run: TrainedRun, scored: Scored) -> None:
         print(f"{name}: {score_text.show_line(figures)}")
     sys.stdout.flush()  # it may be a pipe, which would wait for the report
     _publish(run, split, result, rows, scores, scored[split][0])
+    unreported.unlink()
 
 
 def score(
@@ -194,7 +198,7 @@ def finished(run_dir: Path, config: Config) -> str:
         step = max(checkpoints.steps(folder), default=0)
         last = history.some_epochs(run_dir, step)[-1]
         predictions.read(run_dir)
-        if not (run_dir / summaries.FINAL / summaries.PROJECTOR).exists():
+        if (run_dir / UNREPORTED).exists():
             return ""  # interrupted while it drew the report
         if events.lost(run_dir, checkpoints.progress(folder, step)["events"]):
             return ""

@@ -19,7 +19,7 @@ from tensorboard.plugins.projector import projector_config_pb2
 
 from evaluation.activations import LastLayer
 from evaluation.scoring import Scores
-from training import runs, summaries
+from training import runs
 
 THRESHOLDS = 201  # of a precision-recall curve
 MAX_CURVES = 30  # of more classes, only `precision_recall.worst` are drawn at all
@@ -103,8 +103,7 @@ def write_projector(
     runs.write_atomically(folder / "points.tsv", "\n".join(points) + "\n")
     runs.write_atomically(folder / "digits.tsv", "\n".join(rows) + "\n")
     runs.write_atomically(folder / "digits.png", png.tobytes())
-    # The last one: a run that lacks it is not finished (`result.finished`).
-    runs.write_atomically(folder / summaries.PROJECTOR, _config(layer.name))
+    runs.write_atomically(folder / "projector_config.pbtxt", _config(layer.name))
 
 
 def _config(layer: str) -> str:

@@ -20,7 +20,7 @@ def test_options():
         *("seed", "activation", "hidden_units", "dropout", "dropout_kind"),
         *("batch_norm", "batch_norm_first", "batch_norm_decay"),
         *("bn_axis", "conv_dropout", "kernels", "maps", "normalise_grey"),
-        *("sync_batch_norm", "width"),
+        *("residual", "separable", "squeeze_excite", "sync_batch_norm", "width"),
     }
 
 

@@ -24,7 +24,6 @@ from tensorboard.util.tensor_util import make_tensor_proto
 from training import events
 
 FINAL = "final"  # folder of the score
-PROJECTOR = "projector_config.pbtxt"  # the last file written there
 HISTOGRAM_BUCKETS = 30  # TensorBoard's default
 
 # Tag → description.
