@@ -11,6 +11,11 @@ from models import layers
 LEAST_UNITS = 8
 
 
+def _second(seed: Sequence[int]) -> Sequence[int]:
+    """Seed of a layer's second kernel; those of a network's layers are above −64."""
+    return (*seed[:-1], seed[-1] - 64)
+
+
 class SeparableConv(tf.Module):
     """A convolution of each channel by itself, then one over 1 × 1 pixel of all.
 
@@ -34,9 +39,7 @@ class SeparableConv(tf.Module):
         self.inputs = inputs
         with self.name_scope:
             # Each channel is an input by itself, so this has the fan-in of one.
-            each = layers.lecun_normal(
-                [size, size, 1, inputs], (*seed[:-1], seed[-1] - 64)
-            )
+            each = layers.lecun_normal([size, size, 1, inputs], _second(seed))
             each = tf.reshape(each, [size, size, inputs, 1])
             self.depthwise = tf.Variable(each, name="depthwise")
             self.w = tf.Variable(init([1, 1, inputs, outputs], seed), name="w")
@@ -52,8 +55,8 @@ class SqueezeExcite(tf.Module):
     """Scales each channel of an image by a factor that all its channels decide.
 
     Hu, Shen and Sun, "Squeeze-and-Excitation Networks", 2018. [N, H, W, C] → the same,
-    times sigmoid(relu(mean over places · w1 + b1) · w2 + b2), with C / 4
-    hidden units, but at least `LEAST_UNITS`.
+    times sigmoid(relu(mean over places · w1 + b1) · w2 + b2), with C / 4 hidden units,
+    but at least `LEAST_UNITS`.
     """
 
     def __init__(
@@ -62,11 +65,10 @@ class SqueezeExcite(tf.Module):
         super().__init__(name)
         units = max(LEAST_UNITS, channels // 4)
         with self.name_scope:
-            other = (*seed[:-1], seed[-1] - 64)
             self.w1 = tf.Variable(layers.he_normal([channels, units], seed), name="w1")
             self.b1 = tf.Variable(tf.zeros([units]), name="b1")
             self.w2 = tf.Variable(
-                layers.lecun_normal([units, channels], other), name="w2"
+                layers.lecun_normal([units, channels], _second(seed)), name="w2"
             )
             self.b2 = tf.Variable(tf.zeros([channels]), name="b2")
 
