@@ -23,6 +23,10 @@ from data import dataset
 IMAGES = 60_000
 BATCH_SIZE = 128
 LEARNING_RATE = 1e-3
+# Of the peers; ours takes them from lenet.flags, and a test compares.
+DROPOUT = 0.3
+BATCH_NORM_DECAY = 0.9
+BATCH_NORM_EPSILON = 1e-3
 WARM_UP_STEPS = 50
 WARM_UP_SECONDS = 5  # limit, if that many steps would take minutes
 BLOCK_STEPS = 10  # fewest steps that are timed together

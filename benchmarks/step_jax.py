@@ -12,11 +12,16 @@ import os
 import time
 from typing import Any
 
-from benchmarks.ours import BATCH_SIZE, IMAGES, LEARNING_RATE, Loop, noise
-
-DROPOUT = 0.3
-BATCH_NORM_DECAY = 0.9
-BATCH_NORM_EPSILON = 1e-3
+from benchmarks.ours import (
+    BATCH_NORM_DECAY,
+    BATCH_NORM_EPSILON,
+    BATCH_SIZE,
+    DROPOUT,
+    IMAGES,
+    LEARNING_RATE,
+    Loop,
+    noise,
+)
 
 # Settings to try, the most promising first; with Keras, those of its `fit`.
 SETTINGS: list[dict[str, Any]] = [

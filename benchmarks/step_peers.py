@@ -19,8 +19,16 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import ours, peers, step_jax
-from benchmarks.ours import BATCH_SIZE, IMAGES, LEARNING_RATE, Loop, noise
-from benchmarks.step_jax import BATCH_NORM_DECAY, BATCH_NORM_EPSILON, DROPOUT
+from benchmarks.ours import (
+    BATCH_NORM_DECAY,
+    BATCH_NORM_EPSILON,
+    BATCH_SIZE,
+    DROPOUT,
+    IMAGES,
+    LEARNING_RATE,
+    Loop,
+    noise,
+)
 
 GEMM_SIZE = 2048
 
