@@ -28,6 +28,9 @@ def current_environment() -> dict[str, Any]:
         "intra_op_threads": tf.config.threading.get_intra_op_parallelism_threads(),
         "inter_op_threads": tf.config.threading.get_inter_op_parallelism_threads(),
         "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS"),
+        # Instructions that the operations are held to, ours and TensorFlow's.
+        "max_cpu_isa": os.environ.get("LENET_MAX_CPU_ISA"),
+        "onednn_max_cpu_isa": os.environ.get("ONEDNN_MAX_CPU_ISA"),
     }
 
 
