@@ -8,12 +8,17 @@ is 1 ms for one digit, and 0.1 s for 10,000 with the network of lenet.flags.
 
 We take processor time: with one thread, it is the elapsed time of a quiet machine, and
 a library that uses a second core after all gains nothing.
+
+And ten drawn pages, as large as photographs of twelve megapixels, by eval.py --images
+on all cores, from the command to its end. The goal is 8 s on two cores.
 """
 
 import contextlib
 import functools
 import itertools
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -117,6 +122,37 @@ def timer(read: Callable[[np.ndarray], Any]) -> Answer:
     return answer
 
 
+PHOTOS, PHOTO_PIXELS = 10, 12_000_000
+
+
+def draw_photos(folder: Path, count: int = PHOTOS, pixels: int = PHOTO_PIXELS) -> None:
+    """Draws pages of test digits as JPEG files of so many pixels each."""
+    import cv2
+
+    import data
+    from photos import make_page
+
+    images = data.load("mnist").test_images
+    for seed in range(count):
+        start = seed * len(images) // count
+        page = make_page.draw(images[start:], seed).picture
+        scale = (pixels / page.size) ** 0.5
+        photo = cv2.resize(page, None, fx=scale, fy=scale)
+        if not cv2.imwrite(str(folder / f"page-{seed}.jpg"), photo):
+            raise peers.BenchmarkError(f"OpenCV could not write a JPEG to {folder}")
+
+
+def photo_seconds(folder: Path) -> float:
+    """Seconds of `eval.py --images` from the command to its end."""
+    command = [sys.executable, "eval.py", f"--images={folder}"]
+    began = time.perf_counter()
+    done = subprocess.run(command, cwd=peers.PROJECT, capture_output=True, text=True)
+    if done.returncode:
+        reason = (done.stderr.strip() or "no message").splitlines()[-1]
+        raise peers.BenchmarkError(f"eval.py did not read its photos: {reason}")
+    return time.perf_counter() - began
+
+
 PEERS = {form: functools.partial(served, form=form) for form in (READER, *FORMATS)}
 
 
@@ -124,25 +160,34 @@ def measure(
     rounds: int,
     digits: Mapping[str, int] = DIGITS,
     module: str = "benchmarks.serving",
+    photos: int = PHOTOS,
 ) -> dict[str, Any]:
-    """Measures each network, read in each way, in turns.
+    """Measures each network, read in each way, in turns, and then the photos.
 
     Args:
       rounds: number of measurements.
       digits: {network: number of digits}.
       module: module of the peers.
+      photos: number of photos.
 
     Returns:
       calls: number of calls of which one digit's time is the median.
       networks: {name: {"digits", "read_by": {`READER` or format: {"milliseconds" of one
         digit, "seconds" of all} of each round, or {"missing": the reason}}}}.
+      photos: number of photos.
+      photo_seconds: seconds for all of them in each round.
     """
+    with tempfile.TemporaryDirectory() as folder:
+        draw_photos(Path(folder), photos)
+        photo_rounds = [photo_seconds(Path(folder)) for _ in range(rounds)]
     return {
         "calls": CALLS,
         "networks": {
             name: {"digits": count, "read_by": _measure(rounds, name, count, module)}
             for name, count in digits.items()
         },
+        "photos": photos,
+        "photo_seconds": photo_rounds,
     }
 
 
@@ -191,6 +236,9 @@ def markdown(figures: Mapping[str, Any]) -> str:
             f"One core, processor time. One digit: the median of {figures['calls']}"
             f" calls after a warm-up; all of them: {BATCH_SIZE:,} at a time. Medians"
             " and ranges of the rounds.",
+            f"`eval.py --images` of {figures['photos']} photographs of twelve"
+            f" megapixels, on all cores, from the command to its end:"
+            f" {' ('.join(_spread(figures['photo_seconds'], 's'))}).",
         ]
     )
 

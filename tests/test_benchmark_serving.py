@@ -4,6 +4,7 @@
 import json
 import math
 
+import cv2
 import pytest
 
 from benchmarks import peers, serving
@@ -29,7 +30,11 @@ def test_each_network_is_read_in_each_way_and_what_is_missing_is_named(
 ):
     (tmp_path / "serving_stand_ins.py").write_text(STAND_INS)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    found = serving.measure(2, {"a": 20, "bb": 3}, "serving_stand_ins")
+    monkeypatch.setattr(
+        serving, "photo_seconds", lambda folder: len([*folder.iterdir()])
+    )
+    found = serving.measure(2, {"a": 20, "bb": 3}, "serving_stand_ins", photos=1)
+    assert (found["photos"], found["photo_seconds"]) == (1, [1, 1])
     assert json.loads(json.dumps(found)) == found
     assert found["calls"] == serving.CALLS
     assert list(found["networks"]) == ["a", "bb"]
@@ -72,10 +77,26 @@ def test_a_format_that_cannot_be_written_is_missing(monkeypatch):
         serving.PEERS["onnx"](network=serving.ROBUST)
 
 
+def test_photos_are_of_the_wanted_size_and_are_read(tmp_path):
+    serving.draw_photos(tmp_path, 1, 300_000)
+    (path,) = tmp_path.iterdir()
+    height, width = cv2.imread(str(path)).shape[:2]
+    assert height > width and height * width == pytest.approx(300_000, rel=0.01)
+    assert 0 < serving.photo_seconds(tmp_path) < math.inf
+
+
+def test_a_photo_that_is_not_read_is_an_error(tmp_path):
+    with pytest.raises(peers.BenchmarkError, match="did not read its photos: .*no "):
+        serving.photo_seconds(tmp_path)
+
+
 def test_table():
     times = {"milliseconds": [0.5, 0.4, 0.61], "seconds": [2, 1.234, 0.1]}
     network = {"digits": 1000, "read_by": {"float": times, "onnx": {"missing": "gone"}}}
-    text = serving.markdown({"calls": 200, "networks": {"a.flags": network}})
+    photos = {"photos": 10, "photo_seconds": [7.25, 6.5, 9]}
+    figures = {"calls": 200, "networks": {"a.flags": network}, **photos}
+    text = serving.markdown(figures)
+    assert "10 photographs" in text and text.endswith(" 7.25 s (6.50–9.00 s).")
     assert text.startswith("## Serving\n") and "the median of 200 calls" in text
     milliseconds, seconds = ["0.50 ms", "0.40–0.61 ms"], ["1.23 s", "0.10–2.00 s"]
     assert cells(text)[1:] == [
