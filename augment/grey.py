@@ -7,17 +7,14 @@ images, drawn at random, stay as they are; the other half get amounts that are u
 between 0 and the setting. So a network also sees what we ask it about: clean digits.
 """
 
-from collections.abc import Callable
-
+import numpy as np
 import tensorflow as tf
 
+from augment import normal
 from augment.geometry import SIDE
 from augment.online_settings import OnlineSettings
 
 _compiled = tf.function(autograph=False, jit_compile=True)  # many small operations
-
-Extreme = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]  # tf.maximum or tf.minimum
-
 
 def _amounts(seed: tf.Tensor, levels: tf.Tensor, most: float) -> tf.Tensor:
     """Amount for each image, [N, 1, 1, 1]: 0 for half of them, else up to `most`."""
@@ -38,19 +35,6 @@ def brightness(
     return levels + _amounts(seed, levels, settings.brightness)
 
 
-def _neighbours(levels: tf.Tensor, extreme: Extreme, axis: int) -> tf.Tensor:
-    """Extreme of each pixel and its two neighbours along an axis, 1 or 2.
-
-    Beyond the edge is paper.
-    """
-    margins = [[0, 0]] * 4
-    margins[axis] = [1, 1]
-    framed = tf.pad(levels, margins)
-    before, after = [slice(None)] * 4, [slice(None)] * 4
-    before[axis], after[axis] = slice(0, SIDE), slice(2, SIDE + 2)
-    return extreme(levels, extreme(framed[tuple(before)], framed[tuple(after)]))
-
-
 def thickness(
     levels: tf.Tensor, seed: tf.Tensor, settings: OnlineSettings
 ) -> tf.Tensor:
@@ -59,68 +43,58 @@ def thickness(
     A mean of the picture and its grey dilation or erosion by a cross of 3 × 3 pixels.
     """
     draws = tf.random.stateless_uniform([tf.shape(levels)[0], 1, 1, 1], seed, -1, 1)
-    amounts = settings.thickness * draws
-    return _thicken(levels, amounts)
+    # Beyond the edge is paper. XLA would pad pixel by pixel.
+    framed = tf.pad(levels, [[0, 0], [1, 1], [1, 1], [0, 0]])
+    return _thicken(framed, settings.thickness * draws)
 
 
 @_compiled
-def _thicken(levels: tf.Tensor, amounts: tf.Tensor) -> tf.Tensor:
-    def cross(extreme: Extreme) -> tf.Tensor:
-        return extreme(*(_neighbours(levels, extreme, axis) for axis in (1, 2)))
+def _thicken(framed: tf.Tensor, amounts: tf.Tensor) -> tf.Tensor:
+    """Levels for framed ones [N, 30, 30, 1] and amounts [N, 1, 1, 1], below 0 to thin.
 
-    more = tf.nn.relu(amounts) * (cross(tf.maximum) - levels)
-    return levels + more + tf.nn.relu(-amounts) * (cross(tf.minimum) - levels)
+    Erosion is the dilation of the negative.
+    """
+    sign = tf.sign(amounts)
+    ink = sign * framed
+    inner = slice(1, SIDE + 1)
+    upright = tf.maximum(ink[:, : SIDE, inner], ink[:, 2:, inner])
+    level = tf.maximum(ink[:, inner, : SIDE], ink[:, inner, 2:])
+    extreme = tf.maximum(tf.maximum(upright, level), ink[:, inner, inner])
+    levels = framed[:, inner, inner]
+    return levels + amounts * (extreme - sign * levels)
 
 
 def blur(levels: tf.Tensor, seed: tf.Tensor, settings: OnlineSettings) -> tf.Tensor:
     """Blurs by a Gaussian whose standard deviation is the amount, in pixels."""
-    sigma = tf.maximum(_amounts(seed, levels, settings.blur), 1e-3)
-    matrix = _weights(sigma)
-    blurred = matrix @ levels[..., 0] @ matrix  # the matrices are symmetric
-    return blurred[..., tf.newaxis]
+    sigma = _amounts(seed, levels, settings.blur)[:, 0, 0, 0]
+    blurred = tf.where(sigma > 0)  # [n, 1]: the others need no work
+    matrix = _weights(tf.gather_nd(sigma, blurred))
+    parts = tf.gather_nd(levels, blurred)[..., 0]
+    parts = matrix @ parts @ matrix  # the matrices are symmetric
+    return tf.tensor_scatter_nd_update(levels, blurred, parts[..., tf.newaxis])
 
 
-@_compiled
 def _weights(sigma: tf.Tensor) -> tf.Tensor:
-    """Matrices B [N, 28, 28]: B @ image @ Bᵀ is the blurred image."""
-    place = tf.range(float(SIDE))
-    distance = (place[:, None] - place)[tf.newaxis]  # [1, 28, 28]
-    weights = tf.exp(-0.5 * tf.square(distance / sigma[..., 0]))
-    radius = tf.range(-float(SIDE), SIDE + 1.0)
-    total = tf.reduce_sum(
-        tf.exp(-0.5 * tf.square(radius / sigma[..., 0])), 2, keepdims=True
-    )
-    return weights / total
+    """Matrices B [n, 28, 28], for sigma [n]: B @ image @ Bᵀ is the blurred image."""
+    place = np.arange(-SIDE, SIDE + 1, dtype=np.float32)
+    factor = -0.5 / tf.square(tf.maximum(sigma, 1e-3))[:, tf.newaxis]
+    total = tf.reduce_sum(tf.exp(factor * place**2), 1)
+    distance = np.subtract.outer(place[:SIDE], place[:SIDE])
+    weights = tf.exp(factor[..., tf.newaxis] * distance**2)
+    return weights / total[:, tf.newaxis, tf.newaxis]
 
 
 def noise(levels: tf.Tensor, seed: tf.Tensor, settings: OnlineSettings) -> tf.Tensor:
-    """Adds noise whose standard deviation is the amount, the same at all pixels.
-
-    It is the sum of four random bytes, which is close to a Gaussian and takes a third
-    of the time.
-    """
+    """Adds noise whose standard deviation is the amount, the same at all pixels."""
     seeds = tf.unstack(tf.random.split(seed, 2))
     amounts = _amounts(seeds[0], levels, settings.noise)
-    words = _random_words(seeds[1], tf.shape(levels)[0])
-    return levels + amounts * _bell(words)
+    return _add_noise(levels, amounts, seeds[1])
 
 
 @_compiled
-def _random_words(seed: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-    return tf.random.stateless_uniform(
-        [count, SIDE, SIDE, 1], seed, None, None, tf.uint32, alg="threefry"
-    )
-
-
-# Four bytes, each uniform over 0 to 255, have variance 4 · (256² − 1) / 12.
-_BYTES_DEVIATION = (4 * (256**2 - 1) / 12) ** 0.5
-
-
-@_compiled
-def _bell(words: tf.Tensor) -> tf.Tensor:
-    """Random uint32 words → numbers of mean 0 and variance 1."""
-    octets = tf.cast(tf.bitcast(words, tf.uint8), tf.float32)  # [N, 28, 28, 1, 4]
-    return (tf.reduce_sum(octets, -1) - 510) / _BYTES_DEVIATION
+def _add_noise(levels: tf.Tensor, amounts: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    drawn = normal.draw(seed, tf.shape(levels)[0], SIDE * SIDE)
+    return levels + amounts * tf.reshape(drawn, tf.shape(levels))
 
 
 def cutout(levels: tf.Tensor, seed: tf.Tensor, settings: OnlineSettings) -> tf.Tensor:
@@ -135,6 +109,12 @@ def cutout(levels: tf.Tensor, seed: tf.Tensor, settings: OnlineSettings) -> tf.T
     y, x = tf.unstack(
         tf.random.stateless_uniform([2, count, 1, 1, 1], seeds[1], 0, SIDE - 1)
     )
+    place = tf.range(float(SIDE))
+    return _erase(levels, y, x, half)
+
+
+@_compiled
+def _erase(levels: tf.Tensor, y: tf.Tensor, x: tf.Tensor, half: tf.Tensor) -> tf.Tensor:
     place = tf.range(float(SIDE))
     rows = tf.abs(place[:, tf.newaxis, tf.newaxis] - y) < half  # [N, 28, 1, 1]
     columns = tf.abs(place[:, tf.newaxis] - x) < half  # [N, 1, 28, 1]

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from augment import geometry, grey
+from augment import geometry, grey, normal
 from augment.geometry import CENTRE, FRAMED, SIDE
 from augment.online_settings import OnlineSettings, settings_from
+from native import ops
 
 # XLA fuses many small operations into one loop; matrix products are left to TensorFlow,
 # which is faster at them on a CPU. The stages are compiled one by one: in a single loop
@@ -28,9 +29,9 @@ _compiled = tf.function(autograph=False, jit_compile=True)
 # map a pixel (x, y, 1) of the result, counted from the centre, to the place to read.
 Affine = Callable[[tf.Tensor], tf.Tensor]
 
-# Noise float32 [N, 2, 28, 28], uniform in (-1, 1) → displacements (x, y) of the places
-# to read, in pixels, of the same shape.
-Displacement = Callable[[tf.Tensor, OnlineSettings], tf.Tensor]
+# Seed int32 [2] and N → displacements (x, y) of the places to read, in pixels, float32
+# [N, 2, 28, 28].
+Displacement = Callable[[tf.Tensor, tf.Tensor, OnlineSettings], tf.Tensor]
 
 # Grey levels float32 [N, 28, 28, 1], 0 paper to 1 ink, and a seed int32 [2] → the next
 # grey levels; what is beyond 0 or 1 is cut off.
@@ -62,10 +63,21 @@ def shift(shares: tf.Tensor) -> tf.Tensor:
     return _matrices([[1, 0, x], [0, 1, y], [0, 0, 1]])
 
 
-def elastic(noise: tf.Tensor, settings: OnlineSettings) -> tf.Tensor:
-    """Displacements alpha · (noise * Gaussian of sigma)."""
-    blur = _blur_matrix(settings.elastic_sigma)
-    return (settings.elastic_alpha * blur) @ (noise @ blur)
+def elastic(
+    seed: tf.Tensor, count: tf.Tensor, settings: OnlineSettings
+) -> tf.Tensor:
+    """Displacements alpha · (noise * Gaussian of sigma).
+
+    What a Gaussian leaves of noise is smooth, so a few numbers tell it: we draw these,
+    with the covariance of the blurred noise, and interpolate between them.
+    """
+    spread = _spread(settings.elastic_sigma)  # [28, nodes]
+    nodes = spread.shape[1]
+    drawn = tf.reshape(
+        normal.draw(seed, count, 2 * nodes * nodes), [-1, 2, nodes, nodes]
+    )
+    deviation = settings.elastic_alpha * _NOISE_DEVIATION
+    return (deviation * spread) @ (drawn @ spread.T)
 
 
 # Online augmentations by the setting that turns each on, affine ones in the order in
@@ -99,12 +111,20 @@ def from_config(config: Any) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     The settings are those of a `config.Config`. The step seed, int32 [2], also seeds
     dropout; `models.layers.mask_seed` makes sure that both draw different numbers.
     """
-    settings = settings_from(config)
-    return lambda images, seed: transform(images, seed + [0, _NUMBER << 28], settings)
+    settings, native = settings_from(config), config.kernels == "native"
+
+    def augment(images, seed):
+        return transform(images, seed + [0, _NUMBER << 28], settings, native=native)
+
+    return augment
 
 
 def transform(
-    images: tf.Tensor, seed: tf.Tensor, settings: OnlineSettings
+    images: tf.Tensor,
+    seed: tf.Tensor,
+    settings: OnlineSettings,
+    *,
+    native: bool = False,
 ) -> tf.Tensor:
     """Transforms each image at random.
 
@@ -114,6 +134,8 @@ def transform(
       images: uint8 [N, 28, 28, 1]; anything else raises ValueError.
       seed: int32 or int64 [2], used for nothing else.
       settings: bounds of the transforms; if all are 0, `images` itself is returned.
+      native: whether to resample by `native.ops`, in a fifth of the time and, but for
+        roundings, with the same result.
 
     Returns:
       uint8 [N, 28, 28, 1]: sampled bilinearly, 0 beyond the border, rounded.
@@ -136,11 +158,15 @@ def transform(
         if getattr(settings, name)
     }
     displacements = [
-        displace(_noise(noise_seed, count), settings)
+        displace(noise_seed, count, settings)
         for noise_seed, (name, displace) in zip(noise_seeds, DISPLACEMENTS.items())
         if getattr(settings, name)
     ]
-    if amounts or displacements:
+    if native and (amounts or displacements):
+        moved = tf.add_n(displacements) if displacements else tf.zeros([0])
+        matrices = _product(amounts) if amounts else tf.eye(3, batch_shape=[count])
+        images = ops.resample(images, matrices, moved)
+    elif amounts or displacements:
         images = _read(images, *_places(amounts, displacements))
     return _shade(images, seed, settings)
 
@@ -165,6 +191,18 @@ def _shade(images: tf.Tensor, seed: tf.Tensor, settings: OnlineSettings) -> tf.T
 
 
 @_compiled
+def _product(amounts: dict[str, tf.Tensor]) -> tf.Tensor:
+    """Product of the matrices of affine transforms: [N, 3, 3].
+
+    Amounts are float32 [2, N] for each affine transform that is on.
+    """
+    return functools.reduce(
+        tf.matmul,
+        [affine(amounts[name]) for name, affine in AFFINES.items() if name in amounts],
+    )
+
+
+@_compiled
 def _places(
     amounts: dict[str, tf.Tensor], displacements: list[tf.Tensor]
 ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -173,10 +211,7 @@ def _places(
     Amounts are float32 [2, N] for each affine transform that is on, displacements
     float32 [N, 2, 28, 28] each. At least one of the two is not empty.
     """
-    matrices = [
-        affine(amounts[name]) for name, affine in AFFINES.items() if name in amounts
-    ]
-    x, y = positions(functools.reduce(tf.matmul, matrices or [tf.eye(3)[tf.newaxis]]))
+    x, y = positions(_product(amounts) if amounts else tf.eye(3)[tf.newaxis])
     for displacement in displacements:
         dx, dy = tf.unstack(tf.reshape(displacement, [-1, 2, SIDE * SIDE]), axis=1)
         x, y = x + dx, y + dy
@@ -255,28 +290,29 @@ def _blend(squares: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.round(upper * (1 - down) + lower * down), tf.uint8)
 
 
-def _noise(seed: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-    """Noise that is uniform in (-1, 1): float32 [count, 2, 28, 28].
+# Standard deviation of the noise that is blurred, uniform in ±1.
+_NOISE_DEVIATION = 3**-0.5
 
-    It has 256 levels only, eight to a random integer: this takes a fraction of the
-    time, and a sum of many does not show it.
+
+def _spread(sigma: float) -> np.ndarray:
+    """Matrix S, float32 [28, nodes]: S @ normal numbers @ Sᵀ is blurred noise.
+
+    Namely with the covariance that white noise of variance 1 has when it is blurred by
+    `_blur_matrix`: C along each axis. The nodes are evenly spaced lines, as few as keep
+    all but 1e-4 of the variance, eight for a sigma of 4. With L Lᵀ the covariance of
+    the nodes, S is C's columns of the nodes times L⁻ᵀ, so S Sᵀ is C at the nodes, and
+    the best estimate by them elsewhere.
     """
-    levels = tf.bitcast(_random_words(seed, count), tf.quint8)
-    levels = tf.reshape(levels, [count, 2, SIDE, SIDE])
-    return tf.quantization.dequantize(levels, -127.5 / 128, 127.5 / 128)
-
-
-@_compiled
-def _random_words(seed: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-    """Random uint64 [count, 196].
-
-    From Threefry (Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as
-    1, 2, 3", 2011), which on a CPU only XLA offers. It takes half the time of Philox,
-    TensorFlow's default, of the same paper.
-    """
-    return tf.random.stateless_uniform(
-        [count, 2 * SIDE * SIDE // 8], seed, None, None, tf.uint64, alg="threefry"
-    )
+    blur = _blur_matrix(sigma).astype(np.float64)
+    covariance = blur @ blur.T
+    for count in range(1, SIDE + 1):
+        nodes = ((np.arange(count) + 0.5) * SIDE / count).astype(int)
+        of_nodes = np.linalg.cholesky(covariance[np.ix_(nodes, nodes)])
+        spread = np.linalg.solve(of_nodes, covariance[nodes]).T
+        kept = (spread**2).sum() / np.trace(covariance)
+        if kept > 1 - 1e-4:
+            break
+    return spread.astype(np.float32)
 
 
 def _blur_matrix(sigma: float) -> np.ndarray:

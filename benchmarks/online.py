@@ -38,7 +38,7 @@ STEPS = 200  # per round
 
 
 def transform_loop(
-    settings: OnlineSettings, sizes: Sequence[int]
+    settings: OnlineSettings, sizes: Sequence[int], native: bool
 ) -> Callable[[int], float]:
     """Function from a count to the seconds of that many transforms in one call.
 
@@ -58,7 +58,7 @@ def transform_loop(
         def transform(number, x):
             # Each transforms the result of the one before, so that none is skipped.
             seed = tf.stack([0, number])
-            parts = [online.transform(p, seed, settings) for p in tf.split(x, sizes)]
+            parts = [online.transform(p, seed, settings, native=native) for p in tf.split(x, sizes)]
             return number + 1, tf.concat(parts, axis=0)
 
         return tf.while_loop(

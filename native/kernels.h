@@ -78,6 +78,14 @@ void Dropout(int64_t count, const float* x, uint64_t key, const uint64_t* counte
 void DropoutGradient(int64_t count, const float* dy, const uint8_t* keep, float scale,
                      float* dx);
 
+constexpr int kSide = 28, kPixels = kSide * kSide;  // of a digit
+
+// Digits x, uint8 [images, kSide, kSide], at the places that matrices [images, 3, 3] map each
+// pixel (x, y, 1) to, counted from the centre. displacements [images, 2, kSide, kSide], x and
+// y, are added to these places; may be null. Bilinear, rounded, 0 beyond the border.
+void Resample(int64_t images, const uint8_t* x, const float* matrices,
+              const float* displacements, uint8_t* y);
+
 // Settings of an update; update.cc has the formulas.
 struct Rule {
   float rate, beta1, beta2, epsilon, shrink, average;

@@ -5,6 +5,7 @@
 - `conv_pool`: convolution and max pool in one pass;
 - `selu_norm`: bias, SELU and batch norm in few passes;
 - `dropout`: random numbers, mask and product in one;
+- `resample`: digits moved, rotated and deformed, for online augmentation;
 - `adam`: weight decay, Adam and the weight average in one, for all weights.
 
 Values and gradients are those of TensorFlow's operations, up to rounding. With layers
@@ -89,6 +90,23 @@ def dropout(x: tf.Tensor, rate: float, *, seed: tf.Tensor) -> tf.Tensor:
     """`models.layers.dropout` in training, with the same random numbers."""
     philox = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
     return load().dropout(x=x, rate=rate, key=philox.key, counter=philox.counter).y
+
+
+def resample(
+    x: tf.Tensor, matrices: tf.Tensor, displacements: tf.Tensor
+) -> tf.Tensor:
+    """Reads images at other places: `augment.online` without this operation.
+
+    Args:
+      x: uint8 [N, 28, 28, 1].
+      matrices: float32 [N, 3, 3], as `augment.online.Affine` has them.
+      displacements: float32 [N, 2, 28, 28], as `augment.online.Displacement` has them;
+        or empty.
+
+    Returns:
+      uint8 [N, 28, 28, 1]: bilinear, rounded, 0 beyond the border.
+    """
+    return load().resample(x=x, matrices=matrices, displacements=displacements)
 
 
 def adam(

@@ -77,6 +77,7 @@ inline void Store(float* to, Floats v) { std::memcpy(to, &v, sizeof v); }
 //                           after them, and the other lanes of what is loaded are 0
 //   LoadBytes, StoreBytes   integers below 256, in memory a byte each
 //   Multiply                products of the low halves of 64-bit lanes
+//   Gather                  lane i: from[index[i]]
 
 #ifdef __AVX512F__
 
@@ -103,6 +104,11 @@ inline void StoreBytes(uint8_t* to, Ints v) {
 inline Words Multiply(Words v, Words w) {
   return reinterpret_cast<Words>(
       _mm512_mul_epu32(reinterpret_cast<__m512i>(v), reinterpret_cast<__m512i>(w)));
+}
+
+inline Ints Gather(const int32_t* from, Ints index) {
+  return reinterpret_cast<Ints>(
+      _mm512_i32gather_epi32(reinterpret_cast<__m512i>(index), from, 4));
 }
 
 // first[0] ... first[7], then second[0] ... second[7].
@@ -156,6 +162,11 @@ inline Words Multiply(Words v, Words w) {
       _mm256_mul_epu32(reinterpret_cast<__m256i>(v), reinterpret_cast<__m256i>(w)));
 }
 
+inline Ints Gather(const int32_t* from, Ints index) {
+  return reinterpret_cast<Ints>(
+      _mm256_i32gather_epi32(from, reinterpret_cast<__m256i>(index), 4));
+}
+
 #else  // what the compiler makes of it
 
 inline Floats LoadFirst(const float* from, int lanes) {
@@ -182,6 +193,12 @@ inline void StoreBytes(uint8_t* to, Ints v) {
 }
 
 inline Words Multiply(Words v, Words w) { return (v & 0xFFFFFFFF) * (w & 0xFFFFFFFF); }
+
+inline Ints Gather(const int32_t* from, Ints index) {
+  Ints v;
+  for (int lane = 0; lane < kLanes; ++lane) v[lane] = from[index[lane]];
+  return v;
+}
 
 #endif
 

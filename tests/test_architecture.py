@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "native": set(),
     "data": set(),
     "models": {"native"},
-    "augment": {"data"},
+    "augment": {"data", "native"},
     "training": {"augment", "data", "models", "native"},
     "pretrained": set(),
     "evaluation": {"config", "data", "models", "pretrained", "training"},
