@@ -46,7 +46,6 @@ _BAR_RADIANS = -0.35, 0.15  # from the level; below 0, it rises to the right
 _BAR_LENGTH = 0.3, 0.6
 
 
-@tf.function(autograph=False, jit_compile=True)  # many small operations
 def draw(
     images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, share: float
 ) -> tf.Tensor:
@@ -61,10 +60,17 @@ def draw(
     Returns:
       uint8 [N, 28, 28, 1].
     """
+    # Drawn here because XLA would take longer for it than for all the rest.
+    draws = tf.random.stateless_uniform([4, tf.shape(images)[0]], seed)
+    return _draw(images, labels, draws, share)
+
+
+@tf.function(autograph=False, jit_compile=True)  # many small operations
+def _draw(
+    images: tf.Tensor, labels: tf.Tensor, draws: tf.Tensor, share: float
+) -> tf.Tensor:
     ink = tf.cast(images[..., 0], tf.float32) / 255  # [N, 28, 28]
-    drawn, *draws = tf.unstack(
-        tf.random.stateless_uniform([4, tf.shape(images)[0]], seed)
-    )
+    drawn, *draws = tf.unstack(draws)
 
     def amount(bounds: tuple[float, float], draw: tf.Tensor) -> tf.Tensor:
         return bounds[0] + draw * (bounds[1] - bounds[0])
@@ -78,8 +84,7 @@ def draw(
 
     def middle(y: tf.Tensor) -> tf.Tensor:
         """Mean column of the ink of a row, [N]."""
-        is_row = tf.cast(tf.equal(place, y[:, tf.newaxis]), tf.float32)  # [N, 28]
-        of_row = tf.einsum("nr,nrc->nc", is_row, ink)
+        of_row = tf.gather(ink, tf.cast(y, tf.int32), batch_dims=1)  # [N, 28]
         sums = tf.maximum(tf.reduce_sum(of_row, 1), 1e-3)
         return tf.reduce_sum(of_row * place, 1) / sums
 
@@ -100,7 +105,7 @@ def draw(
     seven = (stem - x_half, y - y_half, stem + x_half, y + y_half)
     # As wide as the digit's own: its ink over its length, with the seven's top.
     strokes = tf.where(is_one, 1.0, 1.6) * height
-    radius = tf.clip_by_value(tf.reduce_sum(ink, [1, 2]) / strokes / 2, 0.6, 2.5)
+    radius = tf.clip_by_value(tf.reduce_sum(row_ink, 1) / strokes / 2, 0.6, 2.5)
     ends = [tf.where(is_one, a, b) for a, b in zip(one, seven)]
     stroke = tf.clip_by_value(radius[:, None, None] + 0.5 - _distance(*ends), 0, 1)
     wanted = (is_one | (tf.cast(labels, tf.int32) == SEVEN)) & (drawn < share)
@@ -114,6 +119,7 @@ def _distance(x0: tf.Tensor, y0: tf.Tensor, x1: tf.Tensor, y1: tf.Tensor) -> tf.
     x0, y0, x1, y1 = (end[:, tf.newaxis, tf.newaxis] for end in (x0, y0, x1, y1))
     across, down = x1 - x0, y1 - y0
     from_x, from_y = place - x0, place[:, tf.newaxis] - y0
-    along = (from_x * across + from_y * down) / (across**2 + down**2 + 1e-6)
+    per_square = 1 / (across**2 + down**2 + 1e-6)  # by image, not by pixel
+    along = from_x * (across * per_square) + from_y * (down * per_square)
     along = tf.clip_by_value(along, 0, 1)
     return tf.sqrt((from_x - along * across) ** 2 + (from_y - along * down) ** 2 + 1e-9)

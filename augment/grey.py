@@ -7,14 +7,15 @@ images, drawn at random, stay as they are; the other half get amounts that are u
 between 0 and the setting. So a network also sees what we ask it about: clean digits.
 """
 
-import numpy as np
 import tensorflow as tf
 
 from augment import normal
 from augment.geometry import SIDE
 from augment.online_settings import OnlineSettings
+from native import ops
 
 _compiled = tf.function(autograph=False, jit_compile=True)  # many small operations
+
 
 def _amounts(seed: tf.Tensor, levels: tf.Tensor, most: float) -> tf.Tensor:
     """Amount for each image, [N, 1, 1, 1]: 0 for half of them, else up to `most`."""
@@ -43,58 +44,67 @@ def thickness(
     A mean of the picture and its grey dilation or erosion by a cross of 3 × 3 pixels.
     """
     draws = tf.random.stateless_uniform([tf.shape(levels)[0], 1, 1, 1], seed, -1, 1)
-    # Beyond the edge is paper. XLA would pad pixel by pixel.
-    framed = tf.pad(levels, [[0, 0], [1, 1], [1, 1], [0, 0]])
+    # Beyond the edge is paper. XLA would decide for each pixel whether it is there.
+    framed = tf.pad(levels[..., 0], [[0, 0], [1, 1], [1, 1]])
     return _thicken(framed, settings.thickness * draws)
 
 
 @_compiled
 def _thicken(framed: tf.Tensor, amounts: tf.Tensor) -> tf.Tensor:
-    """Levels for framed ones [N, 30, 30, 1] and amounts [N, 1, 1, 1], below 0 to thin.
+    """Levels for framed ones [N, 30, 30] and amounts [N, 1, 1, 1], below 0 to thin.
 
     Erosion is the dilation of the negative.
     """
+    amounts = amounts[..., 0]
     sign = tf.sign(amounts)
     ink = sign * framed
     inner = slice(1, SIDE + 1)
-    upright = tf.maximum(ink[:, : SIDE, inner], ink[:, 2:, inner])
-    level = tf.maximum(ink[:, inner, : SIDE], ink[:, inner, 2:])
+    upright = tf.maximum(ink[:, :SIDE, inner], ink[:, 2:, inner])
+    level = tf.maximum(ink[:, inner, :SIDE], ink[:, inner, 2:])
     extreme = tf.maximum(tf.maximum(upright, level), ink[:, inner, inner])
     levels = framed[:, inner, inner]
-    return levels + amounts * (extreme - sign * levels)
+    return (levels + amounts * (extreme - sign * levels))[..., tf.newaxis]
 
 
 def blur(levels: tf.Tensor, seed: tf.Tensor, settings: OnlineSettings) -> tf.Tensor:
     """Blurs by a Gaussian whose standard deviation is the amount, in pixels."""
-    sigma = _amounts(seed, levels, settings.blur)[:, 0, 0, 0]
-    blurred = tf.where(sigma > 0)  # [n, 1]: the others need no work
-    matrix = _weights(tf.gather_nd(sigma, blurred))
-    parts = tf.gather_nd(levels, blurred)[..., 0]
-    parts = matrix @ parts @ matrix  # the matrices are symmetric
-    return tf.tensor_scatter_nd_update(levels, blurred, parts[..., tf.newaxis])
+    sigma = tf.maximum(_amounts(seed, levels, settings.blur), 1e-3)
+    matrix = _weights(sigma)
+    blurred = matrix @ levels[..., 0] @ matrix  # the matrices are symmetric
+    return blurred[..., tf.newaxis]
 
 
+def native_blur(
+    levels: tf.Tensor, seed: tf.Tensor, settings: OnlineSettings
+) -> tf.Tensor:
+    """Does what `blur` does, by `native.ops`."""
+    return ops.blur(levels, _amounts(seed, levels, settings.blur))
+
+
+@_compiled
 def _weights(sigma: tf.Tensor) -> tf.Tensor:
-    """Matrices B [n, 28, 28], for sigma [n]: B @ image @ Bᵀ is the blurred image."""
-    place = np.arange(-SIDE, SIDE + 1, dtype=np.float32)
-    factor = -0.5 / tf.square(tf.maximum(sigma, 1e-3))[:, tf.newaxis]
-    total = tf.reduce_sum(tf.exp(factor * place**2), 1)
-    distance = np.subtract.outer(place[:SIDE], place[:SIDE])
-    weights = tf.exp(factor[..., tf.newaxis] * distance**2)
-    return weights / total[:, tf.newaxis, tf.newaxis]
+    """Matrices B [N, 28, 28]: B @ image @ Bᵀ is the blurred image."""
+    place = tf.range(float(SIDE))
+    distance = (place[:, None] - place)[tf.newaxis]  # [1, 28, 28]
+    weights = tf.exp(-0.5 * tf.square(distance / sigma[..., 0]))
+    radius = tf.range(-float(SIDE), SIDE + 1.0)
+    total = tf.reduce_sum(
+        tf.exp(-0.5 * tf.square(radius / sigma[..., 0])), 2, keepdims=True
+    )
+    return weights / total
 
 
 def noise(levels: tf.Tensor, seed: tf.Tensor, settings: OnlineSettings) -> tf.Tensor:
     """Adds noise whose standard deviation is the amount, the same at all pixels."""
-    seeds = tf.unstack(tf.random.split(seed, 2))
-    amounts = _amounts(seeds[0], levels, settings.noise)
-    return _add_noise(levels, amounts, seeds[1])
+    # From one seed, as these are two different generators.
+    amounts = _amounts(seed, levels, settings.noise)
+    drawn = normal.octets(seed, tf.shape(levels)[0], SIDE * SIDE)
+    return _add_noise(levels, amounts, drawn)
 
 
 @_compiled
-def _add_noise(levels: tf.Tensor, amounts: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    drawn = normal.draw(seed, tf.shape(levels)[0], SIDE * SIDE)
-    return levels + amounts * tf.reshape(drawn, tf.shape(levels))
+def _add_noise(levels: tf.Tensor, amounts: tf.Tensor, drawn: tf.Tensor) -> tf.Tensor:
+    return levels + amounts * normal.numbers(tf.reshape(drawn, tf.shape(levels)))
 
 
 def cutout(levels: tf.Tensor, seed: tf.Tensor, settings: OnlineSettings) -> tf.Tensor:
@@ -109,7 +119,6 @@ def cutout(levels: tf.Tensor, seed: tf.Tensor, settings: OnlineSettings) -> tf.T
     y, x = tf.unstack(
         tf.random.stateless_uniform([2, count, 1, 1, 1], seeds[1], 0, SIDE - 1)
     )
-    place = tf.range(float(SIDE))
     return _erase(levels, y, x, half)
 
 

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from augment import online
 from augment.geometry import CENTRE, SIDE
+from native import ops
 
 NO_CLASS = -1  # label of an outlier: its target is the same for all classes
 
@@ -61,7 +62,7 @@ def from_config(config: Any) -> Mix:
     `make` makes of them; labels become int32 [N]. If the share is 0, both are returned
     as they are.
     """
-    share = config.outliers
+    share, native = config.outliers, config.kernels == "native"
 
     def mix(images, labels, seed):
         if not share:
@@ -72,7 +73,7 @@ def from_config(config: Any) -> Mix:
         labels = tf.cast(labels, tf.int32)
         seed += [0, _NUMBER << 28]
         # The first ones, as a batch is in random order.
-        made, made_labels = make(images[: count + 1], labels[: count + 1], seed)
+        made, made_labels = make(images[: count + 1], labels[: count + 1], seed, native)
         return (
             tf.concat([made, images[count:]], 0),
             tf.concat([made_labels, labels[count:]], 0),
@@ -82,7 +83,7 @@ def from_config(config: Any) -> Mix:
 
 
 def make(
-    images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor
+    images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, native: bool = False
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Looks at each image and the next one, side by side, through one of the `VIEWS`.
 
@@ -90,25 +91,68 @@ def make(
       images: uint8 [N + 1, 28, 28, 1].
       labels: int32 [N + 1].
       seed: int32 [2].
+      native: whether to resample by `native.ops`.
 
     Returns:
       uint8 [N, 28, 28, 1] and int32 [N]: the label of the digit that is whole in view,
       and `NO_CLASS` if it is none or two. Where a person might go either way, the first
       image as it was.
     """
-    count = tf.shape(images)[0] - 1
-    draws = tf.unstack(tf.random.stateless_uniform([5, count], seed))
-    kind = tf.cast(draws[0] * len(VIEWS), tf.int32)
+    draws = tf.random.stateless_uniform([5, tf.shape(images)[0] - 1], seed)
+    matrices, inside, zoom = _looks(draws, VIEWS)
+    pairs = tf.concat([images[:-1], images[1:]], 0)
+    if native:
+        seen = ops.resample(pairs, matrices, tf.zeros([0]))
+    else:
+        seen = online.sample(pairs, *online.positions(matrices))
+    return _judge(images, labels, seen, inside, zoom)
+
+
+# Many small operations, on few images.
+_compiled = tf.function(autograph=False, jit_compile=True)
+
+
+@_compiled
+def _looks(
+    draws: tf.Tensor, views: tuple[View, ...]
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """How to look at each digit and at the next one, for draws [5, N] in 0 to 1.
+
+    Returns matrices float32 [2 N, 3, 3] for `online.positions`, of all first digits and
+    then of all second ones; which columns are in view, bool [N, 28]; and the zoom, [N].
+    """
+    kind = tf.cast(draws[0] * len(views), tf.int32)
 
     def drawn(name: str, draw: tf.Tensor) -> tf.Tensor:
-        bounds = tf.constant([getattr(view, name) for view in VIEWS], tf.float32)
+        bounds = tf.constant([getattr(view, name) for view in views], tf.float32)
         bounds = tf.gather(bounds, kind)  # [N, 2]
         return bounds[:, 0] + draw * (bounds[:, 1] - bounds[:, 0])
 
     names = ("pitch", "centre", "reach", "zoom")
-    pitch, centre, reach, zoom = map(drawn, names, draws[1:])
-    first = _seen(images[:-1], pitch * centre, reach, zoom)
-    second = _seen(images[1:], pitch * (centre - 1), reach, zoom)
+    pitch, centre, reach, zoom = map(drawn, names, tf.unstack(draws)[1:])
+    # From x pixels to the right of a digit's centre, magnified.
+    x = tf.concat([pitch * centre, pitch * (centre - 1)], 0)
+    scale = tf.tile(1 / zoom, [2])
+    zero, one = tf.zeros_like(x), tf.ones_like(x)
+    rows = [[scale, zero, x], [zero, scale, zero], [zero, zero, one]]
+    matrices = tf.stack([tf.stack(row, 1) for row in rows], 1)
+    from_centre = tf.abs(tf.range(float(SIDE)) - CENTRE)  # of each column
+    return matrices, from_centre <= (reach * zoom)[:, tf.newaxis], zoom
+
+
+@_compiled
+def _judge(
+    images: tf.Tensor,
+    labels: tf.Tensor,
+    seen: tf.Tensor,
+    inside: tf.Tensor,
+    zoom: tf.Tensor,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Puts what is seen of two digits together; returns what `make` does."""
+    inside = inside[:, tf.newaxis, :, tf.newaxis]
+    first, second = (
+        tf.where(inside, part, tf.zeros_like(part)) for part in tf.split(seen, 2)
+    )
     all_ink = _ink(images)
     ink, other_ink = (_ink(part) / tf.square(zoom) for part in (first, second))
     whole = (ink >= _WHOLE * all_ink[:-1]) & (other_ink <= _REMNANT * ink)
@@ -124,20 +168,3 @@ def make(
 
 def _ink(images: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.cast(images, tf.float32), [1, 2, 3])
-
-
-def _seen(
-    images: tf.Tensor, x: tf.Tensor, reach: tf.Tensor, zoom: tf.Tensor
-) -> tf.Tensor:
-    """Images from x pixels to the right of their centres, cropped and magnified.
-
-    The other arguments are float32 [N]; the crop reaches so far to either side.
-    """
-    zero, scale = tf.zeros_like(x), 1 / zoom
-    one = tf.ones_like(x)
-    rows = [[scale, zero, x], [zero, scale, zero], [zero, zero, one]]
-    matrices = tf.stack([tf.stack(row, 1) for row in rows], 1)
-    seen = online.sample(images, *online.positions(matrices))
-    from_centre = tf.abs(tf.range(float(SIDE)) - CENTRE)  # of each column
-    inside = from_centre <= (reach * zoom)[:, tf.newaxis]  # [N, 28]
-    return tf.where(inside[:, tf.newaxis, :, tf.newaxis], seen, tf.zeros_like(seen))

@@ -32,7 +32,7 @@ from system import console, errors, files, flagfiles, untrusted
 FOLDER = Path(__file__).resolve().parent
 BUILD = FOLDER / "build"
 KERNELS = (
-    *("conv3x3.cc", "conv_pool.cc", "conv_pool_gradient.cc"),
+    *("blur.cc", "conv3x3.cc", "conv_pool.cc", "conv_pool_gradient.cc"),
     *("dropout.cc", "resample.cc", "selu_norm.cc", "update.cc"),
 )
 OPS = "ops.cc"

@@ -86,6 +86,10 @@ constexpr int kSide = 28, kPixels = kSide * kSide;  // of a digit
 void Resample(int64_t images, const uint8_t* x, const float* matrices,
               const float* displacements, uint8_t* y);
 
+// Digits x, [images, kSide, kSide], blurred by Gaussians of the standard deviations sigma
+// [images], in pixels; by none where sigma is 0. 0 beyond the border.
+void Blur(int64_t images, const float* x, const float* sigma, float* y);
+
 // Settings of an update; update.cc has the formulas.
 struct Rule {
   float rate, beta1, beta2, epsilon, shrink, average;

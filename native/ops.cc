@@ -5,6 +5,7 @@
 // They are compiled together because TensorFlow's headers take longest.
 
 #include "adam_op.h"
+#include "blur_op.h"
 #include "conv3x3_op.h"
 #include "conv_pool_op.h"
 #include "dropout_op.h"

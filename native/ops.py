@@ -5,6 +5,7 @@
 - `conv_pool`: convolution and max pool in one pass;
 - `selu_norm`: bias, SELU and batch norm in few passes;
 - `dropout`: random numbers, mask and product in one;
+- `blur`: digits blurred, each by its own Gaussian, for online augmentation;
 - `resample`: digits moved, rotated and deformed, for online augmentation;
 - `adam`: weight decay, Adam and the weight average in one, for all weights.
 
@@ -92,9 +93,21 @@ def dropout(x: tf.Tensor, rate: float, *, seed: tf.Tensor) -> tf.Tensor:
     return load().dropout(x=x, rate=rate, key=philox.key, counter=philox.counter).y
 
 
-def resample(
-    x: tf.Tensor, matrices: tf.Tensor, displacements: tf.Tensor
-) -> tf.Tensor:
+def blur(x: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor:
+    """Blurs images by Gaussians, with 0 beyond the border.
+
+    Args:
+      x: float32 [N, 28, 28, 1].
+      sigma: standard deviation for each image, in pixels, float32 with N elements; an
+        image with 0 stays as it is.
+
+    Returns:
+      float32 [N, 28, 28, 1].
+    """
+    return load().blur(x=x, sigma=sigma)
+
+
+def resample(x: tf.Tensor, matrices: tf.Tensor, displacements: tf.Tensor) -> tf.Tensor:
     """Reads images at other places: `augment.online` without this operation.
 
     Args:

@@ -5,7 +5,6 @@ import math
 
 import pytest
 
-from augment.online_settings import OnlineSettings
 from benchmarks import online
 from tests.helpers import cells
 
@@ -21,7 +20,7 @@ def test_it_measures_the_step_and_every_transform(monkeypatch):
 
 
 def test_it_transforms_in_parts():
-    assert online.transform_loop(OnlineSettings(shift=0.1), [43, 43, 42])(2) > 0
+    assert online.transform_loop({"shift": 0.1}, [43, 43, 42])(2) > 0
 
 
 def test_table():

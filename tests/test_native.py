@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of native/ops.py: each operation against TensorFlow's."""
 
+import math
 import os
 
 import numpy as np
@@ -354,6 +355,44 @@ def test_adam_matches_tensorflows_operations(settings, threads):
 
     for ours, plain in zip(trained(threads), trained(0), strict=True):
         close(ours, plain)
+
+
+def test_resample_reads_any_place():
+    x = tf.fill([3, 28, 28, 1], tf.constant(255, tf.uint8))
+    far = tf.constant([0, math.inf, -math.inf, math.nan, 1e30, -1e30, 14, -14])
+    moved = tf.reshape(tf.tile(far, [3 * 2 * 784 // 8]), [3, 2, 28, 28])
+    y = ops.resample(x, tf.eye(3, batch_shape=[3]), moved).numpy()
+    kept = np.isin(np.arange(784) % 8, (0, 6, 7)).reshape(28, 28)
+    assert (y[:, ~kept] == 0).all()
+    assert (y[:, kept] == 255).any()
+
+
+@pytest.mark.parametrize(
+    "x, matrices, displacements",
+    [
+        ((2, 28, 28), (2, 3, 3), (0,)),
+        ((2, 28, 27, 1), (2, 3, 3), (0,)),
+        ((2, 28, 28, 1), (1, 3, 3), (0,)),
+        ((2, 28, 28, 1), (2, 3, 3), (2, 28, 28, 2)),
+    ],
+)
+def test_resample_refuses_other_shapes(x, matrices, displacements):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="expected"):
+        ops.resample(tf.zeros(x, tf.uint8), tf.zeros(matrices), tf.zeros(displacements))
+
+
+@pytest.mark.parametrize("x", [(2, 28, 28), (3, 28, 28, 1), (2, 28, 27, 1)])
+def test_blur_refuses_other_shapes(x):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="expected"):
+        ops.blur(tf.zeros(x), tf.zeros([2]))
+
+
+def test_blur_of_extreme_deviations():
+    x = normal(4, 28, 28, 1)
+    y = ops.blur(x, tf.constant([0.0, 1e-30, math.nan, 1e6])).numpy()
+    np.testing.assert_array_equal(y[:3], x[:3])
+    # So wide that only the mean is left, of a window of 57 by 57 pixels.
+    np.testing.assert_allclose(y[3], x[3].numpy().sum() / 57**2, atol=1e-5)
 
 
 def test_adam_does_not_change_values_read_before():
