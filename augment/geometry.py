@@ -24,6 +24,9 @@ done, so sigma 4 and alpha 34 move a pixel by 1.27 along each axis (root mean sq
 over all pixels): by 1.38 in the middle and less at the border, beyond which the noise
 counts as 0.
 
+Offline, the noise is drawn and blurred. Online, displacements with the same variances
+and covariances are drawn at a few places and interpolated (`online.elastic`).
+
 The two modules share these formulas but no code: one is numpy and OpenCV, the other a
 graph, and the last bit of a result depends on how each product and sum is written.
 """

@@ -58,9 +58,9 @@ class Network:
     )
     kernels: str | None = setting(
         None,
-        "Operations that lenet and conv6 train with: native (our own in C++, about"
-        " twice as fast) or tensorflow; by default native, where it compiles and is"
-        " faster.",
+        "Operations that lenet and conv6 train with, online transforms included: native"
+        " (our own in C++, about twice as fast) or tensorflow; by default native, where"
+        " it compiles and is faster.",
         choices=kernel_sets.KERNELS,
     )
     maps: list[int] | None = setting(
