@@ -86,8 +86,10 @@ def transform_loop(
     return run
 
 
-def step_and_transforms(*, threads: int) -> Callable[[int], dict[str, float]]:
-    """The step, with its default number of replicas, and every transform.
+def step_and_transforms(
+    *, threads: int, names: Sequence[str]
+) -> Callable[[int], dict[str, float]]:
+    """The step, with its default number of replicas, and transforms of these names.
 
     Returns a function from a number of steps to the seconds of one step and of each
     transform, by name.
@@ -99,8 +101,8 @@ def step_and_transforms(*, threads: int) -> Callable[[int], dict[str, float]]:
     config = dataclasses.replace(config, **machine.choose(config))
     sizes = replicas.sizes(ours.BATCH_SIZE, config.replicas)
     loops = {STEP: ours.loop(threads=threads).run}
-    for name, settings in TRANSFORMS.items():
-        loops[name] = transform_loop(settings, sizes, config.kernels)
+    for name in names:
+        loops[name] = transform_loop(TRANSFORMS[name], sizes, config.kernels)
 
     def answer(steps: int) -> dict[str, float]:
         return {name: run(steps) / steps for name, run in loops.items()}
@@ -112,11 +114,13 @@ def step_and_transforms(*, threads: int) -> Callable[[int], dict[str, float]]:
 PEERS = {"step_and_transforms": step_and_transforms}
 
 
-def measure(rounds: int, steps: int = STEPS) -> dict[str, Any]:
+def measure(
+    rounds: int, steps: int = STEPS, names: Sequence[str] = tuple(TRANSFORMS)
+) -> dict[str, Any]:
     """Measures both: {"threads": {number of threads: {name: seconds by round}}}."""
     found = {}
     for threads in THREADS:
-        settings = {"threads": threads}
+        settings = {"threads": threads, "names": [*names]}
         with peers.Peer(__name__, "step_and_transforms", settings) as peer:
             answers = [peer.ask(steps) for _ in range(rounds)]
         found[str(threads)] = {

@@ -5,18 +5,29 @@ import math
 
 import pytest
 
+from augment import online as augment
 from benchmarks import online
+from config import Config
 from tests.helpers import cells
 
 
 @pytest.mark.usefixtures("forked_peers")
-def test_it_measures_the_step_and_every_transform(monkeypatch):
+def test_it_measures_the_step_and_transforms(monkeypatch):
     monkeypatch.setattr(online, "THREADS", (1,))
-    result = online.measure(rounds=1, steps=2)
+    result = online.measure(rounds=1, steps=2, names=["elastic", "outliers"])
     seconds = result["threads"]["1"]
-    assert list(seconds) == ["training step", *online.TRANSFORMS]
+    assert list(seconds) == ["training step", "elastic", "outliers"]
     for values in seconds.values():
         assert len(values) == 1 and 0 < values[0] < math.inf
+
+
+def test_it_measures_every_transform():
+    measured = {name for flags in online.TRANSFORMS.values() for name in flags}
+    registered = {*augment.AFFINES, *augment.DISPLACEMENTS, *augment.GREYS}
+    others = {"elastic_sigma", "outliers", "continental", "mixup"}
+    assert measured == registered | others
+    for flags in online.TRANSFORMS.values():
+        Config(**flags).checked()
 
 
 def test_it_transforms_in_parts():
