@@ -199,7 +199,7 @@ def train(config: Config, data_sets: sets.Sets, run: Session) -> scoring.Predict
     signal came and the run is saved.
     """
     identity = runs.identity(run.record)  # the record is run.json
-    state = State(config, identity, len(data_sets.classes), run.start)
+    state = State(config, identity, len(data_sets.classes), run.start or run.whitened)
     predict = scoring.Predict(state.scored)
     scored = data_sets.scored
     epoch_steps, total_steps = schedules.count_steps(config, data_sets.train_count)

@@ -79,6 +79,7 @@ def measure(config: Any, make_train_steps: trial.MakeTrainSteps) -> np.ndarray:
     run_dir = Path(config.run_dir)
     start = weights.start(run_dir, config)
     dataset = data.load_for(config, config.data_dir)
+    start = start or weights.whitened(config, dataset)
     known = teachers.load(run_dir, config, dataset.classes)
     data_sets = sets.load(dataset, config)
     teach = teachers.build(config, known, data_sets)

@@ -47,6 +47,7 @@ class Session:
       workers: the processes that train the run together.
       record: contents of run.json, once the run has begun.
       start: weights of another run that it starts from, with --init_from.
+      whitened: kernels that conv1 starts from, with --whiten.
       teach: gives what its teachers say of a batch, with --teachers.
       signal: returns the number of a signal that asks the run to stop, or 0. We call it
         before each call of the graph, and all workers get the same number.
@@ -56,6 +57,7 @@ class Session:
     workers: Workers = ALONE
     record: dict[str, Any] = dataclasses.field(default_factory=dict)
     start: weights.Start | None = None
+    whitened: weights.Whitened | None = None
     teach: teachers.Teach | None = None
     signal: Callable[[], int] = lambda: 0
 
@@ -89,6 +91,7 @@ class Session:
         if self.start:
             classes = len(dataset.classes)
             print(self.start.describe(models.build(**vars(config), classes=classes)))
+        self.whitened = weights.whitened(config, dataset)
         seconds = time.perf_counter() - start
         print(
             f"{dataset.name}: {dataset.source}; {count:,} images to train on after"

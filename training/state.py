@@ -120,7 +120,7 @@ class State:
       recorded: its `runs.identity`, whose hash each checkpoint carries, so that no
         other run resumes from it. Default: the settings of `config`.
       classes: number of classes.
-      start: weights of another run to start from.
+      start: weights to start from, in place of drawn ones.
 
     Attributes:
       network: the network in training.
@@ -139,7 +139,7 @@ class State:
         config: Any,
         recorded: Mapping[str, Any] | None = None,
         classes: int = 10,
-        start: weights.Start | None = None,
+        start: weights.Start | weights.Whitened | None = None,
     ):
         self._config, settings = config, {**vars(config), "classes": classes}
         self._recorded = recorded or config.deciding()

@@ -48,7 +48,7 @@ def begin(
     labels: tf.Tensor,
     classes: int,
     make_train_steps: MakeTrainSteps,
-    start: weights.Start | None = None,
+    start: weights.Start | weights.Whitened | None = None,
     teach: teachers.Teach | None = None,
 ) -> Trial:
     """Draws weights and traces the steps, for images and labels on the device."""

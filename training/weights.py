@@ -9,7 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+import data
 import models
+from models import layers as network_layers
+from models import whitening
 from system import console, errors
 from training import checkpoints, history, runs
 
@@ -85,6 +88,46 @@ def sha256(layers: Layers) -> str:
             digest.update(f"{layer}/{name} {list(value.shape)}\n".encode())
             digest.update(np.ascontiguousarray(value, "<f4").tobytes())
     return digest.hexdigest()
+
+
+WHITENING_IMAGES = 2_000  # 1.4 million patches of 3 × 3 pixels
+
+
+class Whitened(NamedTuple):
+    """Kernels that conv1 starts from, with --whiten: float32 [h, w, 1, maps].
+
+    If the layer has more maps, the others are drawn as usual.
+    """
+
+    kernels: np.ndarray
+
+    def assign(self, network: tf.Module) -> None:
+        """Gives a network these kernels."""
+        w = network.conv1.w
+        w.assign(tf.concat([self.kernels, w[..., self.kernels.shape[-1] :]], -1))
+
+
+def whitened(config: Any, dataset: data.Dataset) -> Whitened | None:
+    """Computes the kernels for a run's `config.Config`; None without --whiten.
+
+    They are those of the first images that are not held out. Raises UserError if the
+    network has no conv1.
+    """
+    if not config.whiten:
+        return None
+    network = models.build(**vars(config), classes=len(dataset.classes))
+    if not hasattr(network, "conv1"):
+        raise errors.UserError(
+            f"--whiten is for the kernels of conv1, but --network={config.network} has"
+            " no such layer: leave it out"
+        )
+    count = len(dataset.train_labels)
+    train, _ = data.split(count, config.validation_size, config.split_seed)
+    images = dataset.train_images[train[:WHITENING_IMAGES]]
+    x = network_layers.scale_pixels(network, images)
+    x = network_layers.normalise_grey(x) if config.normalise_grey else x
+    size, _, _, maps = network.conv1.w.shape
+    return Whitened(whitening.kernels(x.numpy(), size, maps))
 
 
 class Start(NamedTuple):
