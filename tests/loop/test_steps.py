@@ -52,6 +52,14 @@ def test_replicas_of_batch_norm_average_their_statistics(lenet, sets):
     np.testing.assert_allclose(mean(2), mean(1), rtol=1e-4, atol=1e-6)
 
 
+def test_building_the_loop_takes_no_step(lenet, sets):
+    state = State(lenet)
+    before = [v.numpy() for v in state.variables]
+    data = tf.constant(sets.train_images), tf.constant(sets.train_labels)
+    train.make_train_steps(state, *data, lenet, 4)
+    np.testing.assert_equal([v.numpy() for v in state.variables], before)
+
+
 def test_training_defaults_to_false(lenet, sets):
     plain = replace(lenet, dropout=0.0, weight_average=0.0, replicas=1)
     state = State(plain)
