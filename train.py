@@ -187,8 +187,8 @@ def make_train_steps(
         first, count = tf.constant(first, tf.int64), tf.constant(count, tf.int64)
         return graph(first, count, tf.constant(training), images, labels)
 
-    # Traced now, and optimised by a call that takes no step, so that neither is timed as
-    # one. TensorFlow optimises it without Python, which meanwhile shows it.
+    # Traced now, and optimised by a call that takes no step, so that neither is timed
+    # as one. Python shows the graph meanwhile.
     traced = graph.get_concrete_function().graph
     with futures.ThreadPoolExecutor(1) as pool:
         optimised = pool.submit(train_steps, 0, 0)
