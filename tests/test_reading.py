@@ -203,7 +203,7 @@ def run_dir(mnist, tmp_path_factory):
     """A network after a short epoch of MNIST."""
     folder = tmp_path_factory.mktemp("reader") / "run"
     done = command(
-        *("train.py", "--flagfile=flags/fast99.flags", "--epochs=1"),
+        *("train.py", "--flagfile=flags/three_passes.flags", "--epochs=1"),
         *("--epoch_images=20000", f"--data_dir={mnist.source}", f"--run_dir={folder}"),
         report=False,
     )
