@@ -19,6 +19,7 @@ import tensorflow as tf
 import pretrained
 from data import inputs
 from evaluation import trained
+from models import kernels
 
 BATCH_SIZE = 1000
 
@@ -43,8 +44,8 @@ class Reader:
         self.run, self.names = run, run.classes
         network = run.predict.network
 
-        # Apart from `scoring.Predict`: without its placeholder and its care for no
-        # images, and with the softmax, a single image takes half the time.
+        # Apart from `scoring.Predict`: without its care for no images, and with the
+        # softmax, a single image takes half the time.
         @tf.function(
             autograph=False,
             input_signature=[tf.TensorSpec([None, 28, 28, 1], tf.uint8, "images")],
@@ -54,7 +55,8 @@ class Reader:
             return tf.nn.softmax(logits)
 
         # Traced now, so that the first image does not take longer than the others.
-        self._probabilities = probabilities.get_concrete_function()
+        with kernels.predicting():
+            self._probabilities = probabilities.get_concrete_function()
 
     def predict(self, images: Any) -> Prediction:
         """Classifies images: paths of pictures, or an array, bytes or floats 0 to 1.

@@ -12,7 +12,7 @@ import tensorflow as tf
 import data
 from data import inputs
 from evaluation import calibration
-from models import layers
+from models import kernels, layers
 from system import device
 from training import losses
 
@@ -90,37 +90,49 @@ def predict_logits(
 
 
 class Predict:
-    """A network as a graph with the write-up's two placeholders.
+    """A network as a graph.
 
     predict(images uint8 [N, 28, 28, 1], training bool [] = False) → logits float32
     [N, classes]; N may differ from call to call. Other images are converted, or refused
-    with an InputError: see `inputs.images`.
+    with an InputError: see `inputs.images`. By default, a network that was trained with
+    our operations predicts with them: see `kernels.predicting`.
 
     Attributes:
       network: the network.
-      graph: its graph, for TensorBoard.
     """
 
     def __init__(self, network: tf.Module):
+        images_spec = tf.TensorSpec([None, 28, 28, 1], tf.uint8, name="images")
+
+        @tf.function(autograph=False, input_signature=[images_spec])
+        def predict(images):
+            return predict_logits(network, images, training=False)
+
         @tf.function(
             autograph=False,
-            input_signature=[
-                tf.TensorSpec([None, 28, 28, 1], tf.uint8, name="images"),
-                tf.TensorSpec([], tf.bool, name="training"),
-            ],
+            input_signature=[images_spec, tf.TensorSpec([], tf.bool, name="training")],
         )
-        def predict(images, training):
+        def fed(images, training):
             # The seed is for dropout, in case `training` is True.
             return predict_logits(
                 network, images, training=training, seed=tf.zeros([2], tf.int32)
             )
 
         self.network = network
-        self._predict = predict
-        self.graph: tf.Graph = predict.get_concrete_function().graph
+        with kernels.predicting():
+            self._predict = predict.get_concrete_function()
+        self._fed = fed
+
+    @property
+    def graph(self) -> tf.Graph:
+        """The network with the write-up's two placeholders, for TensorBoard."""
+        return self._fed.get_concrete_function().graph
 
     def __call__(self, images: Any, training: bool = False) -> tf.Tensor:
-        return self._predict(inputs.images(images), tf.constant(training))
+        images = tf.convert_to_tensor(inputs.images(images))
+        if training:
+            return self._fed(images, tf.constant(True))
+        return self._predict(images)
 
 
 def score(

@@ -123,7 +123,9 @@ class Conv6(tf.Module):
         """Classifies images: see the contract in `models`."""
         update_ops: layers.UpdateOps = []
         taps = {} if taps is None else taps
-        native = self.native and training is True  # why: models/lenet.py
+        # TensorFlow's are faster at a single prediction, for which ours would have to
+        # transform all kernels.
+        native = self.native and training is True
 
         def block(x, number, pool=False):
             conv = getattr(self, f"conv{number}")

@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parts of a training step that `native.ops` can compute faster.
+"""The parts of a network that `native.ops` can compute faster.
 
 Each function gives the same result with TensorFlow's operations and with ours, up to
 rounding. TensorFlow's are used wherever ours do not support the settings.
+
+A network that trains with ours predicts with ours within `predicting`, and elsewhere
+with TensorFlow's: an export must run on other machines.
 """
 
-from collections.abc import Callable
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator, Sequence
 
 import tensorflow as tf
 
@@ -15,6 +20,27 @@ from native import ops
 
 KERNELS = ("native", "tensorflow")
 MIN_CHANNELS = 16  # of input and output; with fewer, `ops.conv3x3` is no faster
+
+_predicting = contextvars.ContextVar("predicting", default=False)
+
+
+@contextlib.contextmanager
+def predicting() -> Iterator[None]:
+    """Lets the networks that are traced within predict with our operations.
+
+    They do if they train with them, and if the operations are compiled already: nobody
+    waits for the compiler to see a score. Only for graphs that stay in this process.
+    """
+    token = _predicting.set(ops.compiled())
+    try:
+        yield
+    finally:
+        _predicting.reset(token)
+
+
+def predicts(native: bool, training: layers.Training) -> bool:
+    """Whether a network that trains with ours (`native`) predicts with ours here."""
+    return native and training is False and _predicting.get()
 
 
 def conv3x3(x: tf.Tensor, layer: tf.Module, *, native: bool) -> tf.Tensor:
@@ -50,14 +76,38 @@ def activate(
     native: bool,
 ) -> tuple[tf.Tensor, layers.UpdateOps]:
     """Bias, activation, then batch norm: returns the output and the update_ops."""
-    ours = native and activation is layers.selu
-    if ours and norm is not None and not (norm.sync or norm.frozen):
+    ours = native and activation is layers.selu and norm is not None
+    if ours and training is False:
+        fixed = _fixed(bias, norm)
+        return ops.selu_norm_fixed(x, fixed, epsilon=norm.epsilon), []
+    if ours and not (norm.sync or norm.frozen):
         x, mean, variance = ops.selu_norm(
             x, bias, norm.scale, norm.offset, epsilon=norm.epsilon
         )
         return x, norm.updates(mean, variance)
     x = activation(layers.add_bias(x, bias))
     return (x, []) if norm is None else norm(x, training=training)
+
+
+def conv_stack(
+    images: tf.Tensor,
+    convs: Sequence[layers.Conv],
+    norms: Sequence[BatchNorm],
+) -> tf.Tensor:
+    """Predicts by layers of convolution, 3×3 max pool of stride 2, bias, SELU and norm.
+
+    images are uint8 [N, H, W, C], to be scaled to [0, 1].
+    """
+    return ops.conv_stack(
+        images,
+        [conv.w for conv in convs],
+        [_fixed(conv.b, norm) for conv, norm in zip(convs, norms, strict=True)],
+        epsilon=norms[0].epsilon,
+    )
+
+
+def _fixed(bias: tf.Variable, norm: BatchNorm) -> ops.FixedNorm:
+    return ops.FixedNorm(bias, norm.scale, norm.offset, norm.mean, norm.variance)
 
 
 def dropout(
@@ -70,6 +120,6 @@ def dropout(
     native: bool,
 ) -> tf.Tensor:
     """Dropout of a kind in `layers.DROPOUTS`; see `layers.dropout`."""
-    if native and kind is layers.dropout and rate > 0:
+    if native and training is True and kind is layers.dropout and rate > 0:
         return ops.dropout(x, rate, seed=seed)
     return kind(x, rate, training=training, seed=seed)

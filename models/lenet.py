@@ -37,7 +37,8 @@ class LeNet(tf.Module):
       dropout: rate after each hidden dense layer, 0 to `layers.MAX_DROPOUT`.
       dropout_kind: a name in `layers.DROPOUTS`.
       kernels: "native" trains with our C++ operations, `native.ops`, where they support
-        the settings; "tensorflow" trains with TensorFlow's only.
+        the settings, and may predict with them, see `kernels.predicting`; "tensorflow"
+        uses TensorFlow's only.
     """
 
     def __init__(
@@ -72,6 +73,9 @@ class LeNet(tf.Module):
         # Whether training runs without TensorFlow's max pool, whose bits depend on how
         # its step is built into the graph: see `training.replicas.function`.
         self.native_pools = self.native and not (conv_norm and batch_norm_first)
+        # Whether `kernels.conv_stack` can compute both convolutions.
+        selu_then_norm = activation == "selu" and conv_norm and not batch_norm_first
+        self.can_stack = selu_then_norm and not normalise_grey
 
         maps1, maps2 = 12 * width, 16 * width
         with self.name_scope:
@@ -106,10 +110,12 @@ class LeNet(tf.Module):
         with the output of each layer, by its name.
         """
         update_ops: layers.UpdateOps = []
+        # Evaluation does not normalise with the batch's statistics, so it has its own
+        # operations.
+        predicts = kernels.predicts(self.native, training)
+        native = predicts or (self.native and training is True)
+        stacked = predicts and self.can_stack and taps is None
         taps = {} if taps is None else taps
-        # Our operations are for training only: evaluation does not normalise with the
-        # batch's statistics, and an exported network must run on other machines.
-        native = self.native and training is True
 
         def block(x, layer, norm):
             x, updates = self._block(x, layer, norm, training, native)
@@ -129,10 +135,14 @@ class LeNet(tf.Module):
             )
 
         # The margin shows the shapes at width 1.
-        x = layers.scale_pixels(self, images)  # [N, 28, 28, 1], in [0, 1]
-        x = layers.normalise_grey(x) if self.normalise_grey else x
-        x = block(x, self.conv1, self.norm1)  # [N, 28, 28, 12] → [N, 13, 13, 12]
-        x = block(x, self.conv2, self.norm2)  # [N, 13, 13, 16] → [N, 6, 6, 16]
+        if stacked:  # both blocks below at once
+            convs, norms = (self.conv1, self.conv2), (self.norm1, self.norm2)
+            x = kernels.conv_stack(images, convs, norms)  # [N, 6, 6, 16]
+        else:
+            x = layers.scale_pixels(self, images)  # [N, 28, 28, 1], in [0, 1]
+            x = layers.normalise_grey(x) if self.normalise_grey else x
+            x = block(x, self.conv1, self.norm1)  # [N, 28, 28, 12] → [N, 13, 13, 12]
+            x = block(x, self.conv2, self.norm2)  # [N, 13, 13, 16] → [N, 6, 6, 16]
         x = layers.flatten(x)  # [N, 576]
         x = dropout(block(x, self.dense1, self.norm3), 1)  # [N, 288]
         x = dropout(block(x, self.dense2, self.norm4), 2)  # [N, 144]

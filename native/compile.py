@@ -33,7 +33,7 @@ FOLDER = Path(__file__).resolve().parent
 BUILD = FOLDER / "build"
 KERNELS = (
     *("blur.cc", "conv3x3.cc", "conv_pool.cc", "conv_pool_gradient.cc"),
-    *("dropout.cc", "resample.cc", "selu_norm.cc", "update.cc"),
+    *("dropout.cc", "predict.cc", "resample.cc", "selu_norm.cc", "update.cc"),
 )
 OPS = "ops.cc"
 COMPILE_SECONDS = 300  # no compiler takes this long
@@ -110,6 +110,14 @@ def library() -> Path:
         finally:
             _job = None
     return library_path(toolchain.tensorflow())
+
+
+def is_compiled() -> bool:
+    """Whether the library is there.
+
+    Raises NativeError if $LENET_MAX_CPU_ISA is unknown.
+    """
+    return is_sound(library_path(toolchain.tensorflow()))
 
 
 def kernel_flags() -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 //   conv[r, q, o]  = sum over i, j, c of x[r + i, q + j, c] * w[i, j, c, o]
 //   y[p, q, o]     = max over i, j of conv[2p + i, 2q + j, o]
 //   where[p, q, o] = 3k + l, with k, l the i, j of that maximum, the first of equals
+// The places are for the gradient; prediction computes y only.
 //
 // The convolution is never stored. The pool needs three of its rows at a time:
 //   row 2p      o o o o o o o        o: a block of output maps, a lane each
@@ -30,7 +31,10 @@ namespace {
 template <int T, int I>
 void Tile(const float* x, int row, int inputs, const Floats* w, Floats* out) {
   const ptrdiff_t stride = I ? I : inputs;
-  Floats sums[T] = {};
+  Floats sums[T];
+  // Unrolled, or GCC calls memset here and memcpy below.
+#pragma GCC unroll 16
+  for (int t = 0; t < T; ++t) sums[t] = Floats{};
   for (int i = 0; i < kSize; ++i, x += row, w += kSize * stride)
     for (int c = 0; c < stride; ++c) {
       const Floats left = w[c], middle = w[stride + c], right = w[2 * stride + c];
@@ -43,6 +47,7 @@ void Tile(const float* x, int row, int inputs, const Floats* w, Floats* out) {
         if (t > 1) sums[t - 2] += right * pixel;
       }
     }
+#pragma GCC unroll 16
   for (int t = 0; t < T; ++t) out[t] = sums[t];
 }
 
@@ -57,6 +62,8 @@ constexpr TileFunction kTiles[kWidest + 1] = {
     Tile<5, I>,  Tile<6, I>,  Tile<7, I>,  Tile<8, I>, Tile<9, I>,
     Tile<10, I>, Tile<11, I>, Tile<12, I>, Tile<13, I>, Tile<14, I>};
 
+// kPlaces: whether to find the places of the maxima, too.
+template <bool kPlaces>
 class ConvPooler {
  public:
   // w: [3, 3, inputs, outputs].
@@ -102,11 +109,11 @@ class ConvPooler {
       Ints at{};
       for (int j = 1; j < kSize; ++j) Take(sums_[2 * q + j], Ints{} + j, &best, &at);
       most[q] = best;
-      column[q] = at;
+      if (kPlaces) column[q] = at;
     }
   }
 
-  // Computes a row of y and where from the maxima of three rows.
+  // Computes a row of y, and of where, from the maxima of three rows.
   void Pool(int p, int b, float* y, uint8_t* where) {
     const int first = 2 * p % kSize * s.columns(), second = (2 * p + 1) % kSize * s.columns(),
               third = (2 * p + 2) % kSize * s.columns(), padded = Padded(s.outputs);
@@ -117,7 +124,7 @@ class ConvPooler {
       Take(most_[third + q], column_[third + q] + 2 * kSize, &best, &at);
       const int window = p * s.columns() + q;
       Store(y + window * s.outputs + b * kLanes, best, Lanes(s.outputs, b));
-      StoreBytes(where + window * padded + b * kLanes, at);
+      if (kPlaces) StoreBytes(where + window * padded + b * kLanes, at);
     }
   }
 
@@ -143,9 +150,16 @@ int Padded(int channels) { return Blocks(channels) * kLanes; }
 
 void ConvPool(const ConvPoolShape& s, int64_t images, const float* x, const float* w, float* y,
               uint8_t* where) {
-  ConvPooler pooler(s, w);
+  ConvPooler<true> pooler(s, w);
   for (int64_t n = 0; n < images; ++n)
     pooler.Forward(x + n * s.image(), y + n * s.pooled(), where + n * s.places());
+}
+
+void ConvPool(const ConvPoolShape& s, int64_t images, const float* x, const float* w,
+              float* y) {
+  ConvPooler<false> pooler(s, w);
+  for (int64_t n = 0; n < images; ++n)
+    pooler.Forward(x + n * s.image(), y + n * s.pooled(), nullptr);
 }
 
 }  // namespace lenet

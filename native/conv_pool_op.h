@@ -11,21 +11,24 @@
 namespace lenet {
 namespace {
 
+// Number of rows or columns after the pool, if the number before it is known.
+DimensionHandle Half(InferenceContext* c, ShapeHandle x, int dimension) {
+  const auto size = c->Dim(x, dimension);
+  return c->ValueKnown(size) ? c->MakeDim((c->Value(size) - kSize) / 2 + 1)
+                             : c->UnknownDim();
+}
+
 // Shapes of ConvPool's outputs: y and where.
 absl::Status Pooled(InferenceContext* c) {
-  tensorflow::shape_inference::ShapeHandle x, w;
+  ShapeHandle x, w;
   TF_RETURN_IF_ERROR(c->WithRank(c->input(0), 4, &x));
   TF_RETURN_IF_ERROR(c->WithRank(c->input(1), 4, &w));
-  auto half = [&](int dimension) {
-    const auto size = c->Dim(x, dimension);
-    return c->ValueKnown(size) ? c->MakeDim((c->Value(size) - kSize) / 2 + 1)
-                               : c->UnknownDim();
-  };
   const auto outputs = c->Dim(w, 3);
   const auto places =
       c->ValueKnown(outputs) ? c->MakeDim(Padded(c->Value(outputs))) : c->UnknownDim();
-  c->set_output(0, c->MakeShape({c->Dim(x, 0), half(1), half(2), outputs}));
-  c->set_output(1, c->MakeShape({c->Dim(x, 0), half(1), half(2), places}));
+  const auto rows = Half(c, x, 1), columns = Half(c, x, 2);
+  c->set_output(0, c->MakeShape({c->Dim(x, 0), rows, columns, outputs}));
+  c->set_output(1, c->MakeShape({c->Dim(x, 0), rows, columns, places}));
   return absl::OkStatus();
 }
 
@@ -61,15 +64,16 @@ REGISTER_OP("ConvPoolGradient")
       return absl::OkStatus();
     });
 
-// Sets shape and returns true if w is a kernel for x; else reports an error.
-bool GetShape(OpKernelContext* c, const Tensor& x, const Tensor& w, ConvPoolShape* shape) {
+// Sets shape and returns true if w is a kernel for images x; else reports an error.
+bool GetShape(OpKernelContext* c, const TensorShape& x, const Tensor& w,
+              ConvPoolShape* shape) {
   const bool fits = x.dims() == 4 && w.dims() == 4 && w.dim_size(0) == kSize &&
                     w.dim_size(1) == kSize && x.dim_size(1) >= kSize &&
                     x.dim_size(2) >= kSize && x.dim_size(3) == w.dim_size(2);
   if (!fits)
     c->CtxFailure(InvalidArgument("expected images of at least 3 x 3 pixels and a 3 x 3"
                                   " kernel for their channels, got the shapes ",
-                                  x.shape().DebugString(), " and ", w.shape().DebugString()));
+                                  x.DebugString(), " and ", w.shape().DebugString()));
   else
     *shape = {static_cast<int>(x.dim_size(1)), static_cast<int>(x.dim_size(2)),
               static_cast<int>(x.dim_size(3)), static_cast<int>(w.dim_size(3))};
@@ -83,7 +87,7 @@ class ConvPoolOp : public OpKernel {
   void Compute(OpKernelContext* c) override {
     const Tensor &x = c->input(0), &w = c->input(1);
     ConvPoolShape s;
-    if (!GetShape(c, x, w, &s)) return;
+    if (!GetShape(c, x.shape(), w, &s)) return;
     const int64_t images = x.dim_size(0);
     Tensor *y, *where;
     OP_REQUIRES_OK(c, c->allocate_output(0, {images, s.rows(), s.columns(), s.outputs}, &y));
@@ -105,7 +109,7 @@ class ConvPoolGradientOp : public OpKernel {
   void Compute(OpKernelContext* c) override {
     const Tensor &dy = c->input(0), &where = c->input(1), &x = c->input(2), &w = c->input(3);
     ConvPoolShape s;
-    if (!GetShape(c, x, w, &s)) return;
+    if (!GetShape(c, x.shape(), w, &s)) return;
     const int64_t images = x.dim_size(0);
     OP_REQUIRES(c, dy.NumElements() == images * s.pooled() &&
                        where.NumElements() == images * s.places(),

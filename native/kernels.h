@@ -9,6 +9,7 @@
 #define LENET_KERNELS_H_
 
 #include <cstdint>
+#include <vector>
 
 namespace lenet {
 
@@ -34,6 +35,10 @@ struct ConvPoolShape {
 // of the maximum in each window, 0 to 8; the first of equals.
 void ConvPool(const ConvPoolShape& shape, int64_t images, const float* x, const float* w,
               float* y, uint8_t* where);
+
+// The same without where.
+void ConvPool(const ConvPoolShape& shape, int64_t images, const float* x, const float* w,
+              float* y);
 
 // Computes the gradient of w only.
 void ConvPoolWeightGradient(const ConvPoolShape& shape, int64_t images, const float* dy,
@@ -66,6 +71,15 @@ void SeluNorm(int64_t rows, int channels, const float* x, const float* bias,
               const float* scale, const float* offset, float epsilon, float* y, float* z,
               float* mean, float* variance, float* inverse);
 
+// Bias, SELU and batch norm with a mean and a variance that are given, [channels] each.
+struct FixedNorm {
+  const float *bias, *scale, *offset, *mean, *variance;
+  float epsilon;
+};
+
+// x, y: [rows, channels]; y may be x.
+void SeluNorm(int64_t rows, int channels, const float* x, const FixedNorm& norm, float* y);
+
 void SeluNormGradient(int64_t rows, int channels, const float* dy, const float* z,
                       const float* mean, const float* inverse, const float* scale, float* dx,
                       float* dbias, float* dscale, float* doffset);
@@ -89,6 +103,18 @@ void Resample(int64_t images, const uint8_t* x, const float* matrices,
 // Digits x, [images, kSide, kSide], blurred by Gaussians of the standard deviations sigma
 // [images], in pixels; by none where sigma is 0. 0 beyond the border.
 void Blur(int64_t images, const float* x, const float* sigma, float* y);
+
+// A layer of ConvStack: w as in ConvPool.
+struct ConvLayer {
+  ConvPoolShape shape;
+  const float* w;
+  FixedNorm norm;
+};
+
+// ConvPool, then SeluNorm, for each layer in turn. pixels: input of the first layer, in
+// 255ths. y: output of the last.
+void ConvStack(const std::vector<ConvLayer>& layers, int64_t images, const uint8_t* pixels,
+               float* y);
 
 // Settings of an update; update.cc has the formulas.
 struct Rule {

@@ -19,7 +19,9 @@ using tensorflow::OpKernelContext;
 using tensorflow::Tensor;
 using tensorflow::TensorShape;
 using tensorflow::errors::InvalidArgument;
+using tensorflow::shape_inference::DimensionHandle;
 using tensorflow::shape_inference::InferenceContext;
+using tensorflow::shape_inference::ShapeHandle;
 
 float* Data(Tensor* tensor) { return tensor->flat<float>().data(); }
 const float* Data(const Tensor& tensor) { return tensor.flat<float>().data(); }

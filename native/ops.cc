@@ -9,5 +9,6 @@
 #include "conv3x3_op.h"
 #include "conv_pool_op.h"
 #include "dropout_op.h"
+#include "predict_op.h"
 #include "resample_op.h"
 #include "selu_norm_op.h"

@@ -7,7 +7,8 @@
 - `dropout`: random numbers, mask and product in one;
 - `blur`: digits blurred, each by its own Gaussian, for online augmentation;
 - `resample`: digits moved, rotated and deformed, for online augmentation;
-- `adam`: weight decay, Adam and the weight average in one, for all weights.
+- `adam`: weight decay, Adam and the weight average in one, for all weights;
+- `conv_stack`, `selu_norm_fixed`: what predicts, without gradients.
 
 Values and gradients are those of TensorFlow's operations, up to rounding. With layers
 this small, TensorFlow spends most of its time on writing values that the next operation
@@ -15,7 +16,7 @@ reads back, and on a pool's gradient, three quarters of which are zeros.
 
 `compile` builds a library from the sources when a run first needs it. Without a C++
 compiler, or on a processor without AVX2, a run uses TensorFlow's operations and says
-so. Evaluation and export always use them.
+so. Predictions use ours only where they are compiled already, and exports never do.
 """
 
 import functools
@@ -85,6 +86,48 @@ def selu_norm(
         x=x, bias=bias, scale=scale, offset=offset, epsilon=epsilon
     )
     return Normalised(result.y, result.mean, result.variance)
+
+
+class FixedNorm(NamedTuple):
+    """Bias before SELU, and batch norm after it with its moving averages, [C] each."""
+
+    bias: tf.Tensor
+    scale: tf.Tensor
+    offset: tf.Tensor
+    mean: tf.Tensor
+    variance: tf.Tensor
+
+
+def selu_norm_fixed(x: tf.Tensor, norm: FixedNorm, *, epsilon: float) -> tf.Tensor:
+    """Batch norm of SELU(x + bias) with moving averages; x is float32 [..., C]."""
+    return load().selu_norm_fixed(x=x, **norm._asdict(), epsilon=epsilon)
+
+
+def conv_stack(
+    images: tf.Tensor,
+    kernels: Sequence[tf.Tensor],
+    norms: Sequence[FixedNorm],
+    *,
+    epsilon: float,
+) -> tf.Tensor:
+    """`conv_pool`, then `selu_norm_fixed`, for each layer in turn.
+
+    A few images go through all layers before the next few, so that what lies between
+    two layers stays in the cache.
+
+    Args:
+      images: uint8 [N, H, W, inputs], which the operation scales to [0, 1].
+      kernels: float32 [3, 3, inputs, outputs] of each layer.
+      norms: of each layer.
+      epsilon: added to the variances.
+
+    Returns:
+      float32 [N, H', W', outputs] of the last layer.
+    """
+    columns = {
+        name: [getattr(norm, name) for norm in norms] for name in FixedNorm._fields
+    }
+    return load().conv_stack(images=images, w=kernels, **columns, epsilon=epsilon)
 
 
 def dropout(x: tf.Tensor, rate: float, *, seed: tf.Tensor) -> tf.Tensor:
@@ -192,6 +235,14 @@ def missing() -> str:
     except NativeError as error:
         return str(error)
     return ""
+
+
+def compiled() -> bool:
+    """Whether the operations are compiled already and can be loaded."""
+    try:
+        return compile.is_compiled() and not missing()
+    except NativeError:
+        return False
 
 
 @tf.RegisterGradient("Conv3x3")

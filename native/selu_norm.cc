@@ -107,6 +107,20 @@ class Normaliser {
     });
   }
 
+  // x, y: [rows, channels]; y may be x.
+  void Forward(const float* x, const FixedNorm& norm, float* y) const {
+    std::vector<float> factor(channels_), rest(channels_);
+    for (int c = 0; c < channels_; ++c) {
+      factor[c] = norm.scale[c] / std::sqrt(norm.variance[c] + norm.epsilon);
+      rest[c] = norm.offset[c] - norm.mean[c] * factor[c];
+    }
+    const auto added = Repeat(norm.bias), times = Repeat(factor.data()),
+               plus = Repeat(rest.data());
+    Each([&](int64_t i, int k, int lanes) {
+      Store(y + i, Selu(Load(x + i, lanes) + added[k]) * times[k] + plus[k], lanes);
+    });
+  }
+
   // dy, dx: [rows, channels]; all others [channels].
   void Backward(const float* dy, const float* z, const float* mean, const float* inverse,
                 const float* scale, float* dx, float* dbias, float* dscale,
@@ -192,6 +206,10 @@ void SeluNorm(int64_t rows, int channels, const float* x, const float* bias,
               float* mean, float* variance, float* inverse) {
   Normaliser(rows, channels)
       .Forward(x, bias, scale, offset, epsilon, y, z, mean, variance, inverse);
+}
+
+void SeluNorm(int64_t rows, int channels, const float* x, const FixedNorm& norm, float* y) {
+  Normaliser(rows, channels).Forward(x, norm, y);
 }
 
 void SeluNormGradient(int64_t rows, int channels, const float* dy, const float* z,

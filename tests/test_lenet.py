@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models import batch_norm, layers
+from models import batch_norm, kernels, layers
 from tests import networks
 
 
@@ -125,3 +125,30 @@ def test_network_equals_its_plain_formulation(
     for ours, plain in zip(gradients, plain_gradients, strict=True):
         size = tf.norm(plain)
         np.testing.assert_allclose(ours / size, plain / size, atol=2e-4)
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("normalise_grey", [True, False])
+@pytest.mark.parametrize("batch_norm_first", [True, False])
+@pytest.mark.parametrize("batch_norm", ["none", "conv", "all"])
+@networks.ACTIVATION
+def test_predictions_equal_tensorflows(
+    activation, batch_norm, batch_norm_first, normalise_grey
+):
+    network = networks.build(
+        "lenet",
+        kernels="native",
+        activation=activation,
+        batch_norm=batch_norm,
+        batch_norm_first=batch_norm_first,
+        normalise_grey=normalise_grey,
+    )
+    networks.unsettle(network)
+    images = tf.constant(networks.digits(6))
+    expected, _ = networks.tapped(network, 6)
+    with kernels.predicting():
+        logits, _ = network(images, training=False)
+        tapped, taps = networks.tapped(network, 6)
+    networks.close(logits, expected)
+    networks.close(tapped, expected)
+    assert list(taps) == ["conv1", "conv2", "dense1", "dense2", "logits"]

@@ -3,12 +3,12 @@
 
 import math
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-import models
 from models import layers
 from native import compile, ops, toolchain
 from tests import programs
@@ -251,32 +251,6 @@ def test_selu_norm_refuses_other_shapes():
         )
 
 
-@pytest.mark.parametrize(
-    "name, options, own",
-    [
-        (
-            "lenet",
-            {"batch_norm": "all", "batch_norm_first": False},
-            {"ConvPool", "SeluNorm"},
-        ),
-        ("conv6", {}, {"Conv3x3"}),
-    ],
-)
-def test_evaluation_and_export_do_not_use_native_operations(name, options, own):
-    network = models.build(name, kernels="native", **options)
-    images = tf.TensorSpec([4, 28, 28, 1], tf.uint8)
-
-    def operations(training):
-        function = tf.function(
-            lambda x: network(x, training=training, seed=tf.zeros([2], tf.int32))[0]
-        )
-        graph = function.get_concrete_function(images).graph
-        return {op.type for op in graph.get_operations()}
-
-    assert own <= operations(True)
-    assert not own & operations(False)
-
-
 THREADS = """
 from system import device; import numpy as np, tensorflow as tf
 from native import ops
@@ -430,7 +404,8 @@ def test_the_operations_load_here():
 )
 def test_the_operations_for_avx2_pass_these_tests_as_well():
     """In another process: a process can register an operation only once."""
-    arguments = ["-m", "pytest", "-p", "no:cacheprovider", __file__]
+    files = (__file__, Path(__file__).with_name("test_native_prediction.py"))
+    arguments = ["-m", "pytest", "-p", "no:cacheprovider", *map(str, files)]
     done = programs.run(arguments, env={**os.environ, compile.MAX_ISA: "AVX2"})
     assert done.returncode == 0, done.stdout
     assert "1 skipped" in done.stdout
