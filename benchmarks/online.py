@@ -42,7 +42,7 @@ STEPS = 200  # per round
 
 
 def transform_loop(
-    settings: Mapping[str, float], sizes: Sequence[int], kernels: str | None = None
+    settings: Mapping[str, Any], sizes: Sequence[int], kernels: str | None = None
 ) -> Callable[[int], float]:
     """Function from a count to the seconds of that many transforms in one call.
 

@@ -79,7 +79,7 @@ def measure(config: Any, make_train_steps: trial.MakeTrainSteps) -> np.ndarray:
     run_dir = Path(config.run_dir)
     start = weights.start(run_dir, config)
     dataset = data.load_for(config, config.data_dir)
-    start = start or weights.whitened(config, dataset)
+    first = start or weights.whitened(config, dataset)
     known = teachers.load(run_dir, config, dataset.classes)
     data_sets = sets.load(dataset, config)
     teach = teachers.build(config, known, data_sets)
@@ -90,7 +90,7 @@ def measure(config: Any, make_train_steps: trial.MakeTrainSteps) -> np.ndarray:
     with sets.feed(data_sets, config, STEPS) as feed:
         images, labels, _ = feed.at(0)
         classes = len(dataset.classes)
-        given = (config, images, labels, classes, make_train_steps, start, teach)
+        given = (config, images, labels, classes, make_train_steps, first, teach)
         tried = trial.begin(*given)
         for step, rate in enumerate(rates(config)):
             tried.state.watch.factor.assign(rate)

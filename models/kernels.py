@@ -76,15 +76,15 @@ def activate(
     native: bool,
 ) -> tuple[tf.Tensor, layers.UpdateOps]:
     """Bias, activation, then batch norm: returns the output and the update_ops."""
-    ours = native and activation is layers.selu and norm is not None
-    if ours and training is False:
-        fixed = _fixed(bias, norm)
-        return ops.selu_norm_fixed(x, fixed, epsilon=norm.epsilon), []
-    if ours and not (norm.sync or norm.frozen):
-        x, mean, variance = ops.selu_norm(
-            x, bias, norm.scale, norm.offset, epsilon=norm.epsilon
-        )
-        return x, norm.updates(mean, variance)
+    if native and activation is layers.selu and norm is not None:
+        if training is False:
+            fixed = _fixed(bias, norm)
+            return ops.selu_norm_fixed(x, fixed, epsilon=norm.epsilon), []
+        if not (norm.sync or norm.frozen):
+            x, mean, variance = ops.selu_norm(
+                x, bias, norm.scale, norm.offset, epsilon=norm.epsilon
+            )
+            return x, norm.updates(mean, variance)
     x = activation(layers.add_bias(x, bias))
     return (x, []) if norm is None else norm(x, training=training)
 

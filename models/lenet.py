@@ -136,6 +136,7 @@ class LeNet(tf.Module):
 
         # The margin shows the shapes at width 1.
         if stacked:  # both blocks below at once
+            assert self.norm1 and self.norm2  # as `can_stack` is true
             convs, norms = (self.conv1, self.conv2), (self.norm1, self.norm2)
             x = kernels.conv_stack(images, convs, norms)  # [N, 6, 6, 16]
         else:
