@@ -11,11 +11,12 @@ from system import errors
 from tests.helpers import ROOT
 
 
-def write(folder, seed, wrong, seconds):
+def write(folder, seed, wrong, seconds, threads=0):
     content = {
         "test": {"errors": wrong, "images": 10_000},
         "parameters": 1234,
         "training_seconds": seconds,
+        "config": {"threads": threads},
     }
     (folder / f"small-s{seed}.json").write_text(json.dumps(content))
 
@@ -25,6 +26,16 @@ def test_a_recipe_is_the_mean_of_its_seeds(tmp_path):
         write(tmp_path, seed, wrong, 10 * seed)
     (one,) = records.ours(tmp_path, ["small"])
     assert one == records.Record("small", 0.4, 0.1, 3, 1234, 10)
+
+
+def test_only_runs_on_all_cores_have_a_time(tmp_path):
+    for seed, threads in enumerate((0, 1, 1)):
+        write(tmp_path, seed, 40, 10 + seed, threads)
+    (one,) = records.ours(tmp_path, ["small"])
+    assert one.seconds == 10
+    (tmp_path / "small-s0.json").unlink()
+    (one,) = records.ours(tmp_path, ["small"])
+    assert one.seconds == 0 and one.seeds == 2
 
 
 def test_a_recipe_without_results_is_named(tmp_path):
