@@ -7,7 +7,6 @@ import re
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 import models
 from augment import deform, geometry, online, online_settings, plan
@@ -40,14 +39,14 @@ def test_parameters_of_each_layer(module):
 def test_elastic_moves_pixels_as_far_as_stated(function):
     stating = r"pixel by ([\d.]+) along each axis .*: by ([\d.]+) in the middle"
     whole, middle = stated(geometry, stating)
-    # One pixel of noise at a time: their squares add up, times 1/3 for draws in ±1.
-    noise = np.eye(28 * 28, dtype=np.float32).reshape(28 * 28 // 2, 2, 28, 28)
     if function is online.elastic:
-        settings = online_settings.OnlineSettings(elastic_alpha=34, elastic_sigma=4)
-        moved = online.elastic(tf.constant(noise), settings).numpy()
+        # S @ normal numbers @ Sᵀ: squares of its sums, with numbers of variance 1.
+        along = (online._spread(4) ** 2).sum(1)
+        squares = (34 * online._NOISE_DEVIATION) ** 2 * np.outer(along, along)
     else:
-        moved = deform._elastic(noise, deform.Deformation())
-    squares = (moved**2).sum((0, 1)) / 3
+        # One pixel of noise at a time: the squares add up, times 1/3 for draws in ±1.
+        noise = np.eye(28 * 28, dtype=np.float32).reshape(28 * 28 // 2, 2, 28, 28)
+        squares = (deform._elastic(noise, deform.Deformation()) ** 2).sum((0, 1)) / 3
     assert math.sqrt(squares.mean()) == pytest.approx(whole, abs=0.005)
     assert math.sqrt(squares[14, 14]) == pytest.approx(middle, abs=0.005)
 

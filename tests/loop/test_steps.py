@@ -143,7 +143,7 @@ def test_online_augmentation_runs_in_each_step(config, sets, finished, tmp_path)
 def test_online_augmentation_and_dropout_share_no_random_numbers(config):
     seeds = []
 
-    def transform(images, seed, settings):
+    def transform(images, seed, settings, native):
         assert settings.rotation == 10
         seeds.append(tuple(seed.numpy()))
         return images
