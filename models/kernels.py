@@ -31,7 +31,7 @@ def predicting() -> Iterator[None]:
     They do if they train with them, and if the operations are compiled already: nobody
     waits for the compiler to see a score. Only for graphs that stay in this process.
     """
-    token = _predicting.set(ops.compiled())
+    token = _predicting.set(True)
     try:
         yield
     finally:
@@ -40,7 +40,7 @@ def predicting() -> Iterator[None]:
 
 def predicts(native: bool, training: layers.Training) -> bool:
     """Whether a network that trains with ours (`native`) predicts with ours here."""
-    return native and training is False and _predicting.get()
+    return native and training is False and _predicting.get() and ops.compiled()
 
 
 def conv3x3(x: tf.Tensor, layer: tf.Module, *, native: bool) -> tf.Tensor:

@@ -25,7 +25,7 @@ REGISTER_OP("ConvStack")
     .Attr("epsilon: float")
     .Output("y: float")
     .SetShapeFn([](InferenceContext* c) {
-      tensorflow::shape_inference::ShapeHandle shape, w;
+      ShapeHandle shape, w;
       TF_RETURN_IF_ERROR(c->WithRank(c->input(0), 4, &shape));
       int layers;
       TF_RETURN_IF_ERROR(c->GetAttr("layers", &layers));
@@ -47,10 +47,7 @@ REGISTER_OP("SeluNormFixed")
     .Input("variance: float")
     .Attr("epsilon: float")
     .Output("y: float")
-    .SetShapeFn([](InferenceContext* c) {
-      c->set_output(0, c->input(0));
-      return absl::OkStatus();
-    });
+    .SetShapeFn(tensorflow::shape_inference::UnchangedShape);
 
 class ConvStackOp : public OpKernel {
  public:
