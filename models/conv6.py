@@ -129,13 +129,17 @@ class Conv6(tf.Module):
 
         def block(x, number, pool=False):
             conv = getattr(self, f"conv{number}")
-            y = kernel_sets.conv3x3(x, conv, native=native)
-            y = x + y if self.residual and number % 2 == 0 else y
             # Pool before batch norm: a quarter of the values is left to normalise.
-            y = layers.max_pool(y, 2, 2) if pool else y
-            y, updates = getattr(self, f"norm{number}")(y, training=training)
+            if self.residual and number % 2 == 0:
+                y = x + kernel_sets.conv3x3(x, conv, native=native)
+                y = layers.max_pool(y, 2, 2) if pool else y
+            else:
+                y = kernel_sets.conv3x3(x, conv, pool=pool, native=native)
+            norm = getattr(self, f"norm{number}")
+            y, updates = kernel_sets.normalise(
+                y, norm, self.activation, training=training, native=native
+            )
             update_ops.extend(updates)
-            y = self.activation(y)
             weigh = getattr(self, f"squeeze_excite{number}", None)
             taps[f"conv{number}"] = y = weigh(y) if weigh else y
             return y

@@ -43,15 +43,22 @@ def predicts(native: bool, training: layers.Training) -> bool:
     return native and training is False and _predicting.get() and ops.compiled()
 
 
-def conv3x3(x: tf.Tensor, layer: tf.Module, *, native: bool) -> tf.Tensor:
+def conv3x3(
+    x: tf.Tensor, layer: tf.Module, *, pool: bool = False, native: bool
+) -> tf.Tensor:
     """Applies a layer of stride 1 with "SAME" padding to float32 [N, H, W, C].
 
-    Ours computes it if it is a 3×3 `layers.Conv` without bias and has enough channels.
+    A 2×2 max pool of stride 2 may follow. Ours computes it if the layer is a 3×3
+    `layers.Conv` without bias and has enough channels.
     """
     if native and isinstance(layer, layers.Conv):
         if min(layer.w.shape[2:]) >= MIN_CHANNELS:
-            return ops.conv3x3(x, layer.w)
-    return layer(x)
+            if pool and x.shape[1] % 2 == x.shape[2] % 2 == 0:
+                return ops.conv3x3_pool(x, layer.w)
+            x = ops.conv3x3(x, layer.w)
+            return layers.max_pool(x, 2, 2) if pool else x
+    x = layer(x)
+    return layers.max_pool(x, 2, 2) if pool else x
 
 
 def conv_pool(
@@ -87,6 +94,25 @@ def activate(
             return x, norm.updates(mean, variance)
     x = activation(layers.add_bias(x, bias))
     return (x, []) if norm is None else norm(x, training=training)
+
+
+def normalise(
+    x: tf.Tensor,
+    norm: BatchNorm,
+    activation: Callable[[tf.Tensor], tf.Tensor],
+    *,
+    training: layers.Training,
+    native: bool,
+) -> tuple[tf.Tensor, layers.UpdateOps]:
+    """Batch norm of channels, then activation: returns the output and update_ops."""
+    if native and activation is tf.nn.relu and training is True:
+        if not (norm.sync or norm.frozen):
+            x, mean, variance = ops.norm_relu(
+                x, norm.scale, norm.offset, epsilon=norm.epsilon
+            )
+            return x, norm.updates(mean, variance)
+    x, update_ops = norm(x, training=training)
+    return activation(x), update_ops
 
 
 def conv_stack(

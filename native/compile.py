@@ -33,7 +33,8 @@ FOLDER = Path(__file__).resolve().parent
 BUILD = FOLDER / "build"
 KERNELS = (
     *("blur.cc", "conv3x3.cc", "conv_pool.cc", "conv_pool_gradient.cc"),
-    *("dropout.cc", "predict.cc", "resample.cc", "selu_norm.cc", "update.cc"),
+    *("dropout.cc", "norm_relu.cc", "predict.cc", "resample.cc", "selu_norm.cc"),
+    "update.cc",
 )
 OPS = "ops.cc"
 COMPILE_SECONDS = 300  # no compiler takes this long

@@ -72,16 +72,30 @@ struct Tiles {
   // where there is none.
   template <int S, typename T>
   void Pixels(T* images, int64_t tile, int border, T* outside, T** pixels) const {
-    const int64_t image = tile / (rows * columns);
-    const int place = tile % (rows * columns);
-    const int top = place / columns * kTile - border, left = place % columns * kTile - border;
-    T* first = images + image * height * width * channels;
+    T* first = images + Image(tile) * height * width * channels;
+    const int top = Top(tile) - border, left = Left(tile) - border;
     for (int i = top; i < top + S; ++i)
       for (int j = left; j < left + S; ++j) {
         const bool inside = i >= 0 && i < height && j >= 0 && j < width;
         *pixels++ = inside ? first + (ptrdiff_t{i} * width + j) * channels : outside;
       }
   }
+
+  // The same for S x S windows of a pool: sets the number of each, or -1.
+  template <int S>
+  void Windows(int64_t tile, int border, int64_t* windows) const {
+    const int64_t first = Image(tile) * (height / 2) * (width / 2);
+    const int top = Top(tile) / 2 - border, left = Left(tile) / 2 - border;
+    for (int i = top; i < top + S; ++i)
+      for (int j = left; j < left + S; ++j) {
+        const bool inside = i >= 0 && i < height / 2 && j >= 0 && j < width / 2;
+        *windows++ = inside ? first + i * (width / 2) + j : -1;
+      }
+  }
+
+  int64_t Image(int64_t tile) const { return tile / (rows * columns); }
+  int Top(int64_t tile) const { return tile % (rows * columns) / columns * kTile; }
+  int Left(int64_t tile) const { return tile % columns * kTile; }
 
   const int height, width, channels, rows, columns;
   const int64_t count;
@@ -155,6 +169,43 @@ void Gather(const Tiles& tiles, const float* images, int64_t first, int count, i
   }
 }
 
+// The same of the gradient before a pool: dy of a window at the place of its maximum, and 0
+// at the three others. A tile has 2 x 2 windows; with a border of one pixel, of 4 x 4:
+//   . . . .        the outer windows' inner pixels are the border
+//   . o o .
+//   . o o .
+//   . . . .
+template <typename T>
+void Gather(const Tiles& tiles, const Pooled& from, int64_t first, int count, int border,
+            Points* points) {
+  constexpr int kWindows = T::kFrom == kTile ? 2 : 4;
+  const int padded = Padded(tiles.channels);
+  int64_t windows[kWindows * kWindows];
+  for (int t = 0; t < count; ++t) {
+    tiles.Windows<kWindows>(first + t, border, windows);
+    for (int b = 0; b < Blocks(tiles.channels); ++b) {
+      const int offset = b * kLanes, lanes = Lanes(tiles.channels, b);
+      Floats dy[kWindows * kWindows];
+      Ints place[kWindows * kWindows];
+      for (int k = 0; k < kWindows * kWindows; ++k) {
+        dy[k] = Floats{}, place[k] = Ints{};
+        if (windows[k] < 0) continue;
+        dy[k] = Load(from.dy + windows[k] * tiles.channels + offset, lanes);
+        place[k] = LoadBytes(from.where + windows[k] * padded + offset);
+      }
+      Floats* to = points->at(0, t, b);
+      const ptrdiff_t distance = points->distance;
+      Transform<T>(
+          [&](int i, int j) {
+            i += border, j += border;
+            const int k = i / 2 * kWindows + j / 2;
+            return place[k] == Ints{} + (i % 2 * 2 + j % 2) ? dy[k] : Floats{};
+          },
+          [&](int i, int j, Floats v) { to[(kSpan * i + j) * distance] = v; });
+    }
+  }
+}
+
 // Transforms the products at the points back to pixels of some tiles.
 void Scatter(const Tiles& tiles, Points* points, int64_t first, int count, float* waste,
              float* images) {
@@ -174,6 +225,37 @@ void Scatter(const Tiles& tiles, Points* points, int64_t first, int count, float
         Transform<Output>(load, [&](int i, int j, Floats v) {
           StoreFirst(pixels[kTile * i + j] + offset, v, lanes);
         });
+    }
+  }
+}
+
+// The same, followed by a 2 x 2 max pool.
+void Scatter(const Tiles& tiles, Points* points, int64_t first, int count, float* y,
+             uint8_t* where) {
+  int64_t windows[4];
+  for (int t = 0; t < count; ++t) {
+    tiles.Windows<2>(first + t, 0, windows);
+    for (int b = 0; b < points->blocks; ++b) {
+      const Floats* from = points->at(0, t, b);
+      const ptrdiff_t distance = points->distance;
+      Floats pixels[kTile][kTile];
+      Transform<Output>([&](int i, int j) { return from[(kSpan * i + j) * distance]; },
+                        [&](int i, int j, Floats v) { pixels[i][j] = v; });
+#pragma GCC unroll 4
+      for (int k = 0; k < 4; ++k) {
+        if (windows[k] < 0) continue;
+        Floats best = pixels[k / 2 * 2][k % 2 * 2];
+        Ints at{};
+#pragma GCC unroll 3
+        for (int place = 1; place < 4; ++place) {
+          const Floats other = pixels[k / 2 * 2 + place / 2][k % 2 * 2 + place % 2];
+          const Ints more = other > best;
+          best = more ? other : best;
+          at = more ? Ints{} + place : at;
+        }
+        Store(y + windows[k] * tiles.channels + b * kLanes, best, Lanes(tiles.channels, b));
+        StoreBytes(where + windows[k] * points->blocks * kLanes + b * kLanes, at);
+      }
     }
   }
 }
@@ -214,10 +296,11 @@ int BlockTiles(int64_t count, const Conv3x3Shape& s) {
   return std::min<int64_t>(std::max<int64_t>(kMinTiles, fit), RoundUp(count, kRows));
 }
 
-}  // namespace
-
-void Conv3x3(const Conv3x3Shape& s, int64_t images, const float* x, const float* w, bool turned,
-             float* y) {
+// A convolution: gather(tiles, first, count, &points) transforms tiles of x, and scatter, with
+// the same arguments, back to y.
+template <typename Gather, typename Scatter>
+void Convolve(const Conv3x3Shape& s, int64_t images, const float* w, bool turned,
+              Gather gather, Scatter scatter) {
   const Tiles from(s.height, s.width, s.inputs, images),
       to(s.height, s.width, s.outputs, images);
   const int out = Blocks(s.outputs), block = BlockTiles(from.count, s);
@@ -225,10 +308,9 @@ void Conv3x3(const Conv3x3Shape& s, int64_t images, const float* x, const float*
   Floats* kernel = scratch.Take(kPoints * s.inputs * out);
   TransformKernel(s, turned ? Turn(s, w, &scratch) : w, kernel);
   Points v(block, s.inputs, &scratch), m(block, s.outputs, &scratch);
-  Buffer<float> outside(Padded(s.inputs)), waste(Padded(s.outputs));
   for (int64_t first = 0; first < from.count; first += block) {
     const int count = std::min<int64_t>(block, from.count - first);
-    Gather<Input>(from, x, first, count, 1, outside.get(), &v);
+    gather(from, first, count, &v);
     for (int p = 0; p < kPoints; ++p)
       for (int b = 0; b < out; b += kVectors)
         for (int t = 0; t < count; t += kRows) {
@@ -237,12 +319,14 @@ void Conv3x3(const Conv3x3Shape& s, int64_t images, const float* x, const float*
           f(s.inputs, v.floats(p, t, 0), Padded(s.inputs), 1,
             kernel + (p * out + b) * s.inputs, width, m.at(p, t, b), out);
         }
-    Scatter(to, &m, first, count, waste.get(), y);
+    scatter(to, first, count, &m);
   }
 }
 
-void Conv3x3WeightGradient(const Conv3x3Shape& s, int64_t images, const float* x,
-                           const float* dy, float* dw) {
+// The gradient of w: gather, as above, transforms tiles of dy.
+template <typename GatherGradient>
+void WeightGradient(const Conv3x3Shape& s, int64_t images, const float* x, float* dw,
+                    GatherGradient gather) {
   const Tiles from(s.height, s.width, s.inputs, images),
       to(s.height, s.width, s.outputs, images);
   const int out = Blocks(s.outputs), block = BlockTiles(from.count, s);
@@ -251,11 +335,11 @@ void Conv3x3WeightGradient(const Conv3x3Shape& s, int64_t images, const float* x
   Points v(block, RoundUp(Padded(s.inputs), kRows), &scratch), d(block, s.outputs, &scratch);
   Floats* sums = scratch.Take(kPoints * rows * out);  // [points, rows, output blocks]
   std::fill_n(sums, kPoints * rows * out, Floats{});
-  Buffer<float> outside(std::max(Padded(s.inputs), Padded(s.outputs)));
+  const Buffer<float> outside(Padded(s.inputs));
   for (int64_t first = 0; first < from.count; first += block) {
     const int count = std::min<int64_t>(block, from.count - first);
-    Gather<Input>(from, x, first, count, 1, outside.get(), &v);
-    Gather<OutputGradient>(to, dy, first, count, 0, outside.get(), &d);
+    Gather<Input>(from, x, first, count, 1, &outside[0], &v);
+    gather(to, first, count, &d);
     for (int p = 0; p < kPoints; ++p)
       for (int b = 0; b < out; b += kVectors)
         for (int c = 0; c < s.inputs; c += kRows) {
@@ -274,6 +358,61 @@ void Conv3x3WeightGradient(const Conv3x3Shape& s, int64_t images, const float* x
             Store(at + (kSize * i + j) * s.inputs * s.outputs, g, lanes);
           });
     }
+}
+
+}  // namespace
+
+void Conv3x3(const Conv3x3Shape& s, int64_t images, const float* x, const float* w, bool turned,
+             float* y) {
+  const Buffer<float> outside(Padded(s.inputs));
+  Buffer<float> waste(Padded(s.outputs));
+  Convolve(
+      s, images, w, turned,
+      [&](const Tiles& tiles, int64_t first, int count, Points* points) {
+        Gather<Input>(tiles, x, first, count, 1, &outside[0], points);
+      },
+      [&](const Tiles& tiles, int64_t first, int count, Points* points) {
+        Scatter(tiles, points, first, count, waste.get(), y);
+      });
+}
+
+void Conv3x3Pool(const Conv3x3Shape& s, int64_t images, const float* x, const float* w,
+                 float* y, uint8_t* where) {
+  const Buffer<float> outside(Padded(s.inputs));
+  Convolve(
+      s, images, w, false,
+      [&](const Tiles& tiles, int64_t first, int count, Points* points) {
+        Gather<Input>(tiles, x, first, count, 1, &outside[0], points);
+      },
+      [&](const Tiles& tiles, int64_t first, int count, Points* points) {
+        Scatter(tiles, points, first, count, y, where);
+      });
+}
+
+void Conv3x3PoolGradient(const Conv3x3Shape& s, int64_t images, const Pooled& from,
+                         const float* x, const float* w, float* dx, float* dw) {
+  WeightGradient(s, images, x, dw,
+                 [&](const Tiles& tiles, int64_t first, int count, Points* points) {
+                   Gather<OutputGradient>(tiles, from, first, count, 0, points);
+                 });
+  Buffer<float> waste(Padded(s.inputs));
+  Convolve(
+      {s.height, s.width, s.outputs, s.inputs}, images, w, true,
+      [&](const Tiles& tiles, int64_t first, int count, Points* points) {
+        Gather<Input>(tiles, from, first, count, 1, points);
+      },
+      [&](const Tiles& tiles, int64_t first, int count, Points* points) {
+        Scatter(tiles, points, first, count, waste.get(), dx);
+      });
+}
+
+void Conv3x3WeightGradient(const Conv3x3Shape& s, int64_t images, const float* x,
+                           const float* dy, float* dw) {
+  const Buffer<float> outside(Padded(s.outputs));
+  WeightGradient(s, images, x, dw,
+                 [&](const Tiles& tiles, int64_t first, int count, Points* points) {
+                   Gather<OutputGradient>(tiles, dy, first, count, 0, &outside[0], points);
+                 });
 }
 
 }  // namespace lenet

@@ -65,6 +65,22 @@ void Conv3x3(const Conv3x3Shape& shape, int64_t images, const float* x, const fl
 void Conv3x3WeightGradient(const Conv3x3Shape& shape, int64_t images, const float* x,
                            const float* dy, float* dw);
 
+// The same with a 2x2 max pool of stride 2 behind it: y is [height / 2, width / 2, outputs],
+// where [height / 2, width / 2, Padded(outputs)]: place of the maximum in each window, 0 to 3;
+// the first of equals. height and width: even.
+void Conv3x3Pool(const Conv3x3Shape& shape, int64_t images, const float* x, const float* w,
+                 float* y, uint8_t* where);
+
+// The gradient of its output.
+struct Pooled {
+  const float* dy;
+  const uint8_t* where;
+};
+
+// dx may be x.
+void Conv3x3PoolGradient(const Conv3x3Shape& shape, int64_t images, const Pooled& from,
+                         const float* x, const float* w, float* dx, float* dw);
+
 // z = SELU(x + bias), y = batch norm of z. x, y, z: [rows, channels], all others
 // [channels]. variance: unbiased; inverse: 1 / sqrt(biased variance + epsilon).
 void SeluNorm(int64_t rows, int channels, const float* x, const float* bias,
@@ -83,6 +99,26 @@ void SeluNorm(int64_t rows, int channels, const float* x, const FixedNorm& norm,
 void SeluNormGradient(int64_t rows, int channels, const float* dy, const float* z,
                       const float* mean, const float* inverse, const float* scale, float* dx,
                       float* dbias, float* dscale, float* doffset);
+
+// Mean and biased variance of each channel of x [rows, channels].
+void Moments(int64_t rows, int channels, const float* x, float* mean, float* variance);
+
+// Batch norm before ReLU: (x - mean) * factor + offset, [channels] each.
+struct BatchNorm {
+  const float *mean, *factor, *offset;
+};
+
+// x, y: [rows, channels]; y may be x.
+void NormRelu(int64_t rows, int channels, const float* x, const BatchNorm& norm, float* y);
+
+// With d = dy where NormRelu is above 0, else 0: the means of d and of d * (x - mean).
+void NormReluMeans(int64_t rows, int channels, const float* dy, const float* x,
+                   const BatchNorm& norm, float* mean, float* product);
+
+// dx = (d - minus - (x - mean) * along) * factor; dx may be dy or x.
+void NormReluGradient(int64_t rows, int channels, const float* dy, const float* x,
+                      const BatchNorm& norm, const float* minus, const float* along,
+                      float* dx);
 
 // y = x * scale where keep is 1, else 0; keep = draw >= least. Draws are 0 ... 65535: each
 // number of Philox with this key and 128-bit counter gives two, the low half first.

@@ -9,6 +9,7 @@
 #include "conv3x3_op.h"
 #include "conv_pool_op.h"
 #include "dropout_op.h"
+#include "norm_relu_op.h"
 #include "predict_op.h"
 #include "resample_op.h"
 #include "selu_norm_op.h"

@@ -2,8 +2,10 @@
 """Operations in C++ for the training of LeNet-SELU and Conv6.
 
 - `conv3x3`: convolution by Winograd's algorithm, with half the arithmetic or less;
+- `conv3x3_pool`: the same with a max pool in one pass;
 - `conv_pool`: convolution and max pool in one pass;
 - `selu_norm`: bias, SELU and batch norm in few passes;
+- `norm_relu`: batch norm and ReLU in few passes;
 - `dropout`: random numbers, mask and product in one;
 - `blur`: digits blurred, each by its own Gaussian, for online augmentation;
 - `resample`: digits moved, rotated and deformed, for online augmentation;
@@ -30,7 +32,7 @@ from native.toolchain import NativeError
 
 
 class Normalised(NamedTuple):
-    """Output of `selu_norm`."""
+    """Output of `selu_norm` and `norm_relu`."""
 
     y: tf.Tensor  # float32, the shape of the input
     mean: tf.Tensor  # float32 [C], mean of the batch
@@ -53,6 +55,20 @@ def conv3x3(x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
       float32 [N, H, W, outputs].
     """
     return load().conv3x3(x=x, w=w, turned=False)
+
+
+def conv3x3_pool(x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
+    """`conv3x3`, then 2×2 max pool of stride 2.
+
+    Args:
+      x: float32 [N, H, W, inputs], H and W even.
+      w: float32 [3, 3, inputs, outputs].
+
+    Returns:
+      float32 [N, H / 2, W / 2, outputs]. The first of equal values in a window gets the
+        gradient, as in TensorFlow.
+    """
+    return load().conv3x3_pool(x=x, w=w).y
 
 
 def conv_pool(x: tf.Tensor, w: tf.Tensor, *, data: bool = False) -> tf.Tensor:
@@ -85,6 +101,17 @@ def selu_norm(
     result = load().selu_norm(
         x=x, bias=bias, scale=scale, offset=offset, epsilon=epsilon
     )
+    return Normalised(result.y, result.mean, result.variance)
+
+
+def norm_relu(
+    x: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor, *, epsilon: float
+) -> Normalised:
+    """ReLU of batch norm, with the batch's mean and variance.
+
+    x is float32 [..., C]; scale and offset are float32 [C].
+    """
+    result = load().norm_relu(x=x, scale=scale, offset=offset, epsilon=epsilon)
     return Normalised(result.y, result.mean, result.variance)
 
 
@@ -252,6 +279,12 @@ def _conv3x3_gradient(op: tf.Operation, dy: tf.Tensor) -> list[Any]:
     return [dx, load().conv3x3_weight_gradient(x=x, dy=dy)]
 
 
+@tf.RegisterGradient("Conv3x3Pool")
+def _conv3x3_pool_gradient(op: tf.Operation, dy: tf.Tensor, _: tf.Tensor) -> list[Any]:
+    x, w = op.inputs
+    return list(load().conv3x3_pool_gradient(dy=dy, where=op.outputs[1], x=x, w=w))
+
+
 @tf.RegisterGradient("ConvPool")
 def _conv_pool_gradient(op: tf.Operation, dy: tf.Tensor, _: tf.Tensor) -> list[Any]:
     x, w = op.inputs
@@ -267,6 +300,17 @@ def _selu_norm_gradient(op: tf.Operation, dy: tf.Tensor, *_: tf.Tensor) -> list[
     _, mean, _, z, inverse = op.outputs
     return list(
         load().selu_norm_gradient(dy=dy, z=z, mean=mean, inverse=inverse, scale=scale)
+    )
+
+
+@tf.RegisterGradient("NormRelu")
+def _norm_relu_gradient(op: tf.Operation, dy: tf.Tensor, *_: tf.Tensor) -> list[Any]:
+    x, scale, offset = op.inputs
+    _, mean, _, inverse = op.outputs
+    return list(
+        load().norm_relu_gradient(
+            dy=dy, x=x, mean=mean, inverse=inverse, scale=scale, offset=offset
+        )
     )
 
 

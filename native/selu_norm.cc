@@ -9,23 +9,11 @@
 //   doffset = sum dy,  dscale = sum dy * (z - mean) * inverse
 //   dz = scale * inverse * (dy - doffset / n - (z - mean) * inverse * dscale / n)
 //   dx = dz * SELU'(x + bias),  dbias = sum dx
-//
-// A lane is a number in memory, whatever its channel, so no lane is idle. The channels
-// of a vector repeat after lcm(lanes, channels) numbers, the period. With 16 lanes and 12
-// channels:
-//
-//   lane        0   1   2   3   4   5   6   7   8   9  10  11  12  13  14  15
-//   vector 0    0   1   2   3   4   5   6   7   8   9  10  11   0   1   2   3
-//   vector 1    4   5   6   7   8   9  10  11   0   1   2   3   4   5   6   7
-//   vector 2    8   9  10  11   0   1   2   3   4   5   6   7   8   9  10  11
-//   vector 3    0   1   2 ...                               (channels, as vector 0)
-//
-// So each vector of a period has its own sums; bias, mean, ... are laid out the same way.
 
 #include <cmath>
-#include <numeric>
 #include <vector>
 
+#include "channels.h"
 #include "kernels.h"
 #include "vector.h"
 
@@ -68,20 +56,16 @@ inline Floats SeluSlope(Floats value) {
   return value < Floats{} ? value + kSeluScaleAlpha : Floats{} + kSeluScale;
 }
 
-class Normaliser {
+class Normaliser : Channels {
  public:
-  Normaliser(int64_t rows, int channels)
-      : rows_(rows), channels_(channels), period_(channels / std::gcd(channels, kLanes)) {
-    // An addition waits for the one before to the same sum, so use at least eight sums.
-    period_ *= (7 + period_) / period_;
-  }
+  using Channels::Channels;
 
   // x, y, z: [rows, channels]; all others [channels]. variance: unbiased.
   void Forward(const float* x, const float* bias, const float* scale, const float* offset,
                float epsilon, float* y, float* z, float* mean, float* variance,
                float* inverse) const {
     const auto added = Repeat(bias);
-    Sums sums(period_);
+    Sums sums(period);
     Each([&](int64_t i, int k, int lanes) {
       const Floats value = Selu(Load(x + i, lanes) + added[k]);
       Store(z + i, value, lanes);
@@ -89,17 +73,17 @@ class Normaliser {
     });
     Mean(sums, mean);
     const auto middle = Repeat(mean);
-    Sums squares(period_);
+    Sums squares(period);
     Each([&](int64_t i, int k, int lanes) {
       const Floats away = First(Load(z + i, lanes) - middle[k], lanes);
       squares[k] += away * away;
     });
     Mean(squares, variance);
-    std::vector<float> factor(channels_);
-    for (int c = 0; c < channels_; ++c) {
+    std::vector<float> factor(channels);
+    for (int c = 0; c < channels; ++c) {
       inverse[c] = 1 / std::sqrt(variance[c] + epsilon);
       factor[c] = scale[c] * inverse[c];
-      variance[c] *= rows_ > 1 ? static_cast<float>(rows_) / (rows_ - 1) : 1;
+      variance[c] *= rows > 1 ? static_cast<float>(rows) / (rows - 1) : 1;
     }
     const auto times = Repeat(factor.data()), plus = Repeat(offset);
     Each([&](int64_t i, int k, int lanes) {
@@ -109,8 +93,8 @@ class Normaliser {
 
   // x, y: [rows, channels]; y may be x.
   void Forward(const float* x, const FixedNorm& norm, float* y) const {
-    std::vector<float> factor(channels_), rest(channels_);
-    for (int c = 0; c < channels_; ++c) {
+    std::vector<float> factor(channels), rest(channels);
+    for (int c = 0; c < channels; ++c) {
       factor[c] = norm.scale[c] / std::sqrt(norm.variance[c] + norm.epsilon);
       rest[c] = norm.offset[c] - norm.mean[c] * factor[c];
     }
@@ -126,7 +110,7 @@ class Normaliser {
                 const float* scale, float* dx, float* dbias, float* dscale,
                 float* doffset) const {
     const auto middle = Repeat(mean);
-    Sums sums(period_), products(period_);
+    Sums sums(period), products(period);
     Each([&](int64_t i, int k, int lanes) {
       const Floats d = Load(dy + i, lanes);
       sums[k] += d;
@@ -134,14 +118,14 @@ class Normaliser {
     });
     Mean(sums, doffset);
     Mean(products, dscale);
-    std::vector<float> factor(channels_), slope(channels_);
-    for (int c = 0; c < channels_; ++c) {
+    std::vector<float> factor(channels), slope(channels);
+    for (int c = 0; c < channels; ++c) {
       factor[c] = scale[c] * inverse[c];
       slope[c] = dscale[c] * inverse[c] * inverse[c];
     }
     const auto times = Repeat(factor.data()), minus = Repeat(doffset),
                along = Repeat(slope.data());
-    Sums biases(period_);
+    Sums biases(period);
     Each([&](int64_t i, int k, int lanes) {
       const Floats value = Load(z + i, lanes);
       const Floats dz = times[k] * (Load(dy + i, lanes) - minus[k] - (value - middle[k]) * along[k]);
@@ -150,53 +134,12 @@ class Normaliser {
       biases[k] += First(d, lanes);
     });
     Mean(biases, dbias);
-    for (int c = 0; c < channels_; ++c) {
-      dbias[c] *= rows_;
-      doffset[c] *= rows_;
-      dscale[c] *= rows_ * inverse[c];
+    for (int c = 0; c < channels; ++c) {
+      dbias[c] *= rows;
+      doffset[c] *= rows;
+      dscale[c] *= rows * inverse[c];
     }
   }
-
- private:
-  using Sums = Buffer<Floats>;
-
-  // Calls f(position, vector within the period, lanes) for each vector of the array.
-  template <typename F>
-  void Each(F f) const {
-    const int64_t size = rows_ * channels_, whole = size / kLanes * kLanes;
-    for (int64_t i = 0, k = 0; i < whole; i += kLanes) {
-      f(i, k, kLanes);
-      if (++k == period_) k = 0;
-    }
-    if (whole < size) f(whole, whole / kLanes % period_, static_cast<int>(size - whole));
-  }
-
-  // Sets all lanes of v after the first `lanes` to 0.
-  static Floats First(Floats v, int lanes) {
-    if (lanes < kLanes)
-      for (int lane = lanes; lane < kLanes; ++lane) v[lane] = 0;
-    return v;
-  }
-
-  // Lays out one value per channel over a period.
-  Buffer<Floats> Repeat(const float* by_channel) const {
-    Buffer<Floats> repeated(period_);
-    float* to = reinterpret_cast<float*>(repeated.get());
-    for (int i = 0; i < period_ * kLanes; ++i) to[i] = by_channel[i % channels_];
-    return repeated;
-  }
-
-  // Adds up the sums of each channel and divides by the number of rows.
-  void Mean(Sums& sums, float* mean) const {
-    std::vector<double> total(channels_);
-    const float* from = reinterpret_cast<const float*>(sums.get());
-    for (int i = 0; i < period_ * kLanes; ++i) total[i % channels_] += from[i];
-    for (int c = 0; c < channels_; ++c) mean[c] = total[c] / rows_;
-  }
-
-  const int64_t rows_;
-  const int channels_;
-  int period_;  // in vectors
 };
 
 }  // namespace

@@ -404,7 +404,8 @@ def test_the_operations_load_here():
 )
 def test_the_operations_for_avx2_pass_these_tests_as_well():
     """In another process: a process can register an operation only once."""
-    files = (__file__, Path(__file__).with_name("test_native_prediction.py"))
+    names = ("test_native_conv6.py", "test_native_prediction.py")
+    files = (__file__, *map(Path(__file__).with_name, names))
     arguments = ["-m", "pytest", "-p", "no:cacheprovider", *map(str, files)]
     done = programs.run(arguments, env={**os.environ, compile.MAX_ISA: "AVX2"})
     assert done.returncode == 0, done.stdout
