@@ -84,6 +84,14 @@ class Main:
         " making choices; drawn at random, not stratified by class. 0: train on all.",
         least=0,
     )
+    shifts: int = setting(
+        0,
+        "Score the trained network once more, averaged over all shifts of an image by up"
+        " to so many pixels: 9 of them for 1, 25 for 2.",
+        least=0,
+        most=2,
+        decides=False,
+    )
     threads: int = setting(
         0,
         "CPU threads; 0: one per core. The last bits of the result depend on it.",

@@ -4,6 +4,7 @@
 docs/api.md's script, in test_api_page, has the same bits as the command line.
 """
 
+import json
 import signal
 import threading
 from pathlib import Path
@@ -101,3 +102,11 @@ def test_other_threads_of_tensorflow_are_reported(monkeypatch, capsys):
     resolved = machine.Resolved(Config(replicas=2), {}, "", 2)
     machine.set_threads(resolved, machine.cluster.Place())
     assert "bits of the weights may differ" in capsys.readouterr().err
+
+
+def test_a_run_is_scored_over_shifts_too(tmp_path):
+    config = Config(**SMALL, shifts=1, run_dir=str(tmp_path / "run"))
+    stored = json.loads((train.run(config) / "result.json").read_text())
+    plain, shifted = stored["test"], stored["test_shifts1"]
+    assert shifted["shifts"] == 1 and shifted["images"] == plain["images"]
+    assert shifted["nll"] != plain["nll"]
