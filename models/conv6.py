@@ -126,6 +126,7 @@ class Conv6(tf.Module):
         # TensorFlow's are faster at a single prediction, for which ours would have to
         # transform all kernels.
         native = self.native and training is True
+        native = native or kernel_sets.predicts(self.native, training, many=True)
 
         def block(x, number, pool=False):
             conv = getattr(self, f"conv{number}")

@@ -21,26 +21,36 @@ from native import ops
 KERNELS = ("native", "tensorflow")
 MIN_CHANNELS = 16  # of input and output; with fewer, `ops.conv3x3` is no faster
 
-_predicting = contextvars.ContextVar("predicting", default=False)
+# What the networks traced here predict: "", "any" number of images, or "many".
+_predicting = contextvars.ContextVar("predicting", default="")
 
 
 @contextlib.contextmanager
-def predicting() -> Iterator[None]:
+def predicting(*, many: bool = False) -> Iterator[None]:
     """Lets the networks that are traced within predict with our operations.
 
     They do if they train with them, and if the operations are compiled already: nobody
     waits for the compiler to see a score. Only for graphs that stay in this process.
+
+    Args:
+      many: whether only large batches will be predicted. Then 3×3 convolutions, too,
+        are ours; they transform their kernels at each call.
     """
-    token = _predicting.set(True)
+    token = _predicting.set("many" if many else "any")
     try:
         yield
     finally:
         _predicting.reset(token)
 
 
-def predicts(native: bool, training: layers.Training) -> bool:
-    """Whether a network that trains with ours (`native`) predicts with ours here."""
-    return native and training is False and _predicting.get() and ops.compiled()
+def predicts(native: bool, training: layers.Training, *, many: bool = False) -> bool:
+    """Whether a network that trains with ours (`native`) predicts with ours here.
+
+    `many` if that pays for large batches only.
+    """
+    here = _predicting.get()
+    wanted = here == "many" if many else here != ""
+    return native and training is False and wanted and ops.compiled()
 
 
 def conv3x3(

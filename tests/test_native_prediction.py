@@ -98,7 +98,7 @@ LENET = {"batch_norm": "all", "batch_norm_first": False, "dropout": 0.3}
     "name, options, trains, predicts",
     [
         ("lenet", LENET, {"ConvPool", "SeluNorm"}, {"ConvStack", "SeluNormFixed"}),
-        ("conv6", {}, {"Conv3x3"}, set()),
+        ("conv6", {}, {"Conv3x3", "Conv3x3Pool"}, set()),
     ],
 )
 def test_only_predictions_that_stay_here_use_native_operations(
@@ -109,9 +109,13 @@ def test_only_predictions_that_stay_here_use_native_operations(
     ours = trains | predicts
     assert ours & operations(network, training=True) == trains
     assert not ours & operations(network)
-    with kernels.predicting():
-        assert ours & operations(network) == predicts
-        assert not ours & operations(models.build(name, **options))
+    for many in (False, True):
+        with kernels.predicting(many=many):
+            wanted = (
+                {"Conv3x3", "Conv3x3Pool"} if many and name == "conv6" else predicts
+            )
+            assert ours & operations(network) == wanted
+            assert not ours & operations(models.build(name, **options))
 
 
 def test_nothing_is_compiled_for_a_prediction(tmp_path, monkeypatch):

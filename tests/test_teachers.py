@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of training/teachers.py: a run that learns from other runs."""
 
+import dataclasses
 import json
 import math
 import shutil
@@ -13,6 +14,7 @@ import train
 from config import Config
 from evaluation import provenance, recipes
 from system import errors
+from tests import networks
 from tests.test_older_runs import GOLDEN
 from training import losses, runs, teachers, weights
 from training.runs import RunError
@@ -65,7 +67,7 @@ def teacher(*logits):
 def test_probabilities_are_the_mean_over_teachers():
     taught = [teacher(0.0, 0.0), teacher(0.0, 2 * math.log(3.0))]
     images = tf.zeros([3, 28, 28, 1], tf.uint8)
-    found = teachers.online(taught, 2.0)(images, tf.range(3))
+    found = teachers.online(Config(temperature=2.0), taught)(images, tf.range(3))
     np.testing.assert_allclose(found, [[3 / 8, 5 / 8]] * 3, rtol=1e-6)
 
 
@@ -86,7 +88,7 @@ def test_logits_are_computed_once(config, tmp_path, monkeypatch):
     teach = teachers.build(config, taught, fed())
     indices = tf.constant([2400, 3, 3])
     images = tf.gather(fed().train_images, indices)
-    expected = teachers.online(taught, 2.0)(images, indices)
+    expected = teachers.online(config, taught)(images, indices)
     np.testing.assert_allclose(teach(None, indices), expected, rtol=1e-6)
     monkeypatch.setattr(teachers, "predict", None)
     again = teachers.build(config, taught, fed())
@@ -94,6 +96,23 @@ def test_logits_are_computed_once(config, tmp_path, monkeypatch):
     assert len([*tmp_path.glob("logits-*.f32")]) == 2
     with pytest.raises(TypeError):  # other images
         teachers.build(config, taught, fed(2499))
+
+
+@pytest.mark.native
+def test_a_run_with_native_operations_asks_its_teachers_with_them(config):
+    network = networks.build("conv6", kernels="native")
+    taught = [teachers.Teacher("runs/x", network, "x")]
+    images = tf.constant(networks.digits(3))
+
+    def kinds(kernels):
+        other = dataclasses.replace(config, kernels=kernels)
+        teach = tf.function(lambda x: teachers.online(other, taught)(x, None))
+        graph = teach.get_concrete_function(images).graph
+        return teach(images), {op.type for op in graph.get_operations()}
+
+    ours, theirs = kinds("native"), kinds("tensorflow")
+    assert "Conv3x3" in ours[1] and "Conv3x3" not in theirs[1]
+    np.testing.assert_allclose(ours[0], theirs[0], atol=1e-5)
 
 
 @pytest.mark.parametrize("damage", ["bit", "cut", "gone", "manifest", "json"])

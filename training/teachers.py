@@ -8,6 +8,7 @@ network is fed it, as Beyer et al., "Knowledge distillation: A good teacher is p
 and consistent", 2022, advise; that costs a forward pass of each in every step.
 """
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from models import kernels
 from system import errors, files, untrusted
 from training import checkpoints, runs, sets, weights
 
@@ -96,7 +98,7 @@ def build(
     if not teachers:
         return None
     if config.teach_online:
-        return online(teachers, config.temperature)
+        return online(config, teachers)
     if data_sets.stored is not None:
         raise errors.UsageError(
             "--teachers stores a row of logits for each image in memory, but"
@@ -112,7 +114,7 @@ def build(
         logits = stored.read(len(images))
         if logits is None:
             files.check_writable(folder, "augmented_dir", is_folder=True)
-            logits = predict(teacher, images, config.replicas)
+            logits = predict(config, teacher, images)
             stored.write(logits)
         total += tf.nn.softmax(logits / np.float32(config.temperature)).numpy()
     targets = tf.constant(total / np.float32(len(teachers)))
@@ -124,25 +126,32 @@ def imitate(config: Any, teachers: Sequence[Teacher], classes: int) -> Teach | N
     if not teachers:
         return None
     if config.teach_online:
-        return online(teachers, config.temperature)
+        return online(config, teachers)
     return lambda images, indices: tf.fill([tf.size(indices), classes], 1 / classes)
 
 
-def online(teachers: Sequence[Teacher], temperature: float) -> Teach:
+def online(config: Any, teachers: Sequence[Teacher]) -> Teach:
     """Returns what shows the images of a batch to all teachers, in the graph."""
 
     def teach(images, indices):
-        each = [teacher.network(images, training=False)[0] for teacher in teachers]
-        return tf.reduce_mean(tf.nn.softmax(tf.stack(each) / temperature), 0)
+        each = [_logits(config, teacher, images) for teacher in teachers]
+        return tf.reduce_mean(tf.nn.softmax(tf.stack(each) / config.temperature), 0)
 
     return teach
 
 
-def predict(teacher: Teacher, images: np.ndarray, parts: int) -> np.ndarray:
+def _logits(config: Any, teacher: Teacher, images: tf.Tensor) -> tf.Tensor:
+    ours = config.kernels == "native"
+    with kernels.predicting(many=True) if ours else contextlib.nullcontext():
+        return teacher.network(images, training=False)[0]
+
+
+def predict(config: Any, teacher: Teacher, images: np.ndarray) -> np.ndarray:
     """Logits of images uint8 [N, 28, 28, 1], float32 [N, classes].
 
-    So many `parts` of a batch are computed side by side.
+    As many parts of a batch as the run has replicas are computed side by side.
     """
+    parts = config.replicas
 
     @tf.function(
         autograph=False,
@@ -150,7 +159,7 @@ def predict(teacher: Teacher, images: np.ndarray, parts: int) -> np.ndarray:
     )
     def logits(batch):
         pieces = tf.split(batch, parts)
-        return tf.concat([teacher.network(p, training=False)[0] for p in pieces], 0)
+        return tf.concat([_logits(config, teacher, piece) for piece in pieces], 0)
 
     size, found = parts * BATCH, []
     with tqdm(desc="teach", total=len(images), unit="img", disable=None) as bar:
