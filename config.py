@@ -86,8 +86,8 @@ class Main:
     )
     shifts: int = setting(
         0,
-        "Score the trained network once more, averaged over all shifts of an image by up"
-        " to so many pixels: 9 of them for 1, 25 for 2.",
+        "Score the trained network once more, averaged over all shifts of an image by"
+        " up to so many pixels: 9 of them for 1, 25 for 2.",
         least=0,
         most=2,
         decides=False,
