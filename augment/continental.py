@@ -11,6 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from augment.geometry import SIDE
+from augment.xla import compiled
 
 ONE, SEVEN = 1, 7
 
@@ -65,7 +66,7 @@ def draw(
     return _draw(images, labels, draws, share)
 
 
-@tf.function(autograph=False, jit_compile=True)  # many small operations
+@compiled
 def _draw(
     images: tf.Tensor, labels: tf.Tensor, draws: tf.Tensor, share: float
 ) -> tf.Tensor:

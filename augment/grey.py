@@ -12,9 +12,8 @@ import tensorflow as tf
 from augment import normal
 from augment.geometry import SIDE
 from augment.online_settings import OnlineSettings
+from augment.xla import compiled
 from native import ops
-
-_compiled = tf.function(autograph=False, jit_compile=True)  # many small operations
 
 
 def _amounts(seed: tf.Tensor, levels: tf.Tensor, most: float) -> tf.Tensor:
@@ -49,7 +48,7 @@ def thickness(
     return _thicken(framed, settings.thickness * draws)
 
 
-@_compiled
+@compiled
 def _thicken(framed: tf.Tensor, amounts: tf.Tensor) -> tf.Tensor:
     """Levels for framed ones [N, 30, 30] and amounts [N, 1, 1, 1], below 0 to thin.
 
@@ -81,7 +80,7 @@ def native_blur(
     return ops.blur(levels, _amounts(seed, levels, settings.blur))
 
 
-@_compiled
+@compiled
 def _weights(sigma: tf.Tensor) -> tf.Tensor:
     """Matrices B [N, 28, 28]: B @ image @ Bᵀ is the blurred image."""
     place = tf.range(float(SIDE))
@@ -102,7 +101,7 @@ def noise(levels: tf.Tensor, seed: tf.Tensor, settings: OnlineSettings) -> tf.Te
     return _add_noise(levels, amounts, drawn)
 
 
-@_compiled
+@compiled
 def _add_noise(levels: tf.Tensor, amounts: tf.Tensor, drawn: tf.Tensor) -> tf.Tensor:
     return levels + amounts * normal.numbers(tf.reshape(drawn, tf.shape(levels)))
 
@@ -122,7 +121,7 @@ def cutout(levels: tf.Tensor, seed: tf.Tensor, settings: OnlineSettings) -> tf.T
     return _erase(levels, y, x, half)
 
 
-@_compiled
+@compiled
 def _erase(levels: tf.Tensor, y: tf.Tensor, x: tf.Tensor, half: tf.Tensor) -> tf.Tensor:
     place = tf.range(float(SIDE))
     rows = tf.abs(place[:, tf.newaxis, tf.newaxis] - y) < half  # [N, 28, 1, 1]

@@ -7,7 +7,7 @@ levels that are rounded to bytes; and to draw more bits would take most of the t
 
 import tensorflow as tf
 
-_compiled = tf.function(autograph=False, jit_compile=True)
+from augment.xla import compiled
 
 
 def octets(seed: tf.Tensor, count: tf.Tensor, size: int) -> tf.Tensor:
@@ -19,7 +19,7 @@ def octets(seed: tf.Tensor, count: tf.Tensor, size: int) -> tf.Tensor:
     return tf.reshape(tf.bitcast(words, tf.uint8), [count, -1])[:, :size]
 
 
-@_compiled
+@compiled
 def _words(seed: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
     """Random uint64 [count].
 
@@ -32,7 +32,7 @@ def _words(seed: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
     )
 
 
-@_compiled  # many small operations
+@compiled
 def numbers(drawn: tf.Tensor) -> tf.Tensor:
     """Turns random bytes into numbers of mean 0 and variance 1: float32.
 

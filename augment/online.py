@@ -18,12 +18,8 @@ import tensorflow as tf
 from augment import geometry, grey, normal
 from augment.geometry import CENTRE, FRAMED, SIDE
 from augment.online_settings import OnlineSettings, settings_from
+from augment.xla import compiled
 from native import ops
-
-# XLA fuses many small operations into one loop; matrix products are left to TensorFlow,
-# which is faster at them on a CPU. The stages are compiled one by one: in a single loop
-# the gather would keep everything else from being vectorised, and take twice as long.
-_compiled = tf.function(autograph=False, jit_compile=True)
 
 # Amounts float32 [2, N], uniform in ± the setting → matrices float32 [N, 3, 3], which
 # map a pixel (x, y, 1) of the result, counted from the centre, to the place to read.
@@ -192,12 +188,14 @@ def _shade(
     return _to_bytes(levels)
 
 
-@_compiled
+# The stages are compiled one by one: in a single loop the gather would keep everything
+# else from being vectorised, and take twice as long.
+@compiled
 def _to_bytes(levels: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.round(255 * tf.clip_by_value(levels, 0, 1)), tf.uint8)
 
 
-@_compiled
+@compiled
 def _product(amounts: dict[str, tf.Tensor]) -> tf.Tensor:
     """Product of the matrices of affine transforms: [N, 3, 3].
 
@@ -209,7 +207,7 @@ def _product(amounts: dict[str, tf.Tensor]) -> tf.Tensor:
     )
 
 
-@_compiled
+@compiled
 def _places(
     amounts: dict[str, tf.Tensor], displacements: list[tf.Tensor]
 ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -258,7 +256,7 @@ def _read(images: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     return tf.reshape(values, [-1, SIDE, SIDE, 1])
 
 
-@_compiled
+@compiled
 def _squares(images: tf.Tensor) -> tf.Tensor:
     """Packs every 2 × 2 pixels into one number, so that one gather reads all four.
 
@@ -277,14 +275,14 @@ def _squares(images: tf.Tensor) -> tf.Tensor:
     return upper + 2**16 * lower
 
 
-@_compiled
+@compiled
 def _gather(squares: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     """Picks the squares, of [N, 900], around each place: [N, 784]."""
     index = (tf.floor(y) + 1) * FRAMED + tf.floor(x) + 1
     return tf.gather(squares, tf.cast(index, tf.int32), batch_dims=1)
 
 
-@_compiled
+@compiled
 def _blend(squares: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     """Interpolates between the pixels around each place: uint8 [N, 784]."""
     # Do not rewrite: which product is fused with which sum, hence the last bit, depends

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from augment import online
 from augment.geometry import CENTRE, SIDE
+from augment.xla import compiled
 from native import ops
 
 NO_CLASS = -1  # label of an outlier: its target is the same for all classes
@@ -108,11 +109,7 @@ def make(
     return _judge(images, labels, seen, inside, zoom)
 
 
-# Many small operations, on few images.
-_compiled = tf.function(autograph=False, jit_compile=True)
-
-
-@_compiled
+@compiled
 def _looks(
     draws: tf.Tensor, views: tuple[View, ...]
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -140,7 +137,7 @@ def _looks(
     return matrices, from_centre <= (reach * zoom)[:, tf.newaxis], zoom
 
 
-@_compiled
+@compiled
 def _judge(
     images: tf.Tensor,
     labels: tf.Tensor,
