@@ -13,6 +13,7 @@ if __name__ == "__main__":  # first, as the other imports take a while
 
     console.start()
 
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -125,6 +126,16 @@ def plot(own: Sequence[Record], others: Sequence[Record]) -> Figure:
     return draw()
 
 
+# Where a label begins or ends, in points from its record.
+_CORNERS = ((4, 4), (-4, 4), (4, -9), (-4, -9))
+
+
+def _is_near(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether the labels of two records, at (x, y), would overlap at the same corner."""
+    across, along = (math.log10(a / b) for a, b in zip(one, other))
+    return abs(across) < 0.3 and abs(along) < 0.03
+
+
 _TICKS = (0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
 
 
@@ -149,6 +160,7 @@ def _draw(
     )
     axes.set_xscale("log")
     axes.set_yscale("log")
+    labelled: list[tuple[float, float, int]] = []  # x, y and which of `_CORNERS`
     for label, colour, marker, records in kinds:
         known = [record for record in records if getattr(record, attribute)]
         axes.errorbar(
@@ -162,10 +174,15 @@ def _draw(
             capsize=2,
         )
         for record in known:
+            x, y = getattr(record, attribute), record.error
+            taken = {corner for *at, corner in labelled if _is_near((x, y), at)}
+            corner = min({*range(len(_CORNERS))} - taken, default=0)
+            labelled.append((x, y, corner))
             axes.annotate(
                 record.name,
-                (getattr(record, attribute), record.error),
-                xytext=(4, 4),
+                (x, y),
+                xytext=_CORNERS[corner],
+                ha="left" if _CORNERS[corner][0] > 0 else "right",
                 textcoords="offset points",
                 fontsize=6.5,
                 color=colour,
