@@ -83,6 +83,7 @@ INTEGERS = {
     "replicas": ([0, 128], [-1, 129]),
     "seed": ([0, 2**31 - 1], [-1, 2**31]),
     "shift_pixels": ([1, 4], [0, 5, 28]),
+    "shifts": ([0, 2], [-1, 3]),
     "split_seed": ([0, 2**63 - 1], [-1, 2**63]),
     "threads": ([0, 1024], [-1, 1025]),
     "validation_size": ([0, 10**40], [-1]),  # `data.split` knows what there is
