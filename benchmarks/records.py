@@ -131,7 +131,7 @@ _CORNERS = ((4, 4), (-4, 4), (4, -9), (-4, -9))
 
 
 def _is_near(one: Sequence[float], other: Sequence[float]) -> bool:
-    """Whether the labels of two records, at (x, y), would overlap at the same corner."""
+    """Whether labels of two records, at (x, y), would overlap at the same corner."""
     across, along = (math.log10(a / b) for a, b in zip(one, other))
     return abs(across) < 0.3 and abs(along) < 0.03
 
