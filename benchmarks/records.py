@@ -206,8 +206,8 @@ def define_flags() -> None:
     flags.DEFINE_list(
         "recipes",
         [
-            *("lenet", "lenet_taught", "lenet_three_teachers", "robust", "tiny8k"),
-            *("tiny20k", "fast99", "fast995", "fast997", "compact", "double_conv"),
+            *("lenet", "lenet_taught", "robust", "tiny8k", "tiny20k"),
+            *("fast99", "fast995", "fast997", "compact", "double_conv"),
         ],
         "Recipes of results/ to draw.",
     )
