@@ -308,7 +308,7 @@ def train_and_score(resolved: machine.Resolved, run: Session) -> None:
         predict = train(config, data_sets, run)
     if data_sets.scored and run.workers.place.number == 0:
         trained_run = trained.after_training(run, config, predict)
-        result.evaluate(trained_run.averaged(config.shifts), data_sets.scored)
+        result.evaluate(trained_run, data_sets.scored)
     elif not data_sets.scored:
         print("nothing to score: unlabelled test set, and no images held out")
     run.workers.agree(0)  # waits until worker 0 has written the score

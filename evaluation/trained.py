@@ -128,14 +128,18 @@ def load(run_dir: Path, *, calibrated: bool = True) -> TrainedRun:
 def after_training(
     run: "Session", config: Config, predict: scoring.Predict
 ) -> TrainedRun:
-    """The run that was just trained, with its network still in memory."""
+    """The run that was just trained, with its network still in memory.
+
+    Its predictions are averaged over shifts, if its settings say so.
+    """
     step = max(checkpoints.steps(run.run_dir / checkpoints.FOLDER), default=0)
     network = predict.network
     if temperature := read_temperature(run.run_dir, step):
         predict = _predict(network, temperature)
-    return TrainedRun(
+    trained = TrainedRun(
         run.run_dir, run.record, config, network, predict, step, temperature
     )
+    return trained.averaged(config.shifts)
 
 
 def _predict(network: tf.Module, temperature: float | None) -> scoring.Predict:
