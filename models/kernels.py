@@ -61,13 +61,11 @@ def conv3x3(
     A 2×2 max pool of stride 2 may follow. Ours computes it if the layer is a 3×3
     `layers.Conv` without bias and has enough channels.
     """
-    if native and isinstance(layer, layers.Conv):
-        if min(layer.w.shape[2:]) >= MIN_CHANNELS:
-            if pool and x.shape[1] % 2 == x.shape[2] % 2 == 0:
-                return ops.conv3x3_pool(x, layer.w)
-            x = ops.conv3x3(x, layer.w)
-            return layers.max_pool(x, 2, 2) if pool else x
-    x = layer(x)
+    ours = native and isinstance(layer, layers.Conv)
+    ours = ours and min(layer.w.shape[2:]) >= MIN_CHANNELS
+    if ours and pool and x.shape[1] % 2 == x.shape[2] % 2 == 0:
+        return ops.conv3x3_pool(x, layer.w)
+    x = ops.conv3x3(x, layer.w) if ours else layer(x)
     return layers.max_pool(x, 2, 2) if pool else x
 
 
