@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,3 +117,30 @@ class Peer:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def start_each(
+    start: Callable[[dict[str, Any]], Peer],
+    settings: Sequence[dict[str, Any]],
+    every: bool,
+) -> list[Peer]:
+    """Starts a peer with each of its settings; names and leaves out those that fail.
+
+    We cannot mend other libraries: PyTorch 2.13's compiled max pool, channels first,
+    fails when held to AVX2. `every`: none may fail, as with our own code.
+
+    Raises:
+      BenchmarkError: all failed, or one where `every` must not.
+      Missing: as from `Peer`; other settings would not help.
+    """
+    started: list[Peer] = []
+    for number, some in enumerate(settings, 1):
+        try:
+            started.append(start(some))
+        except Missing:
+            raise
+        except BenchmarkError as error:
+            if every or (number == len(settings) and not started):
+                raise
+            print(f"{json.dumps(some)} is left out: {error}")
+    return started

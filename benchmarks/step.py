@@ -149,13 +149,13 @@ def _choose_all(
     settings: Mapping[str, Sequence[Settings]],
     seconds: float,
 ) -> tuple[dict[str, peers.Peer], dict[str, dict[str, Any]]]:
-    """Starts the peers that are not missing; what was tried of each, or "missing"."""
+    """Starts the peers that can be; what was tried of each, or "missing"."""
     running: dict[str, peers.Peer] = {}
     found: dict[str, dict[str, Any]] = {}
     for name, some in settings.items():
         try:
             running[name], tried = _choose(start, name, some, seconds)
-        except peers.Missing as missing:
+        except peers.BenchmarkError as missing:
             if name == "ours":
                 raise
             print(f"{name} is missing: {missing}")
@@ -192,7 +192,7 @@ def _choose(
       The peer, not closed; if there was a choice, a list of what was
       tried: {"settings", "images_per_second" of each turn}.
     """
-    candidates = [start(name, some) for some in settings]
+    candidates = peers.start_each(lambda s: start(name, s), settings, name == "ours")
     if len(candidates) == 1:
         return candidates[0], []
     speeds: list[list[float]] = [[] for _ in candidates]

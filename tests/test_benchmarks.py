@@ -40,6 +40,8 @@ def broken():
     return answer
 
 def loop(*, speed):
+    if speed == 0:
+        raise errors.UserError("no luck")
     return lambda s: {"images_per_second": speed * s, "parameters": 7}
 
 def gemm():
@@ -50,7 +52,7 @@ def held():
     return lambda name: os.environ.get(name)
 
 PEERS = {f.__name__: f for f in (double, missing, helpless, failing, broken, gemm)}
-PEERS |= {"ours": loop, "keras": loop, "held": held}
+PEERS |= {"ours": loop, "keras": loop, "jax": loop, "held": held}
 """
 
 
@@ -220,6 +222,22 @@ def test_compare_takes_the_best_settings_and_names_missing_peers(
     assert lines[0].startswith("missing is missing: No module named")
     assert lines[2] == "keras (speed 5): 5 images/s"
     assert lines[-1] == "round 2 of 2, images/s: ours 30, keras 50, gemm 100 GFLOP/s"
+
+
+def test_settings_that_a_peer_fails_with_are_named_and_end_nothing(
+    stand_ins, monkeypatch, capsys
+):
+    monkeypatch.setattr(step, "PEERS", stand_ins)
+    good, bad = {"speed": 3}, {"speed": 0}
+    settings = {"ours": [good], "keras": [bad, good], "jax": [bad, bad]}
+    found = step.compare(settings, rounds=1, seconds=10, turn_seconds=1)
+    assert found["peers"]["keras"]["settings"] == good
+    assert "the peer jax failed: " in found["peers"]["jax"]["missing"]
+    out = capsys.readouterr().out
+    assert '{"speed": 0} is left out: the peer keras failed: no luck' in out
+    assert "jax is missing: the peer jax failed: " in out
+    with pytest.raises(peers.BenchmarkError, match="the peer ours failed"):
+        step.compare({"ours": [bad, good]}, rounds=1, seconds=10)
 
 
 @pytest.mark.usefixtures("forked_peers")
