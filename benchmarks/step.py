@@ -149,7 +149,7 @@ def _choose_all(
     settings: Mapping[str, Sequence[Settings]],
     seconds: float,
 ) -> tuple[dict[str, peers.Peer], dict[str, dict[str, Any]]]:
-    """Starts the peers that can be; what was tried of each, or "missing"."""
+    """Starts the peers that start; what was tried of each, or why "missing"."""
     running: dict[str, peers.Peer] = {}
     found: dict[str, dict[str, Any]] = {}
     for name, some in settings.items():
