@@ -15,6 +15,7 @@ import sysconfig
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +32,35 @@ from benchmarks.ours import (
 )
 
 GEMM_SIZE = 2048
+
+Settings = dict[str, Any]
+
+# Settings that each peer tries, the most promising first; threads 0: its default.
+SETTINGS: dict[str, list[Settings]] = {
+    "ours": [
+        {"threads": 0},
+        {"threads": 0, "replicas": 1},
+        {"threads": 1},
+        {"threads": 0, "kernels": "tensorflow"},
+    ],
+    "keras": [
+        {"threads": 0, "jit_compile": "auto", "steps_per_execution": 1},  # as shipped
+        {"threads": 0, "jit_compile": False, "steps_per_execution": 32},
+        {"threads": 0, "jit_compile": False, "steps_per_execution": 1},
+        {"threads": 2, "jit_compile": False, "steps_per_execution": 32},
+        {"threads": 1, "jit_compile": False, "steps_per_execution": 32},
+    ],
+    **{
+        peer: [
+            {"threads": threads, "channels_last": channels_last}
+            for threads in (0, 1)
+            for channels_last in (True, False)
+        ]
+        for peer in ("torch_eager", "torch_compile")
+    },
+    "jax": step_jax.SETTINGS,
+    "keras_jax": step_jax.KERAS_SETTINGS,
+}
 
 
 def keras(*, threads: int, jit_compile: bool | str, steps_per_execution: int) -> Loop:

@@ -42,6 +42,8 @@ def broken():
 def loop(*, speed):
     if speed == 0:
         raise errors.UserError("no luck")
+    if speed == -1:
+        return lambda s: {"images_per_second": 9 / (s < 10), "parameters": 7}
     return lambda s: {"images_per_second": speed * s, "parameters": 7}
 
 def gemm():
@@ -171,9 +173,9 @@ def test_settings_are_those_of_the_flagfile_with_a_constant_rate():
 
 
 def test_every_peer_is_tried_quickly_and_in_full():
-    assert set(step.SETTINGS) == set(step_peers.LOOPS) == set(step.QUICK_SETTINGS)
+    assert set(step_peers.SETTINGS) == set(step_peers.LOOPS) == set(step.QUICK_SETTINGS)
     for peer, count in step.QUICK_SETTINGS.items():
-        assert 1 <= count <= len(step.SETTINGS[peer])
+        assert 1 <= count <= len(step_peers.SETTINGS[peer])
 
 
 def test_timer_converts_seconds_to_steps():
@@ -240,9 +242,33 @@ def test_settings_that_a_peer_fails_with_are_named_and_end_nothing(
         step.compare({"ours": [bad, good]}, rounds=1, seconds=10)
 
 
+def test_a_peer_that_fails_in_a_round_ends_nothing(stand_ins, monkeypatch, capsys):
+    monkeypatch.setattr(step, "PEERS", stand_ins)
+    good, late = {"speed": 3}, {"speed": -1}
+    settings = {"ours": [good], "keras": [late, good], "jax": [good]}
+    found = step.compare(settings, rounds=2, seconds=10, turn_seconds=1)
+    assert "division by zero" in found["peers"]["keras"]["missing"]
+    assert found["peers"]["jax"]["images_per_second"] == [30, 30]
+    assert capsys.readouterr().out.count("keras is missing: ") == 1
+    with pytest.raises(peers.BenchmarkError, match="the peer ours failed"):
+        step.compare({"ours": [late]}, rounds=1, seconds=10)
+
+
+def test_the_fastest_settings_are_tried_again():
+    some = [{"threads": n} for n in range(4)]
+    speeds = [[3, 3, 1], [1, 1, 9], [2, 2, 2], [4, 1, 4]]
+    tried = [
+        {"settings": one, "images_per_second": values}
+        for one, values in zip(some, speeds, strict=True)
+    ]
+    assert step._fastest({"tried": tried}, some) == [{"threads": 3}, {"threads": 0}]
+    assert step._fastest({"tried": []}, some[:1]) == some[:1]
+    assert step._fastest({"missing": "no such module"}, some) == some
+
+
 @pytest.mark.usefixtures("forked_peers")
 def test_peers_of_tensorflow_train_the_same_network():
-    settings = {"ours": [{"threads": 1}], "keras": step.SETTINGS["keras"][2:3]}
+    settings = {"ours": [{"threads": 1}], "keras": step_peers.SETTINGS["keras"][2:3]}
     found = step.compare(settings, rounds=1, seconds=0)
     for peer in found["peers"].values():
         assert 0 < peer["images_per_second"][0] < math.inf
@@ -262,7 +288,7 @@ def test_pytorch_trains_the_same_network_or_is_missing():
 @pytest.mark.parametrize("name", ["jax", "keras_jax"])
 def test_jax_trains_the_same_network_or_is_missing(name):
     try:
-        with peers.Peer(step.PEERS, name, step.SETTINGS[name][0]) as peer:
+        with peers.Peer(step.PEERS, name, step_peers.SETTINGS[name][0]) as peer:
             assert peer.ask(0)["parameters"] == 212_026
     except peers.Missing as missing:
         assert importlib.util.find_spec("jax") is None and "jax" in str(missing)
@@ -306,12 +332,19 @@ def test_all_are_measured_with_each_instruction_set(monkeypatch, processor, name
 
     def compare(settings, rounds, seconds, *, environment):
         held.append(environment)
-        return {"rounds": rounds, "ours": settings["ours"], "seconds": seconds}
+        found = {"rounds": rounds, "seconds": seconds}
+        return found | {
+            "peers": {name: {"settings": of} for name, of in settings.items()}
+        }
 
     monkeypatch.setattr(step, "compare", compare)
     found = step.measure(3, quick=True)["instruction_sets"]
-    quick = {"rounds": 3, "ours": step.SETTINGS["ours"][:1], "seconds": 1.0}
-    assert found == dict.fromkeys(names, quick)
+    assert list(found) == names
+    for of_set in found.values():
+        assert (of_set["rounds"], of_set["seconds"]) == (3, 1.0)
+        for name, count in step.QUICK_SETTINGS.items():
+            some = step_peers.SETTINGS[name][:count]
+            assert of_set["peers"][name]["settings"] == some
     assert held == [{}, step.HELD_TO_AVX2][: len(names)]
 
 
