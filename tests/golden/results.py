@@ -35,12 +35,16 @@ Results = dict[str, Any]  # name → number, text, or list of numbers
 
 
 def config(*arguments: str) -> Config:
-    """Flags of the main run, changed by the arguments."""
+    """Flags of the main run, changed by the arguments.
+
+    With its epochs, batch and rate of the time when most of the results were computed.
+    """
     if "epochs" not in flags.FLAGS:
         define_flags()
     flags.FLAGS.unparse_flags()
     flagfile = FOLDER.parent.parent / "lenet.flags"
-    flags.FLAGS(["train.py", f"--flagfile={flagfile}", *arguments])
+    then = ["--epochs=60", "--batch_size=64", "--learning_rate=3e-3"]
+    flags.FLAGS(["train.py", f"--flagfile={flagfile}", *then, *arguments])
     given = from_flags()
     flags.FLAGS.unparse_flags()
     return given
