@@ -17,6 +17,7 @@ if __name__ == "__main__":  # first: the imports below may take seconds
 
     console.start()
 
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -91,9 +92,11 @@ def measure(
     Results of other benchmarks in it stay. For the facts, see `environment.facts`.
     """
     found = results.read(folder)
+    start = time.monotonic()
     for name in names:
         figures = BENCHMARKS[name].measure(rounds)
-        print(BENCHMARKS[name].markdown(figures), end="\n\n", flush=True)
+        print(BENCHMARKS[name].markdown(figures), end="\n\n")
+        print(f"{name} done, {(time.monotonic() - start) / 60:.1f} minutes", flush=True)
         found[name] = {"environment": facts, "figures": figures}
         results.write(folder, found, BENCHMARKS)
     print(f"written to {folder}: results.json, results.md, plots/")

@@ -79,7 +79,8 @@ def test_every_benchmark_has_the_interface():
 def test_results_are_written(tmp_path, facts, benchmarks, capsys):
     folder = tmp_path / "new"
     program.measure(["b", "a"], 3, folder, facts)
-    assert "## b\n\n3 rounds\n\n## a" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "## b\n\n3 rounds\n\nb done, 0.0 minutes\n## a" in out
     assert results.read(folder) == {
         name: {"environment": facts, "figures": {"rounds": 3}} for name in "ab"
     }
