@@ -26,7 +26,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from benchmarks import peers, results
 from evaluation import figures
-from system import cli, errors, files, untrusted
+from system import cli, errors, files, flagfiles, untrusted
 
 FLAGS = flags.FLAGS
 
@@ -66,6 +66,17 @@ PUBLISHED = (
 )
 
 
+def scored(name: str) -> str:
+    """The entry of result.json with a recipe's score.
+
+    That is the score averaged over shifts, if the recipe's flagfile has --shifts.
+    """
+    path = peers.PROJECT / "flags" / f"{name}.flags"
+    words = flagfiles.expand([f"--flagfile={path}"]) if path.exists() else []
+    shifts = [word for word in words if word.startswith("--shifts=")]
+    return f"test_shifts{shifts[-1].partition('=')[2]}" if shifts else "test"
+
+
 def ours(folder: Path, names: Sequence[str]) -> list[Record]:
     """Reads the recipes of a folder, `results`, that have such names.
 
@@ -77,7 +88,8 @@ def ours(folder: Path, names: Sequence[str]) -> list[Record]:
         seeds = [untrusted.read_json(path) for path in paths]
         if not seeds:
             raise errors.UserError(f"{folder} has no results of {name}: train it first")
-        wrong = [100 * s["test"]["errors"] / s["test"]["images"] for s in seeds]
+        scores = [seed[scored(name)] for seed in seeds]
+        wrong = [100 * of["errors"] / of["images"] for of in scores]
         # With one thread, the other core was busy with something else.
         times = [s["training_seconds"] for s in seeds if s["config"]["threads"] != 1]
         found.append(

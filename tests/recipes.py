@@ -9,19 +9,24 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks import accuracy
+from benchmarks import accuracy, records
 from evaluation.statistics import holm, welch
 from tests.helpers import ROOT
 
 
 class Recipe(NamedTuple):
-    """Results of a recipe's seeds, in order of seed."""
+    """Results of a recipe's seeds, in order of seed; the entry that has its score."""
 
     seeds: list[dict]
+    scored: str = "test"
 
     @property
     def errors(self):
-        return [seed["test"]["errors"] for seed in self.seeds]
+        return [seed["errors"] for seed in self.scores]
+
+    @property
+    def scores(self):
+        return [seed[self.scored] for seed in self.seeds]
 
     @property
     def mean_errors(self):
@@ -34,14 +39,11 @@ class Recipe(NamedTuple):
     def mean_sd(self, decimals=3, figure="accuracy"):
         """Mean and standard deviation over the seeds, in %."""
         # From the errors, which are exact; 1 - 0.9963 is not.
-        values = [100 * seed["test"].get(figure, 0) for seed in self.seeds]
+        values = [100 * score.get(figure, 0) for score in self.scores]
         if figure == "accuracy":
-            values = [100 * (1 - e / i["test"]["images"]) for e, i in self._pairs()]
+            values = [100 * (1 - s["errors"] / s["images"]) for s in self.scores]
         mean, sd = statistics.mean(values), statistics.stdev(values)
         return f"{mean:.{decimals}f} ± {sd:.{decimals}f} %"
-
-    def _pairs(self):
-        return zip(self.errors, self.seeds, strict=True)
 
     def after(self, epochs, seeds=None):
         """Mean accuracy after this many epochs, of the first seeds or of all."""
@@ -69,7 +71,7 @@ def recipes():
     found = {}
     for path in sorted((ROOT / "results").glob("*.json")):
         name, seed = re.fullmatch(r"(.*)-s(\d+)", path.stem).groups()
-        seeds = found.setdefault(name, Recipe([])).seeds
+        seeds = found.setdefault(name, Recipe([], records.scored(name))).seeds
         assert int(seed) == len(seeds), f"{path.name}: a seed before it is missing"
         seeds.append(json.loads(path.read_text("utf-8")))
     return found
