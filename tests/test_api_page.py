@@ -26,4 +26,4 @@ def test_the_blocks_run_and_print_what_they_say(tmp_path):
         assert found, f"{text!r} is not among:\n{done.stdout}"
         lines = lines[found[0] + 1 :]
     found = {p.name for p in (tmp_path / "runs").iterdir()}
-    assert found == {"lenet-s0", "lenet-s1", "odd"}
+    assert found == {"api-s0", "api-s1", "odd"}
