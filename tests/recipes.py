@@ -117,7 +117,7 @@ def times_to_accuracy():
         f" {share:.2f} % | {100 * (100 - share):.0f} | {seconds:.0f} s |"
     )
     return [
-        row("`fast99.flags`, seeds 0–4", "fast99", 1, 1, None),
+        row("`three_passes.flags`, seeds 0–4", "fast99", 1, 1, None),
         row("`fast995.flags`, seeds 0–4", "fast995", 1, 0, "mean"),
         row("Keras' example, 15 epochs", "keras_convnet", 0, 0),
         row("PyTorch's example, 14 epochs", "pytorch_example", 0, 0),
