@@ -219,7 +219,7 @@ def define_flags() -> None:
         "recipes",
         [
             *("lenet", "lenet_taught", "robust", "tiny8k", "tiny20k"),
-            *("fast99", "fast995", "fast997", "compact", "double_conv"),
+            *("fast99", "fast995", "fast997", "compact", "best", "double_conv"),
         ],
         "Recipes of results/ to draw.",
     )

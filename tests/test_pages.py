@@ -26,7 +26,14 @@ PUBLISHED = {"97", "98", "99", "99.0", "99.07", "99.2", "99.286", "99.5", "99.57
 MEAN_SD = re.compile(r"(\d+\.\d+) ± (\d+\.\d+) %")
 ERRORS = re.compile(r"\d+(?:, \d+){2,}")
 # Recipes whose time is calculated from an undisturbed speed, as the page says.
-CALCULATED = {"bn_cnn_code", "bn_cnn_prose", "compact", "double_conv", "fast997"}
+CALCULATED = {
+    "best",
+    "bn_cnn_code",
+    "bn_cnn_prose",
+    "compact",
+    "double_conv",
+    "fast997",
+}
 SHARE = re.compile(r"\d+(?:\.\d+)?(?= ±| %)")
 
 

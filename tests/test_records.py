@@ -28,6 +28,11 @@ def test_a_recipe_is_the_mean_of_its_seeds(tmp_path):
     assert one == records.Record("small", 0.4, 0.1, 3, 1234, 10)
 
 
+def test_the_score_is_that_of_the_flagfile():
+    assert records.scored("best") == "test_shifts1"
+    assert records.scored("compact") == records.scored("no_such") == "test"
+
+
 def test_only_runs_on_all_cores_have_a_time(tmp_path):
     for seed, threads in enumerate((0, 1, 1)):
         write(tmp_path, seed, 40, 10 + seed, threads)
