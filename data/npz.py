@@ -64,7 +64,13 @@ def load(data_dir: str | None = None) -> Dataset:
 def _path(data_dir: str) -> str:
     if not os.path.isdir(data_dir):
         return data_dir
-    names = [name for name in os.listdir(data_dir) if name.endswith(".npz")]
+    try:
+        found = os.listdir(data_dir)
+    except OSError as error:
+        raise DataError(
+            f"{data_dir}: cannot be read ({error.strerror}); check --data_dir"
+        ) from None
+    names = [name for name in found if name.endswith(".npz") and name[0] != "."]
     if len(names) != 1:
         raise DataError(
             f"{data_dir}: holds {len(names)} .npz files; expected one; name the file"

@@ -97,7 +97,7 @@ def submit(run: Any, dataset: data.Dataset, path: str) -> None:
     """Writes what a run or an ensemble predicts for the test digits as Kaggle wants it.
 
     Raises:
-      DataError: the file cannot be written.
+      UserError: the file cannot be written.
     """
     logits = scoring.predict_all(run.predict, dataset.test_images)
     kaggle.write_submission(path, logits.argmax(1), run.classes)
@@ -113,14 +113,20 @@ def _result(
 ) -> dict[str, Any]:
     """Contents of result.json."""
     weights = run.network.trainable_variables
-    return {
+    found = {
         split: scoring.summarise(scores),
         **others,
         "parameters": sum(w.shape.num_elements() for w in weights),
         **_progress(run.config, rows, run.step),
         f"{split}_accuracy_by_epoch": [row[f"{split}_accuracy"] for row in rows],
-        **run.record,
     }
+    # Whatever run.json says of scores, these were computed.
+    record = run.record.items()
+    return found | {k: v for k, v in record if k not in found and not _scores(k)}
+
+
+def _scores(name: str) -> bool:
+    return name.startswith(("test", "validation"))
 
 
 def _publish(
@@ -206,7 +212,10 @@ def finished(run_dir: Path, config: Config) -> str:
             return ""
         if result["config"]["epochs"] != config.epochs:
             return ""
-        summary = result[scored_split(result)]
+        split = scored_split(result)
+        if config.shifts and f"{split}_shifts{config.shifts}" not in result:
+            return ""
+        summary = result[split]
         return (
             f"{run_dir} is trained to its last step, {step:,}, and scored:"
             f" {summary['errors']:,} errors of {summary['images']:,}; to score it"

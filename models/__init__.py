@@ -35,7 +35,6 @@ __all__ = [
     "NETWORKS",
     "OPTIONS",
     "build",
-    "define_flags",
     "options",
 ]
 

@@ -113,3 +113,8 @@ def test_a_deleted_run_directory_is_not_recreated(tmp_path):
     with pytest.raises(runs.RunError, match="No such file or directory"):
         summaries.Summaries(tmp_path / "gone", ["train"])
     assert not (tmp_path / "gone").exists()
+
+
+def test_lengths_without_names_are_refused(tmp_path):
+    with pytest.raises(TypeError, match="no names"):
+        events.lost(tmp_path, [])

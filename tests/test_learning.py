@@ -32,6 +32,8 @@ def test_guess_uses_the_shares_of_classes():
     assert learning.guess(labels, CROSS_ENTROPY) == pytest.approx((entropy, 0.75))
     binary = Config(loss="binary_cross_entropy")
     assert learning.guess(labels, binary) == pytest.approx((entropy, 0.75))
+    # Outliers count as wrong.
+    assert learning.guess(labels, Config(outliers=0.2)).accuracy == pytest.approx(0.6)
     smooth = Config(label_smoothing=1 - 1e-6)
     assert learning.guess(labels, smooth).loss == pytest.approx(math.log(2), rel=1e-4)
 

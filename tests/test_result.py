@@ -164,6 +164,31 @@ def test_ctrl_c_after_the_score_costs_nothing_but_the_report(
     assert "scored" in result.finished(tmp_path, CONFIG)
 
 
+def test_a_run_that_is_to_be_averaged_over_shifts_is_not_finished_without(
+    tmp_path, images, monkeypatch
+):
+    runs.open_run(tmp_path, CONFIG, "", {"data": {}, "environment": {}})
+    history.write(tmp_path, [epoch(n, **VALIDATED) for n in range(2)])
+    checkpoints.path(tmp_path / "checkpoints", 20).mkdir(parents=True)
+    monkeypatch.setattr(checkpoints, "progress", lambda *_: {"events": {}})
+    shifted = dataclasses.replace(CONFIG, shifts=1)
+    for config in (CONFIG, shifted):
+        assert not result.finished(tmp_path, config)
+        evaluate(tmp_path, MLP(), {"validation": (images, LABELS)}, config)
+        assert "scored" in result.finished(tmp_path, config)
+
+
+def test_a_score_is_computed_whatever_run_json_says(tmp_path, images):
+    record = {"validation": {"errors": 0}, "validation_more": 5, "parameters": 1}
+    runs.open_run(tmp_path, CONFIG, "", {"data": {}, "environment": {}} | record)
+    history.write(tmp_path, [epoch(0, **VALIDATED)])
+    checkpoints.path(tmp_path / "checkpoints", 10).mkdir(parents=True)
+    evaluate(tmp_path, MLP(), {"validation": (images, LABELS)})
+    stored = json.loads((tmp_path / "result.json").read_text())
+    assert stored["validation"]["images"] == 7 and stored["parameters"] > 1
+    assert "validation_more" not in stored and stored["data"] == {}
+
+
 def _interrupt(*_):
     raise KeyboardInterrupt
 

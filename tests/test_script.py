@@ -4,6 +4,7 @@
 docs/api.md's script, in test_api_page, has the same bits as the command line.
 """
 
+import dataclasses
 import json
 import signal
 import threading
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import data
 import train
 from config import Config
 from system import device, errors
@@ -110,3 +112,25 @@ def test_a_run_is_scored_over_shifts_too(tmp_path):
     plain, shifted = stored["test"], stored["test_shifts1"]
     assert shifted["shifts"] == 1 and shifted["images"] == plain["images"]
     assert shifted["nll"] != plain["nll"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"network": "conv6", "residual": True, "maps": [8, 16, 8, 8, 8, 8]},
+            "--residual",
+        ),
+        ({"continental": 0.1}, "--continental draws strokes into ones and sevens"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_a_run_is_made(
+    tmp_path, monkeypatch, settings, message
+):
+    letters = dataclasses.replace(data.load("digits"), classes=tuple("abcdefghij"))
+    monkeypatch.setattr(data, "load_for", lambda *_: letters)
+    some = {"dataset": "digits", "epochs": 1, "shift_directions": (), "flip_codes": []}
+    config = Config(**some | settings, run_dir=tmp_path / "run")
+    with pytest.raises(errors.UserError, match=message):
+        train.run(config)
+    assert not (tmp_path / "run").exists()

@@ -56,6 +56,8 @@ def lost(run_dir: Path, lengths: Mapping[str, int]) -> list[str]:
     Raises RunError if the events cannot be read, TypeError or ValueError if a length is
     not a number of bytes.
     """
+    if not isinstance(lengths, dict):
+        raise TypeError("lengths that have no names")
     shorter = []
     for split, length in lengths.items():
         if length < 0:

@@ -27,15 +27,17 @@ class Guess(NamedTuple):
 def guess(labels: np.ndarray, config: Any) -> Guess:
     """Returns the best guess for a training set with these labels, integers [N]."""
     shares = np.bincount(labels) / len(labels)  # [classes]
+    # Outliers count as wrong, whatever the answer.
+    accuracy = float(shares.max()) * (1 - config.outliers)
     if config.teachers:  # their part of the loss has other limits: go by the accuracy
-        return Guess(math.inf, float(shares.max()))
+        return Guess(math.inf, accuracy)
     smoothing = config.label_smoothing
     answer = (1 - smoothing) * shares + smoothing / len(shares)
     logits = np.log(np.maximum(answer, losses.CLIP), dtype=np.float32)[np.newaxis]
     loss = losses.LOSSES[config.loss]
     classes = range(len(shares))
     costs = [float(loss(logits, tf.constant([c]), smoothing)) for c in classes]
-    return Guess(float(shares @ np.array(costs)), float(shares.max()))
+    return Guess(float(shares @ np.array(costs)), accuracy)
 
 
 def complaint(row: Mapping[str, float], images: int, guessing: Guess) -> str:

@@ -19,7 +19,7 @@ import tensorflow as tf
 import data
 import models
 from augment.plan import MAX_NAMED
-from system import cli, console
+from system import cli, console, errors
 from training import (
     cluster,
     epochs,
@@ -88,9 +88,15 @@ class Session:
         data_sets = sets.load(dataset, config)
         count = data_sets.train_count
         schedules.count_steps(config, count)  # refuse before a run is made
+        if config.continental and dataset.classes != data.DIGITS:
+            raise errors.UsageError(
+                "--continental draws strokes into ones and sevens: the classes of"
+                f" {dataset.source} are not 0 to 9; leave it out"
+            )
+        # Refuses sizes that do not fit together before a run is made.
+        network = models.build(**vars(config), classes=len(dataset.classes))
         if self.start:
-            classes = len(dataset.classes)
-            print(self.start.describe(models.build(**vars(config), classes=classes)))
+            print(self.start.describe(network))
         self.whitened = weights.whitened(config, dataset)
         seconds = time.perf_counter() - start
         print(
