@@ -146,10 +146,15 @@ def _choose_all(
             if name == "ours":
                 raise
             print(f"{name} is missing: {missing}")
-            found[name] = {"missing": str(missing)}
+            found[name] = {"missing": _reason(missing)}
         else:
             found[name] = {"settings": running[name].settings, "tried": tried}
     return running, found
+
+
+def _reason(error: peers.BenchmarkError) -> str:
+    """What an error says, without the command, which has paths of this machine."""
+    return str(error).partition("; to see its full output")[0]
 
 
 def _ask_in_turns(
@@ -168,7 +173,7 @@ def _ask_in_turns(
                     raise
                 print(f"{name} is missing: {failed}")
                 del answers[name]
-                missing[name] = str(failed)
+                missing[name] = _reason(failed)
                 continue
             answers[name].append(answer)
             shown.append(f"{name} {next(iter(answer.values())):,.0f}")

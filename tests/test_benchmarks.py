@@ -234,7 +234,7 @@ def test_settings_that_a_peer_fails_with_are_named_and_end_nothing(
     settings = {"ours": [good], "keras": [bad, good], "jax": [bad, bad]}
     found = step.compare(settings, rounds=1, seconds=10, turn_seconds=1)
     assert found["peers"]["keras"]["settings"] == good
-    assert "the peer jax failed: " in found["peers"]["jax"]["missing"]
+    assert found["peers"]["jax"]["missing"] == "the peer jax failed: no luck"
     out = capsys.readouterr().out
     assert '{"speed": 0} is left out: the peer keras failed: no luck' in out
     assert "jax is missing: the peer jax failed: " in out
