@@ -9,7 +9,7 @@ from tests.helpers import cells
 
 def test_the_loss_is_the_median_of_the_rounds():
     seconds = {"stepping": [1.0, 0.9, 1.96], "logging": [0.0, 0.1, 0.04]}
-    text = logging.markdown({"steps": 1_000, "seconds": seconds})
+    text = logging.markdown({"steps": 1_000, "batch_size": 64, "seconds": seconds})
     assert text.startswith("## Logging\n\nAn epoch of 1,000 steps of 64 images.")
     header, row = cells(text)
     assert row == ["1.00 s", "40 ms", "2.0%", "0.0%", "10.0%"]
