@@ -43,7 +43,7 @@ def epochs() -> Callable[[int], dict[str, float]]:
     from training.session import Session
     from training.state import Progress, Resumed
 
-    config, state = ours.prepare(batch_size=ours.BATCH_SIZE)
+    config, state = ours.prepare()
     images, labels = map(device.tensor, ours.noise())
     train_steps = train.make_train_steps(state, images, labels, config, STEPS)
     test_images, test_labels = ours.noise(TEST_IMAGES)

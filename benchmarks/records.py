@@ -88,7 +88,8 @@ def ours(folder: Path, names: Sequence[str]) -> list[Record]:
         seeds = [untrusted.read_json(path) for path in paths]
         if not seeds:
             raise errors.UserError(f"{folder} has no results of {name}: train it first")
-        scores = [seed[scored(name)] for seed in seeds]
+        entry = scored(name)
+        scores = [seed[entry] for seed in seeds]
         wrong = [100 * of["errors"] / of["images"] for of in scores]
         # With one thread, the other core was busy with something else.
         times = [s["training_seconds"] for s in seeds if s["config"]["threads"] != 1]

@@ -3,8 +3,8 @@
 
 Written from JAX's own operations, with Adam by hand: no further package is needed.
 Images stay in memory as bytes. The whole loop can be one call, as ours is; on a CPU,
-XLA computes a step inside of its loops at half the speed, so that each step can be a
-call, too.
+XLA computes a step inside of its loops at a third of the speed, so that each step can
+be a call, too.
 """
 
 import math
